@@ -1,0 +1,137 @@
+"""The canonical backbone: a residual trunk under torchvision's key names, whose stages are returned, never hooked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torchvision.models
+from torch import Tensor, nn
+
+from cgh_bench.errors import unknown
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+ARCHS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+)
+
+Stem = Literal["imagenet", "cifar", "deep"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What must be known, beside its weights, to build a trunk."""
+
+    name: str
+    """One of `ARCHS`, torchvision's names."""
+    stem: Stem = "imagenet"
+    """imagenet: 7x7 stride 2, max-pool; cifar: one 3x3 stride 1, no pool; deep: three 3x3, max-pool (ResNet-v1c)."""
+    stride_in_1x1: bool = False
+    """Where a bottleneck strides: its first 1x1 (the original MSRA networks, caffe style) or its 3x3 (torchvision)."""
+
+
+class Backbone(nn.Module):
+    """A ResNet without its classifier. Parameter names are torchvision's: `conv1.weight`, `layer1.0.bn1.bias`, …
+
+    Source: He et al., Deep Residual Learning, CVPR 2016 (https://arxiv.org/abs/1512.03385), as built by torchvision.
+
+    Attributes:
+        architecture: what was built.
+        channels: width of each stage, `{"layer1": 64, …}`.
+        dim: width `D` of the pooled feature, the last stage's.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        if architecture.name not in ARCHS:
+            raise unknown("architecture", architecture.name, ARCHS)
+        self.architecture = architecture
+        whole = torchvision.models.get_model(architecture.name, weights=None)
+        self.channels = {stage: _out_channels(getattr(whole, stage)) for stage in STAGES}
+        self.dim = self.channels["layer4"]
+        if architecture.stem == "imagenet":
+            self.conv1, self.bn1 = whole.conv1, whole.bn1
+        elif architecture.stem == "cifar":
+            self.conv1, self.bn1 = _convolution(3, 64, stride=1), whole.bn1
+        else:
+            self.conv1, self.bn1 = _deep_stem(), whole.bn1
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if architecture.stem == "cifar" else whole.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            whole.layer1,
+            whole.layer2,
+            whole.layer3,
+            whole.layer4,
+        )
+        if architecture.stride_in_1x1:
+            _move_stride_to_1x1(self)
+
+    def pyramid(self, images: Tensor) -> dict[str, Tensor]:
+        """The output of every stage after its last ReLU: `images` (B, 3, H, W) to `{"layer1": (B, C, H/4, W/4), …}`."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = {}
+        for stage in STAGES:
+            x = getattr(self, stage)(x)
+            maps[stage] = x
+        return maps
+
+    def pool(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """The global feature (B, D): the mean of the last stage over its positions."""
+        return maps["layer4"].mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The global feature (B, D) of `images` (B, 3, H, W)."""
+        return self.pool(self.pyramid(images))
+
+
+def hypercolumn(maps: Mapping[str, Tensor], stages: tuple[str, ...]) -> Tensor:
+    """Stack `stages` into one map (B, ΣC, h, w) on the grid of the last of them, by bilinear interpolation.
+
+    Half-pixel centres, no antialiasing, as in CGH (https://arxiv.org/abs/2308.13392): a factor of two is exactly 2x2
+    average pooling; a larger factor reads only the centre of each cell.
+    """
+    size = maps[stages[-1]].shape[-2:]
+    resized = [
+        maps[s] if maps[s].shape[-2:] == size else nn.functional.interpolate(maps[s], size, mode="bilinear")
+        for s in stages
+    ]
+    return torch.cat(resized, dim=1)
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def _deep_stem() -> nn.Sequential:
+    """Three 3x3 convolutions of 32, 32 and 64 channels; the last norm is the trunk's `bn1` (timm's key names)."""
+    return nn.Sequential(
+        _convolution(3, 32, stride=2),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        _convolution(32, 32, stride=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        _convolution(32, 64, stride=1),
+    )
+
+
+def _out_channels(stage: nn.Sequential) -> int:
+    convolutions = [m for m in stage[-1].modules() if isinstance(m, nn.Conv2d)]
+    return convolutions[-1].out_channels
+
+
+def _move_stride_to_1x1(trunk: nn.Module) -> None:
+    for module in trunk.modules():
+        if isinstance(module, torchvision.models.resnet.Bottleneck):
+            module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)

@@ -1,0 +1,155 @@
+"""A checkpoint in canonical form: trunk tensors under torchvision's names, and what the weights expect of an image."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.errors import UserError
+from cgh_bench.files import replacing
+
+FORMAT = "cgh-bench/1"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the first convolution expects: `(pixel / 255 * input_range - mean) / std`, channels in `channel_order`."""
+
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    input_range: float = 1.0
+    """The value of a white pixel before mean and std: 1 (torchvision) or 255 (caffe)."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Turn RGB `pixels` (…, 3, H, W) in [0, 1] into the network's input of the same shape."""
+        pixels = pixels if self.channel_order == "RGB" else pixels.flip(-3)
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels * self.input_range - mean) / std
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights come from."""
+
+    source: str
+    """The reader that recognised them (`cgh-bench list sources`), or `random`."""
+    path: str = ""
+    sha256: str = ""
+    """Of the file that was read."""
+    recipe: str = ""
+    """The recipe that trained them, where it is ours."""
+    seed: int | None = None
+    ignored: tuple[str, ...] = ()
+    """Names of the tensors in the file that are not the trunk's (heads, queues, optimiser)."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trunk's weights with all that is needed to use them rightly."""
+
+    name: str
+    architecture: Architecture
+    weights: Mapping[str, Tensor] = field(repr=False)
+    """Exactly the state dict of `Backbone(architecture)`, on the CPU."""
+    preprocessing: Preprocessing
+    origin: Origin
+
+    def __post_init__(self) -> None:
+        with torch.device("meta"):
+            expected = Backbone(self.architecture).state_dict()
+        require_exact(self.name, expected, self.weights)
+
+    @cached_property
+    def id(self) -> str:
+        """Sixteen hex digits of the content: names, types, shapes and bytes of the weights, and the preprocessing."""
+        digest = hashlib.sha256(repr((self.architecture, self.preprocessing)).encode())
+        for key in sorted(self.weights):
+            tensor = self.weights[key].contiguous()
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def backbone(self) -> Backbone:
+        """The trunk with these weights, in eval mode."""
+        trunk = Backbone(self.architecture)
+        trunk.load_state_dict(self.weights)
+        return trunk.eval()
+
+
+def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
+    """The control `random:ARCH`: untrained weights, torchvision's initialisation, from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = Backbone(Architecture(arch)).state_dict()
+    return Checkpoint(f"random:{arch}", Architecture(arch), weights, Preprocessing(), Origin("random", seed=seed))
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `checkpoint` as one safetensors file: the weights, and all the rest as JSON in its header."""
+    rest = {name: dataclasses.asdict(getattr(checkpoint, name)) for name in ("architecture", "preprocessing", "origin")}
+    metadata = {"format": FORMAT, "checkpoint": json.dumps({"name": checkpoint.name, **rest})}
+    weights = {key: tensor.contiguous() for key, tensor in checkpoint.weights.items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(weights, temporary, metadata)
+
+
+def load_canonical(path: Path) -> Checkpoint:
+    """Read what `save` wrote, tensor for tensor.
+
+    Raises:
+        UserError: not a safetensors file, not of this format, or with other tensors than its architecture has.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); copy or write it again") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is not in the format {FORMAT}; `cgh-bench convert {path} --to canonical` writes that")
+    rest = json.loads(metadata["checkpoint"], object_hook=_tuples)
+    return Checkpoint(
+        rest["name"],
+        Architecture(**rest["architecture"]),
+        weights,
+        Preprocessing(**rest["preprocessing"]),
+        Origin(**rest["origin"]),
+    )
+
+
+def _tuples(document: dict[str, Any]) -> dict[str, Any]:
+    """The dataclasses above hold tuples where JSON has lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+
+
+def require_exact(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse `given` unless it has exactly the names and shapes of `expected`.
+
+    Raises:
+        UserError: names the first missing, surplus and misshapen tensors and counts the others.
+    """
+    missing = [key for key in expected if key not in given]
+    surplus = [key for key in given if key not in expected]
+    shapes = [
+        f"{key} {tuple(given[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
+    ]
+    complaints = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"  # noqa: PLR2004
+        for kind, names in (("missing", missing), ("unexpected", surplus), ("of another shape", shapes))
+        if names
+    ]
+    if complaints:
+        raise UserError(f"{what}: of {len(expected)} tensors {'; '.join(complaints)}; all must match")

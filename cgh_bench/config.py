@@ -1,0 +1,121 @@
+"""Configuration is frozen dataclasses; this overrides their fields by `--set a.b=value` and fingerprints them."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from cgh_bench.errors import UserError, unknown
+
+C = TypeVar("C")
+
+
+def override(config: C, settings: Sequence[str]) -> C:
+    """A copy of the dataclass `config` with each `a.b=value` of `settings` applied, checked against the field's type.
+
+    Raises:
+        UserError: not of the form `a.b=value`, no such field (nearest names are given), or a value of another type.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {setting!r} is not of the form field=value or group.field=value")
+        config = _replace(config, path.split("."), text, setting)
+    return config
+
+
+def _replace(config: Any, path: list[str], text: str, setting: str) -> Any:
+    head, rest = path[0], path[1:]
+    hints = typing.get_type_hints(type(config))
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
+    if head not in fields:
+        raise unknown(f"field in --set {setting}:", head, fields)
+    if rest:
+        child = getattr(config, head)
+        if not dataclasses.is_dataclass(child):
+            raise UserError(f"--set {setting}: {head!r} is a single value, it has no field {rest[0]!r}")
+        return _checked_replace(config, head, _replace(child, rest, text, setting), setting)
+    try:
+        value = parse(text, fields[head])
+    except ValueError as error:
+        raise UserError(f"--set {setting}: {error}") from None
+    return _checked_replace(config, head, value, setting)
+
+
+def _checked_replace(config: Any, field: str, value: Any, setting: str) -> Any:
+    try:
+        return dataclasses.replace(config, **{field: value})
+    except UserError as error:
+        raise UserError(f"--set {setting}: {error}") from None
+
+
+def parse(text: str, kind: Any) -> Any:
+    """`text` read as a value of the annotation `kind`; tuples are comma-separated, `none` is None.
+
+    Raises:
+        ValueError: the text is no value of that type; the message says what is accepted.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if type(None) in arguments and text.lower() == "none":
+            return None
+        return _first_that_fits(text, [a for a in arguments if a is not type(None)])
+    if origin is Literal:
+        if text not in {str(a) for a in arguments}:
+            raise ValueError(f"{text!r} is not one of {', '.join(map(str, arguments))}")
+        return next(a for a in arguments if str(a) == text)
+    if origin is tuple:
+        parts = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+        kinds = [arguments[0]] * len(parts) if arguments[1:] == (...,) else list(arguments)
+        if len(kinds) != len(parts):
+            raise ValueError(f"{text!r} has {len(parts)} values, {len(kinds)} are needed (comma-separated)")
+        return tuple(parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
+    return _parse_scalar(text, kind)
+
+
+def _first_that_fits(text: str, kinds: list[Any]) -> Any:
+    errors = []
+    for kind in kinds:
+        try:
+            return parse(text, kind)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError("; ".join(errors))
+
+
+def _parse_scalar(text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{text!r} is not true or false")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            name = {int: "a whole number", float: "a number"}[kind]
+            raise ValueError(f"{text!r} is not {name}") from None
+    if kind in (str, Path):
+        return kind(text)
+    raise ValueError(f"a field of type {kind} cannot be set on the command line")
+
+
+def plain(config: Any) -> Any:
+    """`config` as JSON values: dataclasses as dicts, tuples as lists, paths as strings."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        values = {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"type": type(config).__name__, **values}
+    if isinstance(config, dict):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def fingerprint(config: Any) -> str:
+    """Sixteen hex digits that change whenever any value of `config` (anything `plain` accepts) changes."""
+    text = json.dumps(plain(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,19 @@
+"""The one error that a user can cause."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user must change: one line saying what is wrong, what is accepted and what to do.
+
+    The command line prints the message and exits with code 2; library users see an ordinary `ValueError`.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a `name` that is not among the `known` ones of this `kind`, with the nearest names first."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(names)}"
+    return UserError(f"unknown {kind} {name!r}; {hint}")
