@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cgh_bench.errors import UserError
 
@@ -55,36 +55,108 @@ class Result:
 def append(store: Path, result: Result) -> None:
     """Add `result` to the JSON-lines file `store` in one locked write, flushed to disk.
 
-    A line torn by an earlier crash is closed first, so that it cannot swallow this one.
+    A line torn by an earlier crash is closed first, so that it cannot swallow this one. When the disk is full, what
+    was written of the line is taken back before the error is raised.
     """
     line = json.dumps(dataclasses.asdict(result), sort_keys=True, allow_nan=False).encode() + b"\n"
     store.parent.mkdir(parents=True, exist_ok=True)
-    with store.open("ab+") as file:
+    with store.open("ab+", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
             line = b"\n" + line
-        os.write(file.fileno(), line)
-        os.fsync(file.fileno())
+        try:
+            _write_all(file.fileno(), line)
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def read(store: Path) -> tuple[list[Result], list[str]]:
-    """All records of `store` in order, and one complaint for each line that is none (the rest stay usable)."""
-    records, complaints = [], []
+    """All records of `store` in order, and one complaint for each line that is none (the rest stay usable).
+
+    A line that repeats an earlier one byte for byte (stores that were copied together) counts once.
+    """
     if not store.exists():
         return [], []
-    for number, line in enumerate(store.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    with store.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        lines = file.read().split(b"\n")
+    records: list[Result] = []
+    complaints: list[str] = []
+    first_seen: dict[bytes, int] = {}
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
+            continue
+        if (first := first_seen.setdefault(line.strip(), number)) != number:
+            complaints.append(f"{store}:{number}: repeats line {first}; counted once")
             continue
         try:
             records.append(_parse(line))
-        except (TypeError, KeyError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             complaints.append(f"{store}:{number}: not a result of schema {SCHEMA} ({error}); line ignored")
     return records, complaints
 
 
-def _parse(line: str) -> Result:
-    fields = json.loads(line)
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
-        raise ValueError("unknown schema")
+def _parse(line: bytes) -> Result:
+    """The record on one line.
+
+    Raises:
+        ValueError: no JSON object, another schema, a field missing, unknown or of the wrong type, or NaN.
+    """
+    fields = json.loads(line.decode(), parse_constant=_no_such_number)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    if fields.get("schema") != SCHEMA:
+        raise ValueError(f"schema {fields.get('schema')!r}")
+    expected = {field.name for field in dataclasses.fields(Result)}
+    if missing := sorted(expected - set(fields)):
+        raise ValueError(f"without {', '.join(missing)}")
+    if surplus := sorted(set(fields) - expected):
+        raise ValueError(f"unknown field {', '.join(surplus)}")
+    for name, kinds in _KINDS.items():
+        if not isinstance(fields[name], kinds) or isinstance(fields[name], bool):
+            raise ValueError(f"{name} is a {type(fields[name]).__name__}")
+    _require_values("metrics", fields["metrics"].values(), (int, float))
+    _require_values("versions", fields["versions"].values(), (str,))
+    _require_values("overridden", fields["overridden"], (str,))
+    # A lone surrogate or 1e999 would only fail later, when a table is written.
+    json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
     return Result(**{**fields, "overridden": tuple(fields["overridden"])})
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "protocol": str,
+    "metrics": dict,
+    "checkpoint": str,
+    "checkpoint_name": str,
+    "origin": dict,
+    "data": str,
+    "config": dict,
+    "seed": int,
+    "overridden": list,
+    "commit": str,
+    "versions": dict,
+    "device": str,
+    "started": str,
+    "seconds": (int, float),
+    "work": str,
+}
+"""The JSON type of every field but `schema`; JSON itself knows no others."""
+
+
+def _require_values(name: str, values: Any, kinds: tuple[type, ...]) -> None:
+    for value in values:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"{name} holds a {type(value).__name__}")
+
+
+def _no_such_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
