@@ -54,7 +54,9 @@ def load_folder(folder: Path, split: Split) -> FolderImages:
             if not path.lower().endswith(SUFFIXES):
                 others.append(path)
                 continue
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{label}\n".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{label}\n".encode("utf-8", "surrogateescape")
+            )
             paths.append(path)
             labels.append(label)
         if len(paths) == before:

@@ -138,7 +138,9 @@ class ArrayUnpickler(pickle.Unpickler):
     """Unpickles NumPy arrays and refuses every other name, so that no code of a file can run."""
 
     ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # its place differs between NumPy 1 and 2
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[
+            0
+        ],  # its place differs between NumPy 1 and 2
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
     }
