@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""The errors that a user meets, one line each."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class UserError(ValueError):
 
     The command line prints the message and exits with code 2; library users see an ordinary `ValueError`.
     """
+
+
+class CheckFailed(Exception):
+    """A check said no (a conversion that computes something else, a figure that was not reproduced): exit code 1."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -18,6 +18,16 @@ class Metric:
     higher_is_better: bool = True
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Where a run may write."""
+
+    run: Path
+    """This run's own: predictions, logs, pictures, checkpoints."""
+    cache: Path
+    """Shared by all runs: features, embedded data sets; everything in it can be made again."""
+
+
 class Task(Protocol):
     """What every evaluation offers; the dataclass fields beside these are the protocol."""
 
@@ -29,12 +39,16 @@ class Task(Protocol):
         """The data set: a catalogue name or a folder."""
         ...
 
-    def data_fingerprint(self, work: Path) -> str:
-        """Content hash of the data; raises UserError where they are absent (which, where expected, how to get them)."""
+    def data_fingerprint(self, cache: Path) -> str:
+        """Content hash of the data, which are checked (and the embedded ones written below `cache`) before any work.
+
+        Raises:
+            UserError: data are absent or broken: which, where they are expected, how to get them.
+        """
         ...
 
-    def run(self, checkpoint: Checkpoint, work: Path, seed: int) -> dict[str, float]:
-        """Evaluate; keep side products (predictions, logs, pictures) in the folder `work`; `{metric: value}`."""
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        """Evaluate `checkpoint` and return `{metric: value}`; goes on where an interrupted run of the same stopped."""
         ...
 
 

@@ -1,0 +1,104 @@
+"""Softmax regression on features, for a whole grid of weight decays at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from cgh_bench.device import pick_device
+from cgh_bench.optim import minimise
+
+ROWS_PER_PASS = 16_384
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Some rows of a feature matrix with their labels; features are standardised as they are read."""
+
+    features: NDArray[np.float32]
+    """(N, D), maybe memory-mapped: read in slices."""
+    labels: NDArray[np.int64]
+    """(N,)"""
+    rows: Rows
+    """Which of the N take part, ascending."""
+    mean: Tensor
+    deviation: Tensor
+    """(D,) each, of the rows that the classifier is fitted to."""
+
+    def slices(self) -> "list[Rows]":
+        """The row numbers, `ROWS_PER_PASS` at a time."""
+        return [self.rows[start : start + ROWS_PER_PASS] for start in range(0, len(self.rows), ROWS_PER_PASS)]
+
+    def read(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Inputs (B, D + 1), standardised and with a one for the bias behind, and labels (B,)."""
+        x = torch.from_numpy(self.features[rows]).to(self.mean.device)
+        x = torch.cat([(x - self.mean) / self.deviation, x.new_ones(len(x), 1)], dim=1)
+        return x, torch.from_numpy(self.labels[rows]).to(x.device)
+
+
+def problem(features: NDArray[np.float32], labels: NDArray[np.int64], rows: Rows) -> Problem:
+    """The problem of fitting these rows; a feature that never varies is left at zero."""
+    mean, square = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    for start in range(0, len(rows), ROWS_PER_PASS):
+        part = features[rows[start : start + ROWS_PER_PASS]].astype(np.float64)
+        mean += part.sum(axis=0) / len(rows)
+        square += (part**2).sum(axis=0) / len(rows)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    deviation[deviation < 1e-6 * np.abs(mean) + 1e-12] = np.inf
+    tensors = (torch.from_numpy(a).float().to(pick_device()) for a in (mean, deviation))
+    return Problem(features, labels, rows, *tensors)
+
+
+def fit(task: Problem, weight_decays: tuple[float, ...], start: Tensor, iterations: int, tolerance: float) -> Tensor:
+    """The minimisers of `mean cross-entropy + decay / 2 * |weights|²`, the biases not decayed, for every decay.
+
+    Args:
+        task: what is fitted.
+        weight_decays: G of them, above zero, so that every minimum is unique.
+        start: (G, D + 1, C), where the search begins.
+        iterations: of L-BFGS, at most.
+        tolerance: see `optim.minimise`.
+
+    Returns:
+        classifiers (G, D + 1, C); the last row of each is the bias.
+    """
+    decays = torch.tensor(weight_decays, device=start.device)
+
+    def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        return _cross_entropy(task, points.view(-1, *start.shape[1:]), decays[which])
+
+    return minimise(objective, start.flatten(1), iterations, tolerance).view(start.shape)
+
+
+def scores(task: Problem, heads: Tensor) -> Tensor:
+    """The logits (N, G, C) of the problem's rows under classifiers (G, D + 1, C), on the CPU."""
+    return torch.cat([_logits(task.read(rows)[0], heads).cpu() for rows in task.slices()])
+
+
+def _logits(x: Tensor, heads: Tensor) -> Tensor:
+    """(B, D + 1) and (G, D + 1, C) to (B, G, C), as one matrix product."""
+    count, width, classes = heads.shape
+    return (x @ heads.transpose(0, 1).reshape(width, count * classes)).view(len(x), count, classes)
+
+
+def _cross_entropy(task: Problem, heads: Tensor, decays: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (A,) and gradients (A, (D + 1) C) of the regularised mean cross-entropy of classifiers (A, D + 1, C)."""
+    penalised = heads.clone()
+    penalised[:, -1] = 0
+    value = (penalised**2).sum(dim=(1, 2)).double() * decays / 2
+    gradient = penalised * decays[:, None, None]
+    for rows in task.slices():
+        x, y = task.read(rows)
+        log_p = log_softmax(_logits(x, heads), dim=2)
+        index = y[:, None, None].expand(-1, len(heads), 1)
+        value -= log_p.gather(2, index)[:, :, 0].double().sum(dim=0) / len(task.rows)
+        residual = log_p.exp_()
+        residual.scatter_add_(2, index, residual.new_full(index.shape, -1.0))
+        product = x.T @ residual.flatten(1) / len(task.rows)
+        gradient += product.view(-1, *heads.shape[::2]).transpose(0, 1)
+    return value, gradient.flatten(1)

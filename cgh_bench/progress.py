@@ -1,0 +1,62 @@
+"""Progress of long work: a bar with the time left on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Tick(Protocol):
+    """Tells how far the work is."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """`done` steps in all are finished; `note` is shown behind the bar."""
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Tick]:
+    """Show the progress of `total` steps on standard error: the block calls what it is given with the steps done."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(title, total=total, note="")
+            yield lambda done, note="": bar.update(task, completed=done, note=note)
+    else:
+        yield _Lines(title, total)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+class _Lines:
+    """The same for a log file: a line every half minute and at the end."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done < self.total and now - self.last < SECONDS_BETWEEN_LINES:
+            return
+        self.last = now
+        elapsed = now - self.start
+        left = elapsed / done * (self.total - done) if done else float("nan")
+        line = f"{self.title}: {done}/{self.total}, {elapsed:.0f} s, eta {left:.0f} s {note}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
