@@ -1,0 +1,40 @@
+# Everything a developer types; CI calls the same verbs. `make demo` and `make test` need Python 3.11 to 3.13 and nothing else.
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+DETECTRON2 := $(VENV)/detectron2
+
+.PHONY: demo test test-all check fmt install clean
+
+demo: $(STAMP)
+	@$(BIN)/cgh-bench demo
+
+test: $(STAMP)
+	@$(BIN)/pytest
+
+test-all: $(STAMP)
+	@$(BIN)/pytest -m ""
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 with its venv module found; install one (apt-get install python3-venv) or name it: make PYTHON=…" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "» installing into $(VENV): about 2 minutes and 7 GB, most of it torch" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,openmmlab,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) work build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,265 @@
+"""The command `cgh-bench`: one verb a step. Heavy packages are imported inside the verbs, so that help is instant."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cgh_bench import __version__
+from cgh_bench.errors import CheckFailed, UserError, unknown
+
+if TYPE_CHECKING:
+    from cgh_bench.evaluate import Workspace
+
+app = typer.Typer(
+    help="Is this pretrained backbone any good, and is it better than the others?",
+    epilog="Start with: cgh-bench demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Work = Annotated[Path, typer.Option(envvar="CGH_WORK", help="The folder that everything is written to.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; may be repeated.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Repeat with the seeds 0 to N-1.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")]
+HERE = Path("work")
+
+
+def main() -> None:
+    """Run the command line; every error that a user can mend is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _stop(f"error: {error}", 2)
+    except CheckFailed as error:
+        _stop(f"check failed: {error}", 1)
+    except KeyboardInterrupt:
+        _stop("stopped; the state is saved: the same command goes on from here", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cgh-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(work: Work = HERE, seeds: Seeds = 1) -> None:
+    """The whole path on real images: pretrain, convert, evaluate, the table and a web page.
+
+    Uses the images that come with the installation; finished steps are reused.
+
+    \b
+    Examples:
+      cgh-bench demo
+      cgh-bench demo --seeds 3
+    """
+    table("animals", run=True, seeds=seeds, work=work)
+    report("animals", out=work / "report" / "index.html", work=work)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="A name from `cgh-bench list recipes`.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: WORK/pretrain/RECIPE/seedN]")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, data order and views.")] = 0,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    work: Work = HERE,
+) -> None:
+    """Train a recipe; a finished run is reused, an interrupted one goes on where it stopped.
+
+    \b
+    Examples:
+      cgh-bench pretrain cgh_r18_animals
+      cgh-bench pretrain cgh_r18_animals --set epochs=2 --set method.queue_length=1024 -o runs/short
+      torchrun --nproc-per-node 8 -m cgh_bench pretrain cgh_r50_in1k_200ep
+    """
+    from cgh_bench.config import override, plain
+    from cgh_bench.evaluate import Workspace
+    from pretrain.recipe import find
+
+    chosen = override(find(recipe), [*(settings or []), f"seed={seed}"])
+    folder = out or Workspace(work).pretraining(recipe, seed)
+    if dry_run:
+        print(json.dumps({"recipe": recipe, "out": str(folder), **plain(chosen)}, indent=2))
+        return
+    from pretrain.train import train
+
+    print(train(chosen, recipe, folder))
+
+
+@app.command("eval")
+def eval_(
+    task: Annotated[str, typer.Argument(help="Names from `cgh-bench list tasks`, joined by commas.")],
+    ckpt: Annotated[str, typer.Option("--ckpt", help="A checkpoint of any origin, or random:ARCH[:SEED].")],
+    data: Annotated[str, typer.Option(help="The data set, for tasks without one: a name or a folder.")] = "",
+    source: Annotated[str | None, typer.Option(help="Read it as this origin (`cgh-bench list sources`).")] = None,
+    seeds: Seeds = 1,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    work: Work = HERE,
+) -> None:
+    """Evaluate a checkpoint and append the results to WORK/results.jsonl; finished evaluations are reused.
+
+    \b
+    Examples:
+      cgh-bench eval animals_knn,animals_linear --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
+      cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data ~/photos
+      cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
+    """
+    from cgh_bench import checkpoint
+    from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+    from cgh_bench.report.terminal import show_result
+
+    settings = [*(settings or []), *([f"data={data}"] if data else [])]
+    evaluations = [prepare(name, settings) for name in task.split(",")]
+    workspace = Workspace(work)
+    for evaluation in evaluations:
+        evaluation.task.data_fingerprint(workspace.cache)
+    loaded = checkpoint.load(ckpt, source=source)
+    for evaluation in evaluations:
+        for seed in range(seeds):
+            result = find_finished(evaluation, loaded, seed, workspace)
+            if dry_run:
+                print(f"{evaluation.protocol} seed {seed}: {'finished' if result else 'would run'} on {loaded.name}")
+                continue
+            show_result(result or evaluate(evaluation, loaded, seed, workspace), reused=result is not None)
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="A name from `cgh-bench list tables`, or a .toml file.")],
+    run: Annotated[bool, typer.Option("--run", help="First pretrain and evaluate what is missing.")] = False,
+    seeds: Seeds = 1,
+    format: Annotated[str, typer.Option(help="terminal, md, tex or csv.")] = "terminal",
+    work: Work = HERE,
+) -> None:
+    """Print a table of the results, with spread over seeds.
+
+    \b
+    Examples:
+      cgh-bench table animals --run --seeds 3
+      cgh-bench table animals --format tex
+    """
+    from cgh_bench import reproduce, results
+    from cgh_bench.evaluate import Workspace
+    from cgh_bench.report import definition, table as tables
+
+    workspace = Workspace(work)
+    definition_ = definition.load(name)
+    if run:
+        reproduce.run(definition_, seeds, workspace, _pretrain)
+    records, complaints = results.read(workspace.store)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    filled = tables.build(name, records)
+    if format == "terminal":
+        from rich.console import Console
+
+        from cgh_bench.report.formats import rich_table
+
+        Console().print(rich_table(filled))
+    else:
+        print(tables.render(filled, format))
+
+
+def _pretrain(recipe: str, seed: int, folder: Path) -> Path:
+    """The one place where the evaluating package uses the training one."""
+    from dataclasses import replace
+
+    from pretrain.recipe import find
+    from pretrain.train import train
+
+    return train(replace(find(recipe), seed=seed), recipe, folder)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="A name from `cgh-bench list tables`.")] = "animals",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("work/report/index.html"),
+    work: Work = HERE,
+) -> None:
+    """Write a self-contained web page: the table, training curves, retrievals, detections, segmentations.
+
+    \b
+    Example:
+      cgh-bench report animals -o page.html
+    """
+    from cgh_bench.evaluate import Workspace
+    from cgh_bench.report import page
+
+    workspace = Workspace(work)
+    written = page.write(name, workspace.store, workspace.root, out)
+    print(f"page: {written.resolve().as_uri()}")
+
+
+LISTS = ("tasks", "recipes", "converters", "sources", "data", "tables")
+
+
+@app.command("list")
+def list_(kind: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
+    """What there is, a line each.
+
+    \b
+    Example:
+      cgh-bench list tasks
+    """
+    if kind not in LISTS:
+        raise unknown("list", kind, LISTS)
+    for name, description in _entries(kind).items():
+        print(f"{name:24} {description}")
+
+
+def _entries(kind: str) -> dict[str, str]:
+    from cgh_bench import evaluate, tasks
+    from cgh_bench.data import catalog
+    from cgh_bench.discovery import registered
+    from cgh_bench.report import definition
+
+    entries: dict[str, Any]
+    if kind == "tasks":
+        entries = registered("cgh_bench.tasks", "TASKS")
+        return {name: f"{evaluate.protocol_id(name, task)}: {_summary(task)}" for name, task in entries.items()}
+    if kind == "recipes":
+        return {name: _summary(recipe.method) for name, recipe in registered("pretrain.methods", "RECIPES").items()}
+    if kind == "data":
+        return {name: entry.description for name, entry in catalog().items()}
+    if kind == "tables":
+        return {name: definition.load(name).title for name in definition.names()}
+    if kind == "converters":
+        return {name: _summary(entry) for name, entry in registered("cgh_bench.converters", "CONVERTERS").items()}
+    from cgh_bench.readers import READERS
+
+    return {name: reader.description for name, reader in READERS.items()}
+
+
+def _summary(entry: object) -> str:
+    return (type(entry).__doc__ or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()
