@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from cgh_bench.data.image_set import GreyImages, LabelledImages, Split, content_fingerprint
-from cgh_bench.data.silhouettes import CLASSES, SIDE, SOURCE, silhouettes
+from cgh_bench.data.silhouettes import CLASSES, SIDE, SOURCE, Pixels, silhouettes
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def animals(split: Split, settings: AnimalsSettings = SETTINGS) -> GreyImages:
     return GreyImages(f"animals/{split}", CLASSES, shapes.labels, fingerprint, pixels)
 
 
-def render(silhouette: np.ndarray, draws: np.ndarray, settings: AnimalsSettings) -> np.ndarray:
+def render(silhouette: Pixels, draws: NDArray[np.float64], settings: AnimalsSettings) -> Pixels:
     """The (side, side) uint8 picture of a (28, 28) uint8 `silhouette`, posed by six `draws` from [0, 1)."""
     size = settings.side * _within(settings.size, draws[0])
     angle = math.radians(_within((-settings.rotation_degrees, settings.rotation_degrees), draws[1]))
@@ -72,10 +73,11 @@ def render(silhouette: np.ndarray, draws: np.ndarray, settings: AnimalsSettings)
         (settings.side, settings.side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
     )
     lift = round(level * 255) - settings.ground
-    return (settings.ground + (np.asarray(posed, dtype=np.int32) * lift + 127) // 255).astype(np.uint8)
+    picture: Pixels = (settings.ground + (np.asarray(posed, dtype=np.int32) * lift + 127) // 255).astype(np.uint8)
+    return picture
 
 
-def _relief(silhouette: np.ndarray, settings: AnimalsSettings) -> Image.Image:
+def _relief(silhouette: Pixels, settings: AnimalsSettings) -> Image.Image:
     """The silhouette, darker towards its rim."""
     flat = Image.fromarray(silhouette)
     if settings.relief == 0:

@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import ndimage
 
 from cgh_bench.data.image_set import Split
 from cgh_bench.data.photographs import photographs
 from cgh_bench.data.silhouettes import CLASSES, silhouettes
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,16 @@ class SceneSettings:
     length: tuple[int, int] = (32, 71)  # longer side of an animal before it is turned
     rotation_degrees: float = 12.0  # up to this much each way
     mirrored: float = 0.5  # probability
+    widest_piece: float = 3.0  # a piece of a photograph is 1 to so many times this side, where the photograph allows
     background_contrast: float = 0.5  # of the photograph's own
     texture_contrast: float = 0.5  # of the photograph's own, around the animal's colour
     colour: tuple[int, int] = (20, 235)  # of each channel
     stripes: float = 0.5  # how much darker a zebra's black stripes are
-    outline: int = 64  # grey level from which a pixel belongs to the silhouette (a zebra's dark stripes do)
+    outline: int = 40  # grey level from which a pixel belongs to the silhouette (most of a zebra's dark stripes do)
     min_visible_share: float = 0.65  # of an animal's own pixels, under those in front of it
     min_visible_pixels: int = 80
     min_part: float = 0.1  # of the largest part of an animal; smaller parts are specks
+    max_hole: float = 0.03  # of an animal's pixels; a zebra's darkest stripes are such holes, and filled
     min_contrast: float = 60.0  # see `contrast`
     seed: int = 128
 
@@ -38,17 +45,19 @@ class SceneSettings:
 @dataclass(frozen=True, eq=False)
 class Scene:
     """`image` (H, W, 3) uint8; `owner` (H, W) uint8, 0 for background, k for animal k, visible pixels only;
-    `labels` (n,) int64, the class of animal 1 … n."""
+    `labels` (n,) int64, the class of animal 1 … n.
+    """
 
-    image: np.ndarray
-    owner: np.ndarray
-    labels: np.ndarray
+    image: Pixels
+    owner: Pixels
+    labels: Labels
 
-    def masks(self) -> np.ndarray:
+    def masks(self) -> Mask:
         """(n, H, W) bool, the visible pixels of each animal."""
-        return self.owner[None] == np.arange(1, len(self.labels) + 1)[:, None, None]
+        visible: Mask = self.owner[None] == np.arange(1, len(self.labels) + 1)[:, None, None]
+        return visible
 
-    def semantic(self) -> np.ndarray:
+    def semantic(self) -> Pixels:
         """(H, W) uint8: 0 for background, 1 + class for animals."""
         return np.concatenate([[0], self.labels + 1]).astype(np.uint8)[self.owner]
 
@@ -67,9 +76,9 @@ def compose(split: Split, settings: SceneSettings) -> Iterator[Scene]:
 def contrast(scene: Scene, animal: int, width: int = 3) -> float:
     """How well animal `animal` (1 … n) stands out: the least distance of colours across its outline.
 
-    Its rim (its pixels within `width` of the outside) is compared with the ring around it (other pixels within `width`),
-    apart for each neighbour (the background, another animal) that has at least 16 pixels of the ring, or for all of
-    the ring: Euclidean distance of mean RGB values, 0 … 441.
+    Its rim (its pixels within `width` of the outside) is compared with the ring around it (other pixels within
+    `width`), apart for each neighbour (the background, another animal) that has at least 16 pixels of the ring, or for
+    all of the ring where none has: Euclidean distance of mean RGB values, 0 … 441.
     """
     own = scene.owner == animal
     rows, columns = ndimage.find_objects(own)[0]
@@ -82,19 +91,20 @@ def contrast(scene: Scene, animal: int, width: int = 3) -> float:
     return min(float(np.linalg.norm(colour - image[part].mean(0))) for part in (parts or [ring]))
 
 
-def tidy(mask: np.ndarray, min_part: float) -> np.ndarray:
+def tidy(mask: Mask, min_part: float) -> Mask:
     """`mask` without its specks: parts (8-connected) smaller than `min_part` of its largest."""
     parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
     if count <= 1:
         return mask
     areas = np.bincount(parts.ravel())
     areas[0] = 0
-    return (areas >= min_part * areas.max())[parts] & mask
+    kept: Mask = (areas >= min_part * areas.max())[parts] & mask
+    return kept
 
 
-def _scene(split: Split, labels: np.ndarray, generator: np.random.Generator, settings: SceneSettings) -> Scene:
+def _scene(split: Split, labels: Labels, generator: np.random.Generator, settings: SceneSettings) -> Scene:
     """A scene that keeps every promise of `settings`: drawn anew until one does."""
-    for _ in range(200):
+    for _ in range(1000):
         shades = _place(split, labels, generator, settings)
         if shades is None:
             continue
@@ -108,33 +118,32 @@ def _scene(split: Split, labels: np.ndarray, generator: np.random.Generator, set
 
 
 def _place(
-    split: Split, labels: np.ndarray, generator: np.random.Generator, settings: SceneSettings
-) -> list[np.ndarray] | None:
-    """Each animal's shade (side, side) uint8, 0 outside it, from back to front; None where they would hide each other."""
+    split: Split, labels: Labels, generator: np.random.Generator, settings: SceneSettings
+) -> list[Pixels] | None:
+    """Each animal's shade (side, side) uint8, 0 outside it, back to front; None where they hide each other too much."""
     shapes = silhouettes(split)
-    placed: list[np.ndarray] = []
+    owner = np.zeros((settings.side, settings.side), dtype=np.uint8)
+    placed: list[Pixels] = []
+    areas: list[int] = []
     for label in labels:
         choices = np.flatnonzero(shapes.labels == label)
         shade = _pose(shapes.images[choices[_below(len(choices), generator)]], generator, settings)
         height, width = shade.shape
-        whole = np.zeros((settings.side, settings.side), dtype=np.uint8)
         top = _below(settings.side - height + 1, generator)
         left = _below(settings.side - width + 1, generator)
+        whole = np.zeros_like(owner)
         whole[top : top + height, left : left + width] = shade
         placed.append(whole)
-    covered = np.zeros((settings.side, settings.side), dtype=bool)
-    for shade in reversed(placed):
-        whole, visible = shade > 0, (shade > 0) & ~covered
-        seen = int(visible.sum())
-        if seen < max(settings.min_visible_pixels, settings.min_visible_share * whole.sum()):
+        areas.append(int((shade > 0).sum()))
+        owner[whole > 0] = len(placed)
+        needed = np.maximum(settings.min_visible_pixels, settings.min_visible_share * np.array(areas))
+        if (np.bincount(owner.ravel(), minlength=len(placed) + 1)[1:] < needed).any():
             return None
-        if (tidy(visible, settings.min_part) != visible).any():
-            return None
-        covered |= whole
-    return placed
+    visible = [owner == number for number in range(1, len(placed) + 1)]
+    return placed if all((tidy(own, settings.min_part) == own).all() for own in visible) else None
 
 
-def _pose(silhouette: np.ndarray, generator: np.random.Generator, settings: SceneSettings) -> np.ndarray:
+def _pose(silhouette: Pixels, generator: np.random.Generator, settings: SceneSettings) -> Pixels:
     """A silhouette resized, turned, maybe mirrored and cut to its extent: (h, w) uint8, 0 outside, its grey inside."""
     rows, columns = ndimage.find_objects(silhouette >= settings.outline)[0]
     cut = Image.fromarray(silhouette[rows, columns])
@@ -145,39 +154,51 @@ def _pose(silhouette: np.ndarray, generator: np.random.Generator, settings: Scen
         cut = ImageOps.mirror(cut)
     degrees = settings.rotation_degrees * (2 * generator.random() - 1)
     grey = np.asarray(cut.rotate(degrees, Image.Resampling.BICUBIC, expand=True))
-    mask = tidy(grey >= settings.outline, settings.min_part)
+    mask = _filled(tidy(grey >= settings.outline, settings.min_part), settings.max_hole)
     rows, columns = ndimage.find_objects(mask)[0]
-    return np.where(mask, grey, 0)[rows, columns]
+    shade: Pixels = np.where(mask, np.maximum(grey, 1), 0)[rows, columns]
+    return shade
+
+
+def _filled(mask: Mask, max_hole: float) -> Mask:
+    """`mask` with its holes of up to `max_hole` of its own area filled."""
+    holes, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    areas = np.bincount(holes.ravel())
+    small = areas <= max_hole * mask.sum()
+    small[0] = False
+    filled: Mask = mask | small[holes][1:-1, 1:-1]
+    return filled
 
 
 def _paint(
-    split: Split, owner: np.ndarray, shades: list[np.ndarray], generator: np.random.Generator, settings: SceneSettings
-) -> np.ndarray:
+    split: Split, owner: Pixels, shades: list[Pixels], generator: np.random.Generator, settings: SceneSettings
+) -> Pixels:
     """The (H, W, 3) uint8 image: a faded piece of a photograph, each animal in a colour and texture of its own."""
-    piece = _piece(split, settings.side, generator)
+    piece = _piece(split, generator, settings)
     mean = piece.mean((0, 1))
     image = mean + settings.background_contrast * (piece - mean)
     darkest, brightest = settings.colour
     for number, shade in enumerate(shades, start=1):
-        texture = _piece(split, settings.side, generator)
+        texture = _piece(split, generator, settings)
         own = owner == number
         colour = darkest + (brightest - darkest) * generator.random(3)
         texture = texture[own]
         fill = colour + settings.texture_contrast * (texture - texture.mean(0))
         dark = settings.stripes * (1 - shade[own].astype(np.float64) / 255)
         image[own] = fill * (1 - dark[:, None])
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    painted: Pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return painted
 
 
-def _piece(split: Split, side: int, generator: np.random.Generator) -> np.ndarray:
-    """A random square of a random photograph of the split, (side, side, 3) int64."""
+def _piece(split: Split, generator: np.random.Generator, settings: SceneSettings) -> NDArray[np.int64]:
+    """A random square of a random photograph of the split, resized to (side, side, 3)."""
     pictures = photographs(split)
     picture = pictures[_below(len(pictures), generator)]
-    height, width = picture.shape[:2]
-    extent = side + _below(min(height, width) - side + 1, generator)
-    top, left = _below(height - extent + 1, generator), _below(width - extent + 1, generator)
-    square = Image.fromarray(picture[top : top + extent, left : left + extent])
-    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC), dtype=np.int64)
+    largest = min(picture.width, picture.height, round(settings.widest_piece * settings.side))
+    extent = settings.side + _below(largest - settings.side + 1, generator)
+    left, top = _below(picture.width - extent + 1, generator), _below(picture.height - extent + 1, generator)
+    square = picture.resize((settings.side,) * 2, Image.Resampling.BILINEAR, (left, top, left + extent, top + extent))
+    return np.asarray(square, dtype=np.int64)
 
 
 def _generator(seed: list[int]) -> np.random.Generator:

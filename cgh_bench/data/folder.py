@@ -85,8 +85,9 @@ def read_image(path: Path) -> torch.Tensor:
     try:
         with Image.open(path) as file:
             # A phone's JPEG with a second, embedded picture (MPO) is still one image: its first.
-            if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
-                raise UserError(f"{path} has {file.n_frames} frames; one image per file is needed, extract them")
+            frames = getattr(file, "n_frames", 1)
+            if frames > 1 and file.format != "MPO":
+                raise UserError(f"{path} has {frames} frames; one image per file is needed, extract them")
             image = ImageOps.exif_transpose(file)
             pixels = np.array(_to_rgb(image, path))
     except UserError:

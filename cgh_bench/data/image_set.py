@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Split = Literal["train", "val"]
 
@@ -23,7 +24,7 @@ class ImageSet(ABC):
 
     name: str
     classes: tuple[str, ...]
-    labels: np.ndarray
+    labels: NDArray[np.int64]
     fingerprint: str
 
     def __len__(self) -> int:
@@ -42,14 +43,14 @@ class ImageSet(ABC):
 class GreyImages(ImageSet):
     """Images held in memory as one channel: `pixels` is (N, H, W) uint8, repeated to RGB when read."""
 
-    pixels: np.ndarray
+    pixels: NDArray[np.uint8]
 
     def image(self, index: int) -> torch.Tensor:
         """Image `index` as (3, H, W) uint8, its three channels equal."""
         return torch.from_numpy(np.repeat(self.pixels[index][None], 3, axis=0))
 
 
-def content_fingerprint(classes: tuple[str, ...], *arrays: np.ndarray) -> str:
+def content_fingerprint(classes: tuple[str, ...], *arrays: NDArray[Any]) -> str:
     """Sixteen hex digits of the class names and of the shape, type and values of each array."""
     digest = hashlib.sha256("\0".join(classes).encode())
     for array in arrays:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from cgh_bench.data.image_set import Split
@@ -92,8 +91,8 @@ PHOTOGRAPHS = (
 
 
 @cache
-def photographs(split: Split) -> tuple[np.ndarray, ...]:
-    """The photographs of one split, each (H, W, 3) uint8.
+def photographs(split: Split) -> tuple[Image.Image, ...]:
+    """The photographs of one split, in RGB; not to be drawn on.
 
     Raises:
         UserError: a package is absent, or its file is not the one listed.
@@ -101,7 +100,7 @@ def photographs(split: Split) -> tuple[np.ndarray, ...]:
     return tuple(_read(photograph) for photograph in PHOTOGRAPHS if photograph.split == split)
 
 
-def _read(photograph: Photograph) -> np.ndarray:
+def _read(photograph: Photograph) -> Image.Image:
     name = PIP_NAMES[photograph.package]
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or not spec.submodule_search_locations:
@@ -113,6 +112,4 @@ def _read(photograph: Photograph) -> np.ndarray:
         raise UserError(f"cannot read {path} ({error.strerror}); pip install --force-reinstall {name}") from None
     if hashlib.sha256(content).hexdigest() != photograph.sha256:
         raise UserError(f"{path} is another picture than the one listed; pip install --force-reinstall {name}")
-    pixels = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
-    pixels.flags.writeable = False
-    return pixels
+    return Image.open(io.BytesIO(content)).convert("RGB")

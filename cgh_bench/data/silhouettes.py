@@ -8,9 +8,10 @@ import pickle
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgh_bench.data.image_set import Split
 from cgh_bench.errors import UserError
@@ -26,6 +27,10 @@ SHA256 = {
 }
 SIDE = 28  # pixels
 
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 # Two silhouettes whose masks overlap at least so much (intersection over union, one of them maybe mirrored or moved
 # by a pixel) count as one drawing and stay in one split.
 NEAR_DUPLICATE_IOU = 0.9
@@ -37,24 +42,28 @@ SPLIT_SEED = 20201
 class Silhouettes:
     """`images` (N, 28, 28) uint8, white on black, and their `labels` (N,) int64, indices into `CLASSES`."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Pixels
+    labels: Labels
 
 
-@cache
 def silhouettes(split: Split) -> Silhouettes:
     """The silhouettes of one split: no two equal, and none in train nearly equal to one in val.
 
     Raises:
         UserError: the package is absent, or its files are not those of the pinned version.
     """
+    return _splits()[split]
+
+
+@cache
+def _splits() -> dict[Split, Silhouettes]:
     images, labels = _unique(*read())
     in_val = _choose_val(labels, near_duplicate_groups(images, labels))
-    chosen = in_val if split == "val" else ~in_val
-    return Silhouettes(_frozen(images[chosen]), _frozen(labels[chosen]))
+    chosen: dict[Split, NDArray[np.bool_]] = {"train": ~in_val, "val": in_val}
+    return {split: Silhouettes(_frozen(images[rows]), _frozen(labels[rows])) for split, rows in chosen.items()}
 
 
-def read(folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+def read(folder: Path | None = None) -> tuple[Pixels, Labels]:
     """The package's arrays as they are, duplicates included: images (10000, 28, 28) uint8, labels (10000,) int64.
 
     Raises:
@@ -65,7 +74,7 @@ def read(folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int64)
 
 
-def near_duplicate_groups(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def near_duplicate_groups(images: Pixels, labels: Labels) -> Labels:
     """(N,) group of each silhouette: those of a class that nearly coincide, directly or in a chain, share one."""
     groups = np.arange(len(images))
     for label in np.unique(labels):
@@ -76,7 +85,7 @@ def near_duplicate_groups(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return groups
 
 
-def _near_pairs(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _near_pairs(masks: NDArray[np.bool_]) -> tuple[Labels, Labels]:
     """Indices of all pairs of (n, 28, 28) masks that overlap by at least `NEAR_DUPLICATE_IOU`."""
     near = np.zeros((len(masks), len(masks)), dtype=bool)
     flat = masks.reshape(len(masks), -1).astype(np.float32)  # counts up to 784: exact in float32
@@ -91,7 +100,7 @@ def _near_pairs(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def _choose_val(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _choose_val(labels: Labels, groups: Labels) -> NDArray[np.bool_]:
     """(N,) bool: `VAL_PER_CLASS` silhouettes of each class, whole groups, in a fixed random order."""
     draws = np.random.Generator(np.random.PCG64(SPLIT_SEED)).random(len(labels))
     in_val = np.zeros(len(labels), dtype=bool)
@@ -107,7 +116,7 @@ def _choose_val(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return in_val
 
 
-def _unique(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _unique(images: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
     """The first of each set of equal images, in the original order."""
     _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
     keep = np.sort(first)
@@ -121,7 +130,7 @@ def _installed_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data" / "Animal Shape"
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path) -> NDArray[Any]:
     remedy = f"pip install --force-reinstall {PACKAGE}"
     try:
         content = path.read_bytes()
@@ -134,24 +143,24 @@ def _read_array(path: Path) -> np.ndarray:
     return array
 
 
+# What the pickle of a plain array names. `_reconstruct` has different places in NumPy 1 and 2.
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Unpickles NumPy arrays and refuses every other name, so that no code of a file can run."""
 
-    ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[
-            0
-        ],  # its place differs between NumPy 1 and 2
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
     def find_class(self, module: str, name: str) -> Any:
         """The allowed object of that name, else a UserError."""
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in _ALLOWED:
             raise UserError(f"the file asks for {module}.{name}, which no plain array needs; it was not loaded")
-        return self.ALLOWED[module, name]
+        return _ALLOWED[module, name]
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
+def _frozen(array: NDArray[Scalar]) -> NDArray[Scalar]:
     array.flags.writeable = False
     return array
