@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cgh_bench import neighbours as module
+from cgh_bench.neighbours import Backend, neighbours
+
+BACKENDS: tuple[Backend, ...] = ("faiss", "torch")
+
+
+def reference(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Loops in float64: cosine, best first, the lower row first among equals."""
+    unit = [row / max(np.linalg.norm(row), 1e-12) for row in bank.astype(np.float64)]
+    similarities, rows = [], []
+    for query in queries.astype(np.float64):
+        query = query / max(np.linalg.norm(query), 1e-12)
+        scored = sorted((-float(np.dot(row, query)), number) for number, row in enumerate(unit))[:k]
+        similarities.append([-s for s, _ in scored])
+        rows.append([number for _, number in scored])
+    return np.array(similarities), np.array(rows)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("chunk", [7, 65_536])
+def test_equals_loops(backend: Backend, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    bank = rng.normal(size=(120, 16)).astype(np.float32)
+    queries = rng.normal(size=(9, 16)).astype(np.float32)
+    similarity, row = neighbours(bank, queries, 10, backend)
+    expected, expected_row = reference(bank, queries, 10)
+    np.testing.assert_array_equal(row, expected_row)
+    np.testing.assert_allclose(similarity, expected, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 90), k=st.integers(1, 100), copies=st.integers(1, 60))
+def test_backends_agree_to_the_bit_also_on_ties(seed: int, n: int, k: int, copies: int) -> None:
+    rng = np.random.default_rng(seed)
+    bank = rng.integers(-2, 3, size=(n, 4)).astype(np.float32)
+    bank = np.concatenate([bank, np.repeat(bank[:1], copies, axis=0)])
+    queries = np.concatenate([bank[:2], rng.integers(-2, 3, size=(3, 4)).astype(np.float32)])
+    first, second = (neighbours(bank, queries, k, backend) for backend in BACKENDS)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    assert first[1].shape == (len(queries), min(k, len(bank)))
+
+
+def test_more_equal_rows_than_spare_candidates_come_in_order() -> None:
+    bank = np.ones((500, 8), np.float32)
+    bank[3] = -1
+    for backend in BACKENDS:
+        similarity, row = neighbours(bank, np.ones((1, 8), np.float32), 5, backend)
+        assert row.tolist() == [[0, 1, 2, 4, 5]]
+        np.testing.assert_allclose(similarity, 1, atol=1e-6)
+
+
+def test_permuting_the_bank_permutes_the_answer() -> None:
+    rng = np.random.default_rng(1)
+    bank, queries = rng.normal(size=(300, 12)).astype(np.float32), rng.normal(size=(20, 12)).astype(np.float32)
+    order = rng.permutation(300)
+    similarity, row = neighbours(bank, queries, 15)
+    permuted_similarity, permuted_row = neighbours(bank[order], queries, 15)
+    np.testing.assert_array_equal(order[permuted_row], row)
+    np.testing.assert_array_equal(permuted_similarity, similarity)

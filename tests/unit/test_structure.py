@@ -1,0 +1,72 @@
+"""The direction of dependencies and the house rules that a parser can check."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = sorted(p for folder in ("cgh_bench", "pretrain", "transfer_configs", "tools") for p in (ROOT / folder).rglob("*.py"))
+FRAMEWORKS = {"mmengine", "mmcv", "mmdet", "mmseg", "detectron2"}
+LAYERS = (  # each may import from those after it, and from its own
+    {"cgh_bench.cli", "cgh_bench.__main__"},
+    {"cgh_bench.reproduce"},
+    {"cgh_bench.report"},
+    {"cgh_bench.evaluate"},
+    {"cgh_bench.tasks"},
+    {"cgh_bench.features", "cgh_bench.converters", "cgh_bench.foreign", "cgh_bench.parity", "cgh_bench.neighbours"},
+    {"cgh_bench.checkpoint", "cgh_bench.readers"},
+    {"cgh_bench.backbone"},
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(module: str) -> int | None:
+    for number, members in enumerate(LAYERS):
+        if any(module == member or module.startswith(f"{member}.") for member in members):
+            return number
+    return None
+
+
+@pytest.mark.parametrize("path", OURS, ids=module_name)
+def test_imports_point_one_way(path: Path) -> None:
+    mine = layer(module_name(path))
+    for imported in imports(path):
+        theirs = layer(imported)
+        if mine is not None and theirs is not None:
+            assert theirs >= mine, f"{path.name} imports {imported}, which is above it"
+        top = imported.split(".")[0]
+        if top == "pretrain":
+            assert path.parts[-2] == "pretrain" or "pretrain" in path.parts or path.name == "cli.py", path
+        if top in FRAMEWORKS:
+            assert "transfer_configs" in path.parts, f"{path} imports {imported}; frameworks are processes of their own"
+
+
+@pytest.mark.parametrize("path", OURS, ids=module_name)
+def test_no_silent_or_unsafe_loading(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler):
+            caught = node.type.id if isinstance(node.type, ast.Name) else node.type
+            assert caught not in (None, "Exception", "BaseException"), f"{path}:{node.lineno} catches everything"
+        if isinstance(node, ast.Call):
+            keywords = {k.arg: k.value for k in node.keywords}
+            strict = keywords.get("strict")
+            loads = isinstance(node.func, ast.Attribute) and node.func.attr == "load_state_dict"
+            assert not (loads and isinstance(strict, ast.Constant) and strict.value is False), f"{path}:{node.lineno}"
+            if ast.unparse(node.func) == "torch.load":
+                assert "weights_only" in keywords, f"{path}:{node.lineno} loads without weights_only"
