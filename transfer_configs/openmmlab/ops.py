@@ -1,0 +1,112 @@
+"""The operators of `mmcv._ext` that the protocols use, through torchvision, where mmcv is not compiled.
+
+mmcv from pip is pure Python on most machines, and `import mmcv.ops` then fails for want of its compiled module `_ext`.
+`install` puts a module of that name in place. The signatures are those of mmcv's own calls
+(https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops, nms.py and roi_align.py), CPU and CUDA alike.
+"""
+
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from typing import Any, NoReturn
+
+import torch
+import torchvision
+
+NAME = "mmcv._ext"
+
+
+def install() -> bool:
+    """Supply `mmcv._ext` unless a compiled one (which always wins) is there. True if ours is in use."""
+    if NAME in sys.modules:
+        return isinstance(sys.modules[NAME], Operators)
+    if importlib.util.find_spec(NAME) is not None:
+        return False
+    sys.modules[NAME] = Operators()
+    return True
+
+
+class Operators(types.ModuleType):
+    """A module that has every operator's name; those that torchvision cannot do raise when they are called."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME, "mmcv's compiled operators, through torchvision")
+        # mmengine asks importlib.util.find_spec whether operators exist, which reads this.
+        self.__spec__ = importlib.machinery.ModuleSpec(NAME, importlib.machinery.BuiltinImporter, origin="torchvision")
+        self.nms, self.roi_align_forward, self.roi_align_backward = nms, roi_align_forward, roi_align_backward
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*_: Any, **__: Any) -> NoReturn:
+            raise NotImplementedError(
+                f"mmcv's operator {name} needs compiled code; without it there are only nms and average roi_align. "
+                "Build it: MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv "
+                "--force-reinstall --no-deps onedl-mmcv (a C++ compiler; 10 to 20 minutes)"
+            )
+
+        return missing
+
+
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int) -> torch.Tensor:
+    """Indices of the kept `boxes` (N, 4) as x1 y1 x2 y2, best score first; a box is x2 - x1 + `offset` wide."""
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    return torchvision.ops.nms(boxes, scores, iou_threshold)
+
+
+def roi_align_forward(  # noqa: PLR0913 (mmcv's signature)
+    features: torch.Tensor,
+    rois: torch.Tensor,
+    output: torch.Tensor,
+    argmax_y: torch.Tensor,  # noqa: ARG001
+    argmax_x: torch.Tensor,  # noqa: ARG001
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Fill `output` (R, C, height, width) from `features` (B, C, H, W) and `rois` (R, 5): image, x1, y1, x2, y2."""
+    _require_average(pool_mode)
+    pooled = torch.ops.torchvision.roi_align(
+        features, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+    )
+    output.copy_(pooled)
+
+
+def roi_align_backward(  # noqa: PLR0913 (mmcv's signature)
+    grad_output: torch.Tensor,
+    rois: torch.Tensor,
+    argmax_y: torch.Tensor,  # noqa: ARG001
+    argmax_x: torch.Tensor,  # noqa: ARG001
+    grad_input: torch.Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Add to `grad_input` (B, C, H, W), which mmcv hands over as zeros, the gradient of `roi_align_forward`."""
+    _require_average(pool_mode)
+    grad_input += torch.ops.torchvision._roi_align_backward(
+        grad_output,
+        rois,
+        spatial_scale,
+        aligned_height,
+        aligned_width,
+        *grad_input.shape,
+        sampling_ratio,
+        aligned,
+    )
+
+
+def _require_average(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise NotImplementedError("roi_align with pool_mode='max' needs compiled mmcv; use pool_mode='avg'")

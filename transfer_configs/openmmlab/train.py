@@ -1,0 +1,132 @@
+"""Fine-tune a converted trunk under one protocol in mmdetection or mmsegmentation, evaluate it, prove it arrived.
+
+Run by path, in a process of its own and maybe in another environment; it needs mmengine, not the package around it:
+
+    python train.py --config animals_det.py --weights trunk.pth --work DIR --seed 0 [--gpus N] [--resume] [--set k=v …]
+
+Leaves in DIR: `metrics.json` {metric: value}; `loaded.json` (did every tensor arrive, and the preprocessing in force);
+the protocol's predictions; `model.pth`, the fine-tuned weights. While it runs, `state.pth` is where --resume goes on.
+Standard output has one JSON object a line for progress, {"phase", "done", "of", "loss"}; all other lines are a log.
+Exit codes: 0 done; 130 interrupted, state saved; anything else has failed.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ops
+
+ops.install()
+
+import state  # noqa: E402 (mmcv's operators must be there first)
+from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
+from mmengine.dist import get_rank  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+from transfer import Interrupted, Transfer  # noqa: E402
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run; the exit code."""
+    options = _parse()
+    if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.gpus}"]
+        os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
+    options.work.mkdir(parents=True, exist_ok=True)
+    config = protocol(options)
+    runner = Runner.from_cfg(config)
+    transfer = Transfer(config, options.weights, options.work, options.resume)
+    runner.register_hook(transfer)
+    try:
+        runner.train()
+        metrics = runner.test()
+    except Interrupted:
+        return INTERRUPTED
+    if get_rank() == 0:
+        state.write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+        transfer.tidy(runner)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="protocol file (mmengine, .py)")
+    parser.add_argument("--weights", type=Path, required=True, help="the trunk's tensors under mmdetection's names")
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("--gpus", type=int, default=0, help="0: on the CPU")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pth where there is one")
+    parser.add_argument("--iterations", type=int, help="another length; the schedule is stretched to it")
+    parser.add_argument("--set", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", dest="settings")
+    return parser.parse_args()
+
+
+def protocol(options: argparse.Namespace) -> Config:
+    """The protocol file with the command line applied.
+
+    A protocol states the batch of a whole step; it is divided among the GPUs, so that its learning rate holds for any
+    number of them.
+    """
+    if options.gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    config = Config.fromfile(options.config)
+    for setting in options.settings:
+        require_known(config, setting)
+    config.merge_from_dict(options.settings)
+    drop_pretrained(config._cfg_dict)
+    if options.iterations:
+        reschedule(config, options.iterations)
+    batch, gpus = config.train_dataloader.batch_size, max(1, options.gpus)
+    if batch % gpus:
+        raise SystemExit(f"a batch of {batch} images cannot be divided among {gpus} GPUs")
+    config.train_dataloader.batch_size = batch // gpus
+    config.work_dir = config.test_evaluator.work = str(options.work)
+    config.load_from, config.resume = None, False
+    config.launcher = "pytorch" if options.gpus > 1 else "none"
+    config.randomness = {"seed": options.seed, "diff_rank_seed": True}
+    config.default_hooks = {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 10}}
+    return config
+
+
+def require_known(config: Config, setting: str) -> None:
+    """Refuse a setting that the protocol does not have: mmengine would add it, and nothing would read it."""
+    place: Any = config._cfg_dict
+    for part in setting.split("."):
+        if isinstance(place, list | tuple) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict) and part in place:
+            place = place[part]
+        else:
+            known = ", ".join(sorted(place)) if isinstance(place, dict) else f"a {type(place).__name__}"
+            raise SystemExit(f"--set {setting}: no {part!r} in the protocol; there: {known}")
+
+
+def reschedule(config: Config, iterations: int) -> None:
+    """Train for `iterations` steps, with every point of the learning rate's schedule moved in proportion."""
+    factor = iterations / config.train_cfg.max_iters
+    config.train_cfg.max_iters, config.train_cfg.val_interval = iterations, iterations + 1
+    for scheduler in config.param_scheduler:
+        for point in ("begin", "end"):
+            scheduler[point] = round(scheduler[point] * factor)
+        if "milestones" in scheduler:
+            scheduler.milestones = [round(step * factor) for step in scheduler.milestones]
+
+
+def drop_pretrained(node: Any) -> None:
+    """Remove every `init_cfg` of type Pretrained below `node`: each would download weights and put them over ours."""
+    if isinstance(node, ConfigDict):
+        if isinstance(node.get("init_cfg"), dict) and node.init_cfg.get("type") == "Pretrained":
+            node.init_cfg = None
+        for child in node.values():
+            drop_pretrained(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            drop_pretrained(child)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
