@@ -1,0 +1,79 @@
+"""The batches of a run: which images and which views step `n` has is a function of the seed and `n` alone.
+
+So a run can go on at any step, in the middle of an epoch too, and worker processes need no state.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cgh_bench import dist
+from cgh_bench.data import ImageSet
+from cgh_bench.data.image_set import GreyImages
+from cgh_bench.errors import UserError
+from pretrain.recipe import Recipe
+
+WORKERS = 8
+"""Processes that decode files, at most."""
+ORDER, VIEWS = range(2)
+"""Independent streams of random numbers under one seed."""
+
+
+def steps_per_epoch(recipe: Recipe, images: ImageSet) -> int:
+    """Whole batches in the data; the rest of an epoch's order is dropped.
+
+    Raises:
+        UserError: the data holds less than one batch.
+    """
+    if recipe.batch_size > len(images):
+        raise UserError(
+            f"batch_size {recipe.batch_size} is larger than {images.name} with its {len(images)} images; "
+            f"set batch_size={len(images)} or lower"
+        )
+    return len(images) // recipe.batch_size
+
+
+class Batches(Dataset[list[Tensor]]):
+    """Item `n` is the views of step `n`: one (B, 3, H, W) tensor in [0, 1] for each augmentation."""
+
+    def __init__(self, recipe: Recipe, images: ImageSet) -> None:
+        self.recipe, self.images = recipe, images
+        self.per_epoch = steps_per_epoch(recipe, images)
+        self.rows = dist.block(recipe.batch_size)
+
+    def __len__(self) -> int:
+        return self.per_epoch * self.recipe.epochs
+
+    def __getitem__(self, step: int) -> list[Tensor]:
+        epoch, number = divmod(step, self.per_epoch)
+        seed, size = self.recipe.seed, self.recipe.batch_size
+        chosen = _order(seed, epoch, len(self.images))[number * size :][self.rows]
+        images = [self.images.image(int(index)) for index in chosen]
+        generators = [_generator(seed, VIEWS, step, view) for view in range(len(self.recipe.views.augments))]
+        return self.recipe.views(images, generators, self.rows)
+
+
+def loader(batches: Batches, start: int) -> DataLoader[list[Tensor]]:
+    """The batches from step `start` on; files are decoded in worker processes, images in memory are not worth one."""
+    in_memory = isinstance(batches.images, GreyImages)
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, len(batches)),
+        num_workers=0 if in_memory else WORKERS,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, n: int) -> Tensor:
+    """The order (N,) of the images in an epoch."""
+    return torch.randperm(n, generator=_generator(seed, ORDER, epoch))
+
+
+def _generator(*key: int) -> torch.Generator:
+    """A generator seeded by all of `key`, without the correlations of neighbouring plain seeds."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))

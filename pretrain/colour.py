@@ -1,0 +1,65 @@
+"""Colour changes of a whole batch, a factor for each image, after the definitions of torchvision's ColorJitter."""
+
+import torch
+from torch import Tensor
+
+LUMA = (0.2989, 0.587, 0.114)
+"""ITU-R BT.601, as torchvision rounds it."""
+
+
+def grey(images: Tensor) -> Tensor:
+    """Brightness (B, 1, H, W) of RGB `images` (B, 3, H, W)."""
+    red, green, blue = images.unbind(dim=1)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
+
+
+def jitter_(images: Tensor, chosen: Tensor, strengths: tuple[float, float, float, float], draws: Tensor) -> None:
+    """Change brightness, contrast, saturation and hue of the `chosen` images in place, each in an order of its own.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        chosen: (B,) bool.
+        strengths: of brightness, contrast, saturation (factor in `1 ± strength`, not below 0) and hue (turns).
+        draws: (B, 8) uniform numbers: four strengths, four that give the order.
+    """
+    changes = (brightness, contrast, saturation, hue)
+    low, high = zip(*[(max(0.0, 1 - s), 1 + s) for s in strengths[:3]] + [(-strengths[3], strengths[3])], strict=True)
+    factors = torch.tensor(low) + (torch.tensor(high) - torch.tensor(low)) * draws[:, :4]
+    order = draws[:, 4:].argsort(dim=1)
+    for turn in range(len(changes)):
+        for number, change in enumerate(changes):
+            rows = (chosen & (order[:, turn] == number)).nonzero().squeeze(1)
+            if strengths[number] and len(rows):
+                images[rows] = change(images[rows], factors[rows, number].view(-1, 1, 1, 1))
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Towards black."""
+    return (images * factor).clamp_(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Towards (or away from) the image's mean brightness."""
+    mean = grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    return (mean + (images - mean) * factor).clamp_(0, 1)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Towards (or away from) grey."""
+    without = grey(images)
+    return (without + (images - without) * factor).clamp_(0, 1)
+
+
+def hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the colour circle, at constant value and saturation of the HSV cone."""
+    value, darkest = images.amax(dim=1, keepdim=True), images.amin(dim=1, keepdim=True)
+    chroma = value - darkest
+    red, green, blue = (images / chroma.clamp(min=1e-12)).chunk(3, dim=1)
+    sixth = torch.where(
+        images[:, :1] == value,
+        green - blue,
+        torch.where(images[:, 1:2] == value, blue - red + 2, red - green + 4),
+    )
+    position = (sixth + 6 * turns).expand_as(images) + images.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
+    position = position % 6
+    return value - chroma * torch.minimum(position, 4 - position).clamp(0, 1)

@@ -1,0 +1,124 @@
+"""A run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt` and, when done, the trunk."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from cgh_bench.config import plain
+from cgh_bench.data import ImageSet
+from cgh_bench.errors import UserError
+from cgh_bench.files import replacing, write_text
+from pretrain.recipe import Recipe
+
+SHOWN_DIFFERENCES = 5
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """The exported trunk; it exists when the run is finished."""
+        return self.path / "backbone.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """Everything that is needed to go on."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "log.jsonl"
+
+    def claim(self, recipe: Recipe, name: str, images: ImageSet, resume: bool) -> None:
+        """Write `recipe.json`, or check that the one that is there says the same; without `resume`, start afresh.
+
+        Raises:
+            UserError: the folder belongs to another recipe (the differing fields are listed), or cannot be written.
+        """
+        identity = {"name": name, "data_fingerprint": images.fingerprint, "recipe": plain(recipe)}
+        path = self.path / "recipe.json"
+        if not resume:
+            for old in (self.weights, self.state, self.log, *self.path.glob("events.out.tfevents.*")):
+                old.unlink(missing_ok=True)
+        elif path.exists():
+            differing = _differences(json.loads(path.read_text()), identity)
+            if differing:
+                more = len(differing) - SHOWN_DIFFERENCES
+                shown = "; ".join(differing[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+                raise UserError(f"{self.path} holds another run ({shown}); choose another --out or the same settings")
+            return
+        try:
+            write_text(path, json.dumps(identity, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the state whole, or keep the previous one."""
+        try:
+            with replacing(self.state) as temporary, temporary.open("wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"cannot write {self.state} ({error}); the previous checkpoint is intact: make room and run again"
+            ) from None
+
+    def load(self) -> dict[str, Any]:
+        """The last state that was saved; empty where there is none."""
+        if not self.state.exists():
+            return {}
+        state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        return state
+
+
+class Log:
+    """The lines of `log.jsonl`, and the same numbers for TensorBoard."""
+
+    def __init__(self, folder: RunFolder, step: int) -> None:
+        """Continue after `step`: lines that an interrupted run wrote beyond it are dropped."""
+        if folder.log.exists():
+            lines = folder.log.read_text().splitlines(keepends=True)
+            write_text(folder.log, "".join(line for line in lines if _step(line) <= step))
+        self.file = folder.log.open("a")
+        self.board = SummaryWriter(str(folder.path), purge_step=step + 1 if step else None)
+
+    def write(self, line: Mapping[str, float]) -> None:
+        """Append one line; `line["step"]` counts finished steps."""
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        for name, value in line.items():
+            self.board.add_scalar(name, value, int(line["step"]))
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self.file.close()
+        self.board.close()
+
+
+def _step(line: str) -> float:
+    """The step of a line; infinite where the line was torn by a crash."""
+    try:
+        return int(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """`field: old -> new` for every value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        inner = f"{path}." if path else ""
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), inner + key)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, (a, b) in pairs for line in _differences(a, b, f"{path}[{i}]")]
+    return [] if old == new else [f"{path}: {old} there, {new} here"]

@@ -1,0 +1,101 @@
+"""MoCo v2: momentum contrast with a queue, an MLP head and stronger views.
+
+Source: He et al., Momentum Contrast, CVPR 2020 (arXiv 1911.05722); Chen et al., Improved Baselines with Momentum
+Contrastive Learning (arXiv 2003.04297); facebookresearch/moco.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cgh_bench import dist
+from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.errors import UserError
+from pretrain.methods.cgh import ANIMALS_STRONG
+from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, shuffled, split_batchnorm
+from pretrain.recipe import Method, Recipe
+from pretrain.relation import infonce
+from pretrain.views import Views
+
+
+@dataclass(frozen=True)
+class MocoV2:
+    """Everything MoCo v2 can be told; the defaults are the published ImageNet values."""
+
+    dim: int = 128
+    hidden: int = 2048
+    """Width inside the head: the trunk's, in the published ResNet-50."""
+    queue: int = 65_536
+    momentum: float = 0.999
+    temperature: float = 0.2
+    bn_groups: int = 8
+    """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 <= self.momentum <= 1 or min(self.bn_groups, self.queue) < 1:
+            raise UserError("temperature must be above 0, momentum within 0 and 1, bn_groups and queue at least 1")
+
+    def check(self, batch_size: int, views: int) -> None:
+        """Two views; a batch that fits queue and BN groups."""
+        if views != 2:  # noqa: PLR2004
+            raise UserError(f"MoCo v2 takes 2 views, the key's and the query's; the recipe has {views}")
+        check_batch(batch_size, self.bn_groups, self.queue)
+
+    def build(self, architecture: Architecture) -> "MocoV2Method":
+        """Query encoder, key encoder and queue."""
+        return MocoV2Method(self, architecture)
+
+
+class Encoder(nn.Module):
+    """Trunk and projection head."""
+
+    def __init__(self, config: MocoV2, architecture: Architecture) -> None:
+        super().__init__()
+        self.backbone = Backbone(architecture)
+        self.head = mlp(self.backbone.dim, config.hidden, config.dim)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Unit embeddings (B, D) of images (B, 3, H, W)."""
+        return (F.normalize(self.head(self.backbone(images)).float(), dim=1),)
+
+
+class MocoV2Method(Method):
+    """A query must find its key among the queued ones. Not symmetric, as published."""
+
+    def __init__(self, config: MocoV2, architecture: Architecture) -> None:
+        super().__init__()
+        self.temperature = config.temperature
+        self.encoder = Encoder(config, architecture)
+        split_batchnorm(self.encoder, config.bn_groups)
+        self.momentum_encoder = MomentumTwin(self.encoder, config.momentum)
+        self.queue = AlignedQueues(config.queue, keys=config.dim)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The query encoder's trunk."""
+        return self.encoder.backbone
+
+    def forward(self, views: list[Tensor], epoch: float) -> dict[str, Tensor]:
+        """InfoNCE of one step, from `views` [key's, query's]; see `Method.forward`."""
+        (query,) = self.encoder(views[1])
+        self.momentum_encoder.follow(self.encoder)
+        (keys,) = shuffled(self.momentum_encoder, views[0])
+        loss = infonce(query, keys[dist.block(len(keys))], self.queue["keys"], self.temperature)
+        self.queue.enqueue(keys=keys)
+        return {"infonce": loss}
+
+
+RECIPES = {
+    # Nothing is published at this size; data, views and schedule are those of cgh_r18_animals.
+    "moco_v2_r18_animals": Recipe(
+        method=MocoV2(dim=128, hidden=512, queue=4096, momentum=0.99, bn_groups=1),
+        architecture=Architecture("resnet18"),
+        views=Views((ANIMALS_STRONG, ANIMALS_STRONG)),
+        data="animals",
+        epochs=5,
+        batch_size=128,
+        base_lr=0.12,
+        warmup_epochs=0.5,
+    ),
+}

@@ -1,0 +1,224 @@
+"""The only training loop: any method, any recipe, one process or many; it can be stopped and goes on bit for bit."""
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgh_bench import checkpoint, data, dist
+from cgh_bench.checkpoint import Checkpoint, Origin
+from cgh_bench.errors import UserError
+from cgh_bench.progress import progress
+from pretrain.batches import Batches, loader
+from pretrain.folder import Log, RunFolder
+from pretrain.recipe import Method, Recipe
+from pretrain.schedule import learning_rate, optimizer
+
+STEPS_PER_LOG_LINE = 5
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True) -> Path:
+    """Pretrain by `recipe` in the folder `out` and export the trunk.
+
+    A finished run of the same recipe is returned at once, an interrupted one is continued from its last step.
+
+    Args:
+        recipe: what to do, overrides applied.
+        name: the recipe's name, for the record.
+        out: the run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt`.
+        resume: False throws away what the folder holds of an earlier run.
+
+    Returns:
+        `out/backbone.safetensors`, a canonical checkpoint.
+
+    Raises:
+        UserError: the folder holds another recipe, the recipe does not fit the data or the number of processes, or
+            the loss is not finite any more; the last good checkpoint is kept.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when the current step is finished and saved.
+    """
+    folder = RunFolder(out)
+    with dist.process_group() as device, _StopSignal() as stop:
+        images = data.load(recipe.data, "train")
+        if dist.rank() == 0:
+            folder.claim(recipe, name, images, resume)
+        dist.wait_for_all()
+        if not folder.weights.exists():
+            recipe.method.check(recipe.batch_size, len(recipe.views.augments))
+            run = _start(recipe, folder, device, Batches(recipe, images))
+            _steps(run, stop)
+            if dist.rank() == 0:
+                checkpoint.save(_exported(run, name), folder.weights)
+            dist.wait_for_all()
+    return folder.weights
+
+
+@dataclass
+class _Run:
+    """What changes while training."""
+
+    recipe: Recipe
+    folder: RunFolder
+    device: torch.device
+    batches: Batches
+    method: Method
+    parallel: nn.Module
+    """The method, or the method inside DistributedDataParallel."""
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    """Finished steps."""
+    seconds: float = 0.0
+    """Spent training, all sessions together."""
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the fraction of the current one."""
+        return self.step / self.batches.per_epoch
+
+    def state(self) -> dict[str, Any]:
+        """All that a later session needs; data order and views need only the step."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be where `state` was taken."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+
+
+def _start(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batches) -> _Run:
+    """Build everything from the seed, or from the folder's last state."""
+    torch.manual_seed(recipe.seed)
+    method = recipe.method.build(recipe.architecture).to(device).to(memory_format=torch.channels_last).train()
+    parallel: nn.Module = method
+    if dist.world_size() > 1 and recipe.epochs:
+        # The queues are equal on all processes and BatchNorm statistics are each one's own: nothing to broadcast.
+        parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    run = _Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler)
+    state = folder.load()
+    if state:
+        run.restore(state)
+    return run
+
+
+def _steps(run: _Run, stop: "_StopSignal") -> None:
+    """Train from where the run is to its end; save at the end of each epoch and when told to stop."""
+    log = Log(run.folder, run.step) if dist.rank() == 0 else None
+    title = f"pretrain {run.folder.path.name}"
+    # ExitStack: only the first process draws and writes.
+    with contextlib.ExitStack() as stack:
+        tick = stack.enter_context(progress(title, len(run.batches))) if log else None
+        if log:
+            stack.callback(log.close)
+        logged_step, logged_at = run.step, run.seconds
+        clock = time.monotonic() - run.seconds
+        for views in loader(run.batches, run.step):
+            line = _step(run, views)
+            run.seconds = time.monotonic() - clock
+            if log and tick and (run.step % STEPS_PER_LOG_LINE == 0 or run.step in (1, len(run.batches))):
+                images = (run.step - logged_step) * run.recipe.batch_size
+                line["images_per_second"] = images / max(run.seconds - logged_at, 1e-9)
+                line["seconds"] = run.seconds
+                log.write(line)
+                logged_step, logged_at = run.step, run.seconds
+                tick(run.step, f"loss {line['loss']:.3f}  {line['images_per_second']:.0f} images/s")
+            stopping = stop.anywhere()
+            if stopping or run.step % run.batches.per_epoch == 0:
+                if dist.rank() == 0:
+                    run.folder.save(run.state())
+                dist.wait_for_all()
+            if stopping:
+                if dist.rank() == 0:
+                    print(
+                        f"stopped at step {run.step} of {len(run.batches)}, saved; run again to go on", file=sys.stderr
+                    )
+                raise KeyboardInterrupt
+
+
+def _step(run: _Run, views: list[Tensor]) -> dict[str, float]:
+    """One step of descent; gives its log line.
+
+    Raises:
+        UserError: the loss is not finite; nothing was changed by this step but queues and teacher, nothing is saved.
+    """
+    lr = learning_rate(run.recipe, run.epoch)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    inputs = [
+        run.recipe.preprocessing(view.to(run.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        for view in views
+    ]
+    epoch = run.epoch
+    low = run.recipe.precision != "fp32"
+    with torch.autocast(run.device.type, PRECISIONS[run.recipe.precision], enabled=low):
+        terms = run.parallel(inputs, epoch)
+    loss = torch.stack(list(terms.values())).sum()
+    shown = dict(zip(terms, dist.mean(torch.stack(list(terms.values())).detach()).tolist(), strict=True))
+    if not all(map(math.isfinite, shown.values())):
+        listed = ", ".join(f"{term} {value:g}" for term, value in shown.items())
+        raise UserError(
+            f"the loss is not finite at step {run.step + 1} ({listed}); the last checkpoint is intact: "
+            "lower base_lr or raise the temperatures, and start anew in another folder"
+        )
+    run.optimizer.zero_grad()
+    scaled: Tensor = run.scaler.scale(loss)
+    torch.autograd.backward(scaled)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.step += 1
+    return {"step": run.step, "epoch": run.epoch, "loss": sum(shown.values()), **shown, "lr": lr}
+
+
+def _exported(run: _Run, name: str) -> Checkpoint:
+    """The trunk as a canonical checkpoint."""
+    recipe = run.recipe
+    weights = {key: value.cpu().contiguous() for key, value in run.method.backbone.state_dict().items()}
+    origin = Origin(source="pretrain", recipe=name, seed=recipe.seed)
+    return Checkpoint(name, recipe.architecture, weights, recipe.preprocessing, origin)
+
+
+class _StopSignal:
+    """Notes SIGINT and SIGTERM while the block runs; a second one interrupts at once."""
+
+    def __enter__(self) -> "_StopSignal":
+        self.received = False
+        self.previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def anywhere(self) -> bool:
+        """Whether any process has been told to stop, so that all stop after the same step."""
+        return bool(dist.mean(torch.tensor(float(self.received))))
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

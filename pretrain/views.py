@@ -1,0 +1,171 @@
+"""Random views of images: every number a field, every draw a function of the seed, computed for a whole batch at once.
+
+Source of the operations and their order: MoCo v2 (Chen et al., arXiv 2003.04297) and SimCLR (arXiv 2002.05709), in the
+definitions of torchvision's transforms (RandomResizedCrop, ColorJitter, RandomGrayscale) and Pillow's GaussianBlur.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cgh_bench.errors import UserError
+from pretrain import colour
+
+CROP_ATTEMPTS = 10
+"""As torchvision: the first of ten boxes that fits inside the image, else the largest centred one."""
+DRAWS = 2 * CROP_ATTEMPTS + 16
+"""Uniform numbers that one view of one image may use."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How one view is made, in this order: crop, mirror and turn; jitter of colours; grey; blur."""
+
+    size: int
+    """Pixels of the square view."""
+    crop_area: tuple[float, float] = (0.2, 1.0)
+    """Share of the image's area."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height; the logarithm is uniform."""
+    flip: float = 0.5
+    """Probability of a mirrored view."""
+    rotation_degrees: float = 0.0
+    """Uniform up to this much each way; pixels from outside the image repeat its edge."""
+    jitter: float = 0.0
+    """Probability of the four colour changes below, which come in random order."""
+    brightness: float = 0.0
+    """Factor uniform in `1 ± brightness`, as the next two."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    """Shift uniform in `± hue` turns of the colour circle."""
+    grey: float = 0.0
+    """Probability of a view without colour."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Pixels of the view."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grey", "blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} {getattr(self, name)} is a probability; it must be within 0 and 1")
+        for name in ("crop_area", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(f"{name} {low}, {high} must be two numbers above zero, the smaller first")
+        if self.crop_area[1] > 1 or self.size < 1:
+            raise UserError(f"crop_area {self.crop_area} must be at most 1 and size {self.size} at least 1")
+
+    def __call__(self, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
+        """Views (B, 3, size, size) float32 in [0, 1] of B `images` (3, H, W) uint8.
+
+        `uniforms` (B, DRAWS) in [0, 1) decide everything.
+        """
+        draws = iter(uniforms.unbind(dim=1))
+        boxes = self._boxes(images, draws)
+        mirrored = next(draws) < self.flip
+        turn = (2 * next(draws) - 1) * math.radians(self.rotation_degrees)
+        if len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= self.size:
+            views = _sample(torch.stack(list(images)), boxes, mirrored, turn, self.size)
+        else:
+            views = _crop_each(images, boxes, self.size)
+            if self.flip or self.rotation_degrees:
+                whole = torch.tensor([0.0, 0.0, self.size, self.size]).expand(len(views), 4)
+                views = _sample(views, whole, mirrored, turn, self.size)
+        if self.jitter:
+            jittered = next(draws) < self.jitter
+            strengths = (self.brightness, self.contrast, self.saturation, self.hue)
+            colour.jitter_(views, jittered, strengths, torch.stack([next(draws) for _ in range(8)], dim=1))
+        if self.grey:
+            chosen = (next(draws) < self.grey).nonzero().squeeze(1)
+            views[chosen] = colour.grey(views[chosen]).expand(-1, 3, -1, -1)
+        if self.blur:
+            chosen = (next(draws) < self.blur).nonzero().squeeze(1)
+            low, high = self.blur_sigma
+            views[chosen] = blurred(views[chosen], low + (high - low) * next(draws)[chosen])
+        return views
+
+    def _boxes(self, images: Sequence[Tensor], draws: Iterator[Tensor]) -> Tensor:
+        """Crop boxes (B, 4) in whole pixels: left, top, width, height."""
+        tries = torch.stack([next(draws) for _ in range(2 * CROP_ATTEMPTS)], dim=1).double()
+        height, width = (torch.tensor([image.shape[d] for image in images]).double() for d in (1, 2))
+        area = (self.crop_area[0] + (self.crop_area[1] - self.crop_area[0]) * tries[:, ::2]) * (height * width)[:, None]
+        low, high = (math.log(ratio) for ratio in self.crop_ratio)
+        ratio = (low + (high - low) * tries[:, 1::2]).exp()
+        w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+        fits = (w >= 1) & (w <= width[:, None]) & (h >= 1) & (h <= height[:, None])
+        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+        w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
+        left, top = ((next(draws).double() * (full - part + 1)).floor() for full, part in ((width, w), (height, h)))
+        # Nothing fitted: the centred box of the nearest allowed shape.
+        w2 = torch.minimum(width, (height * self.crop_ratio[1]).round())
+        h2 = torch.minimum(height, (width / self.crop_ratio[0]).round())
+        centred = torch.stack([((width - w2) / 2).round(), ((height - h2) / 2).round(), w2, h2], dim=1)
+        return torch.where(fits.any(dim=1)[:, None], torch.stack([left, top, w, h], dim=1), centred).float()
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views a method gets of each image, in its order."""
+
+    augments: tuple[Augment, ...] = ()
+
+    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator], rows: slice) -> list[Tensor]:
+        """All views of the `rows` of a global batch that this process has.
+
+        Args:
+            images: this process's images, each (3, H, W) uint8.
+            generators: one for each augmentation.
+            rows: their place in the global batch; all its draws are made, so that views are the same whoever makes them.
+        """
+        return [
+            augment(images, torch.rand(rows.stop, DRAWS, generator=generator)[rows])
+            for augment, generator in zip(self.augments, generators, strict=True)
+        ]
+
+
+def _crop_each(images: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
+    """Cut and resize (bilinear, antialiased) image by image, for images that differ in size or must shrink."""
+    views = []
+    for image, (left, top, width, height) in zip(images, boxes.int().tolist(), strict=True):
+        cut = image[None, :, top : top + height, left : left + width].float() / 255
+        views.append(F.interpolate(cut, (size, size), mode="bilinear", antialias=True))
+    return torch.cat(views).clamp_(0, 1)
+
+
+def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size: int) -> Tensor:
+    """Crop, mirror, turn and resize `images` (B, 3, H, W) by one bilinear interpolation."""
+    height, width = images.shape[-2:]
+    left, top, w, h = boxes.unbind(dim=1)
+    # Half the box and its middle, in grid_sample's units, where the image spans -1 to 1.
+    half_x, half_y = w / width, h / height
+    middle_x, middle_y = 2 * left / width + half_x - 1, 2 * top / height + half_y - 1
+    sign = torch.where(mirrored, -1.0, 1.0)
+    cosine, sine = turn.cos(), turn.sin()
+    aspect = width / height
+    across = torch.stack([sign * half_x * cosine, -half_y * sine / aspect, middle_x], dim=1)
+    down = torch.stack([sign * half_x * sine * aspect, half_y * cosine, middle_y], dim=1)
+    theta = torch.stack([across, down], dim=1)
+    pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Each image (B, 3, H, W) under a Gaussian of its own `sigma` (B,) pixels, normalised at the edges.
+
+    One banded matrix for each image and axis: at these sizes a batched product beats a grouped convolution.
+    """
+    along_y, along_x = (_gaussian(side, sigma).to(images) for side in images.shape[-2:])
+    return along_y[:, None] @ images @ along_x[:, None].transpose(-1, -2)
+
+
+def _gaussian(side: int, sigma: Tensor) -> Tensor:
+    distance = torch.arange(side)[:, None] - torch.arange(side)
+    weights = (-(distance**2) / (2 * sigma.double()[:, None, None] ** 2)).exp()
+    return weights / weights.sum(dim=-1, keepdim=True)
