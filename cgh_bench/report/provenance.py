@@ -1,0 +1,103 @@
+"""Where each number comes from, arranged for reading: what all runs of a cell share, and what differs."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cgh_bench import tasks
+from cgh_bench.report.cells import Cell, Column, Row, Table
+from cgh_bench.results import Result
+
+NOT_RECORDED = "not recorded"
+
+
+@dataclass(frozen=True)
+class CellProvenance:
+    """All there is to know about one cell."""
+
+    id: str
+    """For links within the page."""
+    row: Row
+    column: Column
+    cell: Cell
+    shared: Sequence[tuple[str, str]]
+    """Facts that all runs have in common."""
+    differing: Sequence[str]
+    """Names of the facts that differ, in the order of `lines`."""
+    lines: Sequence[Sequence[str]]
+    """One for each run: the metric, then the differing facts."""
+    config: Mapping[str, Any]
+    """The task's resolved configuration: the protocol id is its fingerprint, so it is the same for all runs."""
+
+
+@dataclass(frozen=True)
+class ProtocolFacts:
+    """One task of the table."""
+
+    id: str
+    task: str
+    summary: str
+    """The first sentence of the task's documentation."""
+    headers: Sequence[str]
+    """The columns that it fills."""
+    config: Mapping[str, Any]
+
+
+def of_table(table: Table) -> list[list[CellProvenance]]:
+    """Line by line, one for each cell."""
+    return [
+        [_of_cell(f"cell-{r}-{c}", row, table.columns[c], cell) for c, cell in enumerate(row.cells)]
+        for r, row in enumerate(table.rows)
+    ]
+
+
+def _of_cell(name: str, row: Row, column: Column, cell: Cell) -> CellProvenance:
+    facts = [_facts(run) for run in cell.runs]
+    keys = list(facts[0]) if facts else []
+    differing = [key for key in keys if len({fact[key] for fact in facts}) > 1]
+    shared = [(key, facts[0][key]) for key in keys if key not in differing]
+    lines = [
+        [f"{run.metrics[column.metric.name]:.2f}", *(fact[key] for key in differing)]
+        for run, fact in zip(cell.runs, facts, strict=True)
+    ]
+    return CellProvenance(name, row, column, cell, shared, differing, lines, cell.runs[0].config if cell.runs else {})
+
+
+def _facts(run: Result) -> dict[str, str]:
+    """What a reader needs to judge the run or to repeat it."""
+    pretraining = run.origin.get("seed")
+    return {
+        "Checkpoint": run.checkpoint,
+        "Pretraining seed": NOT_RECORDED if pretraining is None else str(pretraining),
+        "Evaluation seed": str(run.seed),
+        "Protocol": run.protocol,
+        "Data": run.data,
+        "Started": run.started.replace("T", " ").replace("+00:00", " UTC"),
+        "Took": _duration(run.seconds),
+        "Device": run.device or NOT_RECORDED,
+        "Code": run.commit or NOT_RECORDED,
+        "Versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()) or NOT_RECORDED,
+    }
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def protocols(table: Table) -> list[ProtocolFacts]:
+    """Every protocol of the table, in the order of its columns."""
+    found: dict[str, list[Column]] = {}
+    for column in table.columns:
+        found.setdefault(column.protocol, []).append(column)
+    return [_protocol(columns) for columns in found.values()]
+
+
+def _protocol(columns: Sequence[Column]) -> ProtocolFacts:
+    from cgh_bench.config import plain
+
+    name = columns[0].definition.task
+    task = tasks.find(name)
+    summary = (inspect.getdoc(type(task)) or "").split("\n\n")[0].replace("\n", " ")
+    return ProtocolFacts(columns[0].protocol, name, summary, [c.definition.header for c in columns], plain(task))

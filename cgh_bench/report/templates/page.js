@@ -1,0 +1,49 @@
+"use strict";
+
+// Charts carry no colours of their own: `meta` is the number of a row, or "term" for a term of a loss.
+function themed(figure) {
+  const styles = getComputedStyle(document.documentElement);
+  const colour = (name) => styles.getPropertyValue(name).trim();
+  const axis = {
+    gridcolor: colour("--hairline"), linecolor: colour("--hairline"), zeroline: false, fixedrange: true,
+    automargin: true, ticklen: 4, tickcolor: "transparent", nticks: 6,
+  };
+  const layout = structuredClone(figure.layout);
+  Object.assign(layout, {
+    font: { family: styles.fontFamily, size: 12, color: colour("--muted") },
+    paper_bgcolor: "transparent", plot_bgcolor: "transparent", dragmode: false, hovermode: "closest",
+    margin: { t: 8, r: 8, b: 28, l: 8 },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    hoverlabel: { font: { family: styles.fontFamily }, bgcolor: colour("--paper"), bordercolor: colour("--hairline") },
+  });
+  layout.xaxis = { ...axis, ...layout.xaxis };
+  layout.yaxis = { ...axis, ...layout.yaxis };
+  const terms = figure.data.filter((trace) => trace.meta === "term");
+  const data = structuredClone(figure.data).map((trace, index) => {
+    const own = typeof trace.meta === "number" ? trace.meta : figure.data[0].meta + 1 + terms.indexOf(figure.data[index]);
+    const ink = colour(`--s${own % 6}`);
+    trace.line = { width: 2, ...trace.line, color: ink };
+    trace.marker = { size: 8, opacity: trace.marker ? 1 : 0.75, line: { width: trace.marker ? 2 : 0, color: ink }, ...trace.marker, color: ink };
+    return trace;
+  });
+  return { data, layout };
+}
+
+function draw() {
+  for (const plot of document.querySelectorAll(".plot")) {
+    plot.figure ??= JSON.parse(plot.querySelector("script").textContent);
+    const { data, layout } = themed(plot.figure);
+    Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true });
+  }
+}
+
+// A link to a protocol opens it.
+function openTarget() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) target.open = true;
+}
+
+draw();
+openTarget();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+addEventListener("hashchange", openTarget);
