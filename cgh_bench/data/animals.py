@@ -24,8 +24,9 @@ class AnimalsSettings:
     side: int = 64  # pixels
     ground: int = 40  # grey level of the ground, the same in every image
     level: tuple[float, float] = (0.8, 1.0)  # brightness of the animal, share of 255
-    size: tuple[float, float] = (0.5, 0.95)  # side of the 28×28 silhouette's frame
-    shift: float = 0.12  # of the frame's middle, up to this much each way
+    size: tuple[float, float] = (0.4, 1.0)  # side of the 28×28 silhouette's frame
+    stretch: float = 1.25  # the frame's width over its height is between 1 / stretch and stretch
+    outside: float = 0.05  # the frame lies anywhere in the picture, or outside it by up to this much
     rotation_degrees: float = 20.0  # up to this much each way
     mirrored: float = 0.5  # probability
     relief: float = 0.35  # how much darker than its inside a silhouette's rim is
@@ -44,7 +45,7 @@ def animals(split: Split, settings: AnimalsSettings = SETTINGS) -> GreyImages:
     """
     shapes = silhouettes(split)
     seed = np.random.SeedSequence([settings.seed, split == "val"])
-    draws = np.random.Generator(np.random.PCG64(seed)).random((len(shapes.images), 6))
+    draws = np.random.Generator(np.random.PCG64(seed)).random((len(shapes.images), 7))
     pixels = np.stack([render(s, d, settings) for s, d in zip(shapes.images, draws, strict=True)])
     pixels.flags.writeable = False
     fingerprint = content_fingerprint(CLASSES, pixels, shapes.labels)
@@ -52,20 +53,19 @@ def animals(split: Split, settings: AnimalsSettings = SETTINGS) -> GreyImages:
 
 
 def render(silhouette: Pixels, draws: NDArray[np.float64], settings: AnimalsSettings) -> Pixels:
-    """The (side, side) uint8 picture of a (28, 28) uint8 `silhouette`, posed by six `draws` from [0, 1)."""
+    """The (side, side) uint8 picture of a (28, 28) uint8 `silhouette`, posed by seven `draws` from [0, 1)."""
     size = settings.side * _within(settings.size, draws[0])
     angle = math.radians(_within((-settings.rotation_degrees, settings.rotation_degrees), draws[1]))
-    middle = [settings.side * (0.5 + _within((-settings.shift, settings.shift), d)) for d in draws[2:4]]
+    slack = (settings.side - size) / 2 + settings.side * settings.outside
+    middle = [settings.side / 2 + _within((-slack, slack), draw) for draw in draws[2:4]]
     level = _within(settings.level, draws[4])
+    stretch = math.sqrt(settings.stretch) ** _within((-1, 1), draws[6])
 
-    # The affine map from a picture's pixel to the silhouette's, rounded so that it is exact on every machine.
-    scale = SIDE / size
-    cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
+    # The affine map from a picture's pixel to the silhouette's, rounded so that it is the same on every machine.
+    cosine, sine = math.cos(angle) * SIDE / size, math.sin(angle) * SIDE / size
     sign = -1 if draws[5] < settings.mirrored else 1
-    across = (sign * cosine, sign * sine)
-    down = (-sine, cosine)
     coefficients = []
-    for row in (across, down):
+    for row in ((sign * cosine / stretch, sign * sine / stretch), (-sine * stretch, cosine * stretch)):
         a, b = (round(value * 2**20) / 2**20 for value in row)
         coefficients += [a, b, round((SIDE / 2 - a * middle[0] - b * middle[1]) * 2**20) / 2**20]
 

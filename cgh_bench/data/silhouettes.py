@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import itertools
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,25 +81,34 @@ def near_duplicate_groups(images: Pixels, labels: Labels) -> Labels:
     groups = np.arange(len(images))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        for first, second in zip(*_near_pairs(images[members] > 127), strict=True):  # noqa: PLR2004
+        for first, second in _near_pairs(images[members] > 127):  # noqa: PLR2004
             old, new = groups[members[second]], groups[members[first]]
             groups[groups == old] = new
     return groups
 
 
-def _near_pairs(masks: NDArray[np.bool_]) -> tuple[Labels, Labels]:
-    """Indices of all pairs of (n, 28, 28) masks that overlap by at least `NEAR_DUPLICATE_IOU`."""
-    near = np.zeros((len(masks), len(masks)), dtype=bool)
-    flat = masks.reshape(len(masks), -1).astype(np.float32)  # counts up to 784: exact in float32
-    for mirrored in (masks, masks[:, :, ::-1]):
-        padded = np.pad(mirrored, ((0, 0), (1, 1), (1, 1)))
-        for down, right in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2)):
-            moved = padded[:, down : down + SIDE, right : right + SIDE].reshape(len(masks), -1).astype(np.float32)
-            shared = flat @ moved.T
-            union = flat.sum(1)[:, None] + moved.sum(1)[None] - shared
-            near |= shared >= NEAR_DUPLICATE_IOU * union
-    first, second = np.nonzero(np.triu(near | near.T, k=1))
-    return first, second
+def _near_pairs(masks: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """All pairs of (n, 28, 28) masks that overlap by at least `NEAR_DUPLICATE_IOU`, as indices."""
+    areas = masks.sum((1, 2))
+    order = np.argsort(areas, kind="stable")
+    for rows in np.split(order, range(64, len(order), 64)):
+        # Masks of areas further apart cannot overlap so much.
+        smallest, largest = areas[rows[0]], areas[rows[-1]] / NEAR_DUPLICATE_IOU
+        columns = order[(areas[order] >= smallest) & (areas[order] <= largest)]
+        first, second = np.nonzero(_overlap(masks[rows], masks[columns]) >= NEAR_DUPLICATE_IOU)
+        yield from zip(rows[first].tolist(), columns[second].tolist(), strict=True)
+
+
+def _overlap(some: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(n, m) best intersection over union of masks (n, 28, 28) with (m, 28, 28), mirrored or moved by a pixel."""
+    flat = some.reshape(len(some), -1).astype(np.float32)  # counts up to 784: exact in float32
+    best = np.zeros((len(some), len(others)), dtype=np.float32)
+    for candidates, down, right in itertools.product((others, others[:, :, ::-1]), range(3), range(3)):
+        padded = np.pad(candidates, ((0, 0), (1, 1), (1, 1)))[:, down : down + SIDE, right : right + SIDE]
+        moved = padded.reshape(len(others), -1).astype(np.float32)
+        shared = flat @ moved.T
+        np.maximum(best, shared / (flat.sum(1)[:, None] + moved.sum(1) - shared), out=best)
+    return best
 
 
 def _choose_val(labels: Labels, groups: Labels) -> NDArray[np.bool_]:

@@ -1,0 +1,188 @@
+"""A folder as a set of images: layouts, odd files, and images that Pillow needs help with."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgh_bench.data import load
+from cgh_bench.data.folder import load_folder, read_image
+from cgh_bench.errors import UserError
+
+
+def save(path: Path, image: Image.Image | None = None, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or Image.new("RGB", (6, 4), (200, 100, 50))).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "pets"
+    for split, count in (("train", 3), ("val", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for index in range(count):
+                save(root / split / name / f"{index}.png", Image.new("RGB", (6, 4), (100 * label, index, 7)))
+    return root
+
+
+def test_images_labels_and_classes(folder: Path):
+    images = load_folder(folder, "train")
+    assert images.name == "pets/train"
+    assert images.classes == ("cat", "dog")
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.labels.dtype == np.int64
+    assert len(images) == 6
+    for index, (label, number) in enumerate((label, number) for label in range(2) for number in range(3)):
+        image = images.image(index)
+        assert image.shape == (3, 4, 6)
+        assert image.dtype == torch.uint8
+        assert image[:, 0, 0].tolist() == [100 * label, number, 7]
+
+
+def test_sub_folders_and_capital_suffixes_are_read_in_order(folder: Path):
+    save(folder / "train/cat/more/a.JPG")
+    save(folder / "train/cat/10.PNG")
+    assert load_folder(folder, "train").paths[:5] == (
+        "cat/0.png",
+        "cat/1.png",
+        "cat/10.PNG",
+        "cat/2.png",
+        "cat/more/a.JPG",
+    )
+
+
+def test_found_by_path_and_below_the_root(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert len(load(str(folder), "val")) == 4
+    assert len(load("pets", "val", root=folder.parent)) == 4
+    monkeypatch.setenv("CGH_DATA", str(folder.parent))
+    assert len(load("pets", "val")) == 4
+
+
+def test_the_fingerprint_changes_with_what_it_covers(folder: Path):
+    first = load_folder(folder, "train").fingerprint
+    assert len(first) == 16
+    assert load_folder(folder, "train").fingerprint == first
+    assert load_folder(folder, "val").fingerprint != first
+    os.utime(folder / "train/cat/0.png", (1, 1))
+    touched = load_folder(folder, "train").fingerprint
+    (folder / "train/cat/0.png").rename(folder / "train/dog/9.png")
+    moved = load_folder(folder, "train").fingerprint
+    assert len({first, touched, moved}) == 3
+
+
+def test_the_same_files_moved_elsewhere_keep_their_fingerprint(folder: Path, tmp_path: Path):
+    shutil.copytree(folder, tmp_path / "copy/pets")
+    assert load_folder(tmp_path / "copy/pets", "train").fingerprint == load_folder(folder, "train").fingerprint
+
+
+def test_files_that_are_no_images_are_reported(folder: Path):
+    (folder / "train/cat/Thumbs.db").write_bytes(b"x")
+    save(folder / "train/stray.png")
+    save(folder / "train/dog/moving.gif")
+    with pytest.warns(UserWarning, match=r"3 files .*cat/Thumbs\.db, dog/moving\.gif, stray\.png"):
+        images = load_folder(folder, "train")
+    assert len(images) == 6
+
+
+def test_a_class_without_images(folder: Path):
+    (folder / "train/emu").mkdir()
+    (folder / "val/emu").mkdir()
+    with pytest.raises(UserError, match=r"no image in .*train/emu"):
+        load_folder(folder, "train")
+
+
+def test_different_classes_in_train_and_val(folder: Path):
+    save(folder / "val/emu/0.png")
+    for split in ("train", "val"):
+        with pytest.raises(UserError, match=r"different classes.*emu"):
+            load_folder(folder, split)
+
+
+def test_a_missing_split_and_a_flat_folder(folder: Path):
+    shutil.rmtree(folder / "val/cat")
+    shutil.rmtree(folder / "val/dog")
+    with pytest.raises(UserError, match=r"val has no sub-folders"):
+        load_folder(folder, "train")
+    (folder / "val").rmdir()
+    with pytest.raises(UserError, match=r"has no folder val/"):
+        load_folder(folder, "train")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"\xff\xd8\xff\xe0broken"])
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot decode .*broken\.jpg") as error:
+        read_image(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp", "bmp"])
+def test_a_truncated_image_is_named(tmp_path: Path, suffix: str):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    path = save(tmp_path / f"cut.{suffix}", noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"cut\.{suffix}"):
+        read_image(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"gone\.png"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_cmyk_grey_and_palette_become_rgb(tmp_path: Path):
+    red = Image.new("RGB", (16, 16), (255, 0, 0))
+    cmyk = read_image(save(tmp_path / "cmyk.jpg", red.convert("CMYK"), quality=95))
+    assert cmyk[:, 8, 8].tolist() == pytest.approx([255, 0, 0], abs=6)
+    palette = read_image(save(tmp_path / "palette.png", red.quantize(4)))
+    assert palette[:, 8, 8].tolist() == [255, 0, 0]
+    grey = read_image(save(tmp_path / "grey.png", Image.new("L", (16, 16), 90)))
+    assert grey[:, 8, 8].tolist() == [90, 90, 90]
+    alpha = read_image(save(tmp_path / "alpha.png", Image.new("RGBA", (16, 16), (9, 8, 7, 0))))
+    assert alpha[:, 8, 8].tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    image = read_image(save(tmp_path / f"deep.{suffix}", Image.fromarray(ramp)))
+    assert image[0].flatten().tolist() == (ramp.ravel() >> 8).tolist()
+    assert torch.equal(image[0], image[2])
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path):
+    path = save(tmp_path / "float.tiff", Image.fromarray(np.ones((4, 4), np.float32)))
+    with pytest.raises(UserError, match="floating-point"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_exif_orientation_is_applied(tmp_path: Path, suffix: str):
+    upright = Image.new("RGB", (32, 16))
+    upright.paste((250, 250, 250), (0, 0, 16, 16))  # the left half is bright
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise: left becomes top
+    image = read_image(save(tmp_path / f"turned.{suffix}", upright, exif=exif))
+    assert image.shape == (3, 32, 16)
+    assert image[:, :14].float().mean() > 200
+    assert image[:, 18:].float().mean() < 50
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
+def test_several_frames_are_refused(tmp_path: Path, suffix: str):
+    frames = [Image.new("RGB", (4, 4), (60 * i, 0, 0)) for i in range(3)]
+    path = save(tmp_path / f"moving.{suffix}", frames[0], save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match="3 frames"):
+        read_image(path)
+
+
+def test_a_phones_jpeg_with_an_embedded_picture_is_its_first(tmp_path: Path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
+    path = save(tmp_path / "phone.jpg", frames[0], format="MPO", save_all=True, append_images=frames[1:])
+    assert read_image(path).float().mean() > 250
