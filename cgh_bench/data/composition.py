@@ -81,7 +81,7 @@ def contrast(scene: Scene, animal: int, width: int = 3) -> float:
     all of the ring where none has: Euclidean distance of mean RGB values, 0 … 441.
     """
     own = scene.owner == animal
-    rows, columns = ndimage.find_objects(own)[0]
+    rows, columns = _extent(own)
     window = tuple(slice(max(0, s.start - width), s.stop + width) for s in (rows, columns))
     own, owner, image = own[window], scene.owner[window], scene.image[window].astype(np.int64)
     ring = ndimage.binary_dilation(own, iterations=width) & ~own
@@ -145,7 +145,7 @@ def _place(
 
 def _pose(silhouette: Pixels, generator: np.random.Generator, settings: SceneSettings) -> Pixels:
     """A silhouette resized, turned, maybe mirrored and cut to its extent: (h, w) uint8, 0 outside, its grey inside."""
-    rows, columns = ndimage.find_objects(silhouette >= settings.outline)[0]
+    rows, columns = _extent(silhouette >= settings.outline)
     cut = Image.fromarray(silhouette[rows, columns])
     shortest, longest = settings.length
     factor = (shortest + _below(longest - shortest + 1, generator)) / max(cut.size)
@@ -155,9 +155,15 @@ def _pose(silhouette: Pixels, generator: np.random.Generator, settings: SceneSet
     degrees = settings.rotation_degrees * (2 * generator.random() - 1)
     grey = np.asarray(cut.rotate(degrees, Image.Resampling.BICUBIC, expand=True))
     mask = _filled(tidy(grey >= settings.outline, settings.min_part), settings.max_hole)
-    rows, columns = ndimage.find_objects(mask)[0]
+    rows, columns = _extent(mask)
     shade: Pixels = np.where(mask, np.maximum(grey, 1), 0)[rows, columns]
     return shade
+
+
+def _extent(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns that a (H, W) mask reaches."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _filled(mask: Mask, max_hole: float) -> Mask:
