@@ -47,6 +47,8 @@ class Origin:
     path: str = ""
     sha256: str = ""
     """Of the file that was read."""
+    branch: str = ""
+    """Which of the file's trunks it was (student, teacher, …)."""
     recipe: str = ""
     """The recipe that trained them, where it is ours."""
     seed: int | None = None
@@ -82,9 +84,55 @@ class Checkpoint:
 
     def backbone(self) -> Backbone:
         """The trunk with these weights, in eval mode."""
-        trunk = Backbone(self.architecture)
-        trunk.load_state_dict(self.weights)
+        with torch.device("meta"):
+            trunk = Backbone(self.architecture)
+        trunk.to_empty(device="cpu").load_state_dict(self.weights)
         return trunk.eval()
+
+
+def load(
+    path_or_name: str | Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False
+) -> Checkpoint:
+    """A checkpoint of any origin.
+
+    Args:
+        path_or_name: a file of any known origin, a Hugging Face folder, or the control `random:ARCH[:SEED]`.
+        source: take the file for this origin (`cgh-bench list sources`) instead of finding out.
+        branch: which trunk of a file that has several (student, teacher, …); the origin's default otherwise.
+        trust_pickle: let a pickled file run the code that it names.
+
+    Raises:
+        UserError: there is no such file, no origin or several fit, or the trunk is damaged or incomplete.
+    """
+    from cgh_bench import readers
+
+    name = str(path_or_name)
+    if name.startswith("random:"):
+        return _control(name)
+    path = Path(path_or_name).expanduser()
+    if source is None and branch is None and _is_ours(path):
+        return load_canonical(path)
+    return readers.read(path, source, branch, trust_pickle)
+
+
+def _control(name: str) -> Checkpoint:
+    match name.split(":"):
+        case ["random", arch]:
+            return random_checkpoint(arch)
+        case ["random", arch, seed] if seed.isdigit():
+            return random_checkpoint(arch, int(seed))
+    raise UserError(f"{name} is no control; accepted: random:ARCH or random:ARCH:SEED, say random:resnet50:1")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a safetensors file of our format, as its header says."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except safetensors.SafetensorError:
+        return False
 
 
 def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
@@ -95,10 +143,48 @@ def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
     return Checkpoint(f"random:{arch}", Architecture(arch), weights, Preprocessing(), Origin("random", seed=seed))
 
 
+def describe(checkpoint: Checkpoint) -> str:
+    """All of it but the weights, as JSON."""
+    rest = {name: dataclasses.asdict(getattr(checkpoint, name)) for name in ("architecture", "preprocessing", "origin")}
+    return json.dumps({"name": checkpoint.name, **rest})
+
+
+def from_description(description: str, weights: Mapping[str, Tensor]) -> Checkpoint:
+    """The checkpoint that `describe` described.
+
+    Raises:
+        UserError: the description is damaged or of another version, or the weights are of another architecture.
+    """
+    rest = _parse(description)
+    return Checkpoint(rest["name"], rest["architecture"], weights, rest["preprocessing"], rest["origin"])
+
+
+def architecture_of(description: str) -> Architecture:
+    """The architecture in a description, to know which weights belong to it.
+
+    Raises:
+        UserError: the description is damaged or of another version.
+    """
+    architecture: Architecture = _parse(description)["architecture"]
+    return architecture
+
+
+def _parse(description: str) -> dict[str, Any]:
+    try:
+        rest = json.loads(description, object_hook=_tuples)
+        return {
+            "name": str(rest["name"]),
+            "architecture": Architecture(**rest["architecture"]),
+            "preprocessing": Preprocessing(**rest["preprocessing"]),
+            "origin": Origin(**rest["origin"]),
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the description of the weights is damaged ({error!r}); convert them again") from None
+
+
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `checkpoint` as one safetensors file: the weights, and all the rest as JSON in its header."""
-    rest = {name: dataclasses.asdict(getattr(checkpoint, name)) for name in ("architecture", "preprocessing", "origin")}
-    metadata = {"format": FORMAT, "checkpoint": json.dumps({"name": checkpoint.name, **rest})}
+    metadata = {"format": FORMAT, "checkpoint": describe(checkpoint)}
     weights = {key: tensor.contiguous() for key, tensor in checkpoint.weights.items()}
     with replacing(path) as temporary:
         safetensors.torch.save_file(weights, temporary, metadata)
@@ -118,14 +204,7 @@ def load_canonical(path: Path) -> Checkpoint:
         raise UserError(f"{path} is not a readable safetensors file ({error}); copy or write it again") from None
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is not in the format {FORMAT}; `cgh-bench convert {path} --to canonical` writes that")
-    rest = json.loads(metadata["checkpoint"], object_hook=_tuples)
-    return Checkpoint(
-        rest["name"],
-        Architecture(**rest["architecture"]),
-        weights,
-        Preprocessing(**rest["preprocessing"]),
-        Origin(**rest["origin"]),
-    )
+    return from_description(metadata["checkpoint"], weights)
 
 
 def _tuples(document: dict[str, Any]) -> dict[str, Any]:

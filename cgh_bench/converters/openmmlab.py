@@ -1,0 +1,92 @@
+"""mmdetection and mmsegmentation: a `.pth` of bare names, for `init_cfg=dict(type='Pretrained', checkpoint=…)`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from cgh_bench import naming, parity
+from cgh_bench.backbone import Architecture
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.converters.flat import read_flat, write_flat
+from cgh_bench.errors import UserError
+
+_NOTE = '''"""Preprocessing and backbone that {weights} needs; add this file to your config's `_base_` list, or copy it.
+
+Written by `cgh-bench convert` for {name} ({id}). Images are loaded as BGR, 0 to 255, as always in OpenMMLab.
+A C4 detector needs the last stage in its shared head too: the same file, with the same init_cfg.
+"""
+'''
+
+
+@dataclass(frozen=True)
+class OpenMMLab:
+    """For mmdetection and mmsegmentation: names as the backbone has them, without `backbone.`.
+
+    So `init_cfg` needs no prefix, the same file fills a C4 detector's shared head, and a wrong use fails: mmengine
+    stops when a prefix is asked for that the file has not.
+    """
+
+    name: str
+    preprocessor: str
+    """Class of the framework's data preprocessor."""
+    padding: str
+    """What else that class must be told."""
+    suffixes: tuple[str, ...] = (".pth",)
+    is_folder: bool = False
+
+    def rename(self, key: str, architecture: Architecture) -> str:
+        """The framework's name for our `key`."""
+        return naming.openmmlab_deep(key) if architecture.stem == "deep" else key
+
+    def require_supported(self, architecture: Architecture) -> None:
+        """Refuse what the framework cannot build."""
+        if architecture.stem == "cifar" or architecture.name.startswith("wide"):
+            raise UserError(
+                f"{self.name} cannot build {architecture.name} with the {architecture.stem} stem; "
+                "it has ResNet and ResNeXt with the imagenet or deep stem"
+            )
+
+    def write(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Write the weights."""
+        self.require_supported(checkpoint.architecture)
+        write_flat(checkpoint, path, self.rename)
+
+    def read(self, path: Path) -> Checkpoint:
+        """Read them back."""
+        return read_flat(path, self.rename, self.name)
+
+    def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
+        """The part of an mmengine config that the weights imply, by file name."""
+        given, architecture = checkpoint.preprocessing, checkpoint.architecture
+        scale = 255 / given.input_range
+        mean, std = ([round(scale * value, 6) for value in values] for values in (given.mean, given.std))
+        options = {
+            "depth": int("".join(c for c in architecture.name.split("_")[0] if c.isdigit())),
+            "style": "caffe" if architecture.stride_in_1x1 else "pytorch",
+        }
+        kind = "ResNet"
+        if architecture.name.startswith("resnext"):
+            kind = "ResNeXt"
+            groups, width = architecture.name.split("_")[1].removesuffix("d").split("x")
+            options |= {"groups": int(groups), "base_width": int(width)}
+        if architecture.stem == "deep":
+            options["deep_stem"] = True
+        settings = "".join(f"\n        {key}={value!r}," for key, value in options.items())
+        text = _NOTE.format(weights=path.name, name=checkpoint.name, id=checkpoint.id) + (
+            f"model = dict(\n    data_preprocessor=dict(\n        type={self.preprocessor!r},\n"
+            f"        mean={mean},\n        std={std},\n        bgr_to_rgb={given.channel_order == 'RGB'},\n"
+            f"        {self.padding},\n    ),\n    backbone=dict(\n        type={kind!r},{settings}\n"
+            f"        init_cfg=dict(type='Pretrained', checkpoint='{{{{ fileDirname }}}}/{path.name}'),\n    ),\n)\n"
+        )
+        return {f"{path.name}.config.py": text}
+
+    def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
+        """What the framework's network makes of RGB `pixels`, preprocessed and built as the fragment beside says."""
+        return parity.foreign_outputs(self.name, path, path.with_name(f"{path.name}.config.py"), pixels)
+
+
+CONVERTERS = {
+    "mmdet": OpenMMLab("mmdet", "DetDataPreprocessor", "pad_size_divisor=32"),
+    "mmseg": OpenMMLab("mmseg", "SegDataPreProcessor", "pad_val=0,\n        seg_pad_val=255"),
+}

@@ -1,0 +1,66 @@
+"""torchvision: a flat state dict without the classifier, for `model.fc = nn.Identity(); model.load_state_dict(…)`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from cgh_bench import parity
+from cgh_bench.backbone import STAGES, Architecture
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.converters.flat import read_flat, write_flat
+from cgh_bench.converters.transform import input_of, transform_fragment
+from cgh_bench.errors import UserError
+from cgh_bench.weights_file import open_weights
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """For torchvision's own ResNets: names unchanged."""
+
+    name: str = "torchvision"
+    suffixes: tuple[str, ...] = (".safetensors", ".pth", ".pt")
+    is_folder: bool = False
+
+    def rename(self, key: str, architecture: Architecture) -> str:
+        """Its name for our `key`: the same."""
+        return key
+
+    def require_supported(self, architecture: Architecture) -> None:
+        """Refuse what torchvision cannot build."""
+        if architecture.stem != "imagenet" or architecture.stride_in_1x1:
+            raise UserError(
+                f"torchvision cannot build {architecture}; it has the imagenet stem, and the stride in the 3x3"
+            )
+
+    def write(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Write the weights."""
+        self.require_supported(checkpoint.architecture)
+        write_flat(checkpoint, path, self.rename)
+
+    def read(self, path: Path) -> Checkpoint:
+        """Read them back."""
+        return read_flat(path, self.rename, self.name)
+
+    def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
+        """The preprocessing as JSON."""
+        return {f"{path.name}.preprocessing.json": transform_fragment(checkpoint)}
+
+    def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
+        """What torchvision's network makes of RGB `pixels`."""
+        weights = open_weights(path).tensors
+        described, prepared = input_of(path.with_name(f"{path.name}.preprocessing.json"), pixels)
+        model = torchvision.models.get_model(described, weights=None)
+        model.fc = nn.Identity()
+        model.load_state_dict(weights)
+        extractor = create_feature_extractor(model.eval(), {stage: stage for stage in STAGES})
+        with torch.inference_mode():
+            stages = {"input": prepared, **extractor(prepared)}
+        versions = {"torchvision": torchvision.__version__, "torch": torch.__version__}
+        return parity.Outputs(stages, f"torchvision.models.{described}", versions, tuple(weights))
+
+
+CONVERTERS = {"torchvision": Torchvision()}

@@ -1,0 +1,105 @@
+"""What a file says of the images that its weights expect, and how sure that is."""
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.trunks import Trunk
+from cgh_bench.weights_file import DESCRIPTION, WeightsFile
+
+MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
+"""Detectron's and detectron2's default, for the caffe networks of MSRA: PIXEL_MEAN, PIXEL_STD, INPUT.FORMAT of
+facebookresearch/detectron2@v0.6 detectron2/config/defaults.py."""
+X101 = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (57.375, 57.120, 58.395))
+"""Of X-101-32x8d.pkl: facebookresearch/detectron2@v0.6 configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml."""
+INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+Sureness = Literal["stated", "implied", "assumed"]
+"""In the file; by what made the file; nowhere (the usual values of its origin)."""
+
+
+def preprocessing_of(file: WeightsFile, trunk: Trunk) -> tuple[Preprocessing, bool, Sureness]:
+    """Preprocessing, whether the stride is in the first 1x1 of a bottleneck, and how sure both are."""
+    if DESCRIPTION in file.facts:
+        document = json.loads(file.facts[DESCRIPTION])
+        given = {key: tuple(v) if isinstance(v, list) else v for key, v in document["preprocessing"].items()}
+        return Preprocessing(**given), document["architecture"]["stride_in_1x1"], "stated"
+    if trunk.naming == "caffe2":
+        is_resnext = trunk.architecture is not None and trunk.architecture.name.startswith("resnext")
+        return (X101 if is_resnext else MSRA), not is_resnext, "implied"
+    if trunk.naming == "detectron2":
+        return _detectron2(file)
+    if found := _openmmlab(file.facts):
+        return found
+    if found := _huggingface(file.facts):
+        return found
+    return Preprocessing(), False, "assumed"
+
+
+def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:
+    """A file for `matching_heuristics` was converted, from PyTorch unless it says Caffe2; others were trained there."""
+    converted = file.facts.get("matching_heuristics") is True and file.facts.get("__author__") != "Caffe2"
+    pixel = {
+        name.rpartition(".")[2]: tuple(float(v) for v in tensor.flatten())
+        for name, tensor in file.tensors.items()
+        if name.endswith(("pixel_mean", "pixel_std")) and tensor.numel() == 3  # noqa: PLR2004
+    }
+    if {"pixel_mean", "pixel_std"} <= set(pixel):
+        order = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
+        found = in_pixels(order, pixel["pixel_mean"], pixel["pixel_std"])
+        return found, found.std == MSRA.std, "implied"
+    return (Preprocessing(), False, "implied") if converted else (MSRA, True, "assumed")
+
+
+def _openmmlab(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness] | None:
+    """From the training configuration that mmengine and mmcv keep in `meta`, as text."""
+    text = facts.get("meta/cfg") or facts.get("meta/config")
+    if not isinstance(text, str):
+        return None
+    values = {
+        key: ast.literal_eval(found.group(1))
+        for key in ("mean", "std")
+        if (found := re.search(rf"\b{key}\s*=\s*([\[(][\d.,\s]+[\])])", text))
+    }
+    flip = re.search(r"\b(?:bgr_to_rgb|to_rgb)\s*=\s*(True|False)", text)
+    if len(values) != 2 or flip is None or any(len(v) != 3 for v in values.values()):  # noqa: PLR2004
+        return None
+    order: Literal["RGB", "BGR"] = "RGB" if flip.group(1) == "True" else "BGR"
+    caffe = re.search(r"\bstyle\s*=\s*['\"](caffe|pytorch)['\"]", text)
+    return in_pixels(order, values["mean"], values["std"]), bool(caffe and caffe.group(1) == "caffe"), "stated"
+
+
+def _huggingface(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness] | None:
+    """From `preprocessor_config.json` (transformers) or the `pretrained_cfg` of `config.json` (timm)."""
+    stride = facts.get("config/downsample_in_bottleneck") is True
+    for mean, std in (
+        ("preprocessor_config/image_mean", "preprocessor_config/image_std"),
+        ("config/pretrained_cfg/mean", "config/pretrained_cfg/std"),
+    ):
+        if mean in facts and std in facts:
+            return Preprocessing(mean=_triple(facts[mean]), std=_triple(facts[std])), stride, "stated"
+    return None
+
+
+def in_pixels(order: Literal["RGB", "BGR"], mean: Sequence[float], std: Sequence[float]) -> Preprocessing:
+    """Preprocessing from values for pixels of 0 to 255; those of torchvision give exactly its own."""
+    if all(math.isclose(value, 1.0) for value in std):
+        return Preprocessing(order, 255.0, _triple(mean), _triple(std))
+    means, stds = (tuple(value / 255 for value in values) for values in (mean, std))
+    for known in (Preprocessing(), INCEPTION):
+        if order == known.channel_order and all(
+            math.isclose(a, b, rel_tol=1e-6) for a, b in zip((*means, *stds), (*known.mean, *known.std), strict=True)
+        ):
+            return known
+    if any(known == (order, *mean, *std) for known in [(X101.channel_order, *X101.mean, *X101.std)]):
+        return X101
+    return Preprocessing(order, 1.0, _triple(means), _triple(stds))
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third

@@ -1,0 +1,148 @@
+"""Opening a file or folder of weights, whatever its format: tensors by name, and the plain facts beside them."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from cgh_bench import safe_pickle
+from cgh_bench.errors import UserError
+
+DESCRIPTION = "cgh_bench"
+"""Under this name every file that we write holds the checkpoint's description as JSON."""
+_DEPTH = 8
+_MOST_FACTS = 10_000
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What is in a file.
+
+    A name is the path to the tensor: `/` after each dictionary, then the tensor's own dotted name
+    (`state_dict/module.encoder_q.conv1.weight`).
+    """
+
+    path: Path
+    kind: str
+    """The format, in words."""
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    """On the CPU, maybe memory-mapped from the file."""
+    facts: Mapping[str, Any] = field(repr=False)
+    """Strings, numbers and lists of them by path (`meta/cfg`, `arch`)."""
+
+
+def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
+    """Read `path`; with `trust_pickle`, let a pickle run what it says.
+
+    Raises:
+        UserError: no such file, empty, damaged, of no known format, or naming code that will not be run.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file; give a checkpoint, a Hugging Face folder or random:ARCH")
+    if path.is_dir():
+        return _open_folder(path)
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); copy or download it again")
+    kind, read = _format(path)
+    if trust_pickle and read in (safe_pickle.load_torch, safe_pickle.load_numpy):
+        read = safe_pickle.load_trusted
+    tensors, facts = _flatten(read(path))
+    return WeightsFile(path, kind, tensors, facts)
+
+
+def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if safe_pickle.is_torch(path):
+        return "PyTorch (torch.save)", safe_pickle.load_torch
+    if head[:1] == b"\x80":
+        return "NumPy pickle", safe_pickle.load_numpy
+    if head[8:9] == b"{":
+        return "safetensors", _load_safetensors
+    raise UserError(
+        f"{path} is {_what_it_is(head)}; accepted: files of torch.save, safetensors, pickles of NumPy arrays"
+    )
+
+
+def _what_it_is(head: bytes) -> str:
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself (`git lfs pull` fetches it)"
+    if head.lstrip()[:1] == b"<":
+        return "a web page, probably a download that failed"
+    if head.startswith(b"PK"):
+        return "a zip archive that is cut off or damaged"
+    if head[257:262] == b"ustar" or head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        return "a compressed archive; unpack it"
+    if head.startswith(b"\x89HDF"):
+        return "an HDF5 file (Keras?)"
+    return "not a checkpoint"
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            return {**tensors, **(file.metadata() or {})}
+    except (safetensors.SafetensorError, MemoryError, ValueError) as error:
+        raise UserError(f"{path} is a damaged safetensors file ({error}); copy or download it again") from None
+
+
+def _open_folder(folder: Path) -> WeightsFile:
+    """A Hugging Face folder: the weights and their configuration."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).exists():
+            inside = open_weights(folder / name)
+            break
+    else:
+        raise UserError(
+            f"{folder} is a folder without model.safetensors or pytorch_model.bin; name the checkpoint file"
+        )
+    facts = dict(inside.facts)
+    for name in ("config.json", "preprocessor_config.json"):
+        if (folder / name).exists():
+            try:
+                document = json.loads((folder / name).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{folder / name} is not JSON ({error}); copy it again") from None
+            facts |= _flatten({name.removesuffix(".json"): document})[1]
+            facts |= {DESCRIPTION: document[DESCRIPTION]} if DESCRIPTION in document else {}
+    return WeightsFile(folder, f"Hugging Face folder, {inside.kind}", inside.tensors, facts)
+
+
+def _flatten(document: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts by their path; whatever is neither is left out."""
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {}
+
+    def visit(node: Any, path: str, depth: int) -> None:
+        if isinstance(node, nn.Module):
+            node = node.state_dict()
+        if isinstance(node, np.ndarray) and node.dtype.kind in "fiub":
+            node = torch.from_numpy(np.require(node, requirements=["C", "W"]))
+        if isinstance(node, Tensor):
+            tensors[path] = node.detach()
+        elif isinstance(node, Mapping):
+            metadata = getattr(node, "_metadata", None)
+            if isinstance(metadata, Mapping) and isinstance(metadata.get(DESCRIPTION), str):
+                facts[DESCRIPTION] = metadata[DESCRIPTION]
+            for key, child in node.items():
+                if depth < _DEPTH:
+                    visit(child, f"{path}/{key}" if path else str(key), depth + 1)
+        elif _is_fact(node) and len(facts) < _MOST_FACTS:
+            facts[path] = node
+
+    visit(document, "", 0)
+    return tensors, facts
+
+
+def _is_fact(node: Any) -> bool:
+    if isinstance(node, list | tuple):
+        return len(node) <= 16 and all(isinstance(item, str | int | float) for item in node)  # noqa: PLR2004
+    return isinstance(node, str | int | float)
