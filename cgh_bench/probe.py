@@ -36,9 +36,9 @@ class Problem:
 
     def read(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Inputs (B, D + 1), standardised and with a one for the bias behind, and labels (B,)."""
-        x = torch.from_numpy(self.features[rows]).to(self.mean.device)
+        x = torch.tensor(self.features[rows]).to(self.mean.device)
         x = torch.cat([(x - self.mean) / self.deviation, x.new_ones(len(x), 1)], dim=1)
-        return x, torch.from_numpy(self.labels[rows]).to(x.device)
+        return x, torch.tensor(self.labels[rows]).to(x.device)
 
 
 def problem(features: NDArray[np.float32], labels: NDArray[np.int64], rows: Rows) -> Problem:

@@ -53,7 +53,7 @@ class KNN:
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
         similarity, row = neighbours(train.features, val.features, max(self.k, *self.k_grid, RETRIEVED))
         weights = vote_weights(similarity, self.temperature)
-        labels, truth = torch.from_numpy(train.labels[row]), torch.from_numpy(val.labels)
+        labels, truth = torch.tensor(train.labels[row]), torch.tensor(val.labels)
         scores = {k: votes(weights[:, :k], labels[:, :k], len(train.classes)) for k in {self.k, *self.k_grid}}
         predicted = scores[self.k].argmax(dim=1)
         np.savez(

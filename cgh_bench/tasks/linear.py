@@ -74,7 +74,7 @@ class Linear:
         write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[chosen]}))
         return {
             "top1": val_accuracy[chosen],
-            "top5": 100 * top_accuracy(scores[:, chosen], torch.from_numpy(val.labels), 5),
+            "top5": 100 * top_accuracy(scores[:, chosen], torch.tensor(val.labels), 5),
             "top1_selected_on_val": max(val_accuracy),
         }
 
@@ -95,7 +95,7 @@ def _split(train: FeatureBank, held_out: float, seed: int) -> tuple[probe.Rows, 
 
 def _accuracies(scores: Tensor, labels: probe.Rows) -> list[float]:
     """Top-1 in percent of each of the G classifiers whose logits are `scores` (N, G, C)."""
-    truth = torch.from_numpy(labels)
+    truth = torch.tensor(labels)
     return [100 * top_accuracy(scores[:, head], truth, 1) for head in range(scores.shape[1])]
 
 

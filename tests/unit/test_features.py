@@ -1,0 +1,102 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cgh_bench import features as module
+from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.data.image_set import GreyImages
+from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.features import extract, parse_feature
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Checkpoint:
+    return random_checkpoint("resnet18")
+
+
+def pictures(n: int = 9, fingerprint: str = "f") -> GreyImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 32, 32), dtype=np.uint8)
+    return GreyImages("toy/train", ("a", "b"), np.arange(n) % 2, fingerprint, pixels)
+
+
+def test_features_are_the_trunks_own_in_order(trunk: Checkpoint, tmp_path: Path) -> None:
+    images = pictures()
+    bank = extract(trunk, images, AS_IS, "layer4", tmp_path)
+    batch = torch.stack([images.image(i) for i in range(9)]) / 255
+    with torch.inference_mode():
+        expected = trunk.backbone()(trunk.preprocessing(batch))
+    np.testing.assert_allclose(bank.features, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert isinstance(bank.features, np.memmap)
+    assert not bank.features.flags.writeable
+
+
+def test_a_hypercolumn_is_the_stages_side_by_side(trunk: Checkpoint, tmp_path: Path) -> None:
+    images = pictures()
+    both = extract(trunk, images, AS_IS, "layer4+layer3", tmp_path).features
+    assert both.shape == (9, 256 + 512)
+    # 2x2 to 1x1 is the mean of all positions: the pooled stage itself.
+    third = extract(trunk, images, AS_IS, "layer3", tmp_path).features
+    np.testing.assert_allclose(both[:, :256], third, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UserError, match="did you mean layer4"):
+        parse_feature("layer5")
+
+
+def test_the_cache_knows_weights_data_and_transform(trunk: Checkpoint, tmp_path: Path) -> None:
+    first = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+    others = [
+        extract(random_checkpoint("resnet18", seed=1), pictures(), AS_IS, "layer4", tmp_path),
+        extract(trunk, pictures(fingerprint="g"), AS_IS, "layer4", tmp_path),
+        extract(trunk, pictures(), EvalTransform(resize=64, crop=None), "layer4", tmp_path),
+        extract(trunk, pictures(), AS_IS, "layer3", tmp_path),
+    ]
+    assert len({first.fingerprint, *(bank.fingerprint for bank in others)}) == 5
+    assert extract(trunk, pictures(), AS_IS, "layer4", tmp_path).fingerprint == first.fingerprint
+
+
+def test_an_interrupted_extraction_goes_on(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_SIZE", 2)
+    monkeypatch.setattr(module, "BATCHES_PER_SAVE", 1)
+    whole = extract(trunk, pictures(), AS_IS, "layer4", tmp_path / "whole").features
+
+    seen: list[int] = []
+
+    class Interrupted(GreyImages):
+        def image(self, index: int) -> torch.Tensor:
+            seen.append(index)
+            if len(seen) == 6:
+                raise KeyboardInterrupt
+            return super().image(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(trunk, Interrupted(**vars(pictures())), AS_IS, "layer4", tmp_path / "parts")
+    resumed = extract(trunk, Interrupted(**vars(pictures())), AS_IS, "layer4", tmp_path / "parts").features
+    assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_a_trunk_that_moves_is_caught(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_training_mode(self: Checkpoint) -> torch.nn.Module:
+        return original(self).train()
+
+    original = Checkpoint.backbone
+    monkeypatch.setattr(Checkpoint, "backbone", in_training_mode)
+    with pytest.raises(CheckFailed, match=r"bn1.running_mean changed"):
+        extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+    assert not list(tmp_path.glob("*/done.json"))
+
+
+def test_features_that_are_not_finite_name_their_images(trunk: Checkpoint, tmp_path: Path) -> None:
+    weights = {**trunk.weights, "conv1.weight": torch.full_like(trunk.weights["conv1.weight"], torch.nan)}
+    broken = Checkpoint("broken", trunk.architecture, weights, trunk.preprocessing, trunk.origin)
+    with pytest.raises(UserError, match=r"not finite for 9 images or more \(numbers 0, 1, 2, 3, 4\)"):
+        extract(broken, pictures(), AS_IS, "layer4", tmp_path)
+
+
+def test_done_is_written_last(trunk: Checkpoint, tmp_path: Path) -> None:
+    bank = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+    done = json.loads((tmp_path / bank.fingerprint / "done.json").read_text())
+    assert done == {"images": "toy/train", "checkpoint": "random:resnet18", "dim": 512}
