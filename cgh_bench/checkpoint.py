@@ -20,12 +20,14 @@ from cgh_bench.files import replacing
 
 FORMAT = "cgh-bench/1"
 
+ChannelOrder = Literal["RGB", "BGR"]
+
 
 @dataclass(frozen=True)
 class Preprocessing:
     """What the first convolution expects: `(pixel / 255 * input_range - mean) / std`, channels in `channel_order`."""
 
-    channel_order: Literal["RGB", "BGR"] = "RGB"
+    channel_order: ChannelOrder = "RGB"
     input_range: float = 1.0
     """The value of a white pixel before mean and std: 1 (torchvision) or 255 (caffe)."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

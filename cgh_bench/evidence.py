@@ -1,15 +1,14 @@
 """What a file says of the images that its weights expect, and how sure that is."""
 
 import ast
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.checkpoint import ChannelOrder, Preprocessing
 from cgh_bench.trunks import Trunk
-from cgh_bench.weights_file import DESCRIPTION, WeightsFile
+from cgh_bench.weights_file import WeightsFile
 
 MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
 """Detectron's and detectron2's default, for the caffe networks of MSRA: PIXEL_MEAN, PIXEL_STD, INPUT.FORMAT of
@@ -24,10 +23,6 @@ Sureness = Literal["stated", "implied", "assumed"]
 
 def preprocessing_of(file: WeightsFile, trunk: Trunk) -> tuple[Preprocessing, bool, Sureness]:
     """Preprocessing, whether the stride is in the first 1x1 of a bottleneck, and how sure both are."""
-    if DESCRIPTION in file.facts:
-        document = json.loads(file.facts[DESCRIPTION])
-        given = {key: tuple(v) if isinstance(v, list) else v for key, v in document["preprocessing"].items()}
-        return Preprocessing(**given), document["architecture"]["stride_in_1x1"], "stated"
     if trunk.naming == "caffe2":
         is_resnext = trunk.architecture is not None and trunk.architecture.name.startswith("resnext")
         return (X101 if is_resnext else MSRA), not is_resnext, "implied"
@@ -49,7 +44,7 @@ def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:
         if name.endswith(("pixel_mean", "pixel_std")) and tensor.numel() == 3  # noqa: PLR2004
     }
     if {"pixel_mean", "pixel_std"} <= set(pixel):
-        order = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
+        order: ChannelOrder = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
         found = in_pixels(order, pixel["pixel_mean"], pixel["pixel_std"])
         return found, found.std == MSRA.std, "implied"
     return (Preprocessing(), False, "implied") if converted else (MSRA, True, "assumed")
@@ -68,7 +63,7 @@ def _openmmlab(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness]
     flip = re.search(r"\b(?:bgr_to_rgb|to_rgb)\s*=\s*(True|False)", text)
     if len(values) != 2 or flip is None or any(len(v) != 3 for v in values.values()):  # noqa: PLR2004
         return None
-    order: Literal["RGB", "BGR"] = "RGB" if flip.group(1) == "True" else "BGR"
+    order: ChannelOrder = "RGB" if flip.group(1) == "True" else "BGR"
     caffe = re.search(r"\bstyle\s*=\s*['\"](caffe|pytorch)['\"]", text)
     return in_pixels(order, values["mean"], values["std"]), bool(caffe and caffe.group(1) == "caffe"), "stated"
 
@@ -85,7 +80,7 @@ def _huggingface(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Surenes
     return None
 
 
-def in_pixels(order: Literal["RGB", "BGR"], mean: Sequence[float], std: Sequence[float]) -> Preprocessing:
+def in_pixels(order: ChannelOrder, mean: Sequence[float], std: Sequence[float]) -> Preprocessing:
     """Preprocessing from values for pixels of 0 to 255; those of torchvision give exactly its own."""
     if all(math.isclose(value, 1.0) for value in std):
         return Preprocessing(order, 255.0, _triple(mean), _triple(std))
@@ -95,7 +90,7 @@ def in_pixels(order: Literal["RGB", "BGR"], mean: Sequence[float], std: Sequence
             math.isclose(a, b, rel_tol=1e-6) for a, b in zip((*means, *stds), (*known.mean, *known.std), strict=True)
         ):
             return known
-    if any(known == (order, *mean, *std) for known in [(X101.channel_order, *X101.mean, *X101.std)]):
+    if (order, tuple(mean), tuple(std)) == (X101.channel_order, X101.mean, X101.std):
         return X101
     return Preprocessing(order, 1.0, _triple(means), _triple(stds))
 

@@ -54,63 +54,16 @@ HARMLESS = {
 }
 """Packages whose classes a checkpoint may mention, and what they then are; their objects come back empty."""
 
-DANGEROUS = frozenset(
-    [
-        "__builtin__",
-        "_posixsubprocess",
-        "asyncio",
-        "bdb",
-        "builtins",
-        "code",
-        "commands",
-        "ctypes",
-        "functools",
-        "importlib",
-        "marshal",
-        "multiprocessing",
-        "nt",
-        "operator",
-        "os",
-        "pdb",
-        "pickle",
-        "pip",
-        "posix",
-        "pty",
-        "runpy",
-        "shutil",
-        "signal",
-        "site",
-        "socket",
-        "subprocess",
-        "sys",
-        "tempfile",
-        "threading",
-        "timeit",
-        "types",
-        "urllib",
-        "webbrowser",
-    ]
+DANGEROUS = re.compile(
+    r"(__builtin__|_posixsubprocess|asyncio|bdb|builtins|code|commands|ctypes|functools|importlib|marshal|"
+    r"multiprocessing|nt|operator|os|pdb|pickle|pip|posix|pty|runpy|shutil|signal|site|socket|subprocess|sys|tempfile|"
+    r"threading|timeit|types|urllib|webbrowser)\..*"
 )
 """Modules that a checkpoint has no honest reason to call."""
 
-_PLAIN_TYPES = [
-    "bool",
-    "bytearray",
-    "bytes",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "object",
-    "range",
-    "set",
-    "slice",
-    "str",
-    "tuple",
-    "type",
-]
+_PLAIN_TYPES = re.compile(
+    "bool|bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple|type"
+)
 _TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, pickled
 _LARGEST_PICKLE = 1 << 28  # bytes of structure without tensors; an ImageNet training state has about a megabyte
 UNREADABLE = (
@@ -165,9 +118,9 @@ def _plain_object(*_: object) -> Nothing:
 
 def _stand_in(name: str) -> Any:
     """The harmless thing to build where the pickle names `name`, or None if it may not be named."""
-    root, leaf = name.split(".", maxsplit=1)[0], name.rsplit(".", 1)[-1]
+    root, leaf = name.partition(".")[0], name.rpartition(".")[2]
     if root in ("builtins", "__builtin__"):
-        return Nothing if leaf in _PLAIN_TYPES else None
+        return Nothing if _PLAIN_TYPES.fullmatch(leaf) else None
     if name == "_codecs.encode":
         return Nothing
     if root not in HARMLESS:
@@ -186,7 +139,7 @@ def load_torch(path: Path) -> Any:
         UserError: damaged, or it names something that is neither tensor nor harmless.
     """
     names = _names(path)
-    stand_ins = [(stand_in, name) for name in names if (stand_in := _stand_in(name)) is not None]
+    stand_ins: list[Any] = [(stand_in, name) for name in names if (stand_in := _stand_in(name)) is not None]
     is_zip = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
@@ -213,7 +166,7 @@ def load_numpy(path: Path) -> Any:
 
 
 def load_trusted(path: Path) -> Any:
-    """The same with everything that the file says carried out: only for files whose maker is trusted (`--trust-pickle`).
+    """The same with everything that the file says carried out; only for files of a trusted maker (`--trust-pickle`).
 
     Raises:
         UserError: damaged, or a module that it needs is not installed.
@@ -285,11 +238,9 @@ def _torch_allows(name: str) -> bool:
 
 def _refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
     """One line for a file that cannot be read, naming what it would have run."""
-    worst = sorted(blocked, key=lambda name: name.split(".")[0] not in DANGEROUS)[:3]
-    if worst and worst[0].split(".")[0] in DANGEROUS:
-        return UserError(
-            f"{path} would run {', '.join(worst)} when loaded: no checkpoint needs that; do not use this file"
-        )
+    worst = sorted(blocked, key=lambda name: not DANGEROUS.fullmatch(name))[:3]
+    if worst and DANGEROUS.fullmatch(worst[0]):
+        return UserError(f"{path} would run {', '.join(worst)} when loaded: no checkpoint needs that; do not use it")
     if any(name.startswith("torch.nn.modules") or "odel" in name or "esnet" in name.lower() for name in worst):
         what = "a whole model object was pickled, not its state_dict()"
     elif worst:

@@ -17,7 +17,7 @@ _LAST_STAGE = {"roi_heads", "roi_head.shared_head", "shared_head"}
 _HEAD = re.compile(r"[._]")
 COUNTER = ("num_batches_tracked",)
 """Old PyTorch, detectron2 and Caffe2 have no batch counters."""
-_STEMS = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3): "cifar"}
+_STEMS: Mapping[tuple[int, ...], str] = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3): "cifar"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One flat dictionary of tensors in a file, with the checkpoint's description inside, where loaders do not trip over it.
+"""One flat dictionary of tensors in a file, with the checkpoint's description where loaders do not trip over it.
 
 In `.safetensors` the description is in the header's metadata; in `.pth` it is in the dictionary's `_metadata`, where
 PyTorch keeps the versions of modules and looks up nothing but their names.

@@ -25,7 +25,7 @@ def transform_fragment(checkpoint: Checkpoint) -> str:
 
 
 def input_of(fragment: Path, pixels: Tensor) -> tuple[str, Tensor]:
-    """The model's name, and RGB `pixels` (B, 3, H, W; uint8) prepared as `fragment` says, by torchvision's transforms."""
+    """The model's name, and RGB `pixels` (B, 3, H, W), uint8, prepared as `fragment` says by torchvision."""
     given = json.loads(fragment.read_text(encoding="utf-8"))
     scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True) * given["input_range"]
     ordered = scaled[:, [2, 1, 0]] if given["channel_order"] == "BGR" else scaled
