@@ -112,12 +112,55 @@ def pretrain(
     print(train(chosen, recipe, folder))
 
 
+Source = Annotated[str | None, typer.Option(help="Read it as this origin (`cgh-bench list sources`).")]
+Branch = Annotated[str | None, typer.Option(help="Which trunk of a file that has several: student, teacher, ….")]
+Trust = Annotated[bool, typer.Option("--trust-pickle", help="Let a pickled file run the code that it names.")]
+
+
+@app.command()
+def convert(
+    ckpt: Annotated[list[str], typer.Argument(help="Checkpoints of any origin, or patterns of them.")],
+    to: Annotated[str, typer.Option(help="A target from `cgh-bench list converters`.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; for several inputs a folder.")] = None,
+    source: Source = None,
+    branch: Branch = None,
+    trust_pickle: Trust = False,
+    verify: Annotated[bool, typer.Option(help="Compare the outputs of source and target, stage by stage.")] = True,
+    dry_run: DryRun = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the certificates as JSON.")] = False,
+) -> None:
+    """Write checkpoints for another framework, with its preprocessing, and prove it computes the same.
+
+    Beside each file: the configuration that the weights imply, and FILE.certificate.json. Where the target computes
+    something else, nothing is left in place and the exit code is 1.
+
+    \b
+    Examples:
+      cgh-bench convert moco_v2_800ep.pth.tar --to mmdet -o moco_v2.pth
+      cgh-bench convert 'runs/*/checkpoint.pth' --to detectron2 -o converted
+      cgh-bench convert dino.pth --branch student --to huggingface --dry-run
+    """
+    from cgh_bench import conversion
+
+    reading = conversion.Reading(source, branch, trust_pickle)
+    planned = conversion.plan(ckpt, to, out)
+    if dry_run:
+        for line in conversion.preview(planned, to, reading):
+            print(line)
+        return
+    for certificate in (certificates := conversion.run(planned, to, reading, verify)):
+        if not as_json:
+            print(conversion.sentence(certificate))
+    if as_json:
+        print(json.dumps(certificates, indent=1))
+
+
 @app.command("eval")
 def eval_(
     task: Annotated[str, typer.Argument(help="Names from `cgh-bench list tasks`, joined by commas.")],
     ckpt: Annotated[str, typer.Option("--ckpt", help="A checkpoint of any origin, or random:ARCH[:SEED].")],
     data: Annotated[str, typer.Option(help="The data set, for tasks without one: a name or a folder.")] = "",
-    source: Annotated[str | None, typer.Option(help="Read it as this origin (`cgh-bench list sources`).")] = None,
+    source: Source = None,
     seeds: Seeds = 1,
     settings: Settings = None,
     dry_run: DryRun = False,
