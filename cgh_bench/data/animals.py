@@ -49,7 +49,7 @@ def animals(split: Split, settings: AnimalsSettings = SETTINGS) -> GreyImages:
     pixels = np.stack([render(s, d, settings) for s, d in zip(shapes.images, draws, strict=True)])
     pixels.flags.writeable = False
     fingerprint = content_fingerprint(CLASSES, pixels, shapes.labels)
-    return GreyImages(f"animals/{split}", CLASSES, shapes.labels, fingerprint, pixels)
+    return GreyImages(f"animals/{split}", CLASSES, shapes.labels.copy(), fingerprint, pixels)
 
 
 def render(silhouette: Pixels, draws: NDArray[np.float64], settings: AnimalsSettings) -> Pixels:

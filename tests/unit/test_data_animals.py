@@ -141,3 +141,8 @@ def test_other_names(name: str, message: str):
 def test_another_split():
     with pytest.raises(UserError, match="unknown split 'test'; known: train, val"):
         load("animals", "test")
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_become_tensors_without_a_warning():
+    assert torch.from_numpy(load("animals", "val").labels).dtype == torch.int64

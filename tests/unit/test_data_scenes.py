@@ -20,7 +20,7 @@ from cgh_bench.errors import UserError
 
 FEW = SceneSettings(train_scenes=40, val_scenes=40)
 GOLDEN_FEW = "c5642f33e56d2781"
-GOLDEN_ALL = ""
+GOLDEN_ALL = "0c89d846d3482c17"
 
 
 @pytest.fixture(scope="module")
