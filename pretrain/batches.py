@@ -3,6 +3,7 @@
 So a run can go on at any step, in the middle of an epoch too, and worker processes need no state.
 """
 
+import os
 from functools import lru_cache
 
 import numpy as np
@@ -63,8 +64,9 @@ def loader(batches: Batches, start: int) -> DataLoader[list[Tensor]]:
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
-        num_workers=0 if in_memory else WORKERS,
+        num_workers=0 if in_memory else min(WORKERS, os.cpu_count() or 1),
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # it seeds workers, from the global generator unless told otherwise: not resumable
     )
 
 

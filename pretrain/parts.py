@@ -160,14 +160,16 @@ def shuffled(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) ->
     return tuple(dist.gather(output)[back] for output in outputs)
 
 
-def check_batch(batch_size: int, bn_groups: int, queue: int) -> None:
+def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
     """Refuse a global batch that does not fit processes, BN groups or queue.
 
     Raises:
         UserError: says which, and what would fit.
     """
-    if batch_size > queue:
-        raise UserError(f"batch_size {batch_size} is larger than the queue of {queue}; lower it or set method.queue")
+    if batch_size > queue_length:
+        raise UserError(
+            f"batch_size {batch_size} is larger than the queue of {queue_length}; lower it or raise method.queue_length"
+        )
     if batch_size % (dist.world_size() * bn_groups):
         raise UserError(
             f"batch_size {batch_size} does not divide into {dist.world_size()} processes × {bn_groups} BN groups; "

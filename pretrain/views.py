@@ -121,7 +121,7 @@ class Views:
         Args:
             images: this process's images, each (3, H, W) uint8.
             generators: one for each augmentation.
-            rows: their place in the global batch; all its draws are made, so that views are the same whoever makes them.
+            rows: their place in the global batch; all its draws are made, so views do not depend on the process.
         """
         return [
             augment(images, torch.rand(rows.stop, DRAWS, generator=generator)[rows])

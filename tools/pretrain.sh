@@ -6,6 +6,6 @@
 set -euo pipefail
 python=${PYTHON:-python}
 if [ "${GPUS:-1}" -gt 1 ]; then
-    exec "$python" -m torch.distributed.run --standalone --nproc-per-node "$GPUS" -m cgh_bench.cli pretrain "$@"
+    exec "$python" -m torch.distributed.run --standalone --nproc-per-node "$GPUS" -m cgh_bench pretrain "$@"
 fi
-exec "$python" -m cgh_bench.cli pretrain "$@"
+exec "$python" -m cgh_bench pretrain "$@"

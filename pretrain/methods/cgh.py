@@ -37,7 +37,7 @@ class Cgh:
     """Width inside both heads."""
     stages: tuple[str, ...] = ("layer3", "layer4")
     """Stages of the hypercolumn, on the grid of the last."""
-    queue: int = 131_072
+    queue_length: int = 131_072
     """Length K of both queues."""
     momentum: float = 0.999
     """Of the teacher, constant."""
@@ -58,8 +58,8 @@ class Cgh:
         temperatures = [value for name, value in vars(self).items() if name.endswith("temperature")]
         if min(temperatures) <= 0 or self.handover_epochs < 0 or not 0 <= self.momentum <= 1:
             raise UserError("temperatures must be above 0, handover_epochs at least 0, momentum within 0 and 1")
-        if not self.stages or min(self.bn_groups, self.queue) < 1:
-            raise UserError("stages must name at least one stage; bn_groups and queue must be at least 1")
+        if not self.stages or min(self.bn_groups, self.queue_length) < 1:
+            raise UserError("stages must name at least one stage; bn_groups and queue_length must be at least 1")
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views, the weak one first; a batch that fits queue and BN groups."""
@@ -67,7 +67,7 @@ class Cgh:
             raise UserError(
                 f"CGH takes 2 views, the teacher's (weak) and the student's (strong); the recipe has {views}"
             )
-        check_batch(batch_size, self.bn_groups, self.queue)
+        check_batch(batch_size, self.bn_groups, self.queue_length)
 
     def build(self, architecture: Architecture) -> "CghMethod":
         """Student, teacher and queues."""
@@ -99,7 +99,7 @@ class CghMethod(Method):
         self.student = Student(config, architecture)
         split_batchnorm(self.student, config.bn_groups)
         self.teacher = MomentumTwin(self.student, config.momentum)
-        self.queues = AlignedQueues(config.queue, of_global=config.dim_global, of_hyper=config.dim_hyper)
+        self.queues = AlignedQueues(config.queue_length, of_global=config.dim_global, of_hyper=config.dim_hyper)
 
     @property
     def backbone(self) -> Backbone:
@@ -165,7 +165,7 @@ RECIPES = {
             dim_global=128,
             dim_hyper=128,
             hidden=512,
-            queue=4096,
+            queue_length=4096,
             momentum=0.99,
             handover_epochs=10.0,
             bn_groups=1,

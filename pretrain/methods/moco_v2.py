@@ -26,21 +26,21 @@ class MocoV2:
     dim: int = 128
     hidden: int = 2048
     """Width inside the head: the trunk's, in the published ResNet-50."""
-    queue: int = 65_536
+    queue_length: int = 65_536
     momentum: float = 0.999
     temperature: float = 0.2
     bn_groups: int = 8
     """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 <= self.momentum <= 1 or min(self.bn_groups, self.queue) < 1:
-            raise UserError("temperature must be above 0, momentum within 0 and 1, bn_groups and queue at least 1")
+        if self.temperature <= 0 or not 0 <= self.momentum <= 1 or min(self.bn_groups, self.queue_length) < 1:
+            raise UserError("temperature must be above 0, momentum within 0 and 1, bn_groups and queue_length from 1")
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views; a batch that fits queue and BN groups."""
         if views != 2:  # noqa: PLR2004
             raise UserError(f"MoCo v2 takes 2 views, the key's and the query's; the recipe has {views}")
-        check_batch(batch_size, self.bn_groups, self.queue)
+        check_batch(batch_size, self.bn_groups, self.queue_length)
 
     def build(self, architecture: Architecture) -> "MocoV2Method":
         """Query encoder, key encoder and queue."""
@@ -69,7 +69,7 @@ class MocoV2Method(Method):
         self.encoder = Encoder(config, architecture)
         split_batchnorm(self.encoder, config.bn_groups)
         self.momentum_encoder = MomentumTwin(self.encoder, config.momentum)
-        self.queue = AlignedQueues(config.queue, keys=config.dim)
+        self.queue = AlignedQueues(config.queue_length, keys=config.dim)
 
     @property
     def backbone(self) -> Backbone:
@@ -89,7 +89,7 @@ class MocoV2Method(Method):
 RECIPES = {
     # Nothing is published at this size; data, views and schedule are those of cgh_r18_animals.
     "moco_v2_r18_animals": Recipe(
-        method=MocoV2(dim=128, hidden=512, queue=4096, momentum=0.99, bn_groups=1),
+        method=MocoV2(dim=128, hidden=512, queue_length=4096, momentum=0.99, bn_groups=1),
         architecture=Architecture("resnet18"),
         views=Views((ANIMALS_STRONG, ANIMALS_STRONG)),
         data="animals",

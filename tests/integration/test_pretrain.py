@@ -1,0 +1,279 @@
+"""Pretraining as a whole: what a run leaves, resumption bit for bit, interruption, several processes, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cgh_bench import data
+from cgh_bench.backbone import Architecture
+from cgh_bench.checkpoint import load_canonical, random_checkpoint
+from cgh_bench.errors import UserError
+from pretrain import recipe as recipes
+from pretrain.methods.cgh import CghMethod
+from pretrain.methods.random_init import RandomInit
+from pretrain.train import train
+
+SCRIPT = Path(__file__).with_name("pretrain_process.py")
+STEPS = 3 * STEPS_PER_EPOCH
+
+
+@pytest.fixture(autouse=True)
+def _made_up_data(monkeypatch):
+    monkeypatch.setattr(data, "load", lambda name, split: made_up())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run, by a process of its own."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run([sys.executable, SCRIPT, out], check=True, env=one_thread())
+    return out
+
+
+def one_thread():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def lines(out):
+    """The log without what depends on the clock."""
+    timed = ("images_per_second", "seconds")
+    read = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in timed} for line in read]
+
+
+def leaves(tree, path=""):
+    if isinstance(tree, dict):
+        return {k: v for key, value in tree.items() for k, v in leaves(value, f"{path}.{key}").items()}
+    if isinstance(tree, list):
+        return leaves(dict(enumerate(tree)), path)
+    return {path: tree}
+
+
+def assert_same_run(one, two):
+    assert (one / "recipe.json").read_text() == (two / "recipe.json").read_text()
+    assert lines(one) == lines(two)
+    states = [torch.load(out / "checkpoint.pt", weights_only=True) for out in (one, two)]
+    first, second = (leaves({k: v for k, v in state.items() if k != "seconds"}) for state in states)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        same = torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
+        assert same, name
+    trunks = [load_canonical(out / "backbone.safetensors") for out in (one, two)]
+    assert trunks[0].id == trunks[1].id and trunks[0].origin == trunks[1].origin
+
+
+def interrupt_in_step(monkeypatch, number, kind=signal.SIGINT):
+    """Let the signal come while step `number` of this session is computed."""
+    original, calls = CghMethod.forward, []
+
+    def forward(self, views, epoch):
+        calls.append(epoch)
+        if len(calls) == number:
+            signal.raise_signal(kind)
+        return original(self, views, epoch)
+
+    monkeypatch.setattr(CghMethod, "forward", forward)
+
+
+def test_what_a_run_leaves(whole):
+    checkpoint = load_canonical(whole / "backbone.safetensors")
+    assert (checkpoint.name, checkpoint.origin.source, checkpoint.origin.recipe) == ("tiny", "pretrain", "tiny")
+    assert checkpoint.origin.seed == 0 and checkpoint.architecture == Architecture("resnet18")
+    state = torch.load(whole / "checkpoint.pt", weights_only=True)["method"]
+    trained = {k: v for k, v in state.items() if k.startswith("student.backbone.")}
+    assert len(trained) == len(checkpoint.weights)
+    for key, value in checkpoint.weights.items():
+        assert torch.equal(value, trained[f"student.backbone.{key}"]), (
+            "the student's trunk is exported, not the teacher's"
+        )
+
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 5, 10, 15]
+    for line in log:
+        terms = [value for name, value in line.items() if name.startswith(("infonce_", "relation_"))]
+        assert line["loss"] == pytest.approx(sum(terms)) and line["images_per_second"] > 0
+        assert line["epoch"] == line["step"] / STEPS_PER_EPOCH
+    assert log[0]["lr"] == 0 and log[-1]["lr"] < 0.01 * 0.5 * 8 / 256 * 5
+    assert set(log[0]) - set(log[-1]) == {"infonce_global", "infonce_hyper"}, "gone after the hand-over"
+    events = EventAccumulator(str(whole)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 5, 10, 15]
+    record = json.loads((whole / "recipe.json").read_text())
+    assert record["name"] == "tiny" and record["recipe"]["method"]["teacher_global_temperature"] == 0.04
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 14])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, whole, step, capfd):
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, step, signal.SIGTERM if step == 7 else signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY_CGH, "tiny", tmp_path)
+    assert f"stopped at step {step} of {STEPS}, saved; run again to go on" in capfd.readouterr().err
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == step
+    torch.manual_seed(12345)  # whatever else the process did must not matter
+    train(TINY_CGH, "tiny", tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+def test_the_signal_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(replace(TINY_CGH, method=RandomInit(), epochs=0), "none", tmp_path)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole, kind):
+    process = subprocess.Popen([sys.executable, SCRIPT, tmp_path], env=one_thread(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoint.pt").exists():  # the end of the first epoch
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=60)
+    if kind == signal.SIGINT:
+        assert process.returncode == 130 and "saved; run again to go on" in errors and "Traceback" not in errors
+    assert not (tmp_path / "backbone.safetensors").exists()
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 12, "torn')  # what a crash in the middle of a line leaves
+    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, env=one_thread())
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_finished_run_is_returned_at_once(whole, monkeypatch):
+    monkeypatch.setattr(CghMethod, "__init__", None)  # building anything would fail
+    before = (whole / "checkpoint.pt").stat().st_mtime_ns
+    assert train(TINY_CGH, "tiny", whole) == whole / "backbone.safetensors"
+    assert (whole / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_folder_is_refused_with_the_fields(whole):
+    other = replace(TINY_CGH, seed=3, method=replace(TINY_CGH.method, momentum=0.5))
+    with pytest.raises(UserError) as error:
+        train(other, "tiny", whole)
+    assert "recipe.method.momentum: 0.9 there, 0.5 here" in str(error.value)
+    assert "recipe.seed: 0 there, 3 here" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"recipe\.method\.type: Cgh there, MocoV2 here"):
+        train(TINY_MOCO, "tiny", whole)
+
+
+def test_without_resume_a_run_starts_afresh(tmp_path):
+    quick = replace(TINY_CGH, epochs=1)
+    train(replace(quick, seed=5), "tiny", tmp_path)
+    train(quick, "tiny", tmp_path, resume=False)
+    assert json.loads((tmp_path / "recipe.json").read_text())["recipe"]["seed"] == 0
+    assert [line["step"] for line in lines(tmp_path)] == [1, 5]
+
+
+def test_seeds_differ_and_a_seed_repeats(tmp_path):
+    quick = replace(TINY_MOCO, epochs=1)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(replace(quick, seed=seed), "tiny", tmp_path / name)
+    a, b, c = (lines(tmp_path / name) for name in "abc")
+    assert a == b and a[-1]["loss"] != c[-1]["loss"]
+
+
+def test_random_init_is_the_start_of_every_other_recipe(tmp_path):
+    path = train(replace(TINY_CGH, method=RandomInit(), epochs=0, seed=2), "random", tmp_path / "random")
+    control = load_canonical(path)
+    reference = random_checkpoint("resnet18", seed=2)
+    assert all(torch.equal(control.weights[key], value) for key, value in reference.weights.items())
+    for recipe in (TINY_CGH, TINY_MOCO):
+        torch.manual_seed(2)
+        start = recipe.method.build(recipe.architecture).backbone.state_dict()
+        assert all(torch.equal(control.weights[key], value) for key, value in start.items())
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    original = CghMethod.forward
+
+    def forward(self, views, epoch):
+        terms = original(self, views, epoch)
+        return {**terms, "infonce_hyper": terms["infonce_hyper"] * float("nan")} if epoch > 1.1 else terms
+
+    monkeypatch.setattr(CghMethod, "forward", forward)
+    with pytest.raises(UserError, match=r"not finite at step 7 \(infonce_global [\d.]+, infonce_hyper nan"):
+        train(TINY_CGH, "tiny", tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 5
+    assert all(torch.isfinite(v).all() for v in leaves(state).values() if isinstance(v, torch.Tensor))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    original, calls = torch.save, []
+
+    def save(state, file):
+        calls.append(state["step"])
+        if len(calls) == 2:
+            file.write(b"half of it")
+            raise OSError(28, "No space left on device")
+        original(state, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(UserError, match=r"No space left on device.*previous checkpoint is intact"):
+        train(TINY_MOCO, "tiny", tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"batch_size": 44, "method": replace(TINY_CGH.method, queue_length=64)},
+            "larger than made-up/train with its 43 images; set batch_size=43",
+        ),
+        ({"batch_size": 32}, "larger than the queue of 28"),
+        ({"views": replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1])}, "takes 2 views"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        train(replace(TINY_CGH, **changes), "tiny", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        train(TINY_CGH, "tiny", tmp_path / "file" / "run")
+
+
+def test_low_precision_stays_close(tmp_path, whole):
+    train(replace(TINY_CGH, precision="bf16", epochs=1), "tiny", tmp_path)
+    first = lines(whole)[0]["loss"]
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(first, rel=0.02) and lines(tmp_path)[0]["loss"] != first
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Two processes with plain BatchNorm are one with two BN groups: the same blocks, shuffles and means."""
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2"], check=True, env=one_thread())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "1"], check=True, env=one_thread())
+    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+    assert [line["step"] for line in one] == [line["step"] for line in two]
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=2e-3), a["step"]
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["method"] for name in ("one", "two")]
+    assert states[0]["queues._extra_state"] == states[1]["queues._extra_state"]
+    for name in ("queues.of_global_rows", "queues.of_hyper_rows", "student.global_head.0.weight"):
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=0.03)
+
+
+def test_unknown_recipes_are_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean cgh_r18_animals"):
+        recipes.find("cgh_r18_animal")
+    for name in ("cgh_r18_animals", "moco_v2_r18_animals", "random_r18_animals", "cgh_r50_in1k_200ep"):
+        assert recipes.find(name).seed == 0
+
+
+def test_the_trunk_is_a_plain_safetensors_file(whole):
+    assert "conv1.weight" in safetensors.torch.load_file(whole / "backbone.safetensors")
