@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from cgh_bench import results
+from cgh_bench.data import dense
 from cgh_bench.data import scenes as embedded
 from cgh_bench.files import write_text
 from cgh_bench.report import curves, provenance, retrieval, scenes, table
@@ -107,15 +108,19 @@ def _facts(filled: Table) -> list[str]:
 
 def _gallery(filled: Table, root: Path, work: Path, notes: list[str]) -> Gallery:
     """What can be drawn of the side products that the table's runs left in their folders below `root`."""
-    asked = _runs_with(filled, root, retrieval.FILE)
-    detected = _runs_with(filled, root, scenes.DETECTIONS)
-    segmented = _runs_with(filled, root, scenes.SEGMENTATIONS)
+    asked = _runs_with(filled, lambda run: (root / run.work / retrieval.FILE).exists())
+    detected = _runs_with(filled, lambda run: _on_scenes(run) and (root / run.work / scenes.DETECTIONS).exists())
+    segmented = _runs_with(filled, lambda run: _on_scenes(run) and (root / run.work / scenes.SEGMENTATIONS).exists())
     if any(cell.n for row in filled.rows for cell in row.cells) and not (asked or detected or segmented):
         notes.append("No pictures: the folders that the runs left are not beside the results.")
     queries = retrieval.queries(asked, root, notes) if asked else []
     if not detected and not segmented:
         return Gallery(queries)
-    truth = scenes.read_truth(embedded.write_scenes(work / "cache" / embedded.NAME) / "val")
+    located = dense.locate(embedded.NAME, work / "cache")
+    if any(run.data != located.fingerprint for _, run in [*detected, *segmented]):
+        notes.append(f"No detections and segmentations: the runs were on other {embedded.NAME} than today's.")
+        return Gallery(queries)
+    truth = scenes.read_truth(located.root / embedded.NAME / "val")
     return Gallery(
         queries,
         scenes.detections(truth, detected, root, notes),
@@ -124,10 +129,15 @@ def _gallery(filled: Table, root: Path, work: Path, notes: list[str]) -> Gallery
     )
 
 
-def _runs_with(filled: Table, root: Path, product: str) -> list[tuple[str, Result]]:
-    """The first run of every row, in the first column where one of them left the file or folder `product`."""
+def _on_scenes(run: Result) -> bool:
+    """Only the embedded scenes are at hand to draw on."""
+    return run.config.get("data") == embedded.NAME
+
+
+def _runs_with(filled: Table, left: Callable[[Result], bool]) -> list[tuple[str, Result]]:
+    """The first run of every row, in the first column where one of them has `left` what is to be drawn."""
     for index in range(len(filled.columns)):
         runs = [(row.label, row.cells[index].runs[0]) for row in filled.rows if row.cells[index].runs]
-        if any((root / run.work / product).exists() for _, run in runs):
+        if any(left(run) for _, run in runs):
             return runs
     return []

@@ -1,0 +1,70 @@
+"""Tables are read strictly: what is wrong is named, with the nearest right names."""
+
+from pathlib import Path
+
+import pytest
+from reporting import DEFINITION, use_fake_tasks, write_definition
+
+from cgh_bench.discovery import registered
+from cgh_bench.errors import UserError
+from cgh_bench.report import definition
+
+
+def test_every_table_of_the_package_names_only_what_exists() -> None:
+    assert "animals" in definition.names()
+    for name in definition.names():
+        definition.require_recipes(definition.load(name), registered("pretrain.methods", "RECIPES"))
+
+
+def test_a_file_is_read_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_tasks(monkeypatch)
+    read = definition.load(write_definition(tmp_path))
+    assert (read.name, read.title, read.description) == ("small", "Small", "Two rows.")
+    assert [(row.label, row.recipe) for row in read.rows] == [("A", "a"), ("B", "b")]
+    assert [(c.header, c.task, c.metric) for c in read.columns] == [
+        ("kNN", "knn", "top1"),
+        ("linear error", "linear", "error"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('task = "knn"', 'task = "kn"', r"column 'kNN': unknown task 'kn'; did you mean knn\?"),
+        ('metric = "top1"', 'metric = "top5"', r"column 'kNN': unknown metric of knn 'top5'; did you mean top1\?"),
+        ('label = "B"', 'lable = "B"', r"unknown field in .*\[\[rows\]\]: 'lable'; did you mean label\?"),
+        ('label = "B"', "", r"\[\[rows\]\]: without label; needed: label, recipe"),
+        ('label = "B"', "label = 3", r"label = 3 is not a text in quotes"),
+        ('label = "B"', 'label = "A"', r"two \[\[rows\]\] have the label 'A'"),
+        ('recipe = "b"', 'recipe = "a"', r"two \[\[rows\]\] have the recipe 'a'"),
+        ('header = "linear error"', 'header = "kNN"', r"two \[\[columns\]\] have the header 'kNN'"),
+        ('title = "Small"', "", r"without title"),
+        ('title = "Small"', "title =", r"not TOML"),
+        ("[[columns]]", "[[column]]", r"without \[\[columns\]\]; a table needs at least one of each"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+) -> None:
+    use_fake_tasks(monkeypatch)
+    path = write_definition(tmp_path, DEFINITION.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        definition.load(path)
+
+
+def test_an_unknown_table_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown table 'animal'; did you mean animals\?"):
+        definition.load("animal")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(UserError, match=r"no file nowhere\.toml"):
+        definition.load("nowhere.toml")
+
+
+def test_an_unknown_recipe_is_named_with_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_tasks(monkeypatch)
+    read = definition.load(write_definition(tmp_path))
+    definition.require_recipes(read, ["a", "b", "c"])
+    with pytest.raises(UserError, match=r"recipe in table small, row 'B': 'b'; known: a, c"):
+        definition.require_recipes(read, ["a", "c"])
