@@ -183,6 +183,7 @@ train_dataloader = {
         "pipeline": [
             {"type": "LoadImageFromFile"},
             {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True, "poly2mask": True},
+            {"type": "Resize", "scale": (128, 128), "keep_ratio": True},
             {"type": "RandomFlip", "prob": 0.5},
             {"type": "PackDetInputs"},
         ],
@@ -201,6 +202,7 @@ test_dataloader = {
         "test_mode": True,
         "pipeline": [
             {"type": "LoadImageFromFile"},
+            {"type": "Resize", "scale": (128, 128), "keep_ratio": True},
             {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
         ],
     },

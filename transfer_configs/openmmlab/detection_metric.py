@@ -58,7 +58,7 @@ class InstanceAP(CocoMetric):
 
     def _average_precision(self, detections: list[dict[str, Any]], kind: str) -> dict[str, float]:
         name = {"bbox": "box", "segm": "mask"}[kind]
-        classes = self.dataset_meta["classes"]
+        classes = [category["name"] for category in self._coco_api.load_cats(self.cat_ids)]
         if not detections:
             return {f"{name}_{stat}": 0.0 for stat in [*STATS, *(f"AP.{label}" for label in classes)]}
         if kind == "segm":  # with a box beside it, pycocotools would take the box's area for the mask's

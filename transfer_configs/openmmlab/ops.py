@@ -61,8 +61,8 @@ def roi_align_forward(  # noqa: PLR0913 (mmcv's signature)
     features: torch.Tensor,
     rois: torch.Tensor,
     output: torch.Tensor,
-    argmax_y: torch.Tensor,  # noqa: ARG001
-    argmax_x: torch.Tensor,  # noqa: ARG001
+    argmax_y: torch.Tensor,
+    argmax_x: torch.Tensor,
     *,
     aligned_height: int,
     aligned_width: int,
@@ -82,8 +82,8 @@ def roi_align_forward(  # noqa: PLR0913 (mmcv's signature)
 def roi_align_backward(  # noqa: PLR0913 (mmcv's signature)
     grad_output: torch.Tensor,
     rois: torch.Tensor,
-    argmax_y: torch.Tensor,  # noqa: ARG001
-    argmax_x: torch.Tensor,  # noqa: ARG001
+    argmax_y: torch.Tensor,
+    argmax_x: torch.Tensor,
     grad_input: torch.Tensor,
     *,
     aligned_height: int,

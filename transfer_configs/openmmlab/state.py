@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 def save(runner: Runner, iteration: int, path: Path) -> None:
     """Write all that the rest of the run depends on, after `iteration` steps."""
-    algorithm, keys, *rest = np.random.get_state()  # noqa: NPY002 (the generator that the frameworks use)
+    algorithm, keys, *rest = np.random.get_state()
     state = {
         "iteration": iteration,
         "model": bare(runner.model).state_dict(),
@@ -46,7 +46,7 @@ def restore(runner: Runner, state: dict[str, Any]) -> None:
     runner.optim_wrapper.initialize_count_status(runner.model, state["iteration"], runner.max_iters)
     if get_world_size() == 1:
         algorithm, keys, *rest = state["numpy"]
-        np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
         random.setstate(state["python"])
 
 

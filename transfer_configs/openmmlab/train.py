@@ -20,6 +20,8 @@ from typing import Any
 import ops
 
 ops.install()
+# mmdet imports mmpretrain where it is installed; beside some versions of transformers that fails, and nobody needs it.
+sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 
 import state  # noqa: E402 (mmcv's operators must be there first)
 from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
@@ -78,6 +80,8 @@ def protocol(options: argparse.Namespace) -> Config:
         require_known(config, setting)
     config.merge_from_dict(options.settings)
     drop_pretrained(config._cfg_dict)
+    if "shared_head" in config.model.get("roi_head", {}):
+        config.model.roi_head.shared_head.style = config.model.backbone.style  # the last stage of the same trunk
     if options.iterations:
         reschedule(config, options.iterations)
     batch, gpus = config.train_dataloader.batch_size, max(1, options.gpus)
@@ -110,8 +114,8 @@ def reschedule(config: Config, iterations: int) -> None:
     factor = iterations / config.train_cfg.max_iters
     config.train_cfg.max_iters, config.train_cfg.val_interval = iterations, iterations + 1
     for scheduler in config.param_scheduler:
-        for point in ("begin", "end"):
-            scheduler[point] = round(scheduler[point] * factor)
+        scheduler.begin = round(scheduler.begin * factor)
+        scheduler.end = max(round(scheduler.end * factor), scheduler.begin + 1)
         if "milestones" in scheduler:
             scheduler.milestones = [round(step * factor) for step in scheduler.milestones]
 

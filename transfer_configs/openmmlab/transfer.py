@@ -17,10 +17,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 SECONDS_BETWEEN_SAVES = 300.0
-SECONDS_BETWEEN_TICKS = 0.5
+SECONDS_BETWEEN_TICKS = 0.2
 
 
-class Interrupted(Exception):  # noqa: N818 (a request, not an error)
+class Interrupted(Exception):
     """The run was asked to stop and has saved its state."""
 
 
@@ -38,13 +38,12 @@ class Transfer(Hook):
         self.work, self.state_path = work, work / "state.pth"
         self.into: tuple[str, ...] = tuple(config.weights_into)
         self.not_in_weights: tuple[str, ...] = tuple(config.get("not_in_weights", ()))
-        self.preprocessor = config.model.data_preprocessor
         self.weights: dict[str, torch.Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
         self.resumed = state.load(self.state_path) if resume and self.state_path.exists() else None
         self.asked_to_stop = False
         self.last_save = self.last_tick = time.monotonic()
 
-    def before_run(self, runner: Runner) -> None:  # noqa: ARG002
+    def before_run(self, runner: Runner) -> None:
         """Listen for Ctrl-C and for a scheduler's warning."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask_to_stop)
@@ -62,20 +61,22 @@ class Transfer(Hook):
             if home and model[home].shape == self.weights[name].shape:
                 model[home].copy_(self.weights[name])
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Before the first step check that all weights are there."""
         if self.resumed is not None:
             state.restore_torch_random(self.resumed)
             self.resumed = None
         elif batch_idx == 0:
-            self._certify(state.bare(runner.model).state_dict())
+            self._certify(state.bare(runner.model))
 
     def _homes(self, model: dict[str, torch.Tensor]) -> dict[str, str]:
         """Where in the model each tensor of the file belongs; nowhere is the empty string."""
         candidates = {name: [f"{m}.{name}" for m in self.into if f"{m}.{name}" in model] for name in self.weights}
         return {name: found[0] if len(found) == 1 else "" for name, found in candidates.items()}
 
-    def _certify(self, model: dict[str, torch.Tensor]) -> None:
+    def _certify(self, trained: torch.nn.Module) -> None:
+        """Compare every tensor; leave the account in `loaded.json`; stop unless all have arrived."""
+        model = trained.state_dict()
         homes = self._homes(model)
         missing = [name for name, home in homes.items() if not home or not _same(model[home], self.weights[name])]
         within = tuple(f"{module}." for module in self.into)
@@ -87,7 +88,7 @@ class Transfer(Hook):
             "missing": missing,
             "unfilled": unfilled,
             "into": self.into,
-            "preprocessing": {key: self.preprocessor[key] for key in ("mean", "std", "bgr_to_rgb")},
+            "in_force": self._in_force(trained),
         }
         if get_rank() == 0:
             state.write_text(self.work / "loaded.json", json.dumps(record, indent=1))
@@ -97,12 +98,26 @@ class Transfer(Hook):
                 f"({', '.join(missing[:3])}), {len(unfilled)} places were left empty ({', '.join(unfilled[:3])})"
             )
 
+    def _in_force(self, trained: torch.nn.Module) -> dict[str, Any]:
+        """How the model that was built prepares images (pixels 0 to 255), and where its bottlenecks stride."""
+        preprocessor = trained.data_preprocessor
+        modules = [module for path in self.into for module in trained.get_submodule(path).named_modules()]
+        return {
+            # Images are read as BGR.
+            "channel_order": "RGB" if preprocessor._channel_conversion else "BGR",
+            "mean_std": [*preprocessor.mean.flatten().tolist(), *preprocessor.std.flatten().tolist()],
+            "stride_in_1x1": any(
+                name.endswith("conv1") and module.kernel_size == (1, 1) and module.stride != (1, 1)
+                for name, module in modules
+            ),
+        }
+
     def after_train_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Any = None,  # noqa: ARG002
+        outputs: Any = None,
     ) -> None:
         """Tell the progress; stop where the loss is no number; save when it is time, at the end, and when asked to."""
         loss, done, now = float(outputs["loss"]), batch_idx + 1, time.monotonic()
@@ -121,7 +136,7 @@ class Transfer(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Any = None,  # noqa: ARG002
+        outputs: Any = None,
     ) -> None:
         """Tell the progress; the state was saved after the last step of training."""
         self._tick("test", batch_idx + 1, len(runner.test_dataloader))

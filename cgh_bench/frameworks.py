@@ -1,0 +1,134 @@
+"""The frameworks that protocols run in, and their protocol files."""
+
+import ast
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Framework:
+    """How one framework is run."""
+
+    folder: str
+    """Below `transfer_configs`: `train.py` and the protocol files."""
+    suffix: str
+    """Of the protocol files."""
+    converter: str
+    """The target that its weights are converted to."""
+    modules: tuple[str, ...]
+    """What must be importable."""
+    interpreter_variable: str
+    """Environment variable that may name another Python to run it with."""
+    install: str
+    settings: Callable[[Checkpoint], dict[str, Any]]
+    """What it must be told of a checkpoint, in its own words, to prepare images and build the trunk as needed."""
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs it: ours unless another is named."""
+        return os.environ.get(self.interpreter_variable, sys.executable)
+
+    @property
+    def path(self) -> Path:
+        """Its folder of `transfer_configs`, installed or in a checkout.
+
+        Raises:
+            UserError: it is in neither.
+        """
+        spec = importlib.util.find_spec(f"transfer_configs.{self.folder}")
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(f"the package transfer_configs.{self.folder} is absent; install cgh-bench again")
+        return Path(spec.submodule_search_locations[0])
+
+
+def openmmlab_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Preprocessing and place of the stride for an mmengine configuration, whose images are BGR, 0 to 255."""
+    given = checkpoint.preprocessing
+    scale = 255 / given.input_range
+    return {
+        "model.data_preprocessor.mean": [scale * value for value in given.mean],
+        "model.data_preprocessor.std": [scale * value for value in given.std],
+        "model.data_preprocessor.bgr_to_rgb": given.channel_order == "RGB",
+        "model.backbone.style": "caffe" if checkpoint.architecture.stride_in_1x1 else "pytorch",
+    }
+
+
+def _openmmlab(package: str) -> Framework:
+    return Framework(
+        folder="openmmlab",
+        suffix=".py",
+        converter=package,
+        modules=("mmengine", "mmcv", package),
+        interpreter_variable="CGH_MM_PYTHON",
+        install="pip install onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation ftfy regex",
+        settings=openmmlab_settings,
+    )
+
+
+FRAMEWORKS = {"mmdet": _openmmlab("mmdet"), "mmseg": _openmmlab("mmseg")}
+
+
+def find(name: str) -> Framework:
+    """The framework of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in FRAMEWORKS:
+        raise unknown("framework", name, FRAMEWORKS)
+    return FRAMEWORKS[name]
+
+
+def definition(framework: str, protocol: str) -> str:
+    """Sixteen hex digits of what the protocol file says; comments and layout do not count.
+
+    Raises:
+        UserError: the framework has no such protocol.
+    """
+    text = protocol_file(framework, protocol).read_text(encoding="utf-8")
+    if find(framework).suffix == ".py":
+        module = ast.parse(text)
+        if ast.get_docstring(module) is not None:
+            del module.body[0]
+        text = ast.unparse(module)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def protocol_file(framework: str, protocol: str) -> Path:
+    """Where the protocol is written down."""
+    known = find(framework)
+    folder = known.path
+    path = folder / f"{protocol}{known.suffix}"
+    if not path.exists():
+        raise unknown(f"{framework} protocol", protocol, (p.stem for p in folder.glob(f"*{known.suffix}")))
+    return path
+
+
+def require_installed(framework: str) -> None:
+    """Check that the framework can be imported where it would run.
+
+    Raises:
+        UserError: it cannot; how to install it.
+    """
+    known = find(framework)
+    python = known.python
+    code = f"import importlib.util as u; print([m for m in {known.modules!r} if u.find_spec(m) is None])"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"{known.interpreter_variable}={python} does not run ({error}); name a Python interpreter"
+        ) from None
+    missing: list[str] = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    if missing:
+        raise UserError(f"{framework} needs {', '.join(missing)}, absent from {python}; {known.install}")

@@ -1,0 +1,22 @@
+"""Object detection and instance segmentation: a detector fine-tuned on the trunk."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cgh_bench.tasks import Metric
+from cgh_bench.transfer import Transfer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(Transfer):
+    """Box and mask AP, COCO's: the mean over IoU .50 to .95. Leaves `predictions.json` in COCO's results format."""
+
+    METRICS: ClassVar = tuple(Metric(f"{kind}_{ap}") for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75"))
+
+    framework: str = "mmdet"
+
+
+TASKS = {
+    "animals_det": Detection(data="animal_scenes", protocol="animals_det", arch="resnet18"),
+    "coco_det": Detection(data="coco", protocol="coco_det", arch="resnet50"),
+}

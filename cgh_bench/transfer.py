@@ -1,0 +1,65 @@
+"""What detection and segmentation tasks have in common: a protocol file of a framework, on a data set, for a trunk."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from cgh_bench import foreign, frameworks
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.config import fingerprint
+from cgh_bench.data.dense import locate
+from cgh_bench.errors import UserError
+from cgh_bench.tasks import Folders, Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Fine-tune a whole network on the trunk and evaluate it, in a process of the framework."""
+
+    METRICS: ClassVar[tuple[Metric, ...]]
+
+    data: str
+    protocol: str
+    """The file that defines all the rest, in the framework's folder below `transfer_configs`."""
+    framework: str
+    arch: str
+    """The only architecture that the protocol is for."""
+    iterations: int | None = None
+    """None: as many as the protocol says; else its schedule is stretched."""
+    settings: tuple[str, ...] = ()
+    """`key=value` in the framework's own words, over the protocol's."""
+    definition: str = field(init=False)
+    """What the protocol file says, as sixteen hex digits."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "definition", frameworks.definition(self.framework, self.protocol))
+
+    def data_fingerprint(self, cache: Path) -> str:
+        """Of the annotations. Checks first that the framework is installed."""
+        frameworks.require_installed(self.framework)
+        return locate(self.data, cache).fingerprint
+
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        """Fine-tune and evaluate; `folders.run` then has every metric in `metrics.json`, and the predictions.
+
+        Raises:
+            UserError: the protocol is for another architecture, the data are absent, or the framework failed.
+            CheckFailed: the weights did not all arrive.
+        """
+        given = checkpoint.architecture
+        if given.name != self.arch or given.stem != "imagenet":
+            raise UserError(
+                f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "
+                f"{given.name} with stem {given.stem}"
+            )
+        data = locate(self.data, folders.cache)
+        job = foreign.Job(
+            framework=self.framework,
+            protocol=self.protocol,
+            seed=seed,
+            iterations=self.iterations,
+            settings=self.settings,
+            identity=fingerprint([self, data.fingerprint]),
+        )
+        metrics = foreign.run(job, checkpoint, data.root, folders.run)
+        return {metric.name: metrics[metric.name] for metric in self.METRICS}

@@ -1,0 +1,242 @@
+"""Real mmdetection and mmsegmentation on a handful of embedded scenes, each in its own process."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgh_bench import foreign, frameworks
+from cgh_bench.checkpoint import Preprocessing, random_checkpoint
+from cgh_bench.data import dense
+from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.image_set import DetectionScenes
+from cgh_bench.data.scenes import write_scenes
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.tasks import Folders, find
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+
+TINY = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
+ITERATIONS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_scenes():
+    """`animal_scenes`, but twelve of them."""
+    entry = DetectionScenes("a few scenes", "embedded", functools.partial(write_scenes, settings=TINY))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "catalog", lambda: {"animal_scenes": entry})
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    return random_checkpoint("resnet18")
+
+
+def shortened(name: str, *settings: str):
+    return dataclasses.replace(find(name), iterations=ITERATIONS, settings=settings)
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def segmented(resnet18, cache, tmp_path_factory):
+    """A whole run of animals_seg: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("seg") / "run"
+    return folder, shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+
+
+def test_segmentation_arrives_trains_and_reports(segmented, cache):
+    folder, metrics = segmented
+    assert set(metrics) == {"mIoU", "mAcc", "aAcc"}
+    assert 0 < metrics["mIoU"] < 100
+    everything = read(folder / "metrics.json")
+    classes = [value for name, value in everything.items() if name.startswith("IoU.")]
+    assert everything["mIoU"] == pytest.approx(np.mean(classes))
+    loaded = read(folder / "loaded.json")
+    assert (loaded["given"], loaded["arrived"], loaded["missing"], loaded["unfilled"]) == (120, 120, [], [])
+    predicted = np.asarray(Image.open(folder / "predictions" / "000001.png"))
+    assert predicted.shape == (96, 96)
+    assert predicted.max() <= 10
+    assert not list(folder.glob("state.pth"))
+
+
+def test_the_reported_iou_is_that_of_the_pictures(segmented, cache):
+    folder, metrics = segmented
+    truth = cache / "animal_scenes" / "val" / "masks"
+    pairs = [(np.asarray(Image.open(p)), np.asarray(Image.open(truth / p.name))) for p in folder.glob("predictions/*")]
+    assert len(pairs) == TINY.val_scenes
+    guessed, real = (np.stack(side) for side in zip(*pairs, strict=True))
+    ious = [
+        ((guessed == c) & (real == c)).sum() / ((guessed == c) | (real == c)).sum()
+        for c in range(11)
+        if ((guessed == c) | (real == c)).any()
+    ]
+    assert metrics["mIoU"] == pytest.approx(100 * np.mean(ious))
+
+
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet18, cache, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    @contextmanager
+    def interrupting(title, total):
+        def tick(done, note=""):
+            if done >= 2:
+                raise KeyboardInterrupt
+
+        yield tick
+
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign, "progress", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+    saved = torch.load(folder / "state.pth", weights_only=True)["iteration"]
+    assert 2 <= saved < ITERATIONS
+    metrics = shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+    assert metrics == segmented[1]
+    resumed, whole = (torch.load(f / "model.pth", weights_only=True) for f in (folder, segmented[0]))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_detection_with_the_preprocessing_of_the_checkpoint(resnet18, cache, tmp_path):
+    caffe = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+    checkpoint = dataclasses.replace(resnet18, preprocessing=caffe)
+    task = shortened("animals_det", "model.test_cfg.rcnn.score_thr=0.0")
+    metrics = task.run(checkpoint, Folders(tmp_path / "run", cache), 0)
+    assert set(metrics) == {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")}
+    loaded = read(tmp_path / "run" / "loaded.json")
+    assert loaded["given"] == loaded["arrived"] == 120
+    assert loaded["in_force"]["channel_order"] == "BGR"
+    assert loaded["in_force"]["mean_std"] == pytest.approx([*caffe.mean, *caffe.std])
+    predictions = read(tmp_path / "run" / "predictions.json")
+    assert len(predictions) == read(tmp_path / "run" / "metrics.json")["detections"] > 0
+    assert set(predictions[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    assert {p["category_id"] for p in predictions} <= set(range(1, 11))
+
+
+def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
+    weights = dict(resnet18.weights)
+    del weights["conv1.weight"]
+    weights["layer1.0.conv1.weight"] = torch.zeros(64, 64, 1, 1)
+    weights["layer5.0.conv1.weight"] = torch.zeros(1)
+    torch.save(weights, tmp_path / "weights.pth")
+    framework = frameworks.find("mmseg")
+    command = [
+        sys.executable,
+        framework.path / "train.py",
+        f"--config={framework.path / 'animals_seg.py'}",
+        f"--weights={tmp_path / 'weights.pth'}",
+        f"--work={tmp_path / 'run'}",
+    ]
+    data = {"CGH_DATA": str(dense.locate("animal_scenes", cache).root)}
+    done = subprocess.run(command, capture_output=True, text=True, env=foreign.os.environ | data, check=False)
+    assert done.returncode == 1
+    assert "the weights have not arrived: 2 of 120 tensors" in done.stderr
+    loaded = read(tmp_path / "run" / "loaded.json")
+    assert loaded["missing"] == ["layer1.0.conv1.weight", "layer5.0.conv1.weight"]
+    assert loaded["unfilled"] == ["backbone.conv1.weight"]
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_setting_that_the_protocol_has_not(resnet18, cache, tmp_path):
+    task = shortened("animals_seg", "model.backbone.dpeth=34")
+    with pytest.raises(UserError, match=r"model\.backbone\.dpeth: no 'dpeth' in the protocol; there: .*depth"):
+        task.run(resnet18, Folders(tmp_path / "run", cache), 0)
+
+
+def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
+    with pytest.raises(UserError, match=r"animals_det is a protocol for resnet18 .* random:resnet34 is a resnet34"):
+        find("animals_det").run(random_checkpoint("resnet34"), Folders(tmp_path / "run", cache), 0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_coco_that_is_absent(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"annotations/instances_train2017\.json.*expected in .*/coco.*train2017\.zip"):
+        find("coco_det").data_fingerprint(cache)
+
+
+def test_coco_that_is_half_unpacked(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    for split in ("train2017", "val2017"):
+        (tmp_path / "coco" / split).mkdir(parents=True)
+        (tmp_path / "coco" / split / "1.jpg").touch()
+        (tmp_path / "coco" / "annotations").mkdir(exist_ok=True)
+        images = [{"id": i, "file_name": f"{i}.jpg"} for i in (1, 2)]
+        (tmp_path / f"coco/annotations/instances_{split}.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(UserError, match=r"train2017 holds 1 files, .* lists 2 images; unpack it again"):
+        find("coco_det").data_fingerprint(cache)
+
+
+@pytest.mark.slow
+def test_coco_det_on_a_miniature_of_coco(cache, tmp_path, monkeypatch):
+    """The protocol file itself, with other sizes and counts: C4's last stage arrives in the shared head."""
+    scenes = write_scenes(tmp_path / "scenes", TINY)
+    for split in ("train", "val"):
+        (tmp_path / "coco" / "annotations").mkdir(parents=True, exist_ok=True)
+        (scenes / split / "images").rename(tmp_path / "coco" / f"{split}2017")
+        annotations = read(scenes / split / "annotations.json")
+        for category, name in zip(annotations["categories"], coco_names(), strict=False):
+            category["name"] = name
+        (tmp_path / "coco" / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(annotations))
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    small = (
+        "train_dataloader.batch_size=2",
+        "train_dataloader.num_workers=0",
+        "train_dataloader.persistent_workers=false",
+        "test_dataloader.num_workers=0",
+        "train_dataloader.dataset.pipeline.1.poly2mask=true",
+        "train_dataloader.dataset.pipeline.2.scales=[(96,96),(128,128)]",
+        "test_dataloader.dataset.pipeline.1.scale=(96,96)",
+        "model.train_cfg.rcnn.sampler.num=8",
+        "model.test_cfg.rpn.max_per_img=8",
+        "custom_hooks.0.iterations=2",
+    )
+    task = dataclasses.replace(find("coco_det"), iterations=2, settings=small)
+    checkpoint = random_checkpoint("resnet50")
+    task.data_fingerprint(cache)
+    assert set(task.run(checkpoint, Folders(tmp_path / "run", cache), 0)) >= {"box_AP", "mask_AP75"}
+    loaded = read(tmp_path / "run" / "loaded.json")
+    assert loaded["into"] == ["backbone", "roi_head.shared_head"]
+    assert loaded["given"] == loaded["arrived"] == len(checkpoint.weights)
+
+
+def coco_names() -> tuple[str, ...]:
+    """Ten of COCO's classes."""
+    return ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light")
+
+
+def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
+    """A trunk of the original MSRA kind in a model that strides like torchvision's."""
+    checkpoint = random_checkpoint("resnet50")
+    account = {"given": len(checkpoint.weights), "arrived": len(checkpoint.weights), "missing": [], "unfilled": []}
+    in_force = {"channel_order": "RGB", "mean_std": [123.675, 116.28, 103.53, 58.395, 57.12, 57.375]}
+    for stride_in_1x1 in (False, True):
+        text = json.dumps(account | {"in_force": in_force | {"stride_in_1x1": stride_in_1x1}})
+        (tmp_path / "loaded.json").write_text(text)
+        if stride_in_1x1:
+            with pytest.raises(CheckFailed, match="stride"):
+                foreign._require_arrived(tmp_path, checkpoint)
+        else:
+            foreign._require_arrived(tmp_path, checkpoint)
+    caffe = dataclasses.replace(checkpoint.architecture, stride_in_1x1=True)
+    told = frameworks.openmmlab_settings(dataclasses.replace(checkpoint, architecture=caffe))
+    assert told["model.backbone.style"] == "caffe"

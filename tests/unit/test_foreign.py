@@ -1,0 +1,253 @@
+"""Running a framework as a process, shown on a stand-in of forty lines that keeps the same contract."""
+
+import json
+import os
+import textwrap
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import transfer_configs
+from cgh_bench import converters, foreign, frameworks
+from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.errors import CheckFailed, UserError
+
+STAND_IN = """
+    import argparse, json, os, pathlib, signal, sys, time
+    parser = argparse.ArgumentParser()
+    for name in ("config", "weights", "work", "gpus", "seed", "iterations"):
+        parser.add_argument("--" + name)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--set", nargs="+", dest="settings")
+    options = parser.parse_args()
+    settings = dict(setting.split("=", 1) for setting in options.settings)
+    mode, work = settings.pop("mode", ""), pathlib.Path(options.work)
+    given = len(json.loads(pathlib.Path(options.weights).read_text()))
+    state = work / "state.pth"
+    start = int(state.read_text()) if options.resume and state.exists() else 0
+    with (work / "starts").open("a") as file:
+        file.write(f"{start} ")
+    print("a line of the log, data in", os.environ["CGH_DATA"], flush=True)
+    if mode == "dies":
+        print("RuntimeError: no such layer", flush=True)
+        sys.exit(1)
+    lost = ["conv1.weight"] if mode == "loses" else []
+    account = {"given": given, "arrived": given - len(lost), "missing": lost, "unfilled": [], "in_force": {
+        "channel_order": "BGR" if mode == "swaps" else settings["order"],
+        "mean_std": json.loads(settings["mean_std"]), "stride_in_1x1": False}}
+    (work / "loaded.json").write_text(json.dumps(account))
+    if lost:
+        sys.exit("not all arrived")
+    def stop(*_):
+        state.write_text(str(done))
+        sys.exit(130)
+    signal.signal(signal.SIGINT, stop)
+    for done in range(start + 1, 5):
+        print(json.dumps({"phase": "train", "done": done, "of": 4, "loss": 1 / done}), flush=True)
+        if mode == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.2 if mode == "slow" else 0)
+    print(json.dumps({"phase": "test", "done": 1, "of": 1, "loss": None}), flush=True)
+    (work / "metrics.json").write_text(json.dumps({"AP": 10.0 + int(options.seed)}))
+    state.unlink(missing_ok=True)
+"""
+
+
+class Converter:
+    def write(self, checkpoint, path):
+        path.write_text(json.dumps(list(checkpoint.weights)))
+
+
+def settings(checkpoint):
+    given = checkpoint.preprocessing
+    numbers = [255 * value for value in (*given.mean, *given.std)]
+    return {"order": given.channel_order, "mean_std": numbers}
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """A framework called `stand_in` with the protocol `tiny`."""
+    folder = tmp_path / "configs" / "stand_in"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    unquoted = textwrap.dedent(STAND_IN).replace('settings["order"]', 'settings["order"].strip(chr(34))')
+    (folder / "train.py").write_text(unquoted)
+    (folder / "tiny.py").write_text('"""A protocol."""\n\nbatch = 16  # images\n')
+    monkeypatch.setattr(transfer_configs, "__path__", [*transfer_configs.__path__, str(folder.parent)])
+    known = frameworks.Framework(
+        "stand_in", ".py", "torchvision", ("json",), "CGH_STAND_IN_PYTHON", "pip install stand-in", settings
+    )
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", known)
+    monkeypatch.setattr(converters, "find", lambda name: Converter(), raising=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return random_checkpoint("resnet18")
+
+
+def job(mode: str = "", seed: int = 0, identity: str = "one") -> foreign.Job:
+    return foreign.Job("stand_in", "tiny", seed, identity, settings=(f"mode={mode}",) if mode else ())
+
+
+def starts(folder: Path) -> list[int]:
+    return [int(step) for step in (folder / "starts").read_text().split()]
+
+
+def test_metrics_come_back_and_the_log_is_kept(stand_in, checkpoint, tmp_path, capfd):
+    folder = tmp_path / "run"
+    assert foreign.run(job(seed=2), checkpoint, tmp_path, folder) == {"AP": 12.0}
+    assert (folder / "log.txt").read_text() == f"a line of the log, data in {tmp_path}\n"
+    assert "tiny in stand_in, train: 4/4" in capfd.readouterr().err
+    assert not (folder / "weights.pth").exists()
+
+
+def test_a_finished_run_is_read_back(stand_in, checkpoint, tmp_path):
+    folder = tmp_path / "run"
+    first = foreign.run(job(), checkpoint, tmp_path, folder)
+    assert foreign.run(job(), checkpoint, tmp_path, folder) == first
+    assert starts(folder) == [0]
+
+
+def test_another_run_in_the_folder_is_removed_first(stand_in, checkpoint, tmp_path):
+    folder = tmp_path / "run"
+    foreign.run(job(), checkpoint, tmp_path, folder)
+    (folder / "state.pth").write_text("3")
+    assert foreign.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
+    assert starts(folder) == [0]
+
+
+def test_a_folder_with_something_else_is_not_touched(stand_in, checkpoint, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(UserError, match="holds something else"):
+        foreign.run(job(), checkpoint, tmp_path, tmp_path)
+    assert (tmp_path / "letters.txt").read_text() == "dear"
+
+
+def test_ctrl_c_stops_the_process_and_the_next_run_goes_on(stand_in, checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    @contextmanager
+    def interrupting(title, total):
+        def tick(done, note=""):
+            if done == 2:
+                raise KeyboardInterrupt
+
+        yield tick
+
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign, "progress", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            foreign.run(job("slow"), checkpoint, tmp_path, folder)
+    assert int((folder / "state.pth").read_text()) in (2, 3)
+    assert not (folder / "metrics.json").exists()
+    assert foreign.run(job("slow"), checkpoint, tmp_path, folder) == {"AP": 10.0}
+    assert starts(folder)[0] == 0
+    assert starts(folder)[1] in (2, 3)
+
+
+def test_a_process_that_does_not_stop_is_killed(stand_in, checkpoint, tmp_path, monkeypatch):
+    deaf = "import os, sys, time, json, signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    deaf += "open(sys.argv[3].split('=')[1] + '/pid', 'w').write(str(os.getpid()));"
+    deaf += "print(json.dumps(dict(phase='train', done=1, of=2, loss=None)), flush=True); time.sleep(60)"
+    (stand_in / "train.py").write_text(deaf)
+
+    @contextmanager
+    def interrupting(title, total):
+        def tick(done, note=""):
+            raise KeyboardInterrupt
+
+        yield tick
+
+    monkeypatch.setattr(foreign, "progress", interrupting)
+    monkeypatch.setattr(foreign, "SECONDS_TO_STOP", 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        foreign.run(job(), checkpoint, tmp_path, tmp_path / "run")
+    pid = int((tmp_path / "run" / "pid").read_text())
+    for _ in range(50):
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_failure_shows_the_last_line_and_the_log(stand_in, checkpoint, tmp_path):
+    with pytest.raises(
+        UserError, match=r"tiny failed in stand_in: RuntimeError: no such layer.*run/log\.txt"
+    ) as raised:
+        foreign.run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_killed_process_is_named_so(stand_in, checkpoint, tmp_path):
+    with pytest.raises(UserError, match="killed by SIGKILL, often for want of memory"):
+        foreign.run(job("killed"), checkpoint, tmp_path, tmp_path / "run")
+
+
+def test_weights_that_did_not_arrive_fail_the_check(stand_in, checkpoint, tmp_path):
+    with pytest.raises(CheckFailed, match=r"of 120 tensors 119 arrived.*conv1\.weight"):
+        foreign.run(job("loses"), checkpoint, tmp_path, tmp_path / "run")
+
+
+def test_swapped_channels_fail_the_check(stand_in, checkpoint, tmp_path):
+    with pytest.raises(CheckFailed, match="BGR"):
+        foreign.run(job("swaps"), checkpoint, tmp_path, tmp_path / "run")
+
+
+def test_a_framework_that_is_not_installed(stand_in, monkeypatch):
+    absent = frameworks.Framework(
+        "stand_in", ".py", "torchvision", ("json", "no_such_module"), "CGH_X", "pip install it", settings
+    )
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", absent)
+    with pytest.raises(UserError, match=r"needs no_such_module, absent from .*; pip install it"):
+        frameworks.require_installed("stand_in")
+
+
+def test_an_interpreter_that_does_not_run(stand_in, monkeypatch):
+    monkeypatch.setenv("CGH_STAND_IN_PYTHON", "/nowhere/python")
+    with pytest.raises(UserError, match="CGH_STAND_IN_PYTHON=/nowhere/python does not run"):
+        frameworks.require_installed("stand_in")
+
+
+def test_another_interpreter_is_used(stand_in, checkpoint, tmp_path, monkeypatch):
+    own = tmp_path / "python"
+    own.write_text(f'#!/bin/sh\necho "by another python"\nexec {frameworks.find("stand_in").python} "$@"\n')
+    own.chmod(0o755)
+    monkeypatch.setenv("CGH_STAND_IN_PYTHON", str(own))
+    foreign.run(job(), checkpoint, tmp_path, tmp_path / "run")
+    assert "by another python" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_unknown_names_get_the_nearest(stand_in):
+    with pytest.raises(UserError, match="did you mean mmdet"):
+        frameworks.find("mmdte")
+    with pytest.raises(UserError, match="did you mean tiny"):
+        frameworks.definition("stand_in", "tinny")
+    with pytest.raises(UserError, match="did you mean animals_det"):
+        frameworks.definition("mmdet", "animal_det")
+
+
+def test_the_definition_is_what_the_file_says_not_how(stand_in):
+    before = frameworks.definition("stand_in", "tiny")
+    (stand_in / "tiny.py").write_text('"""The same, in other words."""\nbatch   =  16\n')
+    assert frameworks.definition("stand_in", "tiny") == before
+    (stand_in / "tiny.py").write_text("batch = 32\n")
+    assert frameworks.definition("stand_in", "tiny") != before
+
+
+def test_preprocessing_in_the_words_of_mmengine(checkpoint):
+    told = frameworks.openmmlab_settings(checkpoint)
+    assert told["model.data_preprocessor.mean"] == pytest.approx([123.675, 116.28, 103.53])
+    assert told["model.data_preprocessor.std"] == pytest.approx([58.395, 57.12, 57.375])
+    assert told["model.data_preprocessor.bgr_to_rgb"] is True
+    assert told["model.backbone.style"] == "pytorch"
+
+
+def test_lines_that_only_look_like_progress_are_log_lines():
+    assert foreign._step('{"phase" broken') is None
+    assert foreign._step(json.dumps({"loss": 1})) is None
+    assert foreign._step('{"phase": "train", "done": 1, "of": 2, "loss": null}\n')["done"] == 1
