@@ -36,6 +36,8 @@ def _replace(config: Any, path: list[str], text: str, setting: str) -> Any:
         raise unknown(f"field in --set {setting}:", head, fields)
     if rest:
         child = getattr(config, head)
+        if isinstance(child, tuple) and rest[1:] and all(map(dataclasses.is_dataclass, child)):
+            return _checked_replace(config, head, _replace_item(child, rest, text, setting), setting)
         if not dataclasses.is_dataclass(child):
             raise UserError(f"--set {setting}: {head!r} is a single value, it has no field {rest[0]!r}")
         return _checked_replace(config, head, _replace(child, rest, text, setting), setting)
@@ -44,6 +46,14 @@ def _replace(config: Any, path: list[str], text: str, setting: str) -> Any:
     except ValueError as error:
         raise UserError(f"--set {setting}: {error}") from None
     return _checked_replace(config, head, value, setting)
+
+
+def _replace_item(items: tuple[Any, ...], path: list[str], text: str, setting: str) -> tuple[Any, ...]:
+    """Dataclasses in a tuple go by their number: `views.augments.1.blur=0.2`."""
+    if path[0] not in map(str, range(len(items))):
+        raise UserError(f"--set {setting}: {path[0]!r} is not one of the numbers 0 to {len(items) - 1}")
+    number = int(path[0])
+    return (*items[:number], _replace(items[number], path[1:], text, setting), *items[number + 1 :])
 
 
 def _checked_replace(config: Any, field: str, value: Any, setting: str) -> Any:

@@ -31,6 +31,21 @@ class Outer:
     folder: Path = Path("x")
 
 
+@dataclass(frozen=True)
+class Several:
+    items: tuple[Inner, ...] = (Inner(), Inner())
+
+
+def test_dataclasses_in_a_tuple_go_by_number() -> None:
+    assert override(Several(), ["items.1.rate=0.5"]) == Several((Inner(), Inner(0.5)))
+    with pytest.raises(UserError, match="'2' is not one of the numbers 0 to 1"):
+        override(Several(), ["items.2.rate=0.5"])
+    with pytest.raises(UserError, match="did you mean rate"):
+        override(Several(), ["items.0.rte=0.5"])
+    with pytest.raises(UserError, match="is a single value"):
+        override(Several(), ["items.0=0.5"])
+
+
 def test_each_type_is_read() -> None:
     changed = override(
         Outer(),
