@@ -21,11 +21,12 @@ def run(table: Definition, seeds: int, workspace: Workspace, pretrain: Pretrain)
     Raises:
         UserError: some data set is absent: found out before anything is trained.
     """
-    evaluations = [prepare(name) for name in dict.fromkeys(column.task for column in table.columns)]
+    evaluations = [prepare(name) for name in dict.fromkeys(column.task for column in table.columns if column.task)]
+    trained_rows = [row for row in table.rows if row.recipe]
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
     for seed in range(seeds):
-        for row in table.rows:
+        for row in trained_rows:
             say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
             trained = checkpoint.load(pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))
             for evaluation in evaluations:

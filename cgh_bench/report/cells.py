@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import dataclass
 
-from cgh_bench.report.definition import ColumnDefinition, Definition
+from cgh_bench.published import Figure
+from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
 from cgh_bench.results import Result
 from cgh_bench.tasks import Metric
 
@@ -20,6 +21,8 @@ class Cell:
     """What differs from value to value: "pretraining seed" or "evaluation seed"."""
     rank: int = 0
     """1 best, 2 second best, 0 neither or undecided: see `significance.ranks`."""
+    published: tuple[Figure, ...] = ()
+    """What others report for the same row and protocol."""
 
     @property
     def n(self) -> int:
@@ -36,11 +39,22 @@ class Cell:
         """The sample standard deviation (n - 1 in the denominator); there must be two values."""
         return statistics.stdev(self.values)
 
-    def text(self, plus_minus: str = "±", missing: str = "–") -> str:
-        """`61.5 ± 0.4 (3)`, without spread `61.5`, or `missing`; one decimal, as the field prints percentages."""
+    def text(self) -> str:
+        """`61.5 ± 0.4 (3)`, without spread `61.5`, or `–`; one decimal, as the field prints percentages."""
         if self.n < 2:  # noqa: PLR2004
-            return f"{self.mean:.1f}" if self.values else missing
-        return f"{self.mean:.1f} {plus_minus} {self.std:.1f} ({self.n})"
+            return f"{self.mean:.1f}" if self.values else "–"
+        return f"{self.mean:.1f} ± {self.std:.1f} ({self.n})"
+
+    def published_text(self) -> str:
+        """`[57.4]`, `[57.4–57.6]` where sources differ, or nothing."""
+        values = sorted({round(figure.value, 1) for figure in self.published})
+        if not values:
+            return ""
+        return f"[{values[0]:.1f}]" if len(values) == 1 else f"[{values[0]:.1f}–{values[-1]:.1f}]"
+
+    def full_text(self) -> str:
+        """The measured figure, then the published one in brackets; of one alone, just that."""
+        return " ".join(part for part in (self.text() if self.n else "", self.published_text()) if part) or "–"
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,7 @@ class Column:
     definition: ColumnDefinition
     metric: Metric
     protocol: str
+    """The id of our protocol; empty for a column of published figures only."""
 
     @property
     def header(self) -> str:
@@ -62,9 +77,13 @@ class Column:
 class Row:
     """One line of a table, a cell for each column."""
 
-    label: str
-    recipe: str
+    definition: RowDefinition
     cells: tuple[Cell, ...]
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return self.definition.label
 
 
 @dataclass(frozen=True)

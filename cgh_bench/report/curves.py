@@ -40,7 +40,11 @@ def loss_charts(table: Table, work: Path, notes: list[str]) -> list[Chart]:
     """One chart for each row of `table` that was trained: the total of every seed, the terms of the first."""
     charts = []
     for index, row in enumerate(table.rows):
-        folders = sorted((work / "pretrain" / row.recipe).glob("seed*"), key=lambda folder: (len(folder.name), folder))
+        if not row.definition.recipe:
+            continue
+        folders = sorted(
+            (work / "pretrain" / row.definition.recipe).glob("seed*"), key=lambda folder: (len(folder.name), folder)
+        )
         logs = [log for folder in folders if (log := read_log(folder, notes)) is not None]
         if logs:
             charts.append(_loss_chart(row.label, index, logs))

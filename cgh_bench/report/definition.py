@@ -1,12 +1,13 @@
 """What a table shows: `tables/NAME.toml`, or a file of the user's, read strictly."""
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cgh_bench import tasks
+from cgh_bench import published, tasks
 from cgh_bench.errors import UserError, unknown
 
 TABLES = Path(__file__).parent / "tables"
@@ -16,19 +17,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RowDefinition:
-    """One line of a table: the checkpoints that a recipe trained."""
+    """One line of a table: checkpoints that are measured, a method with published figures, or both side by side."""
 
     label: str
-    recipe: str
+    recipe: str = ""
+    """Measured are the checkpoints that this recipe trained."""
+    checkpoint: str = ""
+    """Measured are the checkpoints of this name: the stem of the file, or `random:ARCH`."""
+    method: str = ""
+    """Published are the figures of this method; see `cgh_bench.published`."""
+    detail: str = ""
+    """The variant of the method, as the figures spell it."""
+    epochs: int | None = None
+    """Of the published pretraining; left out, any."""
 
 
 @dataclass(frozen=True)
 class ColumnDefinition:
-    """One column: a metric of a task under the task's current protocol."""
+    """One column: a metric of a task under the task's current protocol, of a published protocol, or of both."""
 
     header: str
-    task: str
     metric: str
+    task: str = ""
+    published: str = ""
+    """Name of a published protocol, one that the task follows."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ def load(name: str) -> Definition:
 def require_recipes(definition: Definition, known: Collection[str]) -> None:
     """Refuse a table with a row whose recipe is not among the `known` ones; the nearest names are given."""
     for row in definition.rows:
-        if row.recipe not in known:
+        if row.recipe and row.recipe not in known:
             raise unknown(f"recipe in table {definition.name}, row {row.label!r}:", row.recipe, known)
 
 
@@ -87,24 +99,87 @@ def _read(kind: type[T], document: Any, where: str) -> T:
             raise unknown(f"field in {where}:", key, expected)
         if expected[key].type is str and not isinstance(value, str):
             raise UserError(f"{where}: {key} = {value!r} is not a text in quotes")
+        if expected[key].type == int | None and type(value) is not int:
+            raise UserError(f"{where}: {key} = {value!r} is not a whole number")
     missing = [name for name, field in expected.items() if name not in document and field.default is MISSING]
     if missing:
-        raise UserError(f"{where}: without {', '.join(missing)}; needed: {', '.join(expected)}")
+        raise UserError(f"{where}: without {', '.join(missing)}; accepted: {', '.join(expected)}")
     return kind(**document)
 
 
 def _check(definition: Definition, path: Path) -> None:
     for column in definition.columns:
-        try:
-            metrics = [metric.name for metric in tasks.find(column.task).METRICS]
-            if column.metric not in metrics:
-                raise unknown(f"metric of {column.task}", column.metric, metrics)
-        except UserError as error:
-            raise UserError(f"{path}: column {column.header!r}: {error}") from None
-    for group, labels in (
-        ("[[rows]] have the label", [row.label for row in definition.rows]),
-        ("[[rows]] have the recipe", [row.recipe for row in definition.rows]),
-        ("[[columns]] have the header", [column.header for column in definition.columns]),
-    ):
+        with _within(f"{path}: column {column.header!r}"):
+            _check_column(column)
+    for row in definition.rows:
+        with _within(f"{path}: row {row.label!r}"):
+            _check_row(row, definition)
+    unique = {
+        "[[rows]] have the label": [row.label for row in definition.rows],
+        "[[rows]] have the recipe": [row.recipe for row in definition.rows if row.recipe],
+        "[[rows]] have the checkpoint": [row.checkpoint for row in definition.rows if row.checkpoint],
+        "[[columns]] have the header": [column.header for column in definition.columns],
+    }
+    for group, labels in unique.items():
         if repeated := sorted({label for label in labels if labels.count(label) > 1}):
             raise UserError(f"{path}: two {group} {repeated[0]!r}; each must be different")
+
+
+def _check_column(column: ColumnDefinition) -> None:
+    if not column.task and not column.published:
+        raise UserError("without task and published; at least one is needed")
+    if column.task:
+        metrics = [metric.name for metric in tasks.find(column.task).METRICS]
+        if column.metric not in metrics:
+            raise unknown(f"metric of {column.task}", column.metric, metrics)
+    if column.published:
+        metrics = list(dict.fromkeys(figure.metric for figure in published.select(column.published)))
+        if column.metric not in metrics:
+            raise unknown(f"published metric of {column.published}", column.metric, metrics)
+    followers = published.protocols()[column.published].tasks if column.published else ()
+    if column.task and column.published and column.task not in followers:
+        raise UserError(
+            f"{column.task} does not follow the published protocol {column.published} "
+            f"({', '.join(followers) or 'no task of ours'} does), so their figures must not share a column"
+        )
+
+
+def _check_row(row: RowDefinition, definition: Definition) -> None:
+    if not (row.recipe or row.checkpoint or row.method):
+        raise UserError("without recipe, checkpoint and method; at least one is needed")
+    if not row.method and (row.detail or row.epochs is not None):
+        raise UserError("detail and epochs choose among the published figures of a method; name the method")
+    if row.method:
+        row_method = published.canonical_method(row.method)
+        if not any(published_figures(row, column) for column in definition.columns):
+            known = sorted(
+                {
+                    f"{figure.detail or 'no detail'}, {figure.epochs} epochs"
+                    for figure in published.select("", row_method)
+                }
+            )
+            raise UserError(f"no published figure for any column; of {row_method} there are: {'; '.join(known)}")
+
+
+def published_figures(row: RowDefinition, column: ColumnDefinition) -> tuple[published.Figure, ...]:
+    """The published figures for one cell, those left out that depart from the protocol."""
+    if not row.method or not column.published:
+        return ()
+    method = published.canonical_method(row.method)
+    return tuple(
+        figure
+        for figure in published.figures()
+        if (figure.protocol, figure.metric, figure.method) == (column.published, column.metric, method)
+        and figure.detail == row.detail
+        and row.epochs in (None, figure.epochs)
+        and not figure.deviation
+    )
+
+
+@contextmanager
+def _within(where: str) -> Iterator[None]:
+    """Say of a UserError in the block where it is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None

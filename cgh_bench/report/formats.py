@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cgh_bench.report.cells import Cell, Column, Row, Table
@@ -39,22 +39,28 @@ def _two_lines(cell: Cell) -> "Text":
     """The mean above its spread, so that many columns fit a narrow terminal."""
     from rich.text import Text
 
-    mean, _, spread = cell.text().replace("± ", "±").partition(" ")
+    mean, _, spread = (cell.text() if cell.n or not cell.published else "").replace("± ", "±").partition(" ")
     style = {0: "", 1: "bold", 2: "underline"}[cell.rank]
-    return Text.assemble((mean, style), (f"\n{spread}" if spread else "", "dim"))
+    lines = [Text(mean, style), Text(spread, "dim"), Text(cell.published_text(), "dim")]
+    return Text("\n").join(line for line in lines if line)
 
 
 def markdown(table: Table) -> str:
     """A pipe table, its columns padded so that the source reads well too, and the notes below."""
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     lines = [["", *(_markdown(column.header) for column in table.columns)]]
-    lines += [
-        [_markdown(row.label), *(marks[cell.rank].format(cell.text()) for cell in row.cells)] for row in table.rows
-    ]
+    lines += [[_markdown(row.label), *(_marked(cell, marks) for cell in row.cells)] for row in table.rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     rows = [_pipes(line, widths) for line in (lines[0], rule, *lines[1:])]
     return "\n".join(rows) + "\n" + "".join(f"\n{_markdown(note)}\n" for note in table.notes)
+
+
+def _marked(cell: Cell, marks: dict[int, str], escape: Callable[[str], str] = str) -> str:
+    """The text of a cell, its measured part marked by its rank."""
+    if not cell.n:
+        return escape(cell.full_text())
+    return " ".join(filter(None, [marks[cell.rank].format(escape(cell.text())), escape(cell.published_text())]))
 
 
 def _pipes(line: Sequence[str], widths: Sequence[int]) -> str:
@@ -72,9 +78,11 @@ def latex(table: Table) -> str:
     r"""A `tabular` for `\usepackage{booktabs}`; the notes and the protocols as comments."""
     marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     comments = [f"% {_one_line(note)}" for note in table.notes]
-    comments += [f"% {_one_line(column.header)}: {_one_line(column.protocol)}" for column in table.columns]
+    for column in table.columns:
+        followed = ", published ".join(filter(None, [column.protocol, column.definition.published]))
+        comments.append(f"% {_one_line(column.header)}: {_one_line(followed)}")
     rows = [
-        " & ".join([_latex(row.label), *(marks[cell.rank].format(_latex(cell.text())) for cell in row.cells)]) + r" \\"
+        " & ".join([_latex(row.label), *(_marked(cell, marks, _latex) for cell in row.cells)]) + r" \\"
         for row in table.rows
     ]
     head = " & ".join(["", *(_latex(column.header) for column in table.columns)]) + r" \\"
@@ -90,6 +98,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "[": "{[}",  # behind a line's end it would be an argument of \\
+    "]": "{]}",
     "↓": r"$\downarrow$",
     **{character: f"\\{character}" for character in "&%$#_"},
 }
@@ -110,7 +120,7 @@ def csv_text(table: Table) -> str:
         _csv_fields(row, column, cell)
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
-        if cell.n
+        if cell.n or cell.published
     ]
     if lines:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
@@ -122,15 +132,17 @@ def csv_text(table: Table) -> str:
 def _csv_fields(row: Row, column: Column, cell: Cell) -> dict[str, str]:
     return {
         "row": row.label,
-        "recipe": row.recipe,
+        "recipe": row.definition.recipe,
         "column": column.definition.header,
         "protocol": column.protocol,
+        "published_protocol": column.definition.published,
         "metric": column.metric.name,
         "unit": column.metric.unit,
-        "mean": repr(cell.mean),
+        "mean": repr(cell.mean) if cell.n else "",
         "std": repr(cell.std) if cell.n > 1 else "",
         "n": str(cell.n),
-        "replicate": cell.replicate,
+        "replicate": cell.replicate if cell.n else "",
         "rank": RANKS[cell.rank],
+        "published": " ".join(dict.fromkeys(f"{figure.value:g}" for figure in cell.published)),
         "checkpoints": " ".join(dict.fromkeys(run.checkpoint for run in cell.runs)),
     }

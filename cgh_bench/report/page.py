@@ -52,6 +52,7 @@ def write(table_name: str, store: Path, work: Path, out: Path) -> Path:
         "table": filled,
         "provenance": provenance.of_table(filled),
         "protocols": provenance.protocols(filled),
+        "published_protocols": provenance.published_protocols(filled),
         "facts": _facts(filled),
         "run_charts": curves.run_charts(filled),
         "loss_charts": curves.loss_charts(filled, work, notes),
@@ -95,7 +96,8 @@ def _facts(filled: Table) -> list[str]:
     """The line under the title."""
     runs = {id(run): run for row in filled.rows for cell in row.cells for run in cell.runs}.values()
     if not runs:
-        return ["no results yet"]
+        quoted = sum(len(cell.published) for row in filled.rows for cell in row.cells)
+        return [f"{quoted} published figures", "nothing measured yet"] if quoted else ["no results yet"]
     checkpoints = len({run.checkpoint for run in runs})
     days = sorted(run.started[:10] for run in runs)
     return [

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgh_bench import tasks
+from cgh_bench import published, tasks
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.results import Result
 
@@ -90,8 +90,18 @@ def protocols(table: Table) -> list[ProtocolFacts]:
     """Every protocol of the table, in the order of its columns."""
     found: dict[str, list[Column]] = {}
     for column in table.columns:
-        found.setdefault(column.protocol, []).append(column)
+        if column.protocol:
+            found.setdefault(column.protocol, []).append(column)
     return [_protocol(columns) for columns in found.values()]
+
+
+def published_protocols(table: Table) -> list[tuple[published.Protocol, list[str]]]:
+    """Every published protocol of the table with the headers of its columns."""
+    found: dict[str, list[str]] = {}
+    for column in table.columns:
+        if column.definition.published:
+            found.setdefault(column.definition.published, []).append(column.definition.header)
+    return [(published.protocols()[name], headers) for name, headers in found.items()]
 
 
 def _protocol(columns: Sequence[Column]) -> ProtocolFacts:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from cgh_bench import tasks
 from cgh_bench.errors import unknown
 from cgh_bench.evaluate import protocol_id
+from cgh_bench.published import Figure
 from cgh_bench.report import definition, formats
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import Definition, RowDefinition
 from cgh_bench.report.significance import CONFIDENCE, ranks
 from cgh_bench.results import Result
+from cgh_bench.tasks import Metric
 
 RENDERERS: dict[str, Callable[[Table], str]] = {
     "md": formats.markdown,
@@ -44,17 +46,13 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
     """The table that `what` defines, from the usable ones of `results`."""
     columns = tuple(_column(what, index) for index in range(len(what.columns)))
     wanted = {column.definition.task for column in columns}
-    by_recipe: dict[str, list[Result]] = {row.recipe: [] for row in what.rows}
-    for result in results:
-        recipe = str(result.origin.get("recipe"))
-        if result.task in wanted and recipe in by_recipe:
-            by_recipe[recipe].append(result)
-    data = _latest_data([result for mine in by_recipe.values() for result in mine], columns)
+    by_row = [[r for r in results if r.task in wanted and _is_of(r, row)] for row in what.rows]
+    data = _latest_data([result for mine in by_row for result in mine], columns)
     notes: list[str] = []
     grid = []
-    for row in what.rows:
-        usable = _usable(by_recipe[row.recipe], data, row, notes)
-        grid.append([_cell(column, usable) for column in columns])
+    for row, mine in zip(what.rows, by_row, strict=True):
+        usable = _usable(mine, data, row, notes)
+        grid.append([_cell(column, usable, definition.published_figures(row, column.definition)) for column in columns])
     for index, column in enumerate(columns):
         cells = [line[index] for line in grid]
         # The spread over trainings of a backbone and that over repeats of a task cannot be set against each other.
@@ -62,12 +60,21 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
             order = ranks([cell.values for cell in cells], column.metric.higher_is_better)
             for line, rank in zip(grid, order, strict=True):
                 line[index] = replace(line[index], rank=rank)
-    rows = tuple(Row(r.label, r.recipe, tuple(cells)) for r, cells in zip(what.rows, grid, strict=True))
+    rows = tuple(Row(row, tuple(cells)) for row, cells in zip(what.rows, grid, strict=True))
     return Table(what, columns, rows, (*_legend(grid), *notes))
+
+
+def _is_of(result: Result, row: RowDefinition) -> bool:
+    return bool(
+        (row.recipe and result.origin.get("recipe") == row.recipe)
+        or (row.checkpoint and result.checkpoint_name == row.checkpoint)
+    )
 
 
 def _column(what: Definition, index: int) -> Column:
     column = what.columns[index]
+    if not column.task:
+        return Column(column, Metric(column.metric), "")
     task = tasks.find(column.task)
     metric = next(metric for metric in task.METRICS if metric.name == column.metric)
     return Column(column, metric, protocol_id(column.task, task))
@@ -99,7 +106,7 @@ def _usable(mine: list[Result], data: dict[str, str], row: RowDefinition, notes:
     return keep(lambda result: current[_training(result)] == result.checkpoint, "of weights since trained again")
 
 
-def _cell(column: Column, usable: list[Result]) -> Cell:
+def _cell(column: Column, usable: list[Result], published: tuple[Figure, ...]) -> Cell:
     """The latest result of each (checkpoint, evaluation seed), as one value per replicate.
 
     A replicate is a training of the backbone; repeats of the task on the same weights are not independent of each
@@ -115,8 +122,10 @@ def _cell(column: Column, usable: list[Result]) -> Cell:
     for result in ordered:
         by_checkpoint.setdefault(result.checkpoint, []).append(result.metrics[column.metric.name])
     if len(by_checkpoint) > 1:
-        return Cell(ordered, tuple(statistics.fmean(values) for values in by_checkpoint.values()), "pretraining seed")
-    return Cell(ordered, tuple(value for values in by_checkpoint.values() for value in values), "evaluation seed")
+        means = tuple(statistics.fmean(values) for values in by_checkpoint.values())
+        return Cell(ordered, means, "pretraining seed", published=published)
+    values = tuple(value for values in by_checkpoint.values() for value in values)
+    return Cell(ordered, values, "evaluation seed", published=published)
 
 
 def _training(result: Result) -> str:
@@ -140,4 +149,6 @@ def _legend(grid: Sequence[Sequence[Cell]]) -> list[str]:
             f"Bold: best; underlined: second best; shared where Welch's {CONFIDENCE:.0%} interval of the difference "
             "contains 0."
         )
+    if any(cell.published for cell in cells):
+        legend.append("In brackets: published; a range where sources differ.")
     return legend

@@ -33,7 +33,7 @@ def test_a_file_is_read_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ('task = "knn"', 'task = "kn"', r"column 'kNN': unknown task 'kn'; did you mean knn\?"),
         ('metric = "top1"', 'metric = "top5"', r"column 'kNN': unknown metric of knn 'top5'; did you mean top1\?"),
         ('label = "B"', 'lable = "B"', r"unknown field in .*\[\[rows\]\]: 'lable'; did you mean label\?"),
-        ('label = "B"', "", r"\[\[rows\]\]: without label; needed: label, recipe"),
+        ('label = "B"', "", r"\[\[rows\]\]: without label; accepted: label, recipe"),
         ('label = "B"', "label = 3", r"label = 3 is not a text in quotes"),
         ('label = "B"', 'label = "A"', r"two \[\[rows\]\] have the label 'A'"),
         ('recipe = "b"', 'recipe = "a"', r"two \[\[rows\]\] have the recipe 'a'"),

@@ -29,7 +29,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
 
 
 def renamed(small: Table, label: str) -> Table:
-    return dataclasses.replace(small, rows=(dataclasses.replace(small.rows[0], label=label), *small.rows[1:]))
+    first = small.rows[0]
+    first = dataclasses.replace(first, definition=dataclasses.replace(first.definition, label=label))
+    return dataclasses.replace(small, rows=(first, *small.rows[1:]))
 
 
 def test_markdown(small: Table) -> None:

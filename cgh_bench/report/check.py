@@ -1,0 +1,168 @@
+"""Does a table say again what was said before? Measured figures against references, each difference with a verdict."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgh_bench import published
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.report.cells import Cell, Column, Row, Table
+from cgh_bench.report.definition import TABLES
+from cgh_bench.report.significance import CONFIDENCE
+
+AGREES, BELOW, ABOVE, NOT_MEASURED, NOT_JUDGED = "agrees", "below", "above", "not measured", "not judged"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a cell is held against."""
+
+    mean: float
+    std: float
+    """Between runs, in the metric's unit; NaN where nobody measured it."""
+    n: int
+    """The number of runs behind `std` and `mean`; 0 where `std` is taken for known."""
+    source: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One cell judged."""
+
+    row: Row
+    column: Column
+    cell: Cell
+    reference: Reference
+    difference: float
+    """Measured minus reference; NaN where there is nothing to subtract."""
+    allowed: float
+    """The largest difference that the spread explains; NaN where it is not known."""
+    verdict: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is no reproduction."""
+        return self.verdict in (BELOW, ABOVE, NOT_MEASURED)
+
+
+def judge(table: Table, reference: Path | None = None) -> list[Verdict]:
+    """A verdict on every cell that has a reference.
+
+    The reference is the file `reference`, else `tables/NAME.csv` of the package (both as `render(table, "csv")` writes
+    them), else what was published.
+
+    Raises:
+        UserError: the reference file is absent or is no such CSV, or the table has no reference at all.
+    """
+    committed = reference or TABLES / f"{table.definition.name}.csv"
+    known = _read(committed) if reference or committed.is_file() else {}
+    pairs = []
+    for row in table.rows:
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            found = known.get((row.label, column.definition.header)) if known else _published(column, cell)
+            if found and column.protocol and (row.definition.recipe or row.definition.checkpoint):
+                pairs.append((row, column, cell, found))
+    if not pairs:
+        raise UserError(
+            f"table {table.definition.name} has nothing to be checked against: no cell that can be measured has a "
+            "reference; give one (--format csv of an earlier run)"
+        )
+    # All intervals together hold with CONFIDENCE (Bonferroni): a table of twenty figures must not fail by chance.
+    confidence = 1 - (1 - CONFIDENCE) / len(pairs)
+    return [_verdict(*pair, confidence) for pair in pairs]
+
+
+def require(verdicts: Sequence[Verdict]) -> None:
+    """Pass unless some verdict is a failure.
+
+    Raises:
+        CheckFailed: counts the failures and names the first.
+    """
+    failed = [verdict for verdict in verdicts if verdict.failed]
+    if failed:
+        first = failed[0]
+        raise CheckFailed(
+            f"{len(failed)} of {len(verdicts)} figures are not reproduced, the first of them "
+            f"{first.row.label}, {first.column.header}: {first.verdict}"
+        )
+
+
+def _verdict(row: Row, column: Column, cell: Cell, reference: Reference, confidence: float) -> Verdict:
+    if not cell.n:
+        return Verdict(row, column, cell, reference, math.nan, math.nan, NOT_MEASURED)
+    difference = cell.mean - reference.mean
+    allowed = _allowed(cell, reference, confidence)
+    if math.isnan(allowed):
+        verdict = NOT_JUDGED
+    elif abs(difference) <= allowed:
+        verdict = AGREES
+    else:
+        verdict = ABOVE if difference > 0 else BELOW
+    return Verdict(row, column, cell, reference, difference, allowed, verdict)
+
+
+def _allowed(cell: Cell, reference: Reference, confidence: float) -> float:
+    """The half width of the `confidence` interval of measured minus reference, if both came from the same source.
+
+    With the deviations of both sides (n values each, at least two) Welch's interval; with one deviation, that one for
+    both sides, by Student's t of its degrees of freedom, or the normal distribution where it is taken for known.
+    """
+    from scipy.stats import norm, t
+
+    if math.isnan(reference.std):
+        return math.nan
+    tail = (1 + confidence) / 2
+    if reference.n == 0:
+        # The published figure is one draw or a mean of a few: one draw is assumed, the wider of the two.
+        return float(norm.ppf(tail)) * reference.std * math.sqrt(1 + 1 / cell.n)
+    if cell.n == 1:
+        return float(t.ppf(tail, reference.n - 1)) * reference.std * math.sqrt(1 + 1 / reference.n)
+    parts = [(cell.std**2 / cell.n, cell.n), (reference.std**2 / reference.n, reference.n)]
+    total = sum(part for part, _ in parts)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(part**2 / (n - 1) for part, n in parts)
+    return float(t.ppf(tail, freedom)) * math.sqrt(total)
+
+
+def _published(column: Column, cell: Cell) -> Reference | None:
+    """The published figures of a cell as one reference: their mean, with the spread that is known of the protocol."""
+    if not cell.published:
+        return None
+    protocol = published.protocols()[column.definition.published]
+    values = [figure.value for figure in cell.published]
+    spread = protocol.spread.get(column.metric.name, math.nan)
+    return Reference(sum(values) / len(values), spread, 0, "; ".join(figure.source for figure in cell.published))
+
+
+def _read(path: Path) -> dict[tuple[str, str], Reference]:
+    """The measured cells of a table in CSV, by row and column."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {
+                (line["row"], line["column"]): Reference(
+                    float(line["mean"]), float(line["std"] or "nan"), int(line["n"]), str(path.name)
+                )
+                for line in csv.DictReader(file, strict=True)
+                if int(line["n"])
+            }
+    except FileNotFoundError:
+        raise UserError(f"no file {path}; `cgh-bench table NAME --format csv` writes one") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{path} is not a table in CSV ({error}); `cgh-bench table NAME --format csv` writes one"
+        ) from None
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """A line for each verdict, for reading."""
+    lines = ["| figure | reference | measured | difference | allowed | verdict |", "| - | -: | -: | -: | -: | - |"]
+    for v in verdicts:
+        difference, allowed = ("–" if math.isnan(x) else f"{x:+.1f}" for x in (v.difference, v.allowed))
+        lines.append(
+            f"| {v.row.label}, {v.column.header} | {v.reference.mean:.1f} | {v.cell.text()} | {difference} | "
+            f"{allowed.replace('+', '±')} | {v.verdict} |"
+        )
+    return "\n".join(lines) + "\n"

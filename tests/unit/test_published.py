@@ -1,0 +1,146 @@
+"""Published figures: the shipped file obeys its schema, its known facts are in it, and conventions stay apart."""
+
+from pathlib import Path
+
+import pytest
+
+from cgh_bench import published, tasks
+from cgh_bench.errors import UserError
+
+HEAD = "protocol,method,detail,epochs,cost,metric,value,deviation,source\n"
+LINE = "voc_det,MoCo v2,,200,asymmetric,box_AP,57.0,,https://example.org\n"
+
+
+def values(protocol: str, method: str, metric: str, epochs: int | None = None) -> set[float]:
+    return {f.value for f in published.select(protocol, method) if (f.metric, f.epochs) == (metric, epochs)}
+
+
+def test_the_shipped_file_is_whole() -> None:
+    figures = published.figures()
+    assert len(figures) == 1281
+    assert {figure.protocol for figure in figures} == set(published.protocols())
+    assert all(figure.source.startswith("https://") for figure in figures)
+    assert all(figure.method == published.canonical_method(figure.method) for figure in figures)
+
+
+def test_known_anchors_are_in_it() -> None:
+    """facebookresearch/moco detection/README.md, and the random and supervised rows of the two COCO-FPN conventions."""
+    assert 82.4 in values("voc_det", "MoCo v2", "box_AP50", 200)
+    assert 81.3 in values("voc_det", "Supervised", "box_AP50")
+    assert published.protocols()["voc_det"].spread == {"box_AP50": 0.2, "box_AP": 0.2, "box_AP75": 0.4}
+    assert values("coco_fpn_1x_moco", "Random init", "box_AP") == {31.0}
+    assert values("coco_fpn_1x_infomin", "Random init", "box_AP") == {32.8}
+    assert values("imagenet_linear", "MSF", "top1", 200) == {71.4, 72.4}
+
+
+def test_tasks_that_claim_a_protocol_exist_and_every_spread_has_a_source() -> None:
+    for protocol in published.protocols().values():
+        for task in protocol.tasks:
+            tasks.find(task)
+        assert bool(protocol.spread) == bool(protocol.spread_source), protocol.name
+
+
+@pytest.mark.parametrize("name", ["moco v2", "MoCo-v2", "mocov2", "MOCO_V2"])
+def test_methods_are_found_in_any_spelling(name: str) -> None:
+    assert published.canonical_method(name) == "MoCo v2"
+
+
+def test_other_names_lead_to_the_canonical_one() -> None:
+    assert published.canonical_method("NPID") == "InstDisc"
+    assert published.canonical_method("barlow") == "Barlow Twins"
+    assert published.canonical_method("MoCo v2+") == "MoCo v2+"
+
+
+def test_every_alias_leads_to_a_method_that_has_figures() -> None:
+    assert set(published.ALIASES.values()) <= {figure.method for figure in published.figures()}
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown published protocol 'voc_dett'; did you mean voc_det"):
+        published.select("voc_dett")
+    with pytest.raises(UserError, match=r"unknown published method 'MoCo v5'; did you mean MoCo v"):
+        published.select("voc_det", "MoCo v5")
+    with pytest.raises(UserError, match="no published figure of SlotCon under voc_det; there are those of BYOL, "):
+        published.select("voc_det", "SlotCon")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (LINE.replace("voc_det", "voc"), "unknown published protocol 'voc'"),
+        (LINE.replace("57.0", "570"), "570.0 is no percentage"),
+        (LINE.replace("57.0", "nan"), "nan is no percentage"),
+        (LINE.replace("57.0", ""), "could not convert"),
+        (LINE.replace(",200,", ",200.5,"), "invalid literal"),
+        (LINE.replace("asymmetric", "cheap"), "unknown cost 'cheap'"),
+        (LINE.replace("https://example.org", " "), "no source"),
+        (LINE.replace("MoCo v2", ""), "no method"),
+        ("voc_det,MoCo v2\n", "no metric"),
+        (LINE.strip() + ",more\n", "too many fields"),
+    ],
+)
+def test_a_line_that_breaks_the_schema_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "figures.csv"
+    path.write_text(HEAD + LINE + line)
+    with pytest.raises(ValueError, match=rf"figures\.csv:3: .*{message}"):
+        published.read(path)
+
+
+def test_other_columns_and_repeated_lines_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "figures.csv"
+    path.write_text(HEAD.replace("source", "url") + LINE)
+    with pytest.raises(ValueError, match="the columns are"):
+        published.read(path)
+    path.write_text(HEAD + LINE + LINE)
+    with pytest.raises(ValueError, match="twice the same"):
+        published.read(path)
+
+
+def figure(**changes: object) -> published.Figure:
+    fields = {"protocol": "voc_det", "method": "MoCo v2", "detail": "", "epochs": 200, "cost": "asymmetric"}
+    fields |= {"metric": "box_AP", "value": 57.0, "deviation": "", "source": "https://example.org/a"}
+    return published.Figure(**{**fields, **changes})
+
+
+def test_sources_that_differ_are_a_conflict() -> None:
+    other = figure(value=57.4, source="https://example.org/b")
+    same = figure(source="https://example.org/c")
+    assert published.conflicts([figure(), same]) == []
+    (conflict,) = published.conflicts([other, figure(), same])
+    assert [f.value for f in conflict.figures] == [57.0, 57.0, 57.4]
+    assert published.conflicts([figure(), figure(value=57.4, deviation="learning rate searched")]) == []
+    assert published.conflicts([figure(), figure(value=57.4, epochs=800)]) == []
+
+
+def test_known_conflicts_are_found() -> None:
+    found = {
+        (c.protocol, c.variant, c.metric): {f.value for f in c.figures}
+        for c in published.conflicts(published.figures())
+    }
+    assert found["voc_det", ("MoCo v2", "", 800), "box_AP"] == {57.4, 57.6}
+    assert found["imagenet_linear", ("MoCo v2", "", 200), "top1"] == {67.5, 67.7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"method": "CO2"}, ""),
+        ({"metric": "box_AP50"}, "box_AP and box_AP50 are different metrics"),
+        ({"protocol": "voc_det_mmdet"}, "are different protocols, which look alike"),
+        ({"protocol": "coco_c4_1x"}, "are different protocols$"),
+        ({"deviation": "learning rate searched"}, "departs from the protocol: learning rate searched"),
+        ({"cost": "symmetric"}, "compare at equal cost"),
+        ({"cost": ""}, ""),
+    ],
+)
+def test_what_may_be_compared(changes: dict[str, object], reason: str) -> None:
+    import re
+
+    given = published.why_not_comparable(figure(), figure(**changes))
+    assert bool(given) == bool(reason)
+    assert re.search(reason, given)
+
+
+def test_the_two_fpn_conventions_never_compare() -> None:
+    a, b = (published.select(f"coco_fpn_1x_{name}", "Random init")[0] for name in ("moco", "infomin"))
+    assert "which look alike" in published.why_not_comparable(a, b)
