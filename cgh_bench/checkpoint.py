@@ -106,15 +106,15 @@ def load(
     Raises:
         UserError: there is no such file, no origin or several fit, or the trunk is damaged or incomplete.
     """
-    from cgh_bench import readers
+    from cgh_bench import recognition
 
     name = str(path_or_name)
     if name.startswith("random:"):
         return _control(name)
     path = Path(path_or_name).expanduser()
-    if source is None and branch is None and _is_ours(path):
+    if source in (None, "ours") and branch is None and _is_ours(path):
         return load_canonical(path)
-    return readers.read(path, source, branch, trust_pickle)
+    return recognition.read(path, source, branch, trust_pickle)
 
 
 def _control(name: str) -> Checkpoint:

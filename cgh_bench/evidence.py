@@ -21,8 +21,13 @@ Sureness = Literal["stated", "implied", "assumed"]
 """In the file; by what made the file; nowhere (the usual values of its origin)."""
 
 
-def preprocessing_of(file: WeightsFile, trunk: Trunk) -> tuple[Preprocessing, bool, Sureness]:
-    """Preprocessing, whether the stride is in the first 1x1 of a bottleneck, and how sure both are."""
+def preprocessing_of(
+    file: WeightsFile, trunk: Trunk, implied: Preprocessing | None
+) -> tuple[Preprocessing, bool, Sureness]:
+    """Preprocessing, whether the stride is in the first 1x1 of a bottleneck, and how sure both are.
+
+    `implied` is what the origin's own code does, where that is known.
+    """
     if trunk.naming == "caffe2":
         is_resnext = trunk.architecture is not None and trunk.architecture.name.startswith("resnext")
         return (X101 if is_resnext else MSRA), not is_resnext, "implied"
@@ -32,16 +37,17 @@ def preprocessing_of(file: WeightsFile, trunk: Trunk) -> tuple[Preprocessing, bo
         return found
     if found := _huggingface(file.facts):
         return found
-    return Preprocessing(), False, "assumed"
+    return (implied, False, "implied") if implied else (Preprocessing(), False, "assumed")
 
 
 def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:
     """A file for `matching_heuristics` was converted, from PyTorch unless it says Caffe2; others were trained there."""
     converted = file.facts.get("matching_heuristics") is True and file.facts.get("__author__") != "Caffe2"
     pixel = {
-        name.rpartition(".")[2]: tuple(float(v) for v in tensor.flatten())
+        kind: tuple(float(v) for v in tensor.flatten())
         for name, tensor in file.tensors.items()
-        if name.endswith(("pixel_mean", "pixel_std")) and tensor.numel() == 3  # noqa: PLR2004
+        for kind in ("pixel_mean", "pixel_std")
+        if name.endswith(kind) and tensor.numel() == 3  # noqa: PLR2004
     }
     if {"pixel_mean", "pixel_std"} <= set(pixel):
         order: ChannelOrder = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
@@ -69,11 +75,12 @@ def _openmmlab(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness]
 
 
 def _huggingface(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness] | None:
-    """From `preprocessor_config.json` (transformers) or the `pretrained_cfg` of `config.json` (timm)."""
+    """From `preprocessor_config.json` (transformers), `config.json` (timm) or a lightly-train checkpoint."""
     stride = facts.get("config/downsample_in_bottleneck") is True
     for mean, std in (
         ("preprocessor_config/image_mean", "preprocessor_config/image_std"),
         ("config/pretrained_cfg/mean", "config/pretrained_cfg/std"),
+        ("lightly_train/normalize_args/mean", "lightly_train/normalize_args/std"),
     ):
         if mean in facts and std in facts:
             return Preprocessing(mean=_triple(facts[mean]), std=_triple(facts[std])), stride, "stated"

@@ -55,7 +55,9 @@ def caffe2(key: str) -> str:
         module = f"res{int(stage) + 1}_{block}_{branch}"
         return f"{module}_bn{_CAFFE2_LEAF[leaf]}" if kind == "bn" or shortcut == "1" else f"{module}_w"
     name, leaf = key.rsplit(".", 1)
-    return f"res_conv1_bn{_CAFFE2_LEAF[leaf]}" if name == "bn1" else f"{name.replace('.', '_')}_w"
+    if name == "bn1":
+        return f"res_conv1_bn{_CAFFE2_LEAF[leaf]}"
+    return "conv1_w" if key == "conv1.weight" else key.replace(".", "_")  # it has no deep stems
 
 
 _CAFFE2_LEAF = {

@@ -1,24 +1,14 @@
-"""Which codebase wrote a checkpoint: one rule per origin, tried on the trunks that a file holds.
+"""Which codebase wrote a checkpoint: one rule per origin, tried on the trunks that a file holds (`recognition`).
 
 To add an origin, add a `Reader` to `READERS`: where its trunk lies, and what tells it from the others.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch
-from torch import Tensor
+from cgh_bench.checkpoint import Preprocessing
 
-from cgh_bench.checkpoint import Checkpoint, Origin, from_description
-from cgh_bench.errors import UserError, unknown
-from cgh_bench.evidence import preprocessing_of
-from cgh_bench.files import sha256
-from cgh_bench.trunks import Trunk, expected, find_trunks, place
-from cgh_bench.weights_file import DESCRIPTION, WeightsFile, open_weights
-
-SPECIFIC, LAYOUT, ANYTHING = range(3)
+SPECIFIC, LAYOUT = range(2)
 
 
 @dataclass(frozen=True)
@@ -36,6 +26,8 @@ class Reader:
     lacks: tuple[str, ...] = ()
     """None of these may be found."""
     namings: tuple[str, ...] = ("torchvision",)
+    preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
+    """What the origin's own code does to pixels; None where that is left to its users."""
     rank: int = SPECIFIC
     """Rules of a rank are tried only if none of a lower rank fits."""
 
@@ -46,211 +38,236 @@ class Reader:
         return f"{self.title}{branches}"
 
 
-_HEAD = r"state_dict/|model/|model_state_dict/|"  # where most trainers keep the model
+_IN = r"(state_dict/|model/|model_state_dict/|)"  # where most trainers keep the model
 _MM = ("torchvision", "openmmlab_deep")
 _INDEXED = ("sequential", "sequential_no_pool")
+PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""Pixels from 0 to 1 and no normalisation."""
 
 READERS: dict[str, Reader] = {
+    "ours": Reader(
+        "cgh-bench's own .safetensors",
+        {"model": ""},
+        "cgh_bench/checkpoint.py",
+        marks=("^checkpoint$", "^format$"),
+    ),
     "cgh": Reader(
         "CGH, the released code",
         {"student": "net/encoder_q", "teacher": "net/encoder_k"},
-        "https://github.com/zaczgao/Cross-Context_Learning",
+        "https://github.com/zaczgao/Cross-Context_Learning (d064b00) detection/convert-pretrain-to-detectron2.py",
     ),
     "moco_v1": Reader(
         "MoCo v1",
-        {"student": rf"({_HEAD})encoder_q", "teacher": rf"({_HEAD})encoder_k"},
-        "https://github.com/facebookresearch/moco (132aea9)",
+        {"student": rf"{_IN}encoder_q", "teacher": rf"{_IN}encoder_k"},
+        "https://github.com/facebookresearch/moco (132aea9) moco/builder.py",
         marks=(r"encoder_q\.fc\.weight$", r"queue$"),
         lacks=("^net/",),
     ),
     "moco_v2": Reader(
         "MoCo v2",
-        {"student": rf"({_HEAD})encoder_q", "teacher": rf"({_HEAD})encoder_k"},
-        "https://github.com/facebookresearch/moco (132aea9)",
+        {"student": rf"{_IN}encoder_q", "teacher": rf"{_IN}encoder_k"},
+        "https://github.com/facebookresearch/moco (132aea9) moco/builder.py",
         marks=(r"encoder_q\.fc\.0\.weight$", r"queue$"),
         lacks=("^net/",),
     ),
-    "torchvision": Reader(
-        "torchvision, and any bare ResNet under its names (Barlow Twins, VICReg, DINO, SimCLR and timm publish such)",
-        {"model": "|state_dict/|model/"},
-        "https://github.com/pytorch/vision",
+    "moco_v3": Reader(
+        "MoCo v3",
+        {"base": rf"{_IN}base_encoder", "momentum": rf"{_IN}momentum_encoder"},
+        "https://github.com/facebookresearch/moco-v3 moco/builder.py",
+        marks=(r"base_encoder",),
+    ),
+    "simclr": Reader(
+        "SimCLR in PyTorch (sthalles/SimCLR, Spijkervet/SimCLR)",
+        {"model": rf"{_IN}(backbone|encoder)"},
+        "https://github.com/sthalles/SimCLR (118985c); https://github.com/Spijkervet/SimCLR (847eac3) simclr/simclr.py",
+        marks=(r"backbone\.fc\.2\.weight$|^projector\.2\.weight$",),
+        lacks=(r"predictor", r"_momentum", "^pytorch-lightning"),
+        preprocessing=PLAIN,
+    ),
+    "simsiam": Reader(
+        "SimSiam",
+        {"model": rf"{_IN}encoder"},
+        "https://github.com/facebookresearch/simsiam simsiam/builder.py",
+        marks=(r"predictor\.0\.weight$", r"encoder\.fc\.0\.weight$"),
+    ),
+    "byol": Reader(
+        "BYOL in PyTorch (lucidrains/byol-pytorch)",
+        {"online": rf"{_IN}online_encoder\.net", "target": rf"{_IN}target_encoder\.net"},
+        "https://github.com/lucidrains/byol-pytorch byol_pytorch/byol_pytorch.py",
+    ),
+    "byol_sthalles": Reader(
+        "BYOL in PyTorch (sthalles/PyTorch-BYOL)",
+        {"online": "online_network_state_dict/encoder", "target": "target_network_state_dict/encoder"},
+        "https://github.com/sthalles/PyTorch-BYOL trainer.py, models/resnet_base_network.py",
+        namings=_INDEXED,
+        preprocessing=PLAIN,
+    ),
+    "swav": Reader(
+        "SwAV and DeepCluster-v2",
+        {"model": "(state_dict/|)"},
+        "https://github.com/facebookresearch/swav (04b8f43) src/resnet50.py; std 0.228: src/multicropdataset.py",
+        marks=(r"projection_head\.", r"prototypes\."),
+        preprocessing=Preprocessing(std=(0.228, 0.224, 0.225)),
+    ),
+    "barlow_twins": Reader(
+        "Barlow Twins",
+        {"model": "model/backbone"},
+        "https://github.com/facebookresearch/barlowtwins main.py",
+        marks=(r"^model/projector\.0\.weight$", r"^model/bn\.running_mean$"),
+    ),
+    "vicreg": Reader(
+        "VICReg",
+        {"model": "model/backbone"},
+        "https://github.com/facebookresearch/vicreg main_vicreg.py",
+        marks=(r"^model/projector\.0\.bias$",),
+        lacks=(r"^model/bn\.",),
+    ),
+    "dino": Reader(
+        "DINO",
+        {"teacher": "teacher/backbone", "student": "student/backbone"},
+        "https://github.com/facebookresearch/dino main_dino.py, utils.py",
+    ),
+    "ressl": Reader(
+        "ReSSL",
+        {"student": r"model/encoder_q\.net", "teacher": r"model/encoder_k\.net"},
+        "https://github.com/mingkai-zheng/ReSSL (277ab05) ressl.py, network/backbone.py",
+    ),
+    "pixpro": Reader(
+        "PixPro",
+        {"online": "(model/|)encoder", "momentum": "(model/|)encoder_k"},
+        "https://github.com/zdaxie/PixPro (6689c38) contrast/models/PixPro.py",
+        marks=(r"projector\.linear1\.weight$",),
+    ),
+    "densecl": Reader(
+        "DenseCL, the released code",
+        {"student": "state_dict/backbone", "teacher": r"state_dict/encoder_k\.0"},
+        "https://github.com/WXinlong/DenseCL openselfsup/models/densecl.py",
+        marks=(r"queue2$", r"^state_dict/encoder_q\.0\."),
+        namings=_MM,
+    ),
+    "openselfsup": Reader(
+        "OpenSelfSup",
+        {"student": "state_dict/backbone", "teacher": r"state_dict/(encoder_k|target_net)\.0"},
+        "https://github.com/open-mmlab/OpenSelfSup openselfsup/models/moco.py, byol.py",
+        marks=(r"^state_dict/(encoder_q|online_net)\.0\.",),
+        lacks=(r"queue2$",),
+        namings=_MM,
+    ),
+    "mmselfsup": Reader(
+        "mmselfsup, and the self-supervised models of mmpretrain",
+        {"student": "state_dict/backbone", "teacher": r"state_dict/(encoder_k|target_net|momentum_encoder)\.0"},
+        "https://github.com/open-mmlab/mmpretrain (v1.2.0) mmpretrain/models/selfsup",
+        marks=(r"^state_dict/neck\.", r"^meta/"),
+        lacks=(r"^state_dict/(encoder_q|online_net)\.", r"lateral_convs", r"_head\.", r"^state_dict/head\.fc\."),
+        namings=_MM,
+    ),
+    "mmpretrain": Reader(
+        "mmpretrain (mmcls): a classifier",
+        {"model": "state_dict/backbone", "unaveraged": "ema_state_dict/backbone"},
+        "https://github.com/open-mmlab/mmpretrain (v1.2.0) mmpretrain/models/classifiers/image.py",
+        marks=(r"^state_dict/head\.(fc|layers)\.",),
+        lacks=("^pytorch-lightning",),
+        namings=_MM,
+    ),
+    "mmdet": Reader(
+        "mmdetection: the backbone of a detector",
+        {"model": "state_dict/backbone", "unaveraged": "ema_state_dict/backbone"},
+        "https://github.com/open-mmlab/mmdetection (v3.3.0) mmdet/models/detectors",
+        marks=(r"^state_dict/(rpn_head|roi_head|bbox_head|mask_head|query_head|panoptic_head|encoder\.layers)\.",),
+        namings=_MM,
+    ),
+    "mmseg": Reader(
+        "mmsegmentation: the backbone of a segmentor",
+        {"model": "state_dict/backbone", "unaveraged": "ema_state_dict/backbone"},
+        "https://github.com/open-mmlab/mmsegmentation (v1.2.2) mmseg/models/segmentors",
+        marks=(r"^state_dict/decode_head\.",),
+        namings=_MM,
+    ),
+    "vissl": Reader(
+        "VISSL",
+        {
+            "model": r"(classy_state_dict/base_model/model/trunk/|model_state_dict/|)(trunk\.)?(base_model\.)?"
+            "_feature_blocks"
+        },
+        "https://github.com/facebookresearch/vissl (v0.1.6) extra_scripts/convert_vissl_to_torchvision.py",
+    ),
+    "solo_learn": Reader(
+        "solo-learn",
+        {"online": "state_dict/(backbone|encoder)", "momentum": "state_dict/momentum_(backbone|encoder)"},
+        "https://github.com/vturrisi/solo-learn solo/methods/base.py",
+        marks=(r"^pytorch-lightning_version$", r"^state_dict/classifier\."),
+        preprocessing=None,
+    ),
+    "lightly": Reader(
+        "lightly: Sequential(*children) of a ResNet",
+        {
+            "online": rf"{_IN}(student_|)backbone",
+            "momentum": rf"{_IN}(teacher_backbone|backbone_momentum|momentum_backbone)",
+        },
+        "https://github.com/lightly-ai/lightly examples/pytorch/moco.py",
+        namings=_INDEXED,
+        preprocessing=None,
+    ),
+    "lightly_train": Reader(
+        "lightly-train",
+        {
+            "model": "lightly_train/models/model/",
+            "student": r"state_dict/student_embedding_model\.wrapped_model\._features",
+            "teacher": r"state_dict/teacher_embedding_model\.wrapped_model\._features",
+        },
+        "https://github.com/lightly-ai/lightly-train (0.18.0) src/lightly_train/_checkpoint.py",
+        marks=("^lightly_train/version$",),
+        preprocessing=None,
+    ),
+    "detectron2": Reader(
+        "detectron2, .pth and .pkl: a detector's backbone, or a trunk converted for it",
+        {"model": r"(model/|)(backbone(\.bottom_up)?|)"},
+        "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/modeling/backbone/resnet.py",
+        namings=("detectron2",),
+    ),
+    "msra": Reader(
+        "Caffe2 networks of Detectron, .pkl (MSRA R-50, R-101; X-101)",
+        {"model": "(blobs/|model/|)"},
+        "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/checkpoint/c2_model_loading.py",
+        namings=("caffe2",),
+    ),
+    "huggingface": Reader(
+        "Hugging Face transformers: ResNet, a file or a folder",
+        {"model": ".*"},
+        "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models/resnet/modeling_resnet.py",
+        namings=("huggingface",),
+    ),
+    "timm": Reader(
+        "timm: a training checkpoint, a Hub folder, or a deep stem",
+        {"ema": "state_dict_ema/", "model": "(state_dict/|)"},
+        "https://github.com/huggingface/pytorch-image-models timm/utils/checkpoint_saver.py, timm/models/resnet.py",
+        marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$",),
+        lacks=("^pytorch-lightning",),
+        preprocessing=None,
+    ),
+    "ema": Reader(
+        "an average of weights (ema-pytorch, and wrappers alike)",
+        {"ema": rf"{_IN}ema(_model)?", "online": rf"{_IN}(online_model|model)"},
+        "https://github.com/lucidrains/ema-pytorch ema_pytorch/ema_pytorch.py",
+        marks=(r"(^|/)ema(_model)?\.",),
         rank=LAYOUT,
+        preprocessing=None,
+    ),
+    "torchvision": Reader(
+        "torchvision, and any bare ResNet under its names (as Barlow Twins, VICReg, DINO, SimCLR and timm publish)",
+        {"model": "(state_dict/|model/|)", "ema": "model_ema/"},
+        "https://github.com/pytorch/vision references/classification/train.py",
+        namings=_MM,
+        rank=LAYOUT,
+        preprocessing=None,
+    ),
+    "lightning": Reader(
+        "any other Lightning checkpoint with one trunk",
+        {"model": "state_dict/.+"},
+        "https://github.com/Lightning-AI/pytorch-lightning",
+        marks=("^pytorch-lightning_version$",),
+        namings=(*_MM, *_INDEXED),
+        rank=LAYOUT,
+        preprocessing=None,
     ),
 }
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """A file whose origin is known."""
-
-    source: str
-    trunks: Mapping[str, Trunk] = field(repr=False)
-    """By branch; the first is the default."""
-
-
-def read(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Checkpoint:
-    """Read the trunk of any checkpoint.
-
-    Args:
-        path: a file, or a Hugging Face folder.
-        source: take it for this origin, whatever it looks like.
-        branch: which of several trunks; the origin's default otherwise.
-        trust_pickle: let the file run code.
-
-    Raises:
-        UserError: unreadable, no or several origins fit, no such branch, or the trunk is not whole and finite.
-    """
-    file = open_weights(path, trust_pickle)
-    recognised = recognise(file, source, branch)
-    chosen = branch or next(iter(recognised.trunks))
-    if chosen not in recognised.trunks:
-        raise unknown(f"branch of {recognised.source}", chosen, recognised.trunks)
-    return checkpoint_of(file, recognised, chosen)
-
-
-def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Checkpoint:
-    """The canonical checkpoint of one of the trunks that were recognised in `file`."""
-    trunk = recognised.trunks[branch]
-    if DESCRIPTION in file.facts:  # we wrote the file: whatever its layout, it is this checkpoint
-        return from_description(file.facts[DESCRIPTION], canonical_weights(file.tensors, trunk))
-    preprocessing, stride_in_1x1, _ = preprocessing_of(file, trunk)
-    weights = canonical_weights(file.tensors, trunk)
-    _require_finite(file.path, weights)
-    assert trunk.architecture is not None
-    architecture = type(trunk.architecture)(trunk.architecture.name, trunk.architecture.stem, stride_in_1x1)
-    used = set(trunk.names.values())
-    origin = Origin(
-        recognised.source,
-        str(file.path),
-        sha256(file.path) if file.path.is_file() else "",
-        branch=branch,
-        ignored=tuple(name for name in file.tensors if name not in used),
-    )
-    suffix = "" if branch == next(iter(recognised.trunks)) else f":{branch}"
-    return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
-
-
-def canonical_weights(tensors: Mapping[str, Tensor], trunk: Trunk) -> dict[str, Tensor]:
-    """The trunk's tensors under our names, in our order, as float32 copies in memory.
-
-    Absent batch counters are 0. Where Caffe2 has folded the statistics into scale and offset they are those of an
-    identity: mean 0, variance 1 - eps.
-    """
-    assert trunk.architecture is not None
-    weights = {}
-    for key, shape in expected(trunk.architecture).items():
-        if key in trunk.names:
-            tensor = tensors[trunk.names[key]]
-            weights[key] = (tensor if key.endswith("num_batches_tracked") else _float32(key, tensor)).clone()
-            weights[key] = weights[key].reshape(shape)
-        elif key.endswith("num_batches_tracked"):
-            weights[key] = torch.zeros(shape, dtype=torch.int64)
-        else:
-            weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
-    return weights
-
-
-def _float32(key: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        raise UserError(f"{key} is {tensor.dtype}, {tensor.layout}; accepted: dense floating point, not quantised")
-    return tensor.to(torch.float32)
-
-
-def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise UserError(f"{path}: {broken[0]} and {len(broken) - 1} more hold NaN or infinity; the training diverged")
-
-
-def recognise(file: WeightsFile, source: str | None = None, branch: str | None = None) -> Recognised:
-    """Find the one origin that fits.
-
-    Raises:
-        UserError: none or several do; what was tried, and why each failed.
-    """
-    if source is not None and source not in READERS:
-        raise unknown("source", source, READERS)
-    trunks = find_trunks(file.tensors)
-    whole = [trunk for trunk in trunks if not trunk.problem]
-    if not whole:
-        raise _nothing_usable(file, trunks)
-    names = "\n".join(place(name) for name in (*file.tensors, *file.facts))
-    if source is not None:
-        found = _branches(READERS[source], whole)
-        if isinstance(found, str):
-            raise UserError(f"{file.path} cannot be read as {source}: {found}; without --source it is guessed")
-        return Recognised(source, found)
-    reasons = {}
-    for rank in (SPECIFIC, LAYOUT):
-        fitting = {}
-        for name, reader in READERS.items():
-            if reader.rank == rank:
-                found = _fit(reader, whole, names)
-                if isinstance(found, str):
-                    reasons[name] = found
-                else:
-                    fitting[name] = found
-        if len(fitting) > 1:
-            raise UserError(f"{file.path} could be of {' or '.join(fitting)}; choose with --source")
-        if fitting:
-            return Recognised(*next(iter(fitting.items())))
-    return _unknown_origin(file, whole, reasons, branch)
-
-
-def _fit(reader: Reader, trunks: list[Trunk], names: str) -> dict[str, Trunk] | str:
-    """The reader's branches in the file, or why it is not the file's origin."""
-    for mark in reader.marks:
-        if not re.search(mark, names, re.MULTILINE):
-            return f"no {mark}"
-    for mark in reader.lacks:
-        if re.search(mark, names, re.MULTILINE):
-            return f"has {mark}"
-    return _branches(reader, trunks)
-
-
-def _branches(reader: Reader, trunks: list[Trunk]) -> dict[str, Trunk] | str:
-    found = {}
-    for branch, pattern in reader.branches.items():
-        at = [trunk for trunk in trunks if trunk.naming in reader.namings and re.fullmatch(pattern, trunk.place)]
-        if len({trunk.location for trunk in at}) > 1:
-            return f"several trunks for the branch {branch}: {', '.join(trunk.location for trunk in at)}"
-        if at:
-            found[branch] = at[0]
-    return found or f"no trunk at {' or '.join(reader.branches.values())}"
-
-
-def _unknown_origin(
-    file: WeightsFile, trunks: list[Trunk], reasons: Mapping[str, str], branch: str | None
-) -> Recognised:
-    """A file that no rule knows is read all the same if it holds one trunk only, or the caller chooses one."""
-    distinct: dict[str, Trunk] = {}
-    for trunk in trunks:
-        if not any(_same(file.tensors, trunk, other) for other in distinct.values()):
-            distinct[trunk.place or "model"] = trunk
-    if branch in distinct:
-        return Recognised("unknown", {branch: distinct[branch]})
-    if len(distinct) == 1:
-        return Recognised("unknown", distinct)
-    tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise UserError(
-        f"{file.path} holds {len(distinct)} different trunks, at {', '.join(distinct)}, and no origin fits; "
-        f"choose one with --branch, or the origin with --source ({tried})"
-    )
-
-
-def _same(tensors: Mapping[str, Tensor], one: Trunk, other: Trunk) -> bool:
-    return one.names.keys() == other.names.keys() and all(
-        torch.equal(tensors[one.names[key]], tensors[other.names[key]]) for key in one.names
-    )
-
-
-def _nothing_usable(file: WeightsFile, trunks: list[Trunk]) -> UserError:
-    if trunks:
-        where = trunks[0].location or "its top level"
-        return UserError(f"{file.path}: the ResNet at {where} cannot be used: {trunks[0].problem}")
-    some = ", ".join(list(file.tensors)[:3])
-    holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
-    return UserError(
-        f"{file.path} holds {holds} and no ResNet under any known names "
-        f"(tried: {', '.join(READERS)}); name a file with the model's weights"
-    )

@@ -12,11 +12,10 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from cgh_bench.errors import UserError
@@ -28,7 +27,6 @@ HARMLESS = {
     "classy_vision": "training state of ClassyVision",
     "collections": "a container",
     "copyreg": "how plain objects are pickled",
-    "copy_reg": "how plain objects are pickled",
     "datetime": "a date",
     "detectron2": "settings of detectron2",
     "easydict": "settings",
@@ -46,8 +44,14 @@ HARMLESS = {
     "ml_collections": "settings",
     "numpy": "a NumPy scalar or array",
     "omegaconf": "settings of OmegaConf",
+    "lightly": "a model of lightly",
+    "lightly_train": "a model of lightly-train",
     "pathlib": "a file path",
     "pytorch_lightning": "training state of Lightning",
+    "timm": "a model of timm",
+    "torch": "a module of PyTorch",
+    "torchvision": "a model of torchvision",
+    "transformers": "a model of transformers",
     "typing": "a type",
     "vissl": "settings of VISSL",
     "yacs": "settings",
@@ -55,7 +59,7 @@ HARMLESS = {
 """Packages whose classes a checkpoint may mention, and what they then are; their objects come back empty."""
 
 DANGEROUS = re.compile(
-    r"(__builtin__|_posixsubprocess|asyncio|bdb|builtins|code|commands|ctypes|functools|importlib|marshal|"
+    r"(_posixsubprocess|asyncio|bdb|builtins|code|commands|ctypes|functools|importlib|marshal|"
     r"multiprocessing|nt|operator|os|pdb|pickle|pip|posix|pty|runpy|shutil|signal|site|socket|subprocess|sys|tempfile|"
     r"threading|timeit|types|urllib|webbrowser)\..*"
 )
@@ -87,23 +91,38 @@ UNREADABLE = (
 """What unpickling a damaged file has been seen to raise."""
 
 
-class Nothing:
-    """Stands for an object that is not needed: takes any state and keeps none."""
+class Hollow:
+    """Stands for an object of a class that is never imported: keeps the attributes that were pickled, and does nothing.
 
-    def __new__(cls, *_: object, **__: object) -> "Nothing":
+    Enough to find the tensors of a whole pickled model, and the settings of a training run.
+    """
+
+    def __new__(cls, *_: object, **__: object) -> "Hollow":
         """Ignore the arguments of the class that it stands for."""
-        return super().__new__(cls)
+        made = super().__new__(cls)
+        made.state = {}
+        return made
 
-    def __init__(self, *_: object, **__: object) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None:
+        self.state: dict[Any, Any]
 
-    def __setstate__(self, state: object) -> None: ...
+    def __setstate__(self, state: object) -> None:
+        self.state = state if isinstance(state, dict) else {}
 
-    def __call__(self, *_: object, **__: object) -> "Nothing":
-        """What stands for a function or an enumeration can be called, to no effect."""
-        return self
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """The entries of its state dict, if it was an `nn.Module`."""
+        transient = self.state.get("_non_persistent_buffers_set", ())
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in _items(self.state.get(kind)):
+                if tensor is not None and name not in transient:
+                    yield f"{prefix}{name}", tensor
+        for name, module in _items(self.state.get("_modules")):
+            if isinstance(module, Hollow):
+                yield from module.tensors(f"{prefix}{name}.")
 
-    def __hash__(self) -> int:
-        return id(self)
+
+def _items(mapping: object) -> Iterable[tuple[Any, Any]]:
+    return mapping.items() if isinstance(mapping, dict) else ()
 
 
 def _empty_dict(*_: object) -> "collections.OrderedDict[Any, Any]":
@@ -111,25 +130,29 @@ def _empty_dict(*_: object) -> "collections.OrderedDict[Any, Any]":
     return collections.OrderedDict()
 
 
-def _plain_object(*_: object) -> Nothing:
-    """Stands for `copyreg._reconstructor(cls, base, state)`."""
-    return Nothing()
+def _hollow(*_: object) -> Hollow:
+    """Stands for a function; it returns nothing of use."""
+    return Hollow()
 
 
-def _stand_in(name: str) -> Any:
+_FUNCTIONS: dict[str, Any] = {
+    "_codecs.encode": _hollow,
+    "builtins.getattr": _hollow,  # how mmengine's HistoryBuffer names its methods
+    "collections.defaultdict": _empty_dict,
+    "copyreg._reconstructor": _hollow,
+}
+
+
+def stand_in(name: str) -> Any:
     """The harmless thing to build where the pickle names `name`, or None if it may not be named."""
     root, leaf = name.partition(".")[0], name.rpartition(".")[2]
-    if root in ("builtins", "__builtin__"):
-        return Nothing if _PLAIN_TYPES.fullmatch(leaf) else None
-    if name == "_codecs.encode":
-        return Nothing
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    if root == "builtins":
+        return Hollow if _PLAIN_TYPES.fullmatch(leaf) else None
     if root not in HARMLESS:
         return None
-    if leaf == "defaultdict":
-        return _empty_dict
-    if leaf == "_reconstructor":
-        return _plain_object
-    return collections.OrderedDict if leaf in ("CfgNode", "Dict", "EasyDict") or leaf.endswith("Dict") else Nothing
+    return collections.OrderedDict if leaf in ("CfgNode", "Dict", "EasyDict") or leaf.endswith("Dict") else Hollow
 
 
 def load_torch(path: Path) -> Any:
@@ -139,30 +162,15 @@ def load_torch(path: Path) -> Any:
         UserError: damaged, or it names something that is neither tensor nor harmless.
     """
     names = _names(path)
-    stand_ins: list[Any] = [(stand_in, name) for name in names if (stand_in := _stand_in(name)) is not None]
+    stand_ins: list[Any] = [(instead, name) for name in names if (instead := stand_in(name)) is not None]
     is_zip = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except UNREADABLE as error:
-        blocked = [name for name in names if _stand_in(name) is None and not _torch_allows(name)]
-        raise _refusal(path, blocked, error) from None
-
-
-def load_numpy(path: Path) -> Any:
-    """What `pickle.dump` wrote, if it holds nothing but NumPy arrays, numbers, strings and containers.
-
-    Raises:
-        UserError: damaged, or it names anything else.
-    """
-    try:
-        with path.open("rb") as file:
-            return _NumpyUnpickler(file, encoding="latin1").load()
-    except _Blocked as blocked:
-        raise _refusal(path, [str(blocked)], blocked) from None
-    except UNREADABLE as error:
-        raise _refusal(path, [], error) from None
+        blocked = [name for name in names if stand_in(name) is None]
+        raise refusal(path, blocked, error) from None
 
 
 def load_trusted(path: Path) -> Any:
@@ -180,7 +188,7 @@ def load_trusted(path: Path) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(f"{path} needs the Python module {error.name}: install it or add it to PYTHONPATH") from None
     except UNREADABLE as error:
-        raise _refusal(path, [], error) from None
+        raise refusal(path, [], error) from None
 
 
 def is_torch(path: Path) -> bool:
@@ -205,7 +213,7 @@ def _names(path: Path) -> list[str]:
             with archive.open(entry.filename if entry else "") as file:
                 return sorted(set(_mentioned(io.BytesIO(file.read()))))
     except UNREADABLE as error:
-        raise _refusal(path, [], error) from None
+        raise refusal(path, [], error) from None
 
 
 def _require_honest_archive(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None) -> None:
@@ -225,85 +233,24 @@ def _mentioned(file: BinaryIO) -> Iterator[str]:
     strings: list[str] = []
     for operation, argument, _ in pickletools.genops(file):
         if operation.name == "GLOBAL":
-            yield str(argument).replace(" ", ".", 1)
+            name = str(argument).replace(" ", ".", 1)
+            yield name.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")  # Python 2's names
         elif operation.name == "STACK_GLOBAL":
             yield ".".join(strings[-2:])
         elif isinstance(argument, str):
             strings.append(argument)
 
 
-def _torch_allows(name: str) -> bool:
-    return name.startswith("torch.") and not name.startswith("torch.nn.modules")
-
-
-def _refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
+def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
     """One line for a file that cannot be read, naming what it would have run."""
     worst = sorted(blocked, key=lambda name: not DANGEROUS.fullmatch(name))[:3]
     if worst and DANGEROUS.fullmatch(worst[0]):
         return UserError(f"{path} would run {', '.join(worst)} when loaded: no checkpoint needs that; do not use it")
-    if any(name.startswith("torch.nn.modules") or "odel" in name or "esnet" in name.lower() for name in worst):
-        what = "a whole model object was pickled, not its state_dict()"
-    elif worst:
-        what = "neither a tensor nor a known setting"
-    else:
-        reason = re.sub(r"\s+", " ", str(error)).strip()[:160] or type(error).__name__
-        return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")
-    return UserError(
-        f"{path} mentions {', '.join(worst)} ({what}); save a plain state_dict, "
-        "or pass --trust-pickle if you trust who made the file"
-    )
-
-
-class _Blocked(pickle.UnpicklingError):
-    """The pickle names something that is not allowed; the message is that name."""
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Builds arrays and plain values only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _NUMPY:
-            return _NUMPY[module, name]
-        stand_in = _stand_in(f"{module}.{name}")
-        if stand_in is None:
-            raise _Blocked(f"{module}.{name}")
-        return stand_in
-
-    def persistent_load(self, pid: object) -> Any:
-        raise pickle.UnpicklingError("it refers to data outside of the file")
-
-
-def _new_array(subtype: object, shape: object, kind: object) -> "np.ndarray[Any, Any]":
-    """NumPy's `_reconstruct` for the one use that `ndarray.__reduce__` makes of it: an empty array, filled later."""
-    if subtype is not np.ndarray or shape != (0,):
-        raise pickle.UnpicklingError("an array of a kind that is not allowed")
-    return np.ndarray((0,), np.uint8)
-
-
-def _dtype(code: object, *_: object) -> "np.dtype[Any]":
-    """A number's dtype; one of Python objects is refused."""
-    found = np.dtype(code if isinstance(code, str) else "O")
-    if found.hasobject:
-        raise pickle.UnpicklingError("an array of Python objects")
-    return found
-
-
-def _scalar(kind: Any, data: Any) -> Any:
-    return np.frombuffer(data if isinstance(data, bytes) else str(data).encode("latin1"), kind, 1)[0]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_NUMPY: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _NUMPY[_module, "_reconstruct"] = _new_array
-    _NUMPY[_module, "scalar"] = _scalar
+    if worst:
+        return UserError(
+            f"{path} mentions {', '.join(worst)}, neither a tensor nor a known setting; save a plain state_dict, "
+            "or pass --trust-pickle if you trust who made the file"
+        )
+    told = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
+    reason = told.partition(". Please use")[0].strip()[:160] or type(error).__name__
+    return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")

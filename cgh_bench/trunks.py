@@ -15,6 +15,8 @@ _ANCHOR = "layer1.0.conv1.weight"
 _WRAPPERS = ("module", "_orig_mod")
 _LAST_STAGE = {"roi_heads", "roi_head.shared_head", "shared_head"}
 _HEAD = re.compile(r"[._]")
+_LEFTOVER = re.compile(r".*_momentum|stem\.(?:fc|projection_head|prototypes)\..*")
+"""What converters leave inside a trunk by mistake, and Caffe2's optimiser."""
 COUNTER = ("num_batches_tracked",)
 """Old PyTorch, detectron2 and Caffe2 have no batch counters."""
 _STEMS: Mapping[tuple[int, ...], str] = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3): "cifar"}
@@ -78,7 +80,7 @@ def _names_at(tensors: Mapping[str, Tensor], location: str, naming: str) -> tupl
     names, strange = {}, []
     for name in tensors:
         foreign = name[len(location) :]
-        if not name.startswith(location) or "/" in foreign or foreign.endswith("_momentum"):
+        if not name.startswith(location) or "/" in foreign or _LEFTOVER.fullmatch(foreign):
             continue
         if foreign in table:
             names[table[foreign]] = name

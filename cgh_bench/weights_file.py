@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cgh_bench import safe_pickle
+from cgh_bench import numpy_pickle, safe_pickle
 from cgh_bench.errors import UserError
 
 DESCRIPTION = "cgh_bench"
@@ -51,7 +51,7 @@ def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again")
     kind, read = _format(path)
-    if trust_pickle and read in (safe_pickle.load_torch, safe_pickle.load_numpy):
+    if trust_pickle and read in (safe_pickle.load_torch, numpy_pickle.load_numpy):
         read = safe_pickle.load_trusted
     tensors, facts = _flatten(read(path))
     return WeightsFile(path, kind, tensors, facts)
@@ -63,7 +63,7 @@ def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
     if safe_pickle.is_torch(path):
         return "PyTorch (torch.save)", safe_pickle.load_torch
     if head[:1] == b"\x80":
-        return "NumPy pickle", safe_pickle.load_numpy
+        return "NumPy pickle", numpy_pickle.load_numpy
     if head[8:9] == b"{":
         return "safetensors", _load_safetensors
     raise UserError(
@@ -120,10 +120,14 @@ def _flatten(document: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts by their path; whatever is neither is left out."""
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
+    settings: set[int] = set()
 
     def visit(node: Any, path: str, depth: int) -> None:
-        if isinstance(node, nn.Module):
-            node = node.state_dict()
+        if isinstance(node, safe_pickle.Hollow | nn.Module):
+            if id(node) in settings:  # settings may point to their parents
+                return
+            settings.add(id(node))
+            node = _contents(node)
         if isinstance(node, np.ndarray) and node.dtype.kind in "fiub":
             node = torch.from_numpy(np.require(node, requirements=["C", "W"]))
         if isinstance(node, Tensor):
@@ -140,6 +144,13 @@ def _flatten(document: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     visit(document, "", 0)
     return tensors, facts
+
+
+def _contents(node: safe_pickle.Hollow | nn.Module) -> dict[str, Any]:
+    """The state dict of a pickled module, or the attributes of any other object."""
+    if isinstance(node, nn.Module):
+        return node.state_dict()
+    return dict(node.tensors()) or node.state
 
 
 def _is_fact(node: Any) -> bool:

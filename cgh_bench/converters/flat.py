@@ -11,7 +11,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from cgh_bench import readers
+from cgh_bench import recognition
 from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_description
 from cgh_bench.errors import UserError
@@ -47,7 +47,7 @@ def read_flat(path: Path, rename: Rename, source: str) -> Checkpoint:
     """
     file = open_weights(path)
     if DESCRIPTION not in file.facts:
-        return readers.read(path, source)
+        return recognition.read(path, source)
     described = architecture_of(file.facts[DESCRIPTION])
     ours = {rename(key, described): key for key in expected(described)}
     unknown = [name for name in file.tensors if name not in ours]

@@ -1,0 +1,200 @@
+"""Reading a checkpoint of any origin: find its trunks, find its origin, take one trunk whole."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cgh_bench.backbone import Architecture
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description
+from cgh_bench.errors import UserError, unknown
+from cgh_bench.evidence import preprocessing_of
+from cgh_bench.files import sha256
+from cgh_bench.readers import LAYOUT, READERS, SPECIFIC, Reader
+from cgh_bench.trunks import Trunk, expected, find_trunks, place
+from cgh_bench.weights_file import DESCRIPTION, WeightsFile, open_weights
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A file whose origin is known."""
+
+    source: str
+    trunks: Mapping[str, Trunk] = field(repr=False)
+    """By branch; the first is the default."""
+
+    @property
+    def implied(self) -> Preprocessing | None:
+        """What that origin does to pixels, if it is known."""
+        return READERS[self.source].preprocessing if self.source in READERS else None
+
+
+def read(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Checkpoint:
+    """Read the trunk of any checkpoint.
+
+    Args:
+        path: a file, or a Hugging Face folder.
+        source: take it for this origin, whatever it looks like.
+        branch: which of several trunks; the origin's default otherwise.
+        trust_pickle: let the file run code.
+
+    Raises:
+        UserError: unreadable, no or several origins fit, no such branch, or the trunk is not whole and finite.
+    """
+    file = open_weights(path, trust_pickle)
+    recognised = recognise(file, source, branch)
+    chosen = branch or next(iter(recognised.trunks))
+    if chosen not in recognised.trunks:
+        raise unknown(f"branch of {recognised.source}", chosen, recognised.trunks)
+    return checkpoint_of(file, recognised, chosen)
+
+
+def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Checkpoint:
+    """The canonical checkpoint of one of the trunks that were recognised in `file`."""
+    trunk = recognised.trunks[branch]
+    if DESCRIPTION in file.facts:  # we wrote the file: whatever its layout, it is this checkpoint
+        return from_description(file.facts[DESCRIPTION], canonical_weights(file.tensors, trunk))
+    preprocessing, stride_in_1x1, _ = preprocessing_of(file, trunk, recognised.implied)
+    weights = canonical_weights(file.tensors, trunk)
+    _require_finite(file.path, weights)
+    assert trunk.architecture is not None
+    architecture = Architecture(trunk.architecture.name, trunk.architecture.stem, stride_in_1x1)
+    used = set(trunk.names.values())
+    origin = Origin(
+        recognised.source,
+        str(file.path),
+        sha256(file.path) if file.path.is_file() else "",
+        branch=branch,
+        ignored=tuple(name for name in file.tensors if name not in used),
+    )
+    suffix = "" if branch == next(iter(recognised.trunks)) else f":{branch}"
+    return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
+
+
+def canonical_weights(tensors: Mapping[str, Tensor], trunk: Trunk) -> dict[str, Tensor]:
+    """The trunk's tensors under our names, in our order, as float32 copies in memory.
+
+    Absent batch counters are 0. Where Caffe2 has folded the statistics into scale and offset they are those of an
+    identity: mean 0, variance 1 - eps.
+    """
+    assert trunk.architecture is not None
+    weights = {}
+    for key, shape in expected(trunk.architecture).items():
+        if key in trunk.names:
+            tensor = tensors[trunk.names[key]]
+            weights[key] = (tensor if key.endswith("num_batches_tracked") else _float32(key, tensor)).clone()
+            weights[key] = weights[key].reshape(shape)
+        elif key.endswith("num_batches_tracked"):
+            weights[key] = torch.zeros(shape, dtype=torch.int64)
+        else:
+            weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
+    return weights
+
+
+def _float32(key: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        raise UserError(f"{key} is {tensor.dtype}, {tensor.layout}; accepted: dense floating point, not quantised")
+    return tensor.to(torch.float32)
+
+
+def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(f"{path}: {broken[0]} and {len(broken) - 1} more hold NaN or infinity; the training diverged")
+
+
+def recognise(file: WeightsFile, source: str | None = None, branch: str | None = None) -> Recognised:
+    """Find the one origin that fits.
+
+    Raises:
+        UserError: none or several do; what was tried, and why each failed.
+    """
+    if source is not None and source not in READERS:
+        raise unknown("source", source, READERS)
+    trunks = find_trunks(file.tensors)
+    whole = [trunk for trunk in trunks if not trunk.problem]
+    if not whole:
+        raise _nothing_usable(file, trunks)
+    names = "\n".join(place(name) for name in (*file.tensors, *file.facts))
+    if source is not None:
+        found = _branches(READERS[source], whole)
+        if isinstance(found, str):
+            raise UserError(f"{file.path} cannot be read as {source}: {found}; without --source it is guessed")
+        return Recognised(source, found)
+    reasons = {}
+    for rank in (SPECIFIC, LAYOUT):
+        fitting = {}
+        for name, reader in READERS.items():
+            if reader.rank == rank:
+                found = _fit(reader, whole, names)
+                if isinstance(found, str):
+                    reasons[name] = found
+                else:
+                    fitting[name] = found
+        if len(fitting) > 1:
+            raise UserError(f"{file.path} could be of {' or '.join(fitting)}; choose with --source")
+        if fitting:
+            return Recognised(*next(iter(fitting.items())))
+    return _unknown_origin(file, whole, reasons, branch)
+
+
+def _fit(reader: Reader, trunks: list[Trunk], names: str) -> dict[str, Trunk] | str:
+    """The reader's branches in the file, or why it is not the file's origin."""
+    for mark in reader.marks:
+        if not re.search(mark, names, re.MULTILINE):
+            return f"no {mark}"
+    for mark in reader.lacks:
+        if re.search(mark, names, re.MULTILINE):
+            return f"has {mark}"
+    return _branches(reader, trunks)
+
+
+def _branches(reader: Reader, trunks: list[Trunk]) -> dict[str, Trunk] | str:
+    found = {}
+    for branch, pattern in reader.branches.items():
+        at = [trunk for trunk in trunks if trunk.naming in reader.namings and re.fullmatch(pattern, trunk.place)]
+        if len({trunk.location for trunk in at}) > 1:
+            return f"several trunks for the branch {branch}: {', '.join(trunk.location for trunk in at)}"
+        if at:
+            found[branch] = at[0]
+    return found or f"no trunk at {' or '.join(reader.branches.values())}"
+
+
+def _unknown_origin(
+    file: WeightsFile, trunks: list[Trunk], reasons: Mapping[str, str], branch: str | None
+) -> Recognised:
+    """A file that no rule knows is read all the same if it holds one trunk only, or the caller chooses one."""
+    distinct: dict[str, Trunk] = {}
+    for trunk in trunks:
+        if not any(_same(file.tensors, trunk, other) for other in distinct.values()):
+            distinct[trunk.place or "model"] = trunk
+    if branch in distinct:
+        return Recognised("unknown", {branch: distinct[branch]})
+    if len(distinct) == 1:
+        return Recognised("unknown", distinct)
+    tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise UserError(
+        f"{file.path} holds {len(distinct)} different trunks, at {', '.join(distinct)}, and no origin fits; "
+        f"choose one with --branch, or the origin with --source ({tried})"
+    )
+
+
+def _same(tensors: Mapping[str, Tensor], one: Trunk, other: Trunk) -> bool:
+    return one.names.keys() == other.names.keys() and all(
+        torch.equal(tensors[one.names[key]], tensors[other.names[key]]) for key in one.names
+    )
+
+
+def _nothing_usable(file: WeightsFile, trunks: list[Trunk]) -> UserError:
+    if trunks:
+        where = trunks[0].location or "its top level"
+        return UserError(f"{file.path}: the ResNet at {where} cannot be used: {trunks[0].problem}")
+    some = ", ".join(list(file.tensors)[:3])
+    holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
+    return UserError(
+        f"{file.path} holds {holds} and no ResNet under any known names "
+        f"(tried: {', '.join(READERS)}); name a file with the model's weights"
+    )

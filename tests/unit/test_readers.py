@@ -1,0 +1,56 @@
+"""Every origin's checkpoint is recognised as its own and read bit for bit, on every branch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from origins import ORIGINS, Sample
+
+from cgh_bench.backbone import Architecture
+from cgh_bench.checkpoint import load
+from cgh_bench.readers import READERS
+
+
+@pytest.fixture(scope="module", params=list(ORIGINS))
+def origin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sample, Path]]:
+    known = ORIGINS[request.param]
+    if known.needs:
+        pytest.importorskip(known.needs)
+    sample = known.make()
+    assert sample.source == known.source
+    yield sample, sample.write(tmp_path_factory.mktemp(request.param))
+
+
+def assert_is(sample: Sample, expected: str, path: Path, **how: str) -> None:
+    read = load(path, **how)
+    truth = sample.branches[expected]
+    assert read.weights.keys() == truth.keys()
+    wrong = [
+        key for key, tensor in truth.items() if not torch.equal(read.weights[key], tensor.to(read.weights[key].dtype))
+    ]
+    assert not wrong, f"{expected}: {wrong[:3]}"
+    assert read.architecture == Architecture(sample.arch, sample.stem, sample.stride_in_1x1)
+    assert (read.origin.source, read.origin.branch) == (sample.source, expected)
+    assert read.preprocessing == sample.preprocessing
+
+
+def test_origin(origin: tuple[Sample, Path]) -> None:
+    sample, path = origin
+    assert_is(sample, next(iter(sample.branches)), path)
+
+
+def test_each_branch_by_name(origin: tuple[Sample, Path]) -> None:
+    sample, path = origin
+    for branch in sample.branches:
+        assert_is(sample, branch, path, branch=branch)
+
+
+def test_source_given(origin: tuple[Sample, Path]) -> None:
+    sample, path = origin
+    if sample.source in READERS:
+        assert_is(sample, next(iter(sample.branches)), path, source=sample.source)
+
+
+def test_every_reader_has_a_sample() -> None:
+    assert {origin.source for origin in ORIGINS.values()} == (set(READERS) - {"ours"}) | {"unknown"}
