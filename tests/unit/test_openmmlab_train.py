@@ -1,0 +1,233 @@
+"""The pieces of the mmengine process that need no run: configuration, metrics, batch norm, random states."""
+
+import dataclasses
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as run_length
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+
+import transfer_configs.openmmlab
+
+# The process runs by path: its own folder comes first.
+sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parent))
+
+import state
+import train
+from detection_metric import InstanceAP
+from mmengine.config import Config
+from precise_bn import PreciseBN
+from segmentation_metric import SemanticIoU
+
+FOLDER = Path(train.__file__).parent
+PROTOCOLS = sorted(
+    path for path in FOLDER.glob("*.py") if "\nweights_into = " in path.read_text() and path.stem != "train"
+)
+
+
+def box(x: int, y: int, w: int, h: int) -> np.ndarray:
+    mask = np.zeros((40, 50), dtype=np.uint8, order="F")
+    mask[y : y + h, x : x + w] = 1
+    return mask
+
+
+@pytest.fixture
+def truth(tmp_path):
+    """Two images, three objects of two classes; category ids with a gap."""
+    boxes = [(1, 7, [5, 5, 20, 20]), (1, 9, [30, 10, 15, 25]), (2, 7, [2, 3, 30, 30])]
+    annotations = [
+        {"id": i, "image_id": image, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": 0}
+        | {"segmentation": {"size": [40, 50], "counts": run_length.encode(box(*b))["counts"].decode()}}
+        for i, (image, c, b) in enumerate(boxes, start=1)
+    ]
+    images = [{"id": i, "width": 50, "height": 40, "file_name": f"{i}.png"} for i in (1, 2)]
+    categories = [{"id": 7, "name": "bear"}, {"id": 9, "name": "bird"}]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    state.write_text(tmp_path / "truth.json", train.json.dumps(document))
+    return tmp_path / "truth.json", boxes
+
+
+def predicted(boxes, labels, scores):
+    masks = [run_length.encode(box(*b)) for b in boxes]
+    corners = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes], dtype=np.float32).reshape(-1, 4)
+    return {"bboxes": corners, "labels": np.array(labels), "scores": np.array(scores), "masks": masks}
+
+
+def evaluate(truth_file: Path, work: Path, results) -> dict[str, float]:
+    metric = InstanceAP(str(truth_file), str(work), masks=True)
+    metric.dataset_meta = {"classes": ("bear", "bird")}
+    return metric.compute_metrics([({}, {"img_id": image, **result}) for image, result in results])
+
+
+def test_perfect_detections_have_ap_100(truth, tmp_path):
+    file, boxes = truth
+    results = [
+        (1, predicted([boxes[0][2], boxes[1][2]], [0, 1], [0.9, 0.8])),
+        (2, predicted([boxes[2][2]], [0], [0.7])),
+    ]
+    metrics = evaluate(file, tmp_path, results)
+    assert [metrics[f"{kind}_AP"] for kind in ("box", "mask")] == pytest.approx([100, 100])
+    assert (metrics["box_AP.bear"], metrics["mask_AP.bird"]) == pytest.approx((100, 100))
+    assert metrics["detections"] == 3
+    lines = train.json.loads((tmp_path / "predictions.json").read_text())
+    assert [(line["image_id"], line["category_id"], line["bbox"]) for line in lines] == [
+        (image, category, [float(v) for v in b]) for image, category, b in boxes
+    ]
+
+
+def test_half_of_a_class_found_is_half_its_ap(truth, tmp_path):
+    """One of two bears: precision 1 up to recall 1/2, that is 51 of COCO's 101 points; no bird."""
+    file, boxes = truth
+    metrics = evaluate(file, tmp_path, [(1, predicted([boxes[0][2]], [0], [0.9])), (2, predicted([], [], []))])
+    assert metrics["box_AP.bear"] == pytest.approx(100 * 51 / 101)
+    assert metrics["box_AP"] == pytest.approx(50 * 51 / 101)
+    assert metrics["box_AP.bird"] == 0.0
+
+
+def test_no_detections_at_all_are_ap_0(truth, tmp_path):
+    file, _ = truth
+    metrics = evaluate(file, tmp_path, [(1, predicted([], [], [])), (2, predicted([], [], []))])
+    assert metrics["detections"] == 0
+    assert {value for name, value in metrics.items()} == {0.0}
+    assert (tmp_path / "predictions.json").read_text() == "[]"
+
+
+def test_iou_by_hand(tmp_path):
+    metric = SemanticIoU(work=str(tmp_path))
+    metric.dataset_meta = {"classes": ("ground", "bear", "bird", "cow")}
+    guess = torch.tensor([[0, 0, 1], [1, 1, 2]])
+    real = torch.tensor([[0, 1, 1], [1, 255, 1]])  # 255 is ignored; there is no bird and no cow
+    metrics = metric.compute_metrics([SemanticIoU.intersect_and_union(guess, real, 4, 255)])
+    assert metrics["IoU.ground"] == pytest.approx(100 / 2)
+    assert metrics["IoU.bear"] == pytest.approx(100 * 2 / 4)
+    assert metrics["IoU.bird"] == 0.0
+    assert "IoU.cow" not in metrics
+    assert metrics["mIoU"] == pytest.approx(100 * (1 / 2 + 1 / 2 + 0) / 3)
+    assert metrics["aAcc"] == pytest.approx(100 * 3 / 5)
+
+
+def test_precise_statistics_are_means_over_batches():
+    generator = torch.Generator().manual_seed(0)
+    batches = [3 * torch.randn(4, 2, 5, 5, generator=generator) + i for i in range(6)]
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(2)
+            self.frozen = torch.nn.BatchNorm2d(2).requires_grad_(False)
+
+        def data_preprocessor(self, batch, training):
+            assert training
+            return {"inputs": batch}
+
+        def train(self, mode=True):
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+        def forward(self, inputs, mode):
+            assert mode == "loss"
+            return self.frozen(self.norm(inputs))
+
+    model = Model()
+    PreciseBN(iterations=4).after_train(SimpleNamespace(model=model, train_dataloader=batches))
+    used = torch.stack(batches[:4]).double()  # batch, image, channel, row, column
+    torch.testing.assert_close(model.norm.running_mean.double(), used.mean((0, 1, 3, 4)), rtol=1e-5, atol=1e-5)
+    variances = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in used]).mean(0)
+    torch.testing.assert_close(model.norm.running_var.double(), variances, rtol=1e-5, atol=1e-5)
+    assert model.norm.momentum == 0.1
+    assert not model.frozen.running_mean.any()
+
+
+@pytest.mark.parametrize("path", PROTOCOLS, ids=lambda path: path.stem)
+def test_a_protocol_is_whole(path):
+    """It inherits nothing and downloads nothing; its schedule ends with its training."""
+    config = Config.fromfile(path)
+    assert "_base_" not in path.read_text()
+    assert "Pretrained" not in path.read_text()
+    assert config.train_cfg.max_iters == config.iterations
+    assert {s.end for s in config.param_scheduler if s.type != "LinearLR"} == {config.iterations}
+    backbone = config.model.backbone
+    assert backbone.type == "ResNet"
+    restated = {"depth", "deep_stem", "style", "frozen_stages", "norm_cfg", "norm_eval", "init_cfg"}
+    assert restated <= set(backbone)
+    assert {"mean", "std", "bgr_to_rgb"} <= set(config.model.data_preprocessor)
+
+
+def test_a_stretched_schedule_keeps_its_proportions():
+    config = Config.fromfile(FOLDER / "coco_det.py")
+    train.reschedule(config, 900)
+    warmup, steps = config.param_scheduler
+    assert (warmup.begin, warmup.end) == (0, 10)
+    assert (steps.milestones, steps.end) == ([600, 800], 900)
+    assert (config.train_cfg.max_iters, config.train_cfg.val_interval) == (900, 901)
+    train.reschedule(config, 2)
+    assert warmup.end > warmup.begin
+
+
+def test_settings_must_exist():
+    config = Config.fromfile(FOLDER / "coco_det.py")
+    train.require_known(config, "train_dataloader.dataset.pipeline.1.poly2mask")
+    for wrong in ("optim_wrapper.optimizer.rl", "train_dataloader.dataset.pipeline.9.x", "iterations.x"):
+        with pytest.raises(SystemExit, match=r"no .* in the protocol"):
+            train.require_known(config, wrong)
+
+
+def test_every_download_is_removed():
+    pretrained = {"type": "Pretrained", "checkpoint": "torchvision://resnet50"}
+    head = {"shared_head": {"init_cfg": dict(pretrained)}, "convs": [{"init_cfg": dict(pretrained)}]}
+    config = Config(
+        {"model": {"init_cfg": dict(pretrained), "roi_head": head, "neck": {"init_cfg": {"type": "Xavier"}}}}
+    )
+    train.drop_pretrained(config._cfg_dict)
+    assert config.model.init_cfg is None
+    assert config.model.roi_head.shared_head.init_cfg is None
+    assert config.model.roi_head.convs[0].init_cfg is None
+    assert config.model.neck.init_cfg.type == "Xavier"
+
+
+def test_the_batch_of_a_step_is_divided_among_gpus(tmp_path):
+    options = SimpleNamespace(
+        config=FOLDER / "coco_det.py", settings={}, gpus=8, iterations=None, work=tmp_path, seed=3
+    )
+    config = train.protocol(options)
+    assert config.train_dataloader.batch_size == 2
+    assert config.optim_wrapper.optimizer.lr == 0.02
+    assert config.randomness.seed == 3
+    options.gpus = 5
+    with pytest.raises(SystemExit, match="16 images cannot be divided among 5 GPUs"):
+        train.protocol(options)
+
+
+def test_random_states_survive_a_file(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+
+    @dataclasses.dataclass
+    class Runner:
+        model = network
+        optim_wrapper = optimizer
+        param_schedulers = ()
+        max_iters = 5
+        train_loop = SimpleNamespace(_iter=0)
+
+    optimizer.initialize_count_status = lambda *_: None
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    state.save(Runner(), 3, tmp_path / "state.pth")
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    saved = state.load(tmp_path / "state.pth")
+    state.restore(Runner(), saved)
+    state.restore_torch_random(saved)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+    assert Runner.train_loop._iter == 3
