@@ -50,6 +50,11 @@ class Figure:
     source: str
 
     @property
+    def text(self) -> str:
+        """The value with one decimal, or with the two that the source gives."""
+        return f"{self.value:.2f}".removesuffix("0")
+
+    @property
     def variant(self) -> tuple[str, str, int | None]:
         """Equal for figures of the same method in the same form."""
         return self.method, self.detail, self.epochs

@@ -143,6 +143,6 @@ def _csv_fields(row: Row, column: Column, cell: Cell) -> dict[str, str]:
         "n": str(cell.n),
         "replicate": cell.replicate if cell.n else "",
         "rank": RANKS[cell.rank],
-        "published": " ".join(dict.fromkeys(f"{figure.value:g}" for figure in cell.published)),
+        "published": " ".join(dict.fromkeys(figure.text for figure in cell.published)),
         "checkpoints": " ".join(dict.fromkeys(run.checkpoint for run in cell.runs)),
     }

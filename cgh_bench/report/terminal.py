@@ -1,15 +1,16 @@
-"""What the terminal says of a single result."""
+"""What the terminal says of a single result, and of published figures."""
 
+import rich.box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from cgh_bench import tasks
+from cgh_bench import published, tasks
+from cgh_bench.published import Figure
 from cgh_bench.results import Result
 
-CONSOLE = Console(highlight=False)
 
-
-def show_result(result: Result, *, reused: bool = False) -> None:
+def show_result(result: Result, *, reused: bool = False, console: Console | None = None) -> None:
     """One line: the task, the seed, its declared metrics in their order, and how long it took or that it was known."""
     line = Text(f"{result.task}, seed {result.seed}: ")
     for number, metric in enumerate(tasks.find(result.task).METRICS):
@@ -17,4 +18,62 @@ def show_result(result: Result, *, reused: bool = False) -> None:
         line.append(("  " if number else "") + f"{metric.name} ")
         line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")
     line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")
-    CONSOLE.print(line)
+    (console or Console(highlight=False)).print(line)
+
+
+def show_published(protocol: str = "", method: str = "", console: Console | None = None) -> None:
+    """The published figures of a protocol, of a method, or of both; of neither, what protocols there are.
+
+    Raises:
+        UserError: nothing is known by that name; the nearest names are given.
+    """
+    console = console or Console(highlight=False)
+    if not protocol and not method:
+        return _show_protocols(console)
+    chosen = published.select(protocol, method)
+    for name in dict.fromkeys(figure.protocol for figure in chosen):
+        _show_protocol(published.protocols()[name], [figure for figure in chosen if figure.protocol == name], console)
+    for conflict in published.conflicts(chosen):
+        values = ", ".join(f"{figure.text} ({_place(figure)})" for figure in conflict.figures)
+        console.print(
+            Text(f"sources differ: {conflict.protocol}, {_variant(conflict.figures[0])}, {conflict.metric}: {values}")
+        )
+    return None
+
+
+def _show_protocols(console: Console) -> None:
+    drawn = Table("protocol", "figures", "", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for name, protocol in published.protocols().items():
+        drawn.add_row(name, str(len(published.select(name))), Text(protocol.title))
+    console.print(drawn)
+
+
+def _show_protocol(protocol: published.Protocol, figures: list[Figure], console: Console) -> None:
+    console.print(Text(protocol.title, "bold"), Text(protocol.note), sep="\n")
+    if protocol.spread:
+        spread = ", ".join(f"{metric} {value:g}" for metric, value in protocol.spread.items())
+        console.print(Text(f"standard deviation between runs: {spread}; {protocol.spread_source}"))
+    metrics = list(dict.fromkeys(figure.metric for figure in figures))
+    drawn = Table("method", "cost", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for metric in metrics:
+        drawn.add_column(metric, justify="right", no_wrap=True)
+    drawn.add_column("source")
+    rows: dict[tuple[object, ...], dict[str, str]] = {}
+    for figure in figures:
+        key = (_variant(figure), figure.cost, figure.deviation, _place(figure))
+        rows.setdefault(key, {})[figure.metric] = figure.text
+    for (variant, cost, deviation, place), values in rows.items():
+        name = Text.assemble(str(variant), (f"\n{deviation}" if deviation else "", "dim"))
+        drawn.add_row(name, str(cost), *(values.get(metric, "") for metric in metrics), Text(str(place), "dim"))
+    console.print(drawn)
+
+
+def _variant(figure: Figure) -> str:
+    detail = f" ({figure.detail})" if figure.detail else ""
+    return f"{figure.method}{detail}" + ("" if figure.epochs is None else f", {figure.epochs} ep")
+
+
+def _place(figure: Figure) -> str:
+    """The repository or site of a source, short."""
+    parts = figure.source.split("/")
+    return "/".join(parts[3:5]) if parts[2] == "github.com" else parts[2]

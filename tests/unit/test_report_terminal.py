@@ -1,0 +1,50 @@
+"""The lines that the terminal shows."""
+
+import io
+
+import pytest
+from reporting import result, use_fake_tasks
+from rich.console import Console
+
+from cgh_bench.errors import UserError
+from cgh_bench.report.terminal import show_published, show_result
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=160, highlight=False)
+
+
+def test_a_result_is_one_line(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_tasks(monkeypatch)
+    show_result(result("a", 61.234, seconds=3.21), console=console)
+    show_result(result("a", 61.234), reused=True, console=console)
+    assert console.file.getvalue().splitlines() == [
+        "knn, seed 0: top1 61.23  error 61.23  time 61.23 s  3.2 s",
+        "knn, seed 0: top1 61.23  error 61.23  time 61.23 s  reused",
+    ]
+
+
+def test_published_figures_come_with_protocol_spread_and_conflicts(console: Console) -> None:
+    show_published("voc_det", "moco v2", console=console)
+    text = " ".join(console.file.getvalue().split())
+    for shown in (
+        "11-point interpolation",
+        "box_AP50 0.2, box_AP 0.2, box_AP75 0.4",
+        "MoCo v2, 200 ep asymmetric",
+        "fine-tuning learning rate searched per method",
+        "sources differ: voc_det, MoCo v2, 800 ep, box_AP: 57.4 (facebookresearch/moco)",
+        "57.6 (zdaxie/PixPro)",
+    ):
+        assert shown in text
+    assert "SimCLR" not in text
+
+
+def test_all_protocols_are_listed(console: Console) -> None:
+    show_published(console=console)
+    assert "coco_fpn_1x_infomin" in console.file.getvalue()
+
+
+def test_an_unknown_protocol_is_answered(console: Console) -> None:
+    with pytest.raises(UserError, match="unknown published protocol"):
+        show_published("voc", console=console)
