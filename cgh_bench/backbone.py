@@ -1,5 +1,6 @@
 """The canonical backbone: a residual trunk under torchvision's key names, whose stages are returned, never hooked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,28 @@ class Architecture:
     """imagenet: 7x7 stride 2, max-pool; cifar: one 3x3 stride 1, no pool; deep: three 3x3, max-pool (ResNet-v1c)."""
     stride_in_1x1: bool = False
     """Where a bottleneck strides: its first 1x1 (the original MSRA networks, caffe style) or its 3x3 (torchvision)."""
+
+    @property
+    def depth(self) -> int:
+        """The number of layers in its name: 18 to 152."""
+        found = re.search(r"res(?:net|next)(\d+)", self.name)
+        assert found, self.name
+        return int(found.group(1))
+
+    @property
+    def has_bottlenecks(self) -> bool:
+        """Whether its blocks are 1x1, 3x3, 1x1; the blocks of the shallow ones are two 3x3."""
+        return self.depth > 34  # noqa: PLR2004
+
+    @property
+    def groups_and_width(self) -> tuple[int, int]:
+        """Groups of a bottleneck's 3x3, and channels per group in the first stage (64 in a plain ResNet)."""
+        if self.name.startswith("wide"):
+            return 1, 128
+        if self.name.startswith("resnext"):
+            groups, width = self.name.split("_")[1].removesuffix("d").split("x")
+            return int(groups), int(width)
+        return 1, 64
 
 
 class Backbone(nn.Module):

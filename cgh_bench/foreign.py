@@ -71,7 +71,7 @@ def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict
         weights = folder / "weights.pth"
         converters.find(framework.converter).write(checkpoint, weights)
         command = _command(job, framework.settings(checkpoint), weights, folder)
-        _launch(command, {**os.environ, "CGH_DATA": str(data_root.resolve())}, folder, job)
+        _launch(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
         weights.unlink()
     _require_arrived(folder, checkpoint)
     metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

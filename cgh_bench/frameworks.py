@@ -30,6 +30,8 @@ class Framework:
     interpreter_variable: str
     """Environment variable that may name another Python to run it with."""
     install: str
+    folder_beside: str
+    """A folder of the environment that is on this framework's path only, as it would hide other packages."""
     settings: Callable[[Checkpoint], dict[str, Any]]
     """What it must be told of a checkpoint, in its own words, to prepare images and build the trunk as needed."""
 
@@ -37,6 +39,15 @@ class Framework:
     def python(self) -> str:
         """The interpreter that runs it: ours unless another is named."""
         return os.environ.get(self.interpreter_variable, sys.executable)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that it is run with."""
+        beside = Path(sys.prefix, self.folder_beside)
+        if not self.folder_beside or not beside.is_dir():
+            return dict(os.environ)
+        given = os.environ.get("PYTHONPATH")
+        return {**os.environ, "PYTHONPATH": f"{given}{os.pathsep}{beside}" if given else str(beside)}
 
     @property
     def path(self) -> Path:
@@ -71,11 +82,42 @@ def _openmmlab(package: str) -> Framework:
         modules=("mmengine", "mmcv", package),
         interpreter_variable="CGH_MM_PYTHON",
         install="pip install onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation ftfy regex",
+        folder_beside="",
         settings=openmmlab_settings,
     )
 
 
-FRAMEWORKS = {"mmdet": _openmmlab("mmdet"), "mmseg": _openmmlab("mmseg")}
+def detectron2_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Preprocessing and trunk for a detectron2 configuration, whose images are of 0 to 255."""
+    given, architecture = checkpoint.preprocessing, checkpoint.architecture
+    scale = 255 / given.input_range
+    groups, width = architecture.groups_and_width
+    return {
+        "INPUT.FORMAT": given.channel_order,
+        "MODEL.PIXEL_MEAN": [round(scale * value, 6) for value in given.mean],
+        "MODEL.PIXEL_STD": [round(scale * value, 6) for value in given.std],
+        "MODEL.RESNETS.DEPTH": architecture.depth,
+        "MODEL.RESNETS.NUM_GROUPS": groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": width,
+        "MODEL.RESNETS.STRIDE_IN_1X1": architecture.stride_in_1x1,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 256 if architecture.has_bottlenecks else 64,
+    }
+
+
+FRAMEWORKS = {
+    "mmdet": _openmmlab("mmdet"),
+    "mmseg": _openmmlab("mmseg"),
+    "detectron2": Framework(
+        folder="detectron2",
+        suffix=".yaml",
+        converter="detectron2",
+        modules=("detectron2",),
+        interpreter_variable="CGH_D2_PYTHON",
+        install="run `make detectron2`, or name a Python that has it in CGH_D2_PYTHON",
+        folder_beside="detectron2",
+        settings=detectron2_settings,
+    ),
+}
 
 
 def find(name: str) -> Framework:
@@ -124,7 +166,7 @@ def require_installed(framework: str) -> None:
     python = known.python
     code = f"import importlib.util as u; print([m for m in {known.modules!r} if u.find_spec(m) is None])"
     try:
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, env=known.environment)
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(
             f"{known.interpreter_variable}={python} does not run ({error}); name a Python interpreter"

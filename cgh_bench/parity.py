@@ -1,7 +1,6 @@
 """Proof of a conversion: the same pixels through the source and through the target framework's own network."""
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -134,7 +133,7 @@ def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tenso
         torch.save(pixels, images)
         command = [known.python, str(known.path / "forward.py"), f"--framework={framework}", f"--weights={weights}"]
         command += [f"--fragment={fragment}", f"--images={images}", f"--out={out}"]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**known.environment, "CUDA_VISIBLE_DEVICES": ""}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False

@@ -62,14 +62,14 @@ class OpenMMLab:
         scale = 255 / given.input_range
         mean, std = ([round(scale * value, 6) for value in values] for values in (given.mean, given.std))
         options = {
-            "depth": int("".join(c for c in architecture.name.split("_")[0] if c.isdigit())),
+            "depth": architecture.depth,
             "style": "caffe" if architecture.stride_in_1x1 else "pytorch",
         }
         kind = "ResNet"
         if architecture.name.startswith("resnext"):
             kind = "ResNeXt"
-            groups, width = architecture.name.split("_")[1].removesuffix("d").split("x")
-            options |= {"groups": int(groups), "base_width": int(width)}
+            groups, width = architecture.groups_and_width
+            options |= {"groups": groups, "base_width": width}
         if architecture.stem == "deep":
             options["deep_stem"] = True
         settings = "".join(f"\n        {key}={value!r}," for key, value in options.items())
