@@ -109,7 +109,8 @@ def pretrain(
         return
     from pretrain.train import train
 
-    print(train(chosen, recipe, folder))
+    # With other settings it is not the recipe any more, and must not fill the recipe's row in a table.
+    print(train(chosen, f"{recipe} with {', '.join(settings)}" if settings else recipe, folder))
 
 
 Source = Annotated[str | None, typer.Option(help="Read it as this origin (`cgh-bench list sources`).")]
