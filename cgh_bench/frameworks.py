@@ -30,10 +30,10 @@ class Framework:
     interpreter_variable: str
     """Environment variable that may name another Python to run it with."""
     install: str
-    folder_beside: str
-    """A folder of the environment that is on this framework's path only, as it would hide other packages."""
     settings: Callable[[Checkpoint], dict[str, Any]]
     """What it must be told of a checkpoint, in its own words, to prepare images and build the trunk as needed."""
+    folder_beside: str = ""
+    """A folder of the environment that is on this framework's path only, as it would hide other packages."""
 
     @property
     def python(self) -> str:
@@ -82,7 +82,6 @@ def _openmmlab(package: str) -> Framework:
         modules=("mmengine", "mmcv", package),
         interpreter_variable="CGH_MM_PYTHON",
         install="pip install onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation ftfy regex",
-        folder_beside="",
         settings=openmmlab_settings,
     )
 

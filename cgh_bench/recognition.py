@@ -15,7 +15,7 @@ from cgh_bench.evidence import preprocessing_of
 from cgh_bench.files import sha256
 from cgh_bench.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.trunks import Trunk, expected, find_trunks, place
-from cgh_bench.weights_file import DESCRIPTION, WeightsFile, open_weights
+from cgh_bench.weights_file import COUNTERS, DESCRIPTION, WeightsFile, open_weights
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
     """The canonical checkpoint of one of the trunks that were recognised in `file`."""
     trunk = recognised.trunks[branch]
     if DESCRIPTION in file.facts:  # we wrote the file: whatever its layout, it is this checkpoint
-        return from_description(file.facts[DESCRIPTION], canonical_weights(file.tensors, trunk))
+        return from_description(file.facts[DESCRIPTION], canonical_weights(file, trunk))
     preprocessing, stride_in_1x1, _ = preprocessing_of(file, trunk, recognised.implied)
-    weights = canonical_weights(file.tensors, trunk)
+    weights = canonical_weights(file, trunk)
     _require_finite(file.path, weights)
     assert trunk.architecture is not None
     architecture = Architecture(trunk.architecture.name, trunk.architecture.stem, stride_in_1x1)
@@ -74,21 +74,21 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
 
 
-def canonical_weights(tensors: Mapping[str, Tensor], trunk: Trunk) -> dict[str, Tensor]:
+def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
     """The trunk's tensors under our names, in our order, as float32 copies in memory.
 
-    Absent batch counters are 0. Where Caffe2 has folded the statistics into scale and offset they are those of an
-    identity: mean 0, variance 1 - eps.
+    Absent batch counters are 0, but for those that we wrote beside. Where Caffe2 has folded the statistics into scale
+    and offset they are those of an identity: mean 0, variance 1 - eps.
     """
     assert trunk.architecture is not None
     weights = {}
     for key, shape in expected(trunk.architecture).items():
         if key in trunk.names:
-            tensor = tensors[trunk.names[key]]
+            tensor = file.tensors[trunk.names[key]]
             weights[key] = (tensor if key.endswith("num_batches_tracked") else _float32(key, tensor)).clone()
             weights[key] = weights[key].reshape(shape)
         elif key.endswith("num_batches_tracked"):
-            weights[key] = torch.zeros(shape, dtype=torch.int64)
+            weights[key] = torch.tensor(file.facts.get(f"{COUNTERS}/{key}", 0), dtype=torch.int64)
         else:
             weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
     return weights

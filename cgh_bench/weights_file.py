@@ -17,6 +17,8 @@ from cgh_bench.errors import UserError
 
 DESCRIPTION = "cgh_bench"
 """Under this name every file that we write holds the checkpoint's description as JSON."""
+COUNTERS = "cgh_bench_counters"
+"""Under this one the batch counters, where the file's format has no place for them."""
 _DEPTH = 8
 _MOST_FACTS = 10_000
 

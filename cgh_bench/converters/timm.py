@@ -1,0 +1,85 @@
+"""timm: a flat file for `timm.create_model(…, checkpoint_path=…)`, and the arguments of that call beside it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from cgh_bench import parity
+from cgh_bench.backbone import STAGES, Architecture
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.converters.flat import read_flat, write_flat
+from cgh_bench.converters.packages import require_package
+from cgh_bench.errors import UserError
+from cgh_bench.weights_file import open_weights
+
+
+@dataclass(frozen=True)
+class Timm:
+    """For timm: names unchanged, the deep stem included."""
+
+    name: str = "timm"
+    suffixes: tuple[str, ...] = (".safetensors", ".pth")
+    is_folder: bool = False
+
+    def rename(self, key: str, architecture: Architecture) -> str:
+        """Its name for our `key`: the same."""
+        return key
+
+    def require_supported(self, architecture: Architecture) -> None:
+        """Refuse what `timm.create_model` cannot build."""
+        if architecture.stem == "cifar" or architecture.stride_in_1x1:
+            raise UserError(
+                f"timm cannot build {architecture}; it has the imagenet and deep stems, and the stride in the 3x3"
+            )
+
+    def write(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Write the weights."""
+        self.require_supported(checkpoint.architecture)
+        if checkpoint.preprocessing.channel_order == "BGR":
+            raise UserError(f"{checkpoint.name} expects BGR images, which timm's configuration cannot say")
+        write_flat(checkpoint, path, self.rename)
+
+    def read(self, path: Path) -> Checkpoint:
+        """Read them back."""
+        return read_flat(path, self.rename, self.name)
+
+    def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
+        """The arguments of `timm.create_model`, as JSON."""
+        given, deep = checkpoint.preprocessing, checkpoint.architecture.stem == "deep"
+        mean, std = ([value / given.input_range for value in values] for values in (given.mean, given.std))
+        arguments: dict[str, Any] = {
+            "model_name": checkpoint.architecture.name,
+            "num_classes": 0,
+            "checkpoint_path": path.name,
+            "pretrained_cfg_overlay": {"mean": mean, "std": std, "url": "", "hf_hub_id": None},
+            **({"stem_type": "deep", "stem_width": 32} if deep else {}),
+        }
+        return {f"{path.name}.config.json": json.dumps(arguments, indent=2) + "\n"}
+
+    def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
+        """What timm's network makes of RGB `pixels`."""
+        timm = require_package("timm")
+        arguments = json.loads(path.with_name(f"{path.name}.config.json").read_text(encoding="utf-8"))
+        model = timm.create_model(**{**arguments, "checkpoint_path": str(path)}).eval()
+        settings = timm.data.resolve_data_config({}, model=model)
+        prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
+        with torch.inference_mode():
+            maps = model.forward_intermediates(prepared, indices=4, intermediates_only=True)
+        given, inside = open_weights(path).tensors, model.state_dict()
+        used = [name for name, tensor in given.items() if name in inside and torch.equal(tensor, inside[name])]
+        return parity.Outputs(
+            {"input": prepared, **dict(zip(STAGES, maps, strict=True))},
+            f"{type(model).__module__}.{type(model).__name__}",
+            {"timm": timm.__version__, "torch": torch.__version__},
+            used,
+            [name for name in given if name not in set(used)],
+            [name for name in inside if name not in given],
+        )
+
+
+CONVERTERS = {"timm": Timm()}

@@ -1,0 +1,1 @@
+"""What runs inside detectron2, in a process of its own, and its protocol files."""

@@ -1,0 +1,88 @@
+"""Build detectron2's own backbone from converted weights and record what it computes; for conversion certificates.
+
+Run by path, in a process of its own and maybe in another environment; it needs detectron2, not the package around it:
+
+    python forward.py --framework detectron2 --weights W.pkl --fragment W.pkl.config.yaml --images I.pt --out O.pt
+
+The weights get in as a user's would: by `DetectionCheckpointer` into a GeneralizedRCNN. `I.pt` is a uint8 tensor
+(B, 3, H, W), RGB; `O.pt` gets {"stages": {"input", "layer1", …: tensor}, "report": JSON}.
+"""
+
+import argparse
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch names
+
+import detectron2  # noqa: E402
+from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
+from detectron2.config import get_cfg  # noqa: E402
+from detectron2.modeling import GeneralizedRCNN, build_backbone  # noqa: E402
+
+
+def main() -> None:
+    """Build, run, write."""
+    options = _parse()
+    config = get_cfg()
+    config.merge_from_file(str(options.fragment))
+    config.MODEL.DEVICE = "cpu"
+    config.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    detector = GeneralizedRCNN(
+        backbone=build_backbone(config),
+        proposal_generator=torch.nn.Identity(),
+        roi_heads=torch.nn.Identity(),
+        pixel_mean=config.MODEL.PIXEL_MEAN,
+        pixel_std=config.MODEL.PIXEL_STD,
+        input_format=config.INPUT.FORMAT,
+    ).eval()
+    DetectionCheckpointer(detector).load(str(options.weights))
+    images = torch.load(options.images, weights_only=True)
+    if config.INPUT.FORMAT == "BGR":
+        images = images.flip(1)
+    with torch.inference_mode():
+        prepared = detector.preprocess_image([{"image": image} for image in images]).tensor
+        outputs = detector.backbone(prepared)
+    stages = {"input": prepared, **{f"layer{number}": outputs[f"res{number + 1}"] for number in range(1, 5)}}
+    report = {
+        "network": f"{type(detector.backbone).__module__}.{type(detector.backbone).__name__}",
+        "versions": {"detectron2": detectron2.__version__, "torch": torch.__version__},
+        **coverage(_model(options.weights), detector.backbone.state_dict()),
+    }
+    torch.save({"stages": stages, "report": json.dumps(report)}, options.out)
+
+
+def _model(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file that `cgh-bench convert` has just written."""
+    if path.suffix == ".pkl":
+        with path.open("rb") as file:
+            arrays: dict[str, Any] = pickle.load(file)["model"]
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    loaded: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
+    return loaded
+
+
+def coverage(given: dict[str, torch.Tensor], model: dict[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Which tensors of the file are in the model bit for bit, which are not, and which the model has beside them."""
+    used = [name for name, tensor in given.items() if name in model and torch.equal(tensor, model[name])]
+    return {
+        "used": used,
+        "unused": [name for name in given if name not in set(used)],
+        "missing": [name for name in model if name not in given],
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--framework", choices=("detectron2",), required=True)
+    for name in ("weights", "fragment", "images", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
