@@ -98,12 +98,13 @@ def test_weights_trained_again_replace_the_older_ones_in_every_column(build) -> 
     filled = build(*old, new)
     assert cell(filled).values == (20.0,)
     assert cell(filled, column=1).n == 0
-    assert filled.notes == ("A: 2 results of weights since trained again left out.",)
+    assert filled.notes == ("A: 2 results of weights that newer ones replace left out.",)
 
 
-def test_checkpoints_without_a_seed_are_trainings_of_their_own(build) -> None:
+def test_other_weights_without_a_seed_replace_the_older(build) -> None:
+    """Nothing says that they are independent trainings of the same: they are not averaged."""
     runs = [result("a", value, pretraining=None, checkpoint=name) for name, value in [("x", 60.0), ("y", 62.0)]]
-    assert cell(build(*runs)).values == (60.0, 62.0)
+    assert cell(build(*runs)).values == (62.0,)
 
 
 def test_foreign_recipes_tasks_and_metrics_are_passed_by(build) -> None:
