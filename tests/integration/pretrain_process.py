@@ -38,13 +38,13 @@ def made_up(n: int = 43) -> GreyImages:
     return GreyImages("made-up/train", ("blob",), np.zeros(n, np.int64), "0" * 16, (pixels * 255).byte().numpy())
 
 
-def main(out: str, bn_groups: str = "1", precision: str = "fp32") -> None:
+def main(out: str, bn_groups: str = "1", epochs: str = "3") -> None:
     """Train the tiny CGH in `out`; exit code 130 when interrupted."""
     from pretrain.train import train
 
     torch.set_num_threads(1)
     data.load = lambda *_: made_up()
-    recipe = replace(TINY_CGH, method=replace(TINY_CGH.method, bn_groups=int(bn_groups)), precision=precision)
+    recipe = replace(TINY_CGH, method=replace(TINY_CGH.method, bn_groups=int(bn_groups)), epochs=int(epochs))
     try:
         train(recipe, "tiny", Path(out))
     except KeyboardInterrupt:

@@ -255,9 +255,9 @@ def test_low_precision_stays_close(tmp_path, whole):
 
 def test_two_processes_equal_one(tmp_path):
     """Two processes with plain BatchNorm are one with two BN groups: the same blocks, shuffles and means."""
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2"], check=True, env=one_thread())
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2", "1"], check=True, env=one_thread())
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "1"], check=True, env=one_thread())
+    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "1", "1"], check=True, env=one_thread())
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for a, b in zip(one, two, strict=True):
