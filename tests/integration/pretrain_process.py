@@ -38,13 +38,14 @@ def made_up(n: int = 43) -> GreyImages:
     return GreyImages("made-up/train", ("blob",), np.zeros(n, np.int64), "0" * 16, (pixels * 255).byte().numpy())
 
 
-def main(out: str, bn_groups: str = "1", epochs: str = "3") -> None:
+def main(out: str, bn_groups: str = "1", epochs: str = "3", base_lr: str = "0.5") -> None:
     """Train the tiny CGH in `out`; exit code 130 when interrupted."""
     from pretrain.train import train
 
     torch.set_num_threads(1)
     data.load = lambda *_: made_up()
-    recipe = replace(TINY_CGH, method=replace(TINY_CGH.method, bn_groups=int(bn_groups)), epochs=int(epochs))
+    method = replace(TINY_CGH.method, bn_groups=int(bn_groups))
+    recipe = replace(TINY_CGH, method=method, epochs=int(epochs), base_lr=float(base_lr))
     try:
         train(recipe, "tiny", Path(out))
     except KeyboardInterrupt:

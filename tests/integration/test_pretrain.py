@@ -254,18 +254,25 @@ def test_low_precision_stays_close(tmp_path, whole):
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Two processes with plain BatchNorm are one with two BN groups: the same blocks, shuffles and means."""
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2", "1"], check=True, env=one_thread())
+    """Two processes with plain BatchNorm are one with two BN groups: the same blocks, shuffles and means.
+
+    At a low rate: a high one multiplies the rounding of another order of sums in each step.
+    """
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2", "1", "0.001"], check=True, env=one_thread())
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "1", "1"], check=True, env=one_thread())
+    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "1", "1", "0.001"], check=True, env=one_thread())
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for a, b in zip(one, two, strict=True):
-        assert a == pytest.approx(b, rel=2e-3), a["step"]
-    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["method"] for name in ("one", "two")]
-    assert states[0]["queues._extra_state"] == states[1]["queues._extra_state"]
-    for name in ("queues.of_global_rows", "queues.of_hyper_rows", "student.global_head.0.weight"):
-        torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=0.03)
+        assert a == pytest.approx(b, rel=1e-4), a["step"]
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("one", "two")]
+    methods = [state["method"] for state in states]
+    assert methods[0]["queues._extra_state"] == methods[1]["queues._extra_state"]
+    for name in ("queues.of_global_rows", "queues.of_hyper_rows"):
+        torch.testing.assert_close(methods[0][name], methods[1][name], rtol=0, atol=1e-3)
+    sums_of_gradients = [[entry["momentum_buffer"] for entry in s["optimizer"]["state"].values()] for s in states]
+    for mine, its in zip(*sums_of_gradients, strict=True):
+        assert (mine - its).norm() < 0.02 * mine.norm()
 
 
 def test_unknown_recipes_are_answered_with_the_nearest():
