@@ -141,8 +141,13 @@ def _workers(images: ImageSet) -> int:
 def _require_frozen(checkpoint: Checkpoint, trunk: Backbone) -> None:
     """Prove that the extraction moved neither a weight nor a BatchNorm statistic."""
     for key, tensor in trunk.state_dict().items():
-        if not torch.equal(tensor.cpu(), checkpoint.weights[key]):
+        if not torch.equal(_bytes(tensor.cpu()), _bytes(checkpoint.weights[key])):
             raise CheckFailed(f"{checkpoint.name}: {key} changed during feature extraction; the trunk must stay frozen")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """As bytes even NaN equals itself."""
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def _require_finite(features: NDArray[np.float32], images: ImageSet) -> None:

@@ -1,7 +1,7 @@
 """Fill a table: pretrain what its rows name, evaluate what its columns name, skip whatever is finished."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cgh_bench import checkpoint
@@ -12,8 +12,8 @@ Pretrain = Callable[[str, int, Path], Path]
 """(recipe, seed, folder) to the file of the canonical checkpoint, at once where that run is finished."""
 
 
-def run(table: Definition, seeds: int, workspace: Workspace, pretrain: Pretrain) -> None:
-    """Evaluate every row of `table` under every task of its columns, for the seeds 0 to `seeds` - 1.
+def run(table: Definition, seeds: Iterable[int], workspace: Workspace, pretrain: Pretrain) -> None:
+    """Evaluate every row of `table` under every task of its columns, for each of `seeds`.
 
     A row's recipe is trained anew for each seed, and each of its evaluations uses the same seed, so that the spread
     over seeds holds all there is of it. Interrupted work goes on where it stopped.
@@ -25,7 +25,7 @@ def run(table: Definition, seeds: int, workspace: Workspace, pretrain: Pretrain)
     trained_rows = [row for row in table.rows if row.recipe]
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
-    for seed in range(seeds):
+    for seed in seeds:
         for row in trained_rows:
             say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
             trained = checkpoint.load(pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))

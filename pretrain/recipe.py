@@ -61,7 +61,9 @@ class Recipe:
     """At a batch of 256; the rate used is `base_lr * batch_size / 256` (Goyal et al., arXiv 1706.02677)."""
     warmup_epochs: float
     """Linear from zero; then half a cosine down to zero."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
+    """Of SGD, or the first beta of AdamW (whose second is 0.999)."""
     weight_decay: float = 1e-4
     """Of parameters with two or more dimensions; biases and norms have none."""
     preprocessing: Preprocessing = IMAGENET

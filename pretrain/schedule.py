@@ -17,11 +17,13 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def optimizer(recipe: Recipe, method: nn.Module) -> torch.optim.SGD:
-    """SGD with momentum over what has a gradient; parameters of one dimension (biases, norms) do not decay."""
+def optimizer(recipe: Recipe, method: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser of what has a gradient; parameters of one dimension (biases, norms) do not decay."""
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)

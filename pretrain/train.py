@@ -73,7 +73,7 @@ class _Run:
     method: Method
     parallel: nn.Module
     """The method, or the method inside DistributedDataParallel."""
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     step: int = 0
     """Finished steps."""

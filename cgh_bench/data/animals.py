@@ -1,4 +1,4 @@
-"""`animals`: 64×64 grey pictures of the silhouettes, moved, turned, scaled and mirrored, on one dark ground.
+"""`animals`: 48×48 grey pictures of the silhouettes, moved, turned, scaled and mirrored, on one dark ground.
 
 Everything that is constant within an image and easy to see (its own background, colour, gradient or tint) is learned by
 self-supervision instead of shape, so there is none: the ground is one constant, and the relief is a function of the
@@ -21,10 +21,10 @@ from cgh_bench.data.silhouettes import CLASSES, SIDE, SOURCE, Pixels, silhouette
 class AnimalsSettings:
     """Every number of the generator. Ranges are uniform and inclusive; lengths are shares of the picture's side."""
 
-    side: int = 64  # pixels
+    side: int = 48  # pixels
     ground: int = 40  # grey level of the ground, the same in every image
     level: tuple[float, float] = (0.8, 1.0)  # brightness of the animal, share of 255
-    size: tuple[float, float] = (0.4, 1.0)  # side of the 28×28 silhouette's frame
+    size: tuple[float, float] = (0.55, 1.0)  # side of the 28×28 silhouette's frame
     stretch: float = 1.25  # the frame's width over its height is between 1 / stretch and stretch
     outside: float = 0.05  # the frame lies anywhere in the picture, or outside it by up to this much
     rotation_degrees: float = 20.0  # up to this much each way
@@ -94,6 +94,6 @@ def _within(bounds: tuple[float, float], draw: float) -> float:
 
 CATALOG = {
     "animals": LabelledImages(
-        description="64×64 grey pictures of ten kinds of animal: 7,716 train, 2,000 val", source=SOURCE, load=animals
+        description="48×48 grey pictures of ten kinds of animal: 7,716 train, 2,000 val", source=SOURCE, load=animals
     )
 }

@@ -29,9 +29,10 @@ class SceneSettings:
     rotation_degrees: float = 12.0  # up to this much each way
     mirrored: float = 0.5  # probability
     widest_piece: float = 3.0  # a piece of a photograph is 1 to so many times this side, where the photograph allows
-    background_contrast: float = 0.5  # of the photograph's own
-    texture_contrast: float = 0.5  # of the photograph's own, around the animal's colour
-    colour: tuple[int, int] = (20, 235)  # of each channel
+    background_level: tuple[int, int] = (30, 90)  # mean of each channel of the background
+    background_contrast: float = 0.4  # of the photograph's own
+    texture_contrast: float = 0.3  # of the photograph's own, around the animal's colour
+    colour: tuple[int, int] = (130, 240)  # of each channel: pale animals on dim photographs, as `animals` has them
     stripes: float = 0.5  # how much darker a zebra's black stripes are
     outline: int = 40  # grey level from which a pixel belongs to the silhouette (most of a zebra's dark stripes do)
     min_visible_share: float = 0.65  # of an animal's own pixels, under those in front of it
@@ -182,7 +183,9 @@ def _paint(
     """The (H, W, 3) uint8 image: a faded piece of a photograph, each animal in a colour and texture of its own."""
     piece = _piece(split, generator, settings)
     mean = piece.mean((0, 1))
-    image = mean + settings.background_contrast * (piece - mean)
+    dimmest, lightest = settings.background_level
+    level = dimmest + (lightest - dimmest) * generator.random()
+    image = level + settings.background_contrast * (piece - mean)
     darkest, brightest = settings.colour
     for number, shade in enumerate(shades, start=1):
         texture = _piece(split, generator, settings)

@@ -21,7 +21,7 @@ from cgh_bench.errors import UserError
 
 SETTINGS = SceneSettings()
 # To be raised when the code makes other scenes from the same settings: folders made before are then made anew.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 NAME = "animal_scenes"
 
 

@@ -39,7 +39,7 @@ class Linear:
     held_out: float = 0.1
     """The fraction of every class's train images on which the weight decay is chosen."""
     iterations: int = 300
-    tolerance: float = 1e-5
+    tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
         if not self.weight_decays or min(self.weight_decays) <= 0:

@@ -87,15 +87,16 @@ class MocoV2Method(Method):
 
 
 RECIPES = {
-    # Nothing is published at this size; data, views and schedule are those of cgh_r18_animals.
+    # Nothing is published at this size; data, views, optimiser and schedule are those of cgh_r18_animals.
     "moco_v2_r18_animals": Recipe(
-        method=MocoV2(dim=128, hidden=512, queue_length=4096, momentum=0.99, bn_groups=1),
+        method=MocoV2(dim=128, hidden=512, queue_length=512, momentum=0.99, temperature=0.1, bn_groups=4),
         architecture=Architecture("resnet18"),
         views=Views((ANIMALS_STRONG, ANIMALS_STRONG)),
         data="animals",
-        epochs=5,
+        epochs=8,
         batch_size=128,
-        base_lr=0.12,
+        optimizer="adamw",
+        base_lr=0.002,
         warmup_epochs=0.5,
     ),
 }

@@ -28,7 +28,7 @@ def test_the_content_is_pinned(split):
 
 def test_an_image_is_rgb_and_grey():
     image = load("animals", "val").image(7)
-    assert image.shape == (3, 64, 64)
+    assert image.shape == (3, 48, 48)
     assert image.dtype == torch.uint8
     assert torch.equal(image[0], image[1])
     assert torch.equal(image[0], image[2])
