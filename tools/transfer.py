@@ -9,9 +9,7 @@ import sys
 from cgh_bench.cli import main
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if "--task" in arguments:  # `eval` takes the task by its place
-        place = arguments.index("--task")
-        arguments = [*arguments[place + 1 : place + 2], *arguments[:place], *arguments[place + 2 :]]
+    # `eval` takes the task by its place: the option becomes an argument.
+    arguments = [argument.removeprefix("--task=") for argument in sys.argv[1:] if argument != "--task"]
     sys.argv[1:] = ["eval", *arguments]
     main()

@@ -19,4 +19,6 @@ class Detection(Transfer):
 TASKS = {
     "animals_det": Detection(data="animal_scenes", protocol="animals_det", arch="resnet18"),
     "coco_det": Detection(data="coco", protocol="coco_det", arch="resnet50"),
+    "coco_fpn": Detection(data="coco", protocol="coco_fpn", arch="resnet50"),
+    "coco_fpn_4conv1fc": Detection(data="coco", protocol="coco_fpn_4conv1fc", arch="resnet50"),
 }

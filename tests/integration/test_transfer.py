@@ -240,3 +240,15 @@ def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
     caffe = dataclasses.replace(checkpoint.architecture, stride_in_1x1=True)
     told = frameworks.openmmlab_settings(dataclasses.replace(checkpoint, architecture=caffe))
     assert told["model.backbone.style"] == "caffe"
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
+    """As on two GPUs, but over gloo."""
+    monkeypatch.setattr(foreign.torch.cuda, "device_count", lambda: 2)
+    folder = tmp_path / "run"
+    metrics = shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+    assert 0 < metrics["mIoU"] < 100
+    assert len(list((folder / "predictions").iterdir())) == TINY.val_scenes
+    assert read(folder / "loaded.json")["arrived"] == 120
+    assert "Distributed launcher: pytorch" in (folder / "log.txt").read_text()

@@ -1,15 +1,14 @@
 """animals_seg: FCN with ResNet-18 on the semantic maps of the embedded animal scenes (128 px), for a CPU.
 
 Nothing is inherited. Ten animals and background; every layer is trained, BatchNorm included. Architecture: Long et al.,
-Fully Convolutional Networks (https://arxiv.org/abs/1411.4038), in the form with dilated last stages and a head of
-convolutions (output stride 8).
+Fully Convolutional Networks (https://arxiv.org/abs/1411.4038), with a dilated last stage.
 """
 
 default_scope = "mmseg"
 custom_imports = {"imports": ["segmentation_metric"]}
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's
 
-iterations = 150
+iterations = 200
 batch_size = 8  # of a whole step, over all GPUs
 classes = (
     "background",
@@ -47,8 +46,8 @@ model = {
         "style": "pytorch",
         "num_stages": 4,
         "out_indices": (0, 1, 2, 3),
-        "strides": (1, 2, 1, 1),
-        "dilations": (1, 1, 2, 4),
+        "strides": (1, 2, 2, 1),  # output stride 16
+        "dilations": (1, 1, 1, 2),
         "contract_dilation": True,
         "frozen_stages": -1,
         "norm_cfg": norm,
@@ -66,7 +65,13 @@ model = {
         "num_classes": 11,
         "norm_cfg": norm,
         "align_corners": False,
-        "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
+        "loss_decode": {
+            "type": "CrossEntropyLoss",
+            "use_sigmoid": False,
+            "loss_weight": 1.0,
+            # Nine pixels of ten are background, and a short training would find nothing else.
+            "class_weight": [0.25] + [1.0] * 10,
+        },
     },
     "train_cfg": {},
     "test_cfg": {"mode": "whole"},
@@ -117,7 +122,7 @@ train_cfg = {"type": "IterBasedTrainLoop", "max_iters": iterations, "val_interva
 test_cfg = {"type": "TestLoop"}
 optim_wrapper = {
     "type": "OptimWrapper",
-    "optimizer": {"type": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
+    "optimizer": {"type": "AdamW", "lr": 5e-4, "weight_decay": 0.05},
     "clip_grad": None,
 }
 param_scheduler = [

@@ -24,6 +24,7 @@ ops.install()
 sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 
 import state  # noqa: E402 (mmcv's operators must be there first)
+import torch  # noqa: E402
 from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
 from mmengine.dist import get_rank  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
@@ -90,7 +91,10 @@ def protocol(options: argparse.Namespace) -> Config:
     config.train_dataloader.batch_size = batch // gpus
     config.work_dir = config.test_evaluator.work = str(options.work)
     config.load_from, config.resume = None, False
-    config.launcher = "pytorch" if options.gpus > 1 else "none"
+    if options.gpus > 1:
+        config.launcher = "pytorch"
+        config.env_cfg = {"dist_cfg": {"backend": "nccl" if torch.cuda.is_available() else "gloo"}}
+        config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "broadcast_buffers": False}
     config.randomness = {"seed": options.seed, "diff_rank_seed": True}
     config.default_hooks = {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 10}}
     return config
