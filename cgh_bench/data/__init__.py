@@ -43,4 +43,4 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
             return load_folder(folder, split)
     if os.sep in name:
         raise UserError(f"no folder {name!r}; an ImageFolder with train/ and val/ below it is needed")
-    raise unknown("data set", name, catalog())
+    raise UserError(f"{unknown('data set', name, catalog())}, or put an ImageFolder in {root / name} (CGH_DATA moves it)")
