@@ -43,4 +43,5 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
             return load_folder(folder, split)
     if os.sep in name:
         raise UserError(f"no folder {name!r}; an ImageFolder with train/ and val/ below it is needed")
-    raise UserError(f"{unknown('data set', name, catalog())}, or put an ImageFolder in {root / name} (CGH_DATA moves it)")
+    hint = unknown("data set", name, catalog())
+    raise UserError(f"{hint} An ImageFolder of your own is expected in {root / name} ($CGH_DATA moves the root)")
