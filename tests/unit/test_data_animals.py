@@ -12,7 +12,7 @@ from cgh_bench.data.animals import SETTINGS, AnimalsSettings, animals, render
 from cgh_bench.data.silhouettes import CLASSES, Silhouettes, silhouettes
 from cgh_bench.errors import UserError
 
-GOLDEN = {"train": "23dfffbcfc24fd2c", "val": "b5ed74a3d7b4c5df"}
+GOLDEN = {"train": "adbb5b8c8c595a39", "val": "645e7687ba90ca30"}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -19,8 +19,8 @@ from cgh_bench.data.silhouettes import CLASSES, silhouettes
 from cgh_bench.errors import UserError
 
 FEW = SceneSettings(train_scenes=40, val_scenes=40)
-GOLDEN_FEW = "c5642f33e56d2781"
-GOLDEN_ALL = "0c89d846d3482c17"
+GOLDEN_FEW = "1cd7fe5d3bc894a1"
+GOLDEN_ALL = "9544d3fa9ec3c5fe"
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,17 @@ def test_each_number_of_animals_and_each_class_occurs_equally_often(composed):
 
 
 def test_every_animal_stands_out(composed):
-    """Measured apart from the code: mean colour of the two pixels inside and outside the visible outline."""
+    """Measured apart from the code: how far the two pixels outside the visible outline are from the mean inside.
+
+    Pixel by pixel: a dark ground on one side and a bright neighbour on the other may have any mean.
+    """
     for scene in every(composed):
         for number, mask in enumerate(scene.masks(), start=1):
             assert contrast(scene, number) >= FEW.min_contrast
             inside = mask & ~ndimage.binary_erosion(mask, iterations=2)
             outside = ndimage.binary_dilation(mask, iterations=2) & ~mask
-            colours = [scene.image[part].astype(float).mean(0) for part in (inside, outside)]
-            assert np.linalg.norm(colours[0] - colours[1]) > FEW.min_contrast / 2
+            colour = scene.image[inside].astype(float).mean(0)
+            assert np.linalg.norm(scene.image[outside] - colour, axis=1).mean() > FEW.min_contrast / 2
 
 
 def test_every_animal_is_large_whole_and_without_specks(composed):
