@@ -33,7 +33,8 @@ class EvalTransform:
             image = F.resize(image, [self.resize], interpolation=mode, antialias=True)
         if self.crop is not None:
             image = F.center_crop(image, [self.crop, self.crop])
-        return F.to_dtype(image, torch.float32, scale=True)
+        pixels: Tensor = F.to_dtype(image, torch.float32, scale=True)
+        return pixels
 
 
 AS_IS = EvalTransform(resize=None, crop=None)

@@ -160,8 +160,9 @@ RECIPES = {
         warmup_epochs=5,
     ),
     # Nothing is published at this size. Chosen so that a few minutes of two cores show more than random weights: AdamW
-    # and a low temperature, because 480 steps of SGD learn little; a queue of four batches, because the teacher moves fast,
-    # and older keys would be told from the positive by their age instead of their shape; a hand-over as long as the run.
+    # and a low temperature, because 480 steps of SGD learn little; a queue of four batches, because the teacher moves
+    # fast, and older keys would be told from the positive by their age instead of their shape; a hand-over as long as
+    # the run.
     "cgh_r18_animals": Recipe(
         method=Cgh(
             dim_global=128,

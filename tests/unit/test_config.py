@@ -47,10 +47,8 @@ def test_dataclasses_in_a_tuple_go_by_number() -> None:
 
 
 def test_each_type_is_read() -> None:
-    changed = override(
-        Outer(),
-        ["inner.rate=2e-3", "inner.mode=b", "count=7", "on=False", "sizes=(4,5,6)", "pair=1,2", "limit=9", "folder=/a b"],
-    )
+    settings = "inner.rate=2e-3;inner.mode=b;count=7;on=False;sizes=(4,5,6);pair=1,2;limit=9;folder=/a b"
+    changed = override(Outer(), settings.split(";"))
     assert changed == Outer(Inner(0.002, "b"), 7, False, (4, 5, 6), (1.0, 2.0), 9, Path("/a b"))
     assert override(changed, ["limit=none"]).limit is None
 

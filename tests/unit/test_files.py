@@ -14,7 +14,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a file"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_new_file_takes_its_place_with_ordinary_permissions(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ def reference(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray
     unit = [row / max(np.linalg.norm(row), 1e-12) for row in bank.astype(np.float64)]
     similarities, rows = [], []
     for query in queries.astype(np.float64):
-        query = query / max(np.linalg.norm(query), 1e-12)
-        scored = sorted((-float(np.dot(row, query)), number) for number, row in enumerate(unit))[:k]
+        unit_query = query / max(np.linalg.norm(query), 1e-12)
+        scored = sorted((-float(np.dot(row, unit_query)), number) for number, row in enumerate(unit))[:k]
         similarities.append([-s for s, _ in scored])
         rows.append([number for _, number in scored])
     return np.array(similarities), np.array(rows)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = sorted(p for folder in ("cgh_bench", "pretrain", "transfer_configs", "tools") for p in (ROOT / folder).rglob("*.py"))
+FOLDERS = ("cgh_bench", "pretrain", "transfer_configs", "tools")
+OURS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 FRAMEWORKS = {"mmengine", "mmcv", "mmdet", "mmseg", "detectron2"}
 LAYERS = (  # each may import from those after it, and from its own
     {"cgh_bench.cli", "cgh_bench.__main__"},
