@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,12 +178,18 @@ def _failure(code: int, log: Path, folder: Path, job: Job) -> Exception:
     loaded = _loaded(folder)
     if loaded and (loaded["missing"] or loaded["unfilled"]):
         return _not_arrived(loaded)
-    lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    last = lines[-1] if lines else "it printed nothing"
+    reason = _reason(log.read_text(encoding="utf-8"))
     if code < 0:
-        last = f"killed by {signal.Signals(-code).name}, often for want of memory"
+        reason = f"killed by {signal.Signals(-code).name}, often for want of memory"
     goes_on = "; the same command goes on from the last saved state" if (folder / "state.pth").exists() else ""
-    return UserError(f"{job.protocol} failed in {job.framework}: {last}{goes_on}; its log is {log}")
+    return UserError(f"{job.protocol} failed in {job.framework}: {reason}{goes_on}; its log is {log}")
+
+
+def _reason(log: str) -> str:
+    """The line of a failed run's log that says why: the last that names an error, else the last with words."""
+    lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
+    errors = [line for line in lines if re.search(r"\b\w*(Error|Exception)\b\S*:", line)]
+    return [*lines[-1:], *errors][-1] if lines else "it printed nothing"
 
 
 def _require_arrived(folder: Path, checkpoint: Checkpoint) -> None:

@@ -187,14 +187,15 @@ def test_coco_that_is_half_unpacked(cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_coco_det_on_a_miniature_of_coco(cache, tmp_path, monkeypatch):
-    """The protocol file itself, with other sizes and counts: C4's last stage arrives in the shared head."""
+@pytest.mark.parametrize("protocol", ["coco_det", "coco_fpn", "coco_fpn_4conv1fc"])
+def test_a_coco_protocol_on_a_miniature_of_coco(protocol, cache, tmp_path, monkeypatch):
+    """The protocol file itself, with other sizes and counts. C4's last stage arrives in the shared head."""
     scenes = write_scenes(tmp_path / "scenes", TINY)
     for split in ("train", "val"):
         (tmp_path / "coco" / "annotations").mkdir(parents=True, exist_ok=True)
         (scenes / split / "images").rename(tmp_path / "coco" / f"{split}2017")
         annotations = read(scenes / split / "annotations.json")
-        for category, name in zip(annotations["categories"], coco_names(), strict=False):
+        for category, name in zip(annotations["categories"], coco_names(), strict=True):
             category["name"] = name
         (tmp_path / "coco" / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(annotations))
     monkeypatch.setenv("CGH_DATA", str(tmp_path))
@@ -210,12 +211,12 @@ def test_coco_det_on_a_miniature_of_coco(cache, tmp_path, monkeypatch):
         "model.test_cfg.rpn.max_per_img=8",
         "custom_hooks.0.iterations=2",
     )
-    task = dataclasses.replace(find("coco_det"), iterations=2, settings=small)
+    task = dataclasses.replace(find(protocol), iterations=2, settings=small)
     checkpoint = random_checkpoint("resnet50")
     task.data_fingerprint(cache)
     assert set(task.run(checkpoint, Folders(tmp_path / "run", cache), 0)) >= {"box_AP", "mask_AP75"}
     loaded = read(tmp_path / "run" / "loaded.json")
-    assert loaded["into"] == ["backbone", "roi_head.shared_head"]
+    assert loaded["into"] == ["backbone", *(["roi_head.shared_head"] if protocol == "coco_det" else [])]
     assert loaded["given"] == loaded["arrived"] == len(checkpoint.weights)
 
 

@@ -251,3 +251,10 @@ def test_lines_that_only_look_like_progress_are_log_lines():
     assert foreign._step('{"phase" broken') is None
     assert foreign._step(json.dumps({"loss": 1})) is None
     assert foreign._step('{"phase": "train", "done": 1, "of": 2, "loss": null}\n')["done"] == 1
+
+
+def test_the_reason_is_found_in_a_launchers_log():
+    log = "[rank1]: ValueError: no GPU\n  traceback\n[W] exiting\n=====\nroot cause\n  exitcode: 1\n=====\n"
+    assert foreign._reason(log) == "[rank1]: ValueError: no GPU"
+    assert foreign._reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
+    assert foreign._reason("\n") == "it printed nothing"

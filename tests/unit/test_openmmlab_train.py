@@ -136,8 +136,8 @@ def test_precise_statistics_are_means_over_batches():
             assert mode == "loss"
             return self.frozen(self.norm(inputs))
 
-    model = Model()
-    PreciseBN(iterations=4).after_train(SimpleNamespace(model=model, train_dataloader=batches))
+    model, loop = Model(), SimpleNamespace(dataloader_iterator=iter(batches))
+    PreciseBN(iterations=4).after_train(SimpleNamespace(model=model, train_loop=loop))
     used = torch.stack(batches[:4]).double()  # batch, image, channel, row, column
     torch.testing.assert_close(model.norm.running_mean.double(), used.mean((0, 1, 3, 4)), rtol=1e-5, atol=1e-5)
     variances = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in used]).mean(0)

@@ -4,8 +4,6 @@ Source: detectron2's TEST.PRECISE_BN, that is `update_bn_stats` of facebookresea
 plain mean over batches of each batch's mean and (unbiased) variance, in place of the running average.
 """
 
-import itertools
-
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -32,7 +30,9 @@ class PreciseBN(Hook):
         sums = [torch.zeros(2, layer.num_features, device=layer.running_mean.device) for layer in layers]
         for layer in layers:
             layer.momentum = 1.0  # the running statistics are then those of the last batch
-        for batch in itertools.islice(runner.train_dataloader, self.iterations):
+        for _ in range(self.iterations):
+            # Not a new iterator: mmdet's batch sampler shares its half-filled batches among them, and would never end.
+            batch = next(runner.train_loop.dataloader_iterator)
             runner.model(**model.data_preprocessor(batch, training=True), mode="loss")
             for index, layer in enumerate(layers):
                 sums[index] += torch.stack([layer.running_mean, layer.running_var])

@@ -120,7 +120,7 @@ class Transfer(Hook):
         outputs: Any = None,
     ) -> None:
         """Tell the progress; stop where the loss is no number; save when it is time, at the end, and when asked to."""
-        loss, done, now = float(outputs["loss"]), batch_idx + 1, time.monotonic()
+        loss, done, now = outputs["loss"].detach().item(), batch_idx + 1, time.monotonic()
         if not math.isfinite(loss):
             raise SystemExit(f"the loss is {loss} in iteration {done}")
         self._tick("train", done, runner.max_iters, loss)
