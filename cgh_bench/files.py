@@ -9,10 +9,11 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`; it takes the place of `path` only if the block ends without an error.
 
     The bytes are flushed to disk before the rename, so that after a power cut `path` is the old file or the new one.
+    Without `flush` that holds for a crash of the process only: for the many files that are quickly made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -20,17 +21,18 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path`, whole or not at all."""
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, flush: bool = True) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all; `flush` as in `replacing`."""
+    with replacing(path, flush) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

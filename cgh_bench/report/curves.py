@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgh_bench.published import Figure
 from cgh_bench.report.cells import Table
+from cgh_bench.tasks import Metric
 
 POINTS = 240
 """A curve is averaged down to at most so many points: more than this cannot be seen, and weighs."""
@@ -40,15 +42,18 @@ def loss_charts(table: Table, work: Path, notes: list[str]) -> list[Chart]:
     """One chart for each row of `table` that was trained: the total of every seed, the terms of the first."""
     charts = []
     for index, row in enumerate(table.rows):
-        if not row.definition.recipe:
-            continue
-        folders = sorted(
-            (work / "pretrain" / row.definition.recipe).glob("seed*"), key=lambda folder: (len(folder.name), folder)
-        )
-        logs = [log for folder in folders if (log := read_log(folder, notes)) is not None]
-        if logs:
-            charts.append(_loss_chart(row.label, index, logs))
+        recipe = row.definition.recipe
+        chart = loss_chart(row.label, recipe, work, notes, colour=index) if recipe else None
+        if chart:
+            charts.append(chart)
     return charts
+
+
+def loss_chart(label: str, recipe: str, work: Path, notes: list[str], colour: int = 2) -> Chart | None:
+    """The losses of a recipe's runs below `work`, in the page's series colour `colour`; None where there is no log."""
+    folders = sorted((work / "pretrain" / recipe).glob("seed*"), key=lambda folder: (len(folder.name), folder))
+    logs = [log for folder in folders if (log := read_log(folder, notes)) is not None]
+    return _loss_chart(label, colour, logs) if logs else None
 
 
 def read_log(folder: Path, notes: list[str]) -> Log | None:
@@ -130,3 +135,30 @@ def run_charts(table: Table) -> list[Chart]:
         layout = {"yaxis": axis, "showlegend": False}
         charts.append(Chart(column.header, f"{column.header}: {words}.", {"data": traces, "layout": layout}, 150))
     return charts
+
+
+PASSES = {"asymmetric": 1, "symmetric": 2}
+"""How often an epoch takes each image through the trained network; multi-crop depends on the crops and is not drawn."""
+
+
+def cost_chart(figures: Sequence[Figure], metrics: Sequence[Metric]) -> Chart | None:
+    """The first metric of published figures against what their pretraining cost, where both are known."""
+    metric = metrics[0].name
+    known = [
+        (figure.epochs * PASSES[figure.cost], figure)
+        for figure in figures
+        if figure.metric == metric and figure.epochs and figure.cost in PASSES and not figure.deviation
+    ]
+    if len({cost for cost, _ in known}) < 2:  # noqa: PLR2004 (a single cost is no comparison)
+        return None
+    traces = []
+    for number, kind in enumerate(PASSES):
+        mine = [(cost, figure) for cost, figure in known if figure.cost == kind]
+        text = [_literal(" ".join(filter(None, [f.method, f.detail]))) for _, f in mine]
+        points = {"x": [cost for cost, _ in mine], "y": [f.value for _, f in mine], "text": text, "mode": "markers"}
+        hover = "%{text}: %{y} after %{x} passes<extra></extra>"
+        traces.append({"type": "scatter", "name": kind, "meta": number + 1, "hovertemplate": hover, **points})
+    title = {"text": "epochs × passes of each image through the trained network"}
+    axis = {"title": title, "type": "log", "tickvals": [50, 100, 200, 400, 800, 1600, 3200]}
+    caption = f"{metric} of {len(known)} published figures against the cost of pretraining."
+    return Chart(f"{metric} and cost", caption, {"data": traces, "layout": {"xaxis": axis, "showlegend": True}}, 360)

@@ -13,14 +13,9 @@ NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
-class CellProvenance:
-    """All there is to know about one cell."""
+class RunsProvenance:
+    """All there is to know about the runs behind a figure."""
 
-    id: str
-    """For links within the page."""
-    row: Row
-    column: Column
-    cell: Cell
     shared: Sequence[tuple[str, str]]
     """Facts that all runs have in common."""
     differing: Sequence[str]
@@ -29,6 +24,18 @@ class CellProvenance:
     """One for each run: the metric, then the differing facts."""
     config: Mapping[str, Any]
     """The task's resolved configuration: the protocol id is its fingerprint, so it is the same for all runs."""
+
+
+@dataclass(frozen=True)
+class CellProvenance:
+    """One cell of a table and its runs."""
+
+    id: str
+    """For links within the page."""
+    row: Row
+    column: Column
+    cell: Cell
+    runs: RunsProvenance
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,36 @@ def of_table(table: Table) -> list[list[CellProvenance]]:
 
 
 def _of_cell(name: str, row: Row, column: Column, cell: Cell) -> CellProvenance:
-    facts = [_facts(run) for run in cell.runs]
+    return CellProvenance(name, row, column, cell, of_runs(cell.runs, column.metric.name))
+
+
+def of_runs(runs: Sequence[Result], metric: str) -> RunsProvenance:
+    """What the runs behind a figure share and what differs, and their configuration, which is the same for all."""
+    facts = [_facts(run) for run in runs]
     keys = list(facts[0]) if facts else []
     differing = [key for key in keys if len({fact[key] for fact in facts}) > 1]
     shared = [(key, facts[0][key]) for key in keys if key not in differing]
     lines = [
-        [f"{run.metrics[column.metric.name]:.2f}", *(fact[key] for key in differing)]
-        for run, fact in zip(cell.runs, facts, strict=True)
+        [f"{run.metrics[metric]:.2f}", *(fact[key] for key in differing)] for run, fact in zip(runs, facts, strict=True)
     ]
-    return CellProvenance(name, row, column, cell, shared, differing, lines, cell.runs[0].config if cell.runs else {})
+    return RunsProvenance(shared, differing, lines, runs[0].config if runs else {})
+
+
+def of_checkpoints(runs: Sequence[Result]) -> list[dict[str, str]]:
+    """The different weights behind some runs, with where they come from."""
+    found = {run.checkpoint: run for run in runs}
+    return [
+        {
+            "Checkpoint": run.checkpoint,
+            "Name": run.checkpoint_name,
+            **{
+                key.capitalize(): str(value)
+                for key, value in run.origin.items()
+                if key in ("source", "recipe", "seed", "path", "sha256") and value not in ("", None)
+            },
+        }
+        for run in found.values()
+    ]
 
 
 def _facts(run: Result) -> dict[str, str]:
@@ -109,5 +137,9 @@ def _protocol(columns: Sequence[Column]) -> ProtocolFacts:
 
     name = columns[0].definition.task
     task = tasks.find(name)
-    summary = (inspect.getdoc(type(task)) or "").split("\n\n")[0].replace("\n", " ")
-    return ProtocolFacts(columns[0].protocol, name, summary, [c.definition.header for c in columns], plain(task))
+    return ProtocolFacts(columns[0].protocol, name, summary(task), [c.definition.header for c in columns], plain(task))
+
+
+def summary(task: tasks.Task) -> str:
+    """The first paragraph of a task's documentation."""
+    return (inspect.getdoc(type(task)) or "").split("\n\n")[0].replace("\n", " ")

@@ -30,7 +30,7 @@ def shared() -> dict[str, str]:
     """The files that pages share, by name."""
     import plotly.offline
 
-    own = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "page.js")}
+    own = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "page.js", "site.js")}
     return {**own, "plotly.min.js": plotly.offline.get_plotlyjs()}
 
 

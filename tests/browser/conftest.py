@@ -20,6 +20,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--window-size=1360,900",
+    "--force-prefers-reduced-motion",  # no smooth scrolling under the clicks
 )
 
 

@@ -1,0 +1,186 @@
+"""The site in a real browser: it filters, sorts, compares, links, and neither complains nor calls out."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import example
+import pytest
+
+from cgh_bench import results
+from cgh_bench.report import site
+
+pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
+from test_page import EVIL, emulate, find, requests
+
+
+@pytest.fixture(scope="session")
+def index(workspace: Path) -> Path:
+    with example.few_scenes():
+        return site.write(workspace / "results.jsonl", workspace, workspace / "site")
+
+
+def rows(driver) -> list[list[str]]:
+    script = "return [...document.querySelectorAll('.board tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+    return driver.execute_script(script)
+
+
+def choose(driver, control: str, value: str) -> None:
+    Select(driver.find_element(By.ID, control)).select_by_value(value)
+
+
+def column(driver, name: str) -> list[float]:
+    head = driver.execute_script("return [...document.querySelectorAll('.board thead th')].map(c => c.textContent)")
+    place = next(number for number, text in enumerate(head) if text.split(" ")[0] == name)
+    return [float(row[place].split(" ")[0]) for row in rows(driver) if row[place]]
+
+
+def sort_by(driver, name: str) -> None:
+    next(b for b in find(driver, ".board thead button") if b.text.split(" ")[0] == name).click()
+
+
+def test_every_kind_of_page_opens_without_a_complaint_or_a_request(chromium, index: Path) -> None:
+    root = index.parent
+    pages = [index, root / "compare.html", root / "tables/animals.html", root / "tables/voc_det.html"]
+    pages += [root / "protocols/voc_det.html", root / "checkpoints/cgh_r18_animals.html"]
+    pages.append(next((root / "protocols").glob("animals_det@*")))
+    for path in pages:
+        chromium.get(path.as_uri())
+        assert chromium.get_log("browser") == [], path
+        assert {url for url in requests(chromium) if not url.startswith("file:")} == set()
+        assert len(find(chromium, "h1")) == 1
+        assert chromium.execute_script("return getComputedStyle(document.body).margin") == "0px"  # the shared style
+        assert chromium.execute_script("return !document.querySelector('.plot') || Boolean(window.Plotly)")
+
+
+def test_every_link_between_pages_leads_somewhere(index: Path) -> None:
+    import re
+    from html import unescape
+    from urllib.parse import unquote
+
+    pages = list(index.parent.rglob("*.html"))
+    assert len(pages) > 80
+    for path in pages:
+        for href in re.findall(r'href="([^"#]+)', path.read_text(encoding="utf-8")):
+            target = unquote(unescape(href))
+            if not target.startswith(("https:", "data:")):
+                assert (path.parent / target).is_file(), (path, target)
+
+
+def test_measured_rows_come_first_and_are_sorted_by_the_main_metric(chromium, index: Path) -> None:
+    chromium.get(index.as_uri())
+    choose(chromium, "board", next(b["id"] for b in boards(chromium) if b["id"].startswith("animals_knn@")))
+    assert [row[0] for row in rows(chromium)] == ["cgh_r18_animals", "moco_v2_r18_animals", "random_r18_animals"]
+    assert column(chromium, "top1") == sorted(column(chromium, "top1"), reverse=True)
+
+
+def boards(driver) -> list[dict]:
+    return driver.execute_script("return data.boards")
+
+
+def test_it_sorts_by_any_column_both_ways(chromium, index: Path) -> None:
+    chromium.get(index.as_uri())
+    choose(chromium, "board", "voc_det")
+    assert column(chromium, "box_AP50") == sorted(column(chromium, "box_AP50"), reverse=True)
+    sort_by(chromium, "box_AP50")
+    assert column(chromium, "box_AP50") == sorted(column(chromium, "box_AP50"))
+    sort_by(chromium, "Epochs")
+    assert column(chromium, "Epochs") == sorted(column(chromium, "Epochs"))
+    (active,) = find(chromium, "[aria-sort=ascending]")
+    assert active.text.startswith("Epochs")
+    assert chromium.switch_to.active_element.text.startswith("Epochs")
+    assert rows(chromium)[-1][1] == ""  # unknown comes last
+
+
+def test_it_filters_by_method_cost_and_epochs(chromium, index: Path) -> None:
+    chromium.get(index.as_uri())
+    choose(chromium, "board", "imagenet_linear")
+    everything = len(rows(chromium))
+    chromium.find_element(By.ID, "method").send_keys("moco V2")
+    assert {row[0].split(" ")[0] for row in rows(chromium)} == {"MoCo"}
+    Select(chromium.find_element(By.ID, "cost")).select_by_visible_text("symmetric")
+    assert {row[2] for row in rows(chromium)} == {"symmetric"}
+    chromium.find_element(By.ID, "epochs").send_keys("200")
+    assert {row[1] for row in rows(chromium)} == {"200"}
+    shown = len(rows(chromium))
+    assert 0 < shown < everything
+    assert find(chromium, ".status")[0].text.startswith(f"{shown} of {everything} rows")
+    Select(chromium.find_element(By.ID, "kind")).select_by_visible_text("measured")
+    assert rows(chromium) == []
+
+
+def test_a_protocol_can_be_linked_to(chromium, index: Path) -> None:
+    chromium.get(index.as_uri() + "#coco_fpn_1x_infomin")
+    assert (
+        Select(chromium.find_element(By.ID, "board")).first_selected_option.get_attribute("value")
+        == "coco_fpn_1x_infomin"
+    )
+    assert "SlotCon" in " ".join(row[0] for row in rows(chromium))
+
+
+def test_two_backbones_are_compared_by_welchs_interval(chromium, tmp_path: Path) -> None:
+    """60, 61, 62 and 70, 71, 72: difference -10, half width 2.267 (worked in the tests of `report.check`)."""
+    store = tmp_path / "results.jsonl"
+    for recipe, values in {"one": (60.0, 61.0, 62.0), "two": (70.0, 71.0, 72.0), "three": (61.0, 62.0, 63.0)}.items():
+        for seed, value in enumerate(values):
+            results.append(store, example.make_result("animals_knn", recipe, seed, {"top1": value}))
+    results.append(store, example.make_result("animals_knn", "four", 0, {"top1": 99.0}))
+    written = site.write(store, tmp_path, tmp_path / "site")
+    chromium.get((written.parent / "compare.html").as_uri() + "#one")
+    for other, expected in {
+        "two": ["-10.00", "-12.27 to -7.73", "two is better"],
+        "three": ["-1.00", "-3.27 to 1.27", "not separated"],
+        "four": ["", "", "single runs: no verdict"],
+    }.items():
+        Select(chromium.find_element(By.ID, "second")).select_by_visible_text(other)
+        (row,) = rows(chromium)
+        assert row[4:] == expected
+    assert row[2] == "61.00 ± 1.00 (3)"
+
+
+def test_markup_in_names_does_nothing_on_any_page(chromium, tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    record = example.make_result("animals_knn", EVIL, 0, {"top1": 50.0})
+    results.append(store, dataclasses.replace(record, commit=EVIL, checkpoint_name=EVIL, checkpoint=EVIL))
+    results.append(store, dataclasses.replace(record, origin={}, checkpoint_name=EVIL, checkpoint="../../x"))
+    written = site.write(store, tmp_path, tmp_path / "site")
+    assert {path.parent.name for path in tmp_path.rglob("*.html")} == {"site", "tables", "protocols", "checkpoints"}
+    for path in [written, written.parent / "compare.html", *(written.parent / "checkpoints").iterdir()]:
+        chromium.get(path.as_uri())
+        assert "owned" not in chromium.title.replace(EVIL, "")
+        assert find(chromium, "img") == []
+        assert chromium.get_log("browser") == []
+        assert EVIL in find(chromium, "body")[0].get_attribute("textContent")
+
+
+@pytest.mark.parametrize(
+    "name", ["index.html", "compare.html", "protocols/voc_det.html", "checkpoints/cgh_r18_animals.html"]
+)
+def test_it_fits_a_phone(chromium, index: Path, name: str) -> None:
+    emulate(chromium, 360)
+    chromium.get((index.parent / name).as_uri())
+    root = "document.documentElement"
+    assert chromium.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+
+
+@pytest.mark.slow
+def test_five_thousand_results_are_interactive_within_three_seconds(chromium, tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    with store.open("w", encoding="utf-8") as file:
+        for number in range(500):
+            for seed in range(10):
+                result = example.make_result("animals_knn", f"recipe{number}", seed, {"top1": 50 + number / 100})
+                file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+    written = site.write(store, tmp_path, tmp_path / "site")
+    start = time.monotonic()
+    chromium.get(written.as_uri())
+    WebDriverWait(chromium, 10, 0.02).until(lambda d: len(rows(d)) == 200)
+    sort_by(chromium, "Backbone")
+    assert rows(chromium)[0][0] == "recipe0"
+    assert time.monotonic() - start < 3
+    find(chromium, ".more")[0].click()
+    assert len(rows(chromium)) == 500
