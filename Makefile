@@ -13,10 +13,10 @@ demo: $(STAMP)
 	@$(BIN)/cgh-bench demo
 
 test: $(STAMP)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2
 
 test-all: $(STAMP)
-	@$(BIN)/pytest -m ""
+	@$(BIN)/pytest -n 2 -m ""
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from cgh_bench.data.image_set import DetectionScenes, Split, content_fingerprint
 from cgh_bench.data.photographs import PHOTOGRAPHS
 from cgh_bench.data.silhouettes import CLASSES, SHA256, SOURCE
 from cgh_bench.errors import UserError
+from cgh_bench.progress import progress
 
 SETTINGS = SceneSettings()
 # To be raised when the code makes other scenes from the same settings: folders made before are then made anew.
@@ -42,7 +43,7 @@ def write_scenes(out: Path, settings: SceneSettings = SETTINGS) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         made = Path(scratch) / "made"
         made.mkdir()
-        contents = [_write_split(made / split, compose(split, settings)) for split in get_args(Split)]
+        contents = [_write_split(made / split, _shown(split, settings)) for split in get_args(Split)]
         meta = _meta(contents, recipe, settings) | {"files": _files_digest(made)}
         (made / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         try:
@@ -67,6 +68,15 @@ def _complete(out: Path, recipe: str) -> bool:
     if not ours and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out} holds something else than {NAME}; name another folder, or remove it")
     return bool(ours and meta.get("recipe") == recipe and meta.get("files") == _files_digest(out))
+
+
+def _shown(split: Split, settings: SceneSettings) -> Iterator[Scene]:
+    """The scenes of a split, with a progress bar as they are made."""
+    total = settings.val_scenes if split == "val" else settings.train_scenes
+    with progress(f"making {NAME}/{split}", total) as tick:
+        for number, scene in enumerate(compose(split, settings), start=1):
+            yield scene
+            tick(number)
 
 
 def _write_split(folder: Path, scenes: Iterable[Scene]) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from cgh_bench import evaluate as module
+from cgh_bench import results, tasks
+from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, prepare, protocol_id
+from cgh_bench.tasks import Folders, Metric, Task
+from cgh_bench.tasks.knn import KNN
+
+# The protocols as they are published: a changed default must change the id, and this list with it.
+PROTOCOLS = {
+    "knn": "knn@994f4096",
+    "imagenet_knn": "imagenet_knn@fcc6e7f9",
+    "animals_knn": "animals_knn@c934ccba",
+}
+
+
+@dataclass(frozen=True)
+class Toy:
+    METRICS: ClassVar = (Metric("score"),)
+    data: str = "toy"
+    answer: float = 1.0
+
+    def data_fingerprint(self, cache: Path) -> str:
+        return "data"
+
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        assert folders.run.is_dir()
+        return {"score": self.answer + seed} if self.answer else {}
+
+
+@pytest.fixture
+def trunk() -> Checkpoint:
+    return random_checkpoint("resnet18")
+
+
+def test_protocol_ids_are_pinned() -> None:
+    assert {name: protocol_id(name, tasks.find(name)) for name in PROTOCOLS} == PROTOCOLS
+
+
+def test_any_changed_field_is_another_protocol() -> None:
+    ids = {protocol_id("t", task) for task in (KNN(), KNN(k=21), KNN(temperature=0.1), KNN(feature="layer3"))}
+    assert len(ids) == 4
+
+
+def test_a_result_says_where_it_comes_from(trunk: Checkpoint, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    evaluation = Evaluation("toy", Toy(), ("answer=1.0",))
+    assert find_finished(evaluation, trunk, 3, workspace) is None
+    result = evaluate(evaluation, trunk, 3, workspace)
+    assert result.metrics == {"score": 4.0}
+    assert (result.checkpoint, result.seed, result.data) == (trunk.id, 3, "data")
+    assert result.overridden == ("answer=1.0",)
+    assert result.origin["source"] == "random"
+    assert result.versions["torch"]
+    assert (tmp_path / result.work).is_dir()
+    stored, complaints = results.read(workspace.store)
+    assert stored == [result]
+    assert not complaints
+    assert find_finished(evaluation, trunk, 3, workspace) == result
+    assert find_finished(evaluation, trunk, 4, workspace) is None
+    assert find_finished(Evaluation("toy", Toy(answer=2.0)), trunk, 3, workspace) is None
+
+
+def test_a_metric_that_does_not_come_is_a_failed_run(trunk: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="toy did not report score"):
+        evaluate(Evaluation("toy", Toy(answer=0.0)), trunk, 0, Workspace(tmp_path))
+    with pytest.raises(UserError, match="not a finite number"):
+        evaluate(Evaluation("toy", Toy(answer=float("nan"))), trunk, 0, Workspace(tmp_path))
+    assert not Workspace(tmp_path).store.exists()
+
+
+def test_naming_the_data_is_no_override_where_the_task_has_none() -> None:
+    assert prepare("knn", ["data=photos"]).overridden == ()
+    assert prepare("knn", ["data=photos", "k=5"]).overridden == ("k=5",)
+    assert prepare("animals_knn", ["data=photos"]).overridden == ("data=photos",)
+    with pytest.raises(UserError, match="did you mean animals_knn"):
+        prepare("animal_knn")
+
+
+def test_every_task_declares_itself() -> None:
+    registered: dict[str, Task] = module.tasks.registered("cgh_bench.tasks", "TASKS")
+    for task in registered.values():
+        assert task.METRICS
+        assert len({metric.name for metric in task.METRICS}) == len(task.METRICS)
