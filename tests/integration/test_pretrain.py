@@ -125,6 +125,17 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, whole, st
     assert_same_run(whole, tmp_path)
 
 
+def test_adamw_goes_on_bit_for_bit_too(tmp_path, monkeypatch):
+    recipe = replace(TINY_CGH, epochs=1, optimizer="adamw", base_lr=0.01)
+    train(recipe, "tiny", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, "tiny", tmp_path / "parts")
+    train(recipe, "tiny", tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_the_signal_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     train(replace(TINY_CGH, method=RandomInit(), epochs=0), "none", tmp_path)

@@ -61,6 +61,13 @@ def test_norms_and_biases_do_not_decay_wherever_they_are():
     assert {p.ndim for p in other["params"]} == {1} and len(other["params"]) == 4
 
 
+def test_momentum_is_the_first_beta_of_adamw():
+    adamw = optimizer(replace(RECIPE, optimizer="adamw", momentum=0.8), nn.Linear(2, 2))
+    assert type(adamw) is torch.optim.AdamW and adamw.param_groups[0]["betas"] == (0.8, 0.999)
+    sgd = optimizer(replace(RECIPE, momentum=0.8), nn.Linear(2, 2))
+    assert type(sgd) is torch.optim.SGD and sgd.param_groups[0]["momentum"] == 0.8
+
+
 def test_an_epoch_has_each_image_at_most_once_and_epochs_differ():
     batches = Batches(RECIPE, numbered())
     assert len(batches) == 4 * 3 and batches.per_epoch == 3
