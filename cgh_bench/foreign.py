@@ -188,7 +188,7 @@ def _failure(code: int, log: Path, folder: Path, job: Job) -> Exception:
 def _reason(log: str) -> str:
     """The line of a failed run's log that says why: the last that names an error, else the last with words."""
     lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
-    errors = [line for line in lines if re.search(r"\b\w*(Error|Exception)\b\S*:", line)]
+    errors = [line for line in lines if re.search(r"\b\w*(Error|Exception)\b\S*: \S", line)]
     return [*lines[-1:], *errors][-1] if lines else "it printed nothing"
 
 

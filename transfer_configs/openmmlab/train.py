@@ -41,6 +41,8 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
     options.work.mkdir(parents=True, exist_ok=True)
     config = protocol(options)
+    if options.gpus > 1:
+        join_processes()
     runner = Runner.from_cfg(config)
     transfer = Transfer(config, options.weights, options.work, options.resume)
     runner.register_hook(transfer)
@@ -68,6 +70,14 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def join_processes() -> None:
+    """Join the processes that torchrun has started; mmengine's own way of doing so knows no CPUs."""
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
+
+
 def protocol(options: argparse.Namespace) -> Config:
     """The protocol file with the command line applied.
 
@@ -93,8 +103,8 @@ def protocol(options: argparse.Namespace) -> Config:
     config.load_from, config.resume = None, False
     if options.gpus > 1:
         config.launcher = "pytorch"
-        config.env_cfg = {"dist_cfg": {"backend": "nccl" if torch.cuda.is_available() else "gloo"}}
-        config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "broadcast_buffers": False}
+        wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        config.model_wrapper_cfg = wrapper  # without device ids it serves CPUs, too
     config.randomness = {"seed": options.seed, "diff_rank_seed": True}
     config.default_hooks = {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 10}}
     return config
