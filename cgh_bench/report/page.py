@@ -61,8 +61,12 @@ def _facts(filled: Table) -> list[str]:
     checkpoints = len({run.checkpoint for run in runs})
     days = sorted(run.started[:10] for run in runs)
     return [
-        f"{checkpoints} checkpoint{'s' if checkpoints > 1 else ''}",
-        f"{len({run.task for run in runs})} tasks",
-        f"{len(runs)} evaluations",
+        _count(checkpoints, "checkpoint"),
+        _count(len({run.task for run in runs}), "task"),
+        _count(len(runs), "evaluation"),
         days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
     ]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

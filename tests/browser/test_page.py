@@ -124,6 +124,13 @@ def test_it_never_scrolls_sideways(chromium, written: Path, width: int) -> None:
     assert box["x"] + box["width"] <= width
 
 
+def test_a_table_with_holes_does_not_scroll_the_page_either(chromium, tmp_path: Path) -> None:
+    written = page.write("animals", tmp_path / "results.jsonl", tmp_path, tmp_path / "index.html")
+    emulate(chromium, 320)
+    chromium.get(written.as_uri())
+    assert chromium.execute_script("return [document.documentElement.scrollWidth, innerWidth]") == [320, 320]
+
+
 def luminance(colour: str) -> float:
     """Relative luminance by WCAG 2.2 of an `rgb(…)`."""
     channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
