@@ -12,7 +12,7 @@ from cgh_bench import __version__
 from cgh_bench.errors import CheckFailed, UserError, unknown
 
 if TYPE_CHECKING:
-    from cgh_bench.evaluate import Workspace
+    pass
 
 app = typer.Typer(
     help="Is this pretrained backbone any good, and is it better than the others?",
@@ -119,6 +119,34 @@ Trust = Annotated[bool, typer.Option("--trust-pickle", help="Let a pickled file 
 
 
 @app.command()
+def inspect(
+    ckpt: Annotated[Path, typer.Argument(help="A checkpoint file, or a Hugging Face folder.")],
+    source: Source = None,
+    branch: Branch = None,
+    trust_pickle: Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Say what a checkpoint is: origin, network, preprocessing, what is used, whether it looks trained.
+
+    \b
+    Examples:
+      cgh-bench inspect moco_v2_800ep.pth.tar
+      cgh-bench inspect dino.pth --branch student --json
+    """
+    from rich.console import Console
+
+    from cgh_bench import inspection
+
+    report = inspection.inspect(ckpt, source, branch, trust_pickle)
+    if as_json:
+        print(json.dumps(report, indent=1))
+    else:
+        Console(highlight=False).print(inspection.render(report))
+    if report["problem"]:
+        raise CheckFailed("the file cannot be used as it is")
+
+
+@app.command()
 def convert(
     ckpt: Annotated[list[str], typer.Argument(help="Checkpoints of any origin, or patterns of them.")],
     to: Annotated[str, typer.Option(help="A target from `cgh-bench list converters`.")],
@@ -211,12 +239,13 @@ def table(
     """
     from cgh_bench import reproduce, results
     from cgh_bench.evaluate import Workspace
-    from cgh_bench.report import definition, table as tables
+    from cgh_bench.report import definition
+    from cgh_bench.report import table as tables
 
     workspace = Workspace(work)
     definition_ = definition.load(name)
     if run:
-        reproduce.run(definition_, seeds, workspace, _pretrain)
+        reproduce.run(definition_, range(seeds), workspace, _pretrain)
     records, complaints = results.read(workspace.store)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
@@ -279,7 +308,7 @@ def list_(kind: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
 
 
 def _entries(kind: str) -> dict[str, str]:
-    from cgh_bench import evaluate, tasks
+    from cgh_bench import evaluate
     from cgh_bench.data import catalog
     from cgh_bench.discovery import registered
     from cgh_bench.report import definition

@@ -1,9 +1,11 @@
 """The pickles of NumPy arrays that Detectron, Caffe2 and converters for detectron2 write, read without running code."""
 
 import collections
+import mmap
 import pickle
+import pickletools
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -18,11 +20,20 @@ def load_numpy(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            _require_sound(file)
             return _NumpyUnpickler(file, encoding="latin1").load()
     except _Blocked as blocked:
         raise refusal(path, [str(blocked)], blocked) from None
     except UNREADABLE as error:
         raise refusal(path, [], error) from None
+
+
+def _require_sound(file: BinaryIO) -> None:
+    """Refuse lengths beyond the file's end and memo places beyond its size: either would take all memory."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for operation, argument, _ in pickletools.genops(cast(Any, content)):
+            if "PUT" in operation.name and int(argument or 0) > len(content):
+                raise pickle.UnpicklingError("a memo place beyond the file")
 
 
 class _Blocked(pickle.UnpicklingError):

@@ -115,7 +115,7 @@ def as_json(outputs: Outputs, differences: Sequence[Difference]) -> dict[str, ob
             "missing": list(outputs.missing),
         },
         "tolerance": TOLERANCE,
-        "stages": [asdict(difference) for difference in differences],
+        "stages": [asdict(difference) | {"shape": list(difference.shape)} for difference in differences],
     }
 
 

@@ -15,7 +15,7 @@ from cgh_bench.evidence import preprocessing_of
 from cgh_bench.files import sha256
 from cgh_bench.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.trunks import Trunk, expected, find_trunks, place
-from cgh_bench.weights_file import COUNTERS, DESCRIPTION, WeightsFile, open_weights
+from cgh_bench.weights_file import COUNTERS, WeightsFile, open_weights
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,17 @@ class Recognised:
     def implied(self) -> Preprocessing | None:
         """What that origin does to pixels, if it is known."""
         return READERS[self.source].preprocessing if self.source in READERS else None
+
+    def choose(self, branch: str | None) -> str:
+        """The branch of that name, or the default.
+
+        Raises:
+            UserError: the file has no such branch.
+        """
+        chosen = branch or next(iter(self.trunks))
+        if chosen not in self.trunks:
+            raise unknown(f"branch of {self.source}", chosen, self.trunks)
+        return chosen
 
 
 def read(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Checkpoint:
@@ -46,17 +57,14 @@ def read(path: Path, source: str | None = None, branch: str | None = None, trust
     """
     file = open_weights(path, trust_pickle)
     recognised = recognise(file, source, branch)
-    chosen = branch or next(iter(recognised.trunks))
-    if chosen not in recognised.trunks:
-        raise unknown(f"branch of {recognised.source}", chosen, recognised.trunks)
-    return checkpoint_of(file, recognised, chosen)
+    return checkpoint_of(file, recognised, recognised.choose(branch))
 
 
 def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Checkpoint:
     """The canonical checkpoint of one of the trunks that were recognised in `file`."""
     trunk = recognised.trunks[branch]
-    if DESCRIPTION in file.facts:  # we wrote the file: whatever its layout, it is this checkpoint
-        return from_description(file.facts[DESCRIPTION], canonical_weights(file, trunk))
+    if file.description:  # we wrote the file: whatever its layout, it is this checkpoint
+        return from_description(file.description, canonical_weights(file, trunk))
     preprocessing, stride_in_1x1, _ = preprocessing_of(file, trunk, recognised.implied)
     weights = canonical_weights(file, trunk)
     _require_finite(file.path, weights)
@@ -97,7 +105,10 @@ def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
 def _float32(key: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point() or tensor.layout != torch.strided:
         raise UserError(f"{key} is {tensor.dtype}, {tensor.layout}; accepted: dense floating point, not quantised")
-    return tensor.to(torch.float32)
+    rounded = tensor.to(torch.float32)
+    if tensor.dtype == torch.float64 and not torch.equal(rounded.double(), tensor):
+        raise UserError(f"{key} is float64, and float32 would round it; save the model after .float()")
+    return rounded
 
 
 def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

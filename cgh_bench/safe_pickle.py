@@ -10,6 +10,7 @@ import io
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -72,6 +73,7 @@ _TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serializatio
 _LARGEST_PICKLE = 1 << 28  # bytes of structure without tensors; an ImageNet training state has about a megabyte
 UNREADABLE = (
     pickle.UnpicklingError,
+    struct.error,
     AssertionError,
     AttributeError,
     EOFError,
@@ -163,11 +165,10 @@ def load_torch(path: Path) -> Any:
     """
     names = _names(path)
     stand_ins: list[Any] = [(instead, name) for name in names if (instead := stand_in(name)) is not None]
-    is_zip = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except UNREADABLE as error:
         blocked = [name for name in names if stand_in(name) is None]
         raise refusal(path, blocked, error) from None
@@ -179,9 +180,8 @@ def load_trusted(path: Path) -> Any:
     Raises:
         UserError: damaged, or a module that it needs is not installed.
     """
-    is_torch = zipfile.is_zipfile(path) or _is_legacy_torch(path)
     try:
-        if is_torch:
+        if is_torch(path):
             return torch.load(path, map_location="cpu", weights_only=False)
         with path.open("rb") as file:
             return pickle.load(file, encoding="latin1")
@@ -191,9 +191,17 @@ def load_trusted(path: Path) -> Any:
         raise refusal(path, [], error) from None
 
 
+def is_zip(path: Path) -> bool:
+    """Whether it is a whole zip archive."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
 def is_torch(path: Path) -> bool:
     """Whether `torch.save` wrote it, in the zip format or the older one."""
-    return zipfile.is_zipfile(path) or _is_legacy_torch(path)
+    return is_zip(path) or _is_legacy_torch(path)
 
 
 def _is_legacy_torch(path: Path) -> bool:
@@ -204,7 +212,7 @@ def _is_legacy_torch(path: Path) -> bool:
 def _names(path: Path) -> list[str]:
     """Every class or function that the file's pickle mentions, found without unpickling it."""
     try:
-        if not zipfile.is_zipfile(path):
+        if not is_zip(path):
             with path.open("rb") as file:
                 return sorted({name for _ in range(4) for name in _mentioned(file)})
         with zipfile.ZipFile(path) as archive:
@@ -243,7 +251,7 @@ def _mentioned(file: BinaryIO) -> Iterator[str]:
 
 def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
     """One line for a file that cannot be read, naming what it would have run."""
-    worst = sorted(blocked, key=lambda name: not DANGEROUS.fullmatch(name))[:3]
+    worst = [repr(name[:80])[1:-1] for name in sorted(blocked, key=lambda name: not DANGEROUS.fullmatch(name))[:3]]
     if worst and DANGEROUS.fullmatch(worst[0]):
         return UserError(f"{path} would run {', '.join(worst)} when loaded: no checkpoint needs that; do not use it")
     if worst:
@@ -252,5 +260,5 @@ def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
             "or pass --trust-pickle if you trust who made the file"
         )
     told = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
-    reason = told.partition(". Please use")[0].strip()[:160] or type(error).__name__
+    reason = repr(told.partition(". Please use")[0].strip()[:160])[1:-1] or type(error).__name__
     return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench import numpy_pickle, safe_pickle
+from cgh_bench.checkpoint import FORMAT
 from cgh_bench.errors import UserError
 
 DESCRIPTION = "cgh_bench"
@@ -39,6 +40,13 @@ class WeightsFile:
     facts: Mapping[str, Any] = field(repr=False)
     """Strings, numbers and lists of them by path (`meta/cfg`, `arch`)."""
 
+    @property
+    def description(self) -> str:
+        """The checkpoint's description as JSON, if the file is one of ours; else empty."""
+        ours = self.facts.get("checkpoint") if self.facts.get("format") == FORMAT else None
+        found = self.facts.get(DESCRIPTION, ours)
+        return found if isinstance(found, str) else ""
+
 
 def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
     """Read `path`; with `trust_pickle`, let a pickle run what it says.
@@ -62,12 +70,13 @@ def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
 def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
     with path.open("rb") as file:
         head = file.read(512)
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and (header < path.stat().st_size or not head.startswith((b"PK", b"\x80"))):
+        return "safetensors", _load_safetensors
     if safe_pickle.is_torch(path):
         return "PyTorch (torch.save)", safe_pickle.load_torch
     if head[:1] == b"\x80":
         return "NumPy pickle", numpy_pickle.load_numpy
-    if head[8:9] == b"{":
-        return "safetensors", _load_safetensors
     raise UserError(
         f"{path} is {_what_it_is(head)}; accepted: files of torch.save, safetensors, pickles of NumPy arrays"
     )

@@ -1,0 +1,214 @@
+"""Telling what a checkpoint is, without using it for anything: `cgh-bench inspect FILE`."""
+
+import collections
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from cgh_bench import recognition
+from cgh_bench.checkpoint import from_description
+from cgh_bench.config import plain
+from cgh_bench.errors import UserError
+from cgh_bench.evidence import preprocessing_of
+from cgh_bench.files import sha256
+from cgh_bench.readers import READERS
+from cgh_bench.recognition import Recognised
+from cgh_bench.trunks import place
+from cgh_bench.weights_file import WeightsFile, open_weights
+
+Report = dict[str, Any]
+
+_TOLD = ("arch", "epoch", "iteration", "version", "__author__", "pytorch-lightning_version", "meta/mmengine_version")
+_KERNEL_CORRELATION = 0.2
+"""Neighbouring weights of a trained 7x7 convolution correlate by 0.5 and more, of a random one by 0 ± 0.02."""
+_STD_TOLERANCE = 0.03
+
+
+def inspect(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Report:
+    """Everything that can be said of the checkpoint at `path`, as plain values.
+
+    `problem` says why it cannot be used, where it cannot; `checks` are remarks on whether it looks trained.
+
+    Raises:
+        UserError: the file cannot be opened at all, or `source` or `branch` is unknown.
+    """
+    started = time.monotonic()
+    file = open_weights(path, trust_pickle)
+    report: Report = {
+        "file": str(path),
+        "format": file.kind,
+        "bytes": sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]) if f.is_file()),
+        "sha256": sha256(path) if path.is_file() else "",
+        "tensors": len(file.tensors),
+        "told": {key: str(file.facts[key])[:80] for key in _TOLD if key in file.facts},
+        "problem": "",
+    }
+    try:
+        recognised = recognition.recognise(file, source, branch)
+        chosen = recognised.choose(branch)
+    except UserError as error:
+        return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}
+    report |= _about_trunk(file, recognised, chosen)
+    return report | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def _about_trunk(file: WeightsFile, recognised: Recognised, branch: str) -> Report:
+    trunk = recognised.trunks[branch]
+    weights = recognition.canonical_weights(file, trunk)
+    used = set(trunk.names.values())
+    preprocessing, stride_in_1x1, sureness = preprocessing_of(file, trunk, recognised.implied)
+    if file.description:
+        described = from_description(file.description, weights)
+        preprocessing, sureness = described.preprocessing, "stated"
+        stride_in_1x1 = described.architecture.stride_in_1x1
+    assert trunk.architecture is not None
+    reader = READERS.get(recognised.source)
+    return {
+        "source": recognised.source,
+        "origin": reader.title if reader else "no known origin: the only trunk in the file",
+        "branch": branch,
+        "branches": list(recognised.trunks),
+        "at": trunk.location,
+        "architecture": dataclasses.asdict(trunk.architecture) | {"stride_in_1x1": stride_in_1x1},
+        "parameters": sum(t.numel() for key, t in weights.items() if key.endswith(("weight", "bias"))),
+        "used": len(used),
+        "ignored": _groups(name for name in file.tensors if name not in used),
+        "preprocessing": plain(preprocessing) | {"sureness": sureness},
+        "checks": checks(weights),
+        "commands": _commands(file.path, branch if branch != next(iter(recognised.trunks)) else ""),
+    }
+
+
+def _groups(names: Iterable[str]) -> dict[str, int]:
+    """The number of tensors by the module that they are in, the largest groups first."""
+    heads = (place(name).rpartition("/")[2].split(".")[:-1][:2] for name in names)
+    found = collections.Counter(".".join(head) or "top level" for head in heads)
+    return dict(found.most_common(8))
+
+
+def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
+    """Remarks on canonical `weights`: `verdict` is ok, doubt or bad, `remark` says why."""
+    convolutions = {key: tensor for key, tensor in weights.items() if tensor.ndim == 4}  # noqa: PLR2004
+    found = [_finite(weights), _dead(convolutions), _statistics(weights), _initial(convolutions)]
+    if "conv1.weight" in convolutions and convolutions["conv1.weight"].shape[-1] > 3:  # noqa: PLR2004
+        found.append(_smooth(convolutions["conv1.weight"]))
+    return [{"verdict": verdict, "remark": remark} for verdict, remark in found]
+
+
+def _finite(weights: Mapping[str, Tensor]) -> tuple[str, str]:
+    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        return "bad", f"{len(broken)} tensors hold NaN or infinity, first {broken[0]}: the training diverged"
+    return "ok", "all values are finite"
+
+
+def _dead(convolutions: Mapping[str, Tensor]) -> tuple[str, str]:
+    dead = [key for key, tensor in convolutions.items() if bool((tensor == tensor.flatten()[0]).all())]
+    if dead:
+        return "bad", f"{len(dead)} convolutions are zero or constant, first {dead[0]}"
+    return "ok", "no convolution is constant"
+
+
+def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
+    means = torch.cat([tensor for key, tensor in weights.items() if key.endswith("running_mean")])
+    variances = torch.cat([tensor for key, tensor in weights.items() if key.endswith("running_var")])
+    if bool((means == 0).all() and (variances == 1).all()):
+        return "bad", "all BatchNorm statistics are at their initial values: untrained weights"
+    if bool((means == 0).all() and ((variances - 1).abs() < 2e-5).all()):  # noqa: PLR2004
+        return "ok", "BatchNorm statistics are folded into scale and offset (Caffe2)"
+    if bool((variances <= 0).any()):
+        return "bad", "a BatchNorm variance is zero or negative"
+    counted = [int(tensor) for key, tensor in weights.items() if key.endswith("num_batches_tracked")]
+    told = f" over {max(counted):,} batches" if max(counted) else ""
+    return "ok", f"BatchNorm statistics are trained{told}"
+
+
+def _initial(convolutions: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Whether the spread of every convolution is that of torchvision's initialisation (Kaiming normal, fan out)."""
+    as_new = [
+        math.isclose(float(t.std()), math.sqrt(2 / (t.shape[0] * t.shape[2] * t.shape[3])), rel_tol=_STD_TOLERANCE)
+        for t in convolutions.values()
+    ]
+    if all(as_new):
+        return "bad", "the spread of every convolution is that of random initialisation: untrained weights"
+    return (
+        "ok",
+        f"the spread of {len(as_new) - sum(as_new)} of {len(as_new)} convolutions is not that of random weights",
+    )
+
+
+def _smooth(kernels: Tensor) -> tuple[str, str]:
+    """The correlation of horizontal neighbours in the first convolution."""
+    left, right = kernels[..., :-1].flatten(), kernels[..., 1:].flatten()
+    correlation = float(torch.corrcoef(torch.stack([left, right]))[0, 1])
+    if correlation < _KERNEL_CORRELATION:
+        return "doubt", f"neighbouring weights of the first 7x7 kernels hardly correlate ({correlation:.2f}): random?"
+    return "ok", f"the first 7x7 kernels are smooth (correlation of neighbours {correlation:.2f})"
+
+
+def _commands(path: Path, branch: str) -> list[str]:
+    name = path.name.split(".")[0]
+    option = f" --branch {branch}" if branch else ""
+    return [
+        f"cgh-bench convert {path}{option} --to mmdet -o {name}.pth",
+        f"cgh-bench eval knn --ckpt {path} --data FOLDER",
+    ]
+
+
+def render(report: Report) -> RenderableType:
+    """The report for a terminal; names come from the file, so nothing in them is taken for markup."""
+    table = Table.grid(padding=(0, 2))
+    for label, value in _lines(report):
+        table.add_row(Text(label, style="bold"), Text(_printable(value)))
+    styles = {"ok": ("✓", "green"), "doubt": ("?", "yellow"), "bad": ("✗", "red")}
+    remarks = [Text.assemble(styles[check["verdict"]], f" {_printable(check['remark'])}") for check in report["checks"]]
+    if report["problem"]:
+        remarks.append(Text(f"✗ {_printable(report['problem'])}", style="red"))
+    return Group(table, Text(), *remarks, *(Text(f"  {command}", style="cyan") for command in report["commands"]))
+
+
+def _lines(report: Report) -> list[tuple[str, str]]:
+    told = ", ".join(f"{key} {value}" for key, value in report["told"].items())
+    lines = [
+        ("file", f"{report['file']} ({report['bytes'] / 1e6:,.1f} MB)"),
+        ("format", report["format"] + (f"; says {told}" if told else "")),
+    ]
+    ignored = ", ".join(f"{name} ({count})" for name, count in report["ignored"].items())
+    if report["problem"]:
+        return [*lines, ("tensors", f"{report['tensors']}: {ignored}")]
+    architecture, images = report["architecture"], report["preprocessing"]
+    others = [name for name in report["branches"] if name != report["branch"]]
+    size = f"{report['parameters'] / 1e6:.1f} M parameters"
+    stride = "first 1x1 (caffe)" if architecture["stride_in_1x1"] else "3x3"
+    return [
+        *lines,
+        ("origin", f"{report['source']}: {report['origin']}"),
+        ("branch", report["branch"] + (f"; also there: {', '.join(others)} (--branch)" if others else "")),
+        ("trunk", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
+        ("stride", f"in the {stride} of a bottleneck"),
+        ("tensors", f"{report['used']} used; ignored: {ignored or 'none'}"),
+        ("images", _formula(images)),
+    ]
+
+
+def _formula(images: Mapping[str, Any]) -> str:
+    mean, std = (", ".join(f"{value:g}" for value in images[key]) for key in ("mean", "std"))
+    sure = {
+        "stated": "the file says so",
+        "implied": "what its origin does",
+        "assumed": "assumed: nothing says so",
+    }[images["sureness"]]
+    return f"{images['channel_order']}, 0 to {images['input_range']:g}, mean {mean}, std {std} ({sure})"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)

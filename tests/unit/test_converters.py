@@ -1,0 +1,262 @@
+"""Names, files and refusals of every target; what happens when the proof fails. The frameworks: tests/integration."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cgh_bench import conversion, converters, parity
+from cgh_bench.backbone import ARCHS, Architecture, Backbone
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, random_checkpoint
+from cgh_bench.discovery import registered
+from cgh_bench.errors import CheckFailed, UserError
+
+TARGETS = list(registered("cgh_bench.converters", "CONVERTERS"))
+CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgh_bench.files.os.fsync", lambda handle: None)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Checkpoint:
+    """Small, with statistics and counters that are not the initial ones."""
+    random = random_checkpoint("resnet18")
+    weights = {
+        key: tensor + 3 if key.endswith("tracked") else tensor + 0.01 * torch.rand_like(tensor)
+        for key, tensor in random.weights.items()
+    }
+    origin = Origin("moco_v2", "moco.pth", "0" * 64, "teacher", ignored=("queue",))
+    return dataclasses.replace(random, name="trained", weights=weights, origin=origin)
+
+
+def place(target: str, folder: Path, suffix: str | None = None) -> Path:
+    known = converters.find(target).suffixes
+    return folder / f"x{suffix or (known[0] if known else '')}"
+
+
+def supported() -> Iterator[tuple[str, Architecture]]:
+    for target in TARGETS:
+        for name in ARCHS:
+            for stem in ("imagenet", "deep", "cifar"):
+                yield target, Architecture(name, stem)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_names_are_total_and_injective(target: str) -> None:
+    converter, tried = converters.find(target), 0
+    for name, architecture in supported():
+        if name != target:
+            continue
+        try:
+            converter.require_supported(architecture)
+        except UserError:
+            continue
+        with torch.device("meta"):
+            keys = list(Backbone(architecture).state_dict())
+        assert len({converter.rename(key, architecture) for key in keys}) == len(keys)
+        tried += 1
+    assert tried >= 5
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_cifar_stems_are_refused_by_all(target: str, trained: Checkpoint, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = Backbone(Architecture("resnet18", "cifar")).state_dict()
+    weights = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in shapes.items()}
+    small = dataclasses.replace(trained, architecture=Architecture("resnet18", "cifar"), weights=weights)
+    with pytest.raises(UserError, match=r"cifar|imagenet"):
+        converters.find(target).write(small, place(target, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "suffix"),
+    [(target, suffix) for target in TARGETS for suffix in converters.find(target).suffixes or ("",)],
+)
+def test_written_and_read_back(target: str, suffix: str, trained: Checkpoint, tmp_path: Path) -> None:
+    path = place(target, tmp_path, suffix)
+    converters.find(target).write(trained, path)
+    for read in (converters.find(target).read(path), load(path)):
+        assert (read.name, read.origin, read.id) == (trained.name, trained.origin, trained.id)
+        assert all(torch.equal(read.weights[key], tensor) for key, tensor in trained.weights.items())
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(route=st.lists(st.sampled_from(TARGETS), min_size=1, max_size=3), caffe=st.booleans())
+def test_any_route_ends_where_it_began(
+    route: list[str], caffe: bool, trained: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bgr_free = caffe and not {"timm", "huggingface"} & set(route)
+    checkpoint = dataclasses.replace(trained, preprocessing=CAFFE) if bgr_free else trained
+    at = checkpoint
+    for target in route:
+        path = place(target, tmp_path_factory.mktemp("route"))
+        converters.find(target).write(at, path)
+        at = load(path)
+    assert (at.id, at.preprocessing, at.origin) == (checkpoint.id, checkpoint.preprocessing, checkpoint.origin)
+
+
+@pytest.mark.parametrize("target", ["timm", "huggingface"])
+def test_bgr_is_refused_where_it_cannot_be_said(target: str, trained: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="BGR"):
+        converters.find(target).write(dataclasses.replace(trained, preprocessing=CAFFE), place(target, tmp_path))
+
+
+def test_fragments_say_what_the_weights_need(trained: Checkpoint, tmp_path: Path) -> None:
+    caffe = dataclasses.replace(trained, preprocessing=CAFFE)
+    text = converters.find("mmdet").fragments(caffe, tmp_path / "w.pth")["w.pth.config.py"]
+    config: dict[str, dict[str, dict[str, object]]] = {}
+    exec(text, config)
+    assert config["model"]["data_preprocessor"] == {
+        "type": "DetDataPreprocessor", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0],
+        "bgr_to_rgb": False, "pad_size_divisor": 32,
+    }  # fmt: skip
+    assert config["model"]["backbone"]["init_cfg"] == {
+        "type": "Pretrained",
+        "checkpoint": "{{ fileDirname }}/w.pth",
+    }
+    yaml = converters.find("detectron2").fragments(trained, tmp_path / "w.pkl")["w.pkl.config.yaml"]
+    for line in ('FORMAT: "RGB"', "PIXEL_MEAN: [123.675, 116.28, 103.53]", "STRIDE_IN_1X1: false", "DEPTH: 18"):
+        assert line in yaml
+
+
+# The proof
+
+
+def test_a_certificate_that_passes(trained: Checkpoint, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "x.safetensors"
+    certificate = converters.convert(trained, "torchvision", out)
+    assert certificate == json.loads((tmp_path / "deep" / "x.safetensors.certificate.json").read_text())
+    assert certificate["verdict"] == "same outputs"
+    assert certificate["coverage"] == {"used": 120, "unused": [], "missing": []}
+    assert [stage["stage"] for stage in certificate["stages"]] == ["input", "layer1", "layer2", "layer3", "layer4"]
+    assert sorted(p.name for p in out.parent.iterdir()) == sorted(
+        ["x.safetensors", "x.safetensors.certificate.json", "x.safetensors.preprocessing.json"]
+    )
+
+
+def test_without_proof_the_certificate_says_so(trained: Checkpoint, tmp_path: Path) -> None:
+    certificate = converters.convert(trained, "mmdet", tmp_path / "x.pth", verify=False)
+    assert certificate["verdict"] == "not verified"
+    assert "stages" not in certificate
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, **change: object) -> None:
+    kind = type(converters.find("torchvision"))
+    honest = kind.outputs
+
+    def outputs(self: object, path: Path, pixels: torch.Tensor) -> parity.Outputs:
+        found = honest(self, path, pixels)  # type: ignore[arg-type]
+        stages = {k: v * change.get(k, 1) for k, v in found.stages.items()}  # type: ignore[operator]
+        rest = {k: v for k, v in change.items() if k not in stages}
+        return dataclasses.replace(found, stages=stages, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "outputs", outputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"layer3": 1.001}, "layer3 differs"),
+        ({"input": -1}, "input differs"),
+        ({"layer4": torch.nan}, "layer4 differs"),
+        ({"unused": ["a.b"]}, "1 tensors are not used by the target"),
+        ({"missing": ["a.b"]}, "1 tensors are lacking in the file"),
+    ],
+)
+def test_a_failed_proof_leaves_nothing_in_place(
+    change: dict[str, object], why: str, trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.pth"
+    out.write_text("an older conversion")
+    spoil(monkeypatch, **change)
+    with pytest.raises(CheckFailed, match=why):
+        converters.convert(trained, "torchvision", out)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pth.certificate.json"]
+    certificate = json.loads((tmp_path / "x.pth.certificate.json").read_text())
+    assert certificate["verdict"] == "failed"
+    assert why in certificate["why"]
+
+
+def test_a_writer_that_loses_something_is_caught_even_without_proof(
+    trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(converters.find("torchvision"))
+    honest = kind.write
+    other = dataclasses.replace(trained, weights=dict(trained.weights) | {"bn1.bias": trained.weights["bn1.bias"] + 1})
+    monkeypatch.setattr(kind, "write", lambda self, checkpoint, path: honest(self, other, path))
+    with pytest.raises(CheckFailed, match="read back"):
+        converters.convert(trained, "torchvision", tmp_path / "x.pth", verify=False)
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_swapped_channels_are_caught(trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fragment is part of the proof: preprocessing written wrongly fails it."""
+    kind = type(converters.find("torchvision"))
+    honest = kind.fragments
+
+    def fragments(self: object, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
+        return {k: v.replace('"RGB"', '"BGR"') for k, v in honest(self, checkpoint, path).items()}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "fragments", fragments)
+    with pytest.raises(CheckFailed, match="input differs"):
+        converters.convert(trained, "torchvision", tmp_path / "x.pth")
+
+
+def test_weights_that_prove_nothing(trained: Checkpoint, tmp_path: Path) -> None:
+    weights = {key: torch.zeros_like(tensor) for key, tensor in trained.weights.items()}
+    with pytest.raises(CheckFailed, match="prove nothing"):
+        converters.convert(dataclasses.replace(trained, weights=weights), "torchvision", tmp_path / "x.pth")
+
+
+def test_a_missing_framework_is_told(trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGH_MM_PYTHON", "/nonexistent/python")
+    with pytest.raises(UserError, match="CGH_MM_PYTHON"):
+        converters.convert(trained, "mmdet", tmp_path / "x.pth")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "out", "what"),
+    [("mmdet", "x.safetensors", "end the name so"), ("torchvision", "", "end the name so"), ("mmdt", "x", "mmdet")],
+)
+def test_bad_outputs(target: str, out: str, what: str, trained: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=what):
+        converters.convert(trained, target, tmp_path / out)
+
+
+# Many inputs
+
+
+def test_plans(tmp_path: Path) -> None:
+    for name in ("a.pth.tar", "b.pth"):
+        (tmp_path / name).write_bytes(b"x")
+    out = tmp_path / "out"
+    assert conversion.plan([f"{tmp_path}/*.pth*"], "detectron2", out) == {
+        f"{tmp_path}/a.pth.tar": out / "a.detectron2.pkl",
+        f"{tmp_path}/b.pth": out / "b.detectron2.pkl",
+    }
+    assert conversion.plan([f"{tmp_path}/b.pth"], "mmdet", out) == {f"{tmp_path}/b.pth": out}
+    assert conversion.plan(["random:resnet18"], "huggingface", None) == {
+        "random:resnet18": Path("random_resnet18.huggingface")
+    }
+    with pytest.raises(UserError, match="matches no file"):
+        conversion.plan([f"{tmp_path}/*.ckpt"], "mmdet", None)
+    (tmp_path / "b.ckpt").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"several .* b.mmdet.pth|several"):
+        conversion.plan([f"{tmp_path}/b.*"], "mmdet", None)
+
+
+def test_one_failure_among_many_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, layer1=2)
+    planned = {"random:resnet18": tmp_path / "a.pth", "random:resnet18:1": tmp_path / "b.pth"}
+    with pytest.raises(CheckFailed, match=r"a\.pth was not written.*b\.pth was not written"):
+        conversion.run(planned, "torchvision", conversion.Reading(), verify=True)

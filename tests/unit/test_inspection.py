@@ -1,0 +1,111 @@
+"""What `inspect` says of trained, untrained, broken and foreign files."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from origins import moco, resnet
+from rich.console import Console
+from torch import nn
+
+from cgh_bench.checkpoint import random_checkpoint, save
+from cgh_bench.errors import UserError
+from cgh_bench.inspection import Report, checks, inspect, render
+
+
+def written(tmp_path: Path, document: Any) -> Path:
+    torch.save(document, tmp_path / "c.pth")
+    return tmp_path / "c.pth"
+
+
+def shown(report: Report) -> str:
+    console = Console(width=300, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(render(report))
+    return console.export_text()
+
+
+def test_a_moco_checkpoint(tmp_path: Path) -> None:
+    report = inspect(moco(2).write(tmp_path))
+    assert json.loads(json.dumps(report)) == report
+    assert (report["source"], report["branch"], report["branches"]) == ("moco_v2", "student", ["student", "teacher"])
+    assert report["architecture"] == {"name": "resnet18", "stem": "imagenet", "stride_in_1x1": False}
+    assert (report["used"], report["tensors"]) == (120, 250)
+    assert report["ignored"]["encoder_q.fc"] == 4
+    assert report["preprocessing"]["sureness"] == "implied"
+    assert report["seconds"] < 3
+    text = shown(report)
+    for part in ("MoCo v2", "teacher (--branch)", "resnet18", "0.485", "convert", "what its origin does"):
+        assert part in text
+
+
+def test_our_own_file_states_everything(tmp_path: Path) -> None:
+    save(random_checkpoint("resnet18"), tmp_path / "c.safetensors")
+    report = inspect(tmp_path / "c.safetensors")
+    assert (report["source"], report["preprocessing"]["sureness"]) == ("ours", "stated")
+
+
+def remarks(model: nn.Module) -> dict[str, str]:
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("fc.")}
+    return {check["remark"]: check["verdict"] for check in checks(weights)}
+
+
+def test_untrained_weights_look_untrained() -> None:
+    found = remarks(random_checkpoint("resnet18").backbone())
+    assert found["all BatchNorm statistics are at their initial values: untrained weights"] == "bad"
+    assert found["the spread of every convolution is that of random initialisation: untrained weights"] == "bad"
+    assert any(verdict == "doubt" and "hardly correlate" in remark for remark, verdict in found.items())
+
+
+def test_trained_weights_look_trained() -> None:
+    model = resnet(seed=3)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(64, 3, 9, 9), 3, 1)
+    with torch.no_grad():
+        model.conv1.weight.copy_(smooth)
+    found = remarks(model)
+    assert set(found.values()) == {"ok"}
+    assert any("over 103 batches" in remark for remark in found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("layer1.0.conv1.weight", torch.inf, "NaN or infinity, first layer1.0.conv1.weight"),
+        ("layer4.1.conv2.weight", 0.0, "constant, first layer4.1.conv2.weight"),
+        ("bn1.running_var", -1.0, "variance is zero or negative"),
+    ],
+)
+def test_broken_weights(tmp_path: Path, key: str, value: float, what: str) -> None:
+    state = resnet().state_dict()
+    state[key].fill_(value)
+    report = inspect(written(tmp_path, state))
+    assert any(check["verdict"] == "bad" and what in check["remark"] for check in report["checks"])
+
+
+def test_a_file_without_a_network_is_shown_all_the_same(tmp_path: Path) -> None:
+    report = inspect(written(tmp_path, {"state_dict": nn.Linear(2, 2).state_dict(), "epoch": 3}))
+    assert "no ResNet" in report["problem"]
+    assert report["told"] == {"epoch": "3"}
+    assert "no ResNet" in shown(report)
+
+
+def test_names_from_the_file_are_not_markup(tmp_path: Path) -> None:
+    state = resnet().state_dict() | {"[red]evil.\x1b[31m.x": torch.ones(1)}
+    text = shown(inspect(written(tmp_path, state)))
+    assert "[red]evil.?" in text
+    assert "\x1b" not in text
+
+
+def test_errors_of_the_user(tmp_path: Path) -> None:
+    path = written(tmp_path, resnet().state_dict())
+    with pytest.raises(UserError, match="no such file"):
+        inspect(tmp_path / "nothing")
+    assert "unknown branch" in inspect(path, branch="x")["problem"]
+
+
+def test_a_stem_without_7x7_kernels(tmp_path: Path) -> None:
+    report = inspect(written(tmp_path, resnet(stem="cifar").state_dict()))
+    assert report["architecture"]["stem"] == "cifar"
+    assert dataclasses.asdict(random_checkpoint("resnet18").architecture)["stem"] == "imagenet"
