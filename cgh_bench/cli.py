@@ -31,6 +31,8 @@ Settings = Annotated[
 Seeds = Annotated[int, typer.Option(min=1, help="Repeat with the seeds 0 to N-1.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")]
 HERE = Path("work")
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, which typer has made of it before it comes to `main`."""
 
 
 def main() -> None:
@@ -41,8 +43,10 @@ def main() -> None:
         _stop(f"error: {error}", 2)
     except CheckFailed as error:
         _stop(f"check failed: {error}", 1)
-    except KeyboardInterrupt:
-        _stop("stopped; the state is saved: the same command goes on from here", 130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
+        _stop("stopped; what was done is saved: the same command goes on from here", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
