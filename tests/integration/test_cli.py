@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 COMMAND = [sys.executable, "-m", "cgh_bench"]
-VERBS = ("demo", "pretrain", "inspect", "convert", "eval", "table", "report", "list")
+VERBS = ("demo", "pretrain", "inspect", "convert", "eval", "table", "published", "report", "list")
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
