@@ -6,16 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DETECTRON2 := $(VENV)/detectron2
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check fmt install clean
+.PHONY: demo test test-all check fmt install detectron2 clean
 
 demo: $(STAMP)
 	@$(BIN)/cgh-bench demo
 
-test: $(STAMP)
+test: $(STAMP) detectron2
 	@$(BIN)/pytest -n 2
 
-test-all: $(STAMP)
+test-all: $(STAMP) detectron2
 	@$(BIN)/pytest -n 2 -m ""
 
 check: $(STAMP)
@@ -33,7 +34,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 with its venv module found; install one (apt-get install python3-venv) or name it: make PYTHON=…" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "» installing into $(VENV): about 2 minutes and 7 GB, most of it torch" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,openmmlab,dev]'
+	@$(PIP) --constraint constraints.txt --editable '.[cpu,openmmlab,dev]'
+	@touch $@
+
+# For tests: detectron2 without its compiled part, on the path of its own processes only (it brings a package `tools`).
+detectron2: $(DETECTRON2)/installed
+
+$(DETECTRON2)/installed: tests/providers/detectron2.txt tests/providers/detectron2_needs.txt $(STAMP)
+	@rm -rf $(DETECTRON2)
+	@$(PIP) --no-deps --only-binary=:all: --python-version 3.10 --target $(DETECTRON2) --require-hashes -r tests/providers/detectron2.txt
+	@$(PIP) --no-deps --target $(DETECTRON2) -r tests/providers/detectron2_needs.txt
 	@touch $@
 
 clean:
