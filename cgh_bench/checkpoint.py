@@ -205,7 +205,9 @@ def load_canonical(path: Path) -> Checkpoint:
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); copy or write it again") from None
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} is not in the format {FORMAT}; `cgh-bench convert {path} --to canonical` writes that")
+        raise UserError(
+            f"{path} is not in the format {FORMAT}; read it with `checkpoint.load`, which knows other formats"
+        )
     return from_description(metadata["checkpoint"], weights)
 
 

@@ -194,6 +194,8 @@ def eval_(
     ckpt: Annotated[str, typer.Option("--ckpt", help="A checkpoint of any origin, or random:ARCH[:SEED].")],
     data: Annotated[str, typer.Option(help="The data set, for tasks without one: a name or a folder.")] = "",
     source: Source = None,
+    branch: Branch = None,
+    trust_pickle: Trust = False,
     seeds: Seeds = 1,
     settings: Settings = None,
     dry_run: DryRun = False,
@@ -216,7 +218,7 @@ def eval_(
     workspace = Workspace(work)
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
-    loaded = checkpoint.load(ckpt, source=source)
+    loaded = checkpoint.load(ckpt, source, branch, trust_pickle)
     for evaluation in evaluations:
         for seed in range(seeds):
             result = find_finished(evaluation, loaded, seed, workspace)
