@@ -3,9 +3,12 @@
 import dataclasses
 import functools
 import json
+import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -195,8 +198,8 @@ def test_a_coco_protocol_on_a_miniature_of_coco(protocol, cache, tmp_path, monke
         (tmp_path / "coco" / "annotations").mkdir(parents=True, exist_ok=True)
         (scenes / split / "images").rename(tmp_path / "coco" / f"{split}2017")
         annotations = read(scenes / split / "annotations.json")
-        for category, name in zip(annotations["categories"], coco_names(), strict=True):
-            category["name"] = name
+        # COCO's eighty classes, of which the first ten occur.
+        annotations["categories"] = [{"id": i, "name": n} for i, n in enumerate(coco_classes(), start=1)]
         (tmp_path / "coco" / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(annotations))
     monkeypatch.setenv("CGH_DATA", str(tmp_path))
     small = (
@@ -220,9 +223,14 @@ def test_a_coco_protocol_on_a_miniature_of_coco(protocol, cache, tmp_path, monke
     assert loaded["given"] == loaded["arrived"] == len(checkpoint.weights)
 
 
-def coco_names() -> tuple[str, ...]:
-    """Ten of COCO's classes."""
-    return ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light")
+def coco_classes() -> tuple[str, ...]:
+    """In their order, as mmdetection has them."""
+    from transfer_configs.openmmlab import ops
+
+    ops.install()
+    from mmdet.datasets import CocoDataset
+
+    return CocoDataset.METAINFO["classes"]
 
 
 def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
@@ -253,3 +261,45 @@ def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
     assert len(list((folder / "predictions").iterdir())) == TINY.val_scenes
     assert read(folder / "loaded.json")["arrived"] == 120
     assert "Distributed launcher: pytorch" in (folder / "log.txt").read_text()
+
+
+CTRL_C = """
+import sys
+import time
+from cgh_bench.cli import main
+from cgh_bench.data import dense
+from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.image_set import DetectionScenes
+from cgh_bench.data.scenes import write_scenes
+
+tiny = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
+entry = DetectionScenes("a few scenes", "embedded", lambda out: write_scenes(out, tiny))
+dense.catalog = lambda: {"animal_scenes": entry}
+main()
+"""
+
+
+def test_ctrl_c_at_the_command_is_one_line_and_leaves_nothing_running(tmp_path):
+    arguments = ["eval", "animals_seg", "--ckpt", "random:resnet18", "--set", "iterations=5000"]
+    command = [sys.executable, "-c", CTRL_C, *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("work/eval/*/*/seed0/loaded.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("stopped; what was done is saved")
+    assert "Traceback" not in errors
+    (state,) = tmp_path.glob("work/eval/*/*/seed0/state.pth")
+    assert torch.load(state, weights_only=True)["iteration"] >= 1
+    assert not [command for command in running_commands() if str(tmp_path).encode() in command]
+
+
+def running_commands() -> Iterator[bytes]:
+    """The command line of every process; they come and go."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_bytes()
