@@ -55,7 +55,7 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True) -> Path:
         if not folder.weights.exists():
             recipe.method.check(recipe.batch_size, len(recipe.views.augments))
             run = _start(recipe, folder, device, Batches(recipe, images))
-            _steps(run, stop)
+            _steps(run, name, stop)
             if dist.rank() == 0:
                 checkpoint.save(_exported(run, name), folder.weights)
             dist.wait_for_all()
@@ -121,10 +121,10 @@ def _start(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Bat
     return run
 
 
-def _steps(run: _Run, stop: "_StopSignal") -> None:
+def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
     """Train from where the run is to its end; save at the end of each epoch and when told to stop."""
     log = Log(run.folder, run.step) if dist.rank() == 0 else None
-    title = f"pretrain {run.folder.path.name}"
+    title = f"pretrain {name}, seed {run.recipe.seed}"
     # ExitStack: only the first process draws and writes.
     with contextlib.ExitStack() as stack:
         tick = stack.enter_context(progress(title, len(run.batches))) if log else None
