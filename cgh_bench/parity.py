@@ -36,6 +36,8 @@ class Outputs:
     """Tensors of the file that are not."""
     missing: Sequence[str] = ()
     """Tensors of the network that the file has not."""
+    seconds_of_import: float = 0.0
+    """Until the target's packages were there."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def as_json(outputs: Outputs, differences: Sequence[Difference]) -> dict[str, ob
     return {
         "network": outputs.network,
         "versions": dict(outputs.versions),
+        "seconds_of_import": round(outputs.seconds_of_import, 2),
         "coverage": {
             "used": len(outputs.used),
             "unused": list(outputs.unused),

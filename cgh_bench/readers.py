@@ -50,6 +50,7 @@ READERS: dict[str, Reader] = {
         {"model": ""},
         "cgh_bench/checkpoint.py",
         marks=("^checkpoint$", "^format$"),
+        preprocessing=None,
     ),
     "cgh": Reader(
         "CGH, the released code",
@@ -224,18 +225,21 @@ READERS: dict[str, Reader] = {
         {"model": r"(model/|)(backbone(\.bottom_up)?|)"},
         "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/modeling/backbone/resnet.py",
         namings=("detectron2",),
+        preprocessing=None,
     ),
     "msra": Reader(
         "Caffe2 networks of Detectron, .pkl (MSRA R-50, R-101; X-101)",
         {"model": "(blobs/|model/|)"},
         "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/checkpoint/c2_model_loading.py",
         namings=("caffe2",),
+        preprocessing=None,
     ),
     "huggingface": Reader(
         "Hugging Face transformers: ResNet, a file or a folder",
         {"model": ".*"},
         "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models/resnet/modeling_resnet.py",
         namings=("huggingface",),
+        preprocessing=None,
     ),
     "timm": Reader(
         "timm: a training checkpoint, a Hub folder, or a deep stem",
@@ -246,7 +250,7 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
     ),
     "ema": Reader(
-        "an average of weights (ema-pytorch, and wrappers alike)",
+        "an average of weights (ema-pytorch and the like)",
         {"ema": rf"{_IN}ema(_model)?", "online": rf"{_IN}(online_model|model)"},
         "https://github.com/lucidrains/ema-pytorch ema_pytorch/ema_pytorch.py",
         marks=(r"(^|/)ema(_model)?\.",),

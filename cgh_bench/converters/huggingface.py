@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,9 @@ class HuggingFace:
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What transformers' network makes of RGB `pixels`."""
+        started = time.monotonic()
         transformers = require_package("transformers")
+        seconds = time.monotonic() - started
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         model = transformers.AutoModel.from_pretrained(str(path)).eval()
@@ -98,6 +101,7 @@ class HuggingFace:
             used,
             [name for name in given if name not in set(used)],
             [name for name in inside if name not in given],
+            seconds,
         )
 
 

@@ -1,6 +1,7 @@
 """timm: a flat file for `timm.create_model(…, checkpoint_path=…)`, and the arguments of that call beside it."""
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ class Timm:
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What timm's network makes of RGB `pixels`."""
+        started = time.monotonic()
         timm = require_package("timm")
+        seconds = time.monotonic() - started
         arguments = json.loads(path.with_name(f"{path.name}.config.json").read_text(encoding="utf-8"))
         model = timm.create_model(**{**arguments, "checkpoint_path": str(path)}).eval()
         settings = timm.data.resolve_data_config({}, model=model)
@@ -79,6 +82,7 @@ class Timm:
             used,
             [name for name in given if name not in set(used)],
             [name for name in inside if name not in given],
+            seconds,
         )
 
 

@@ -1,0 +1,102 @@
+"""How long reading, converting and certifying a ResNet-50 takes, and how much memory, for every target.
+
+    python benchmarks/conversion.py
+
+Each measurement is a process of its own. Saves `results/conversion.json`. Seconds are of the wall clock. `imports` are
+those of our package with torch, before the work; the target framework's import is in `convert_and_certify`.
+Memory is the peak beyond what the imports take, over the size of the file; a target's own process is not in it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TARGETS = {
+    "torchvision": "x.pth",
+    "timm": "x.safetensors",
+    "huggingface": "x",
+    "mmdet": "x.pth",
+    "mmseg": "x.pth",
+    "detectron2": "x.pkl",
+}
+REPEATS = 3
+
+
+def main() -> None:
+    """Measure all, keep the median of each, write them down."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--one", nargs=3, metavar=("WHAT", "FILE", "FOLDER"), help="a single measurement, as JSON")
+    chosen = options.parse_args()
+    if chosen.one:
+        what, file, folder = chosen.one
+        print(json.dumps(measure(what, Path(file), Path(folder))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "resnet50.pth")
+        _write_resnet50(file)
+        found = {what: _median(what, file, Path(folder)) for what in ("read", "inspect", *TARGETS)}
+        size = file.stat().st_size
+    document = {
+        "command": "python benchmarks/conversion.py",
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
+        "file_bytes": size,
+        "repeats": REPEATS,
+        "measured": found,
+    }
+    out = Path(__file__).parent / "results" / "conversion.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n")
+    print(out.read_text())
+
+
+def _write_resnet50(path: Path) -> None:
+    import torch
+
+    from cgh_bench.checkpoint import random_checkpoint
+
+    torch.save(dict(random_checkpoint("resnet50").weights), path)
+
+
+def _median(what: str, file: Path, folder: Path) -> dict[str, float]:
+    runs = []
+    for repeat in range(REPEATS):
+        command = [sys.executable, __file__, "--one", what, str(file), str(folder / f"{what}{repeat}")]
+        runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return {key: round(sorted(run[key] for run in runs)[REPEATS // 2], 2) for key in runs[0]}
+
+
+def measure(what: str, file: Path, folder: Path) -> dict[str, float]:
+    """One measurement in this process."""
+    started = time.monotonic()
+    from cgh_bench import checkpoint, converters, inspection
+
+    imported, before = time.monotonic(), _peak()
+    if what == "inspect":
+        inspection.inspect(file)
+    else:
+        read = checkpoint.load(file)
+    found = {"imports": imported - started, what if what == "inspect" else "read": time.monotonic() - imported}
+    if what in TARGETS:
+        middle = time.monotonic()
+        converters.convert(read, what, folder / "unproven" / TARGETS[what], verify=False)
+        found["convert_only"] = time.monotonic() - middle
+        middle = time.monotonic()
+        certificate = converters.convert(read, what, folder / TARGETS[what])
+        found["convert_and_certify"] = time.monotonic() - middle
+        found["of_that_frameworks_import"] = certificate["seconds_of_import"]
+    return found | {"memory_over_file": (_peak() - before) / file.stat().st_size}
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The installed command, and every target's own network: mmdet, mmseg, detectron2, timm, transformers, torchvision."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgh_bench import converters, frameworks, parity
+from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, save
+from cgh_bench.errors import UserError
+
+CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+ODD = Preprocessing("RGB", 1.0, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+PLAIN = Preprocessing("RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def checkpoint(architecture: Architecture, preprocessing: Preprocessing) -> Checkpoint:
+    torch.manual_seed(1)
+    weights = {
+        key: tensor + 0.2 * torch.rand_like(tensor) if tensor.ndim == 1 else tensor
+        for key, tensor in Backbone(architecture).state_dict().items()
+    }
+    return Checkpoint("sample", architecture, weights, preprocessing, Origin("test"))
+
+
+def require(target: str) -> None:
+    if target in frameworks.FRAMEWORKS:
+        try:
+            frameworks.require_installed(target)
+        except UserError as absent:
+            pytest.skip(str(absent))
+    else:
+        pytest.importorskip({"huggingface": "transformers"}.get(target, target))
+
+
+def out_of(target: str, folder: Path, suffix: str | None = None) -> Path:
+    suffixes = converters.find(target).suffixes
+    return folder / f"x{suffix or (suffixes[0] if suffixes else '')}"
+
+
+def certify(target: str, given: Checkpoint, out: Path) -> None:
+    require(target)
+    certificate = converters.convert(given, target, out)
+    assert certificate["verdict"] == "same outputs"
+    counters = sum(key.endswith("tracked") for key in given.weights) if target == "detectron2" else 0
+    assert certificate["coverage"] == {"used": len(given.weights) - counters, "unused": [], "missing": []}
+    assert max(stage["relative"] for stage in certificate["stages"]) < 1e-5
+    assert min(stage["cosine"] for stage in certificate["stages"]) > 0.999999
+    assert load(out).id == given.id
+
+
+R18, R50 = Architecture("resnet18"), Architecture("resnet50")
+FAST = [("mmdet", R18, ODD), ("detectron2", R18, CAFFE), ("timm", R18, ODD), ("huggingface", R18, PLAIN)]
+SLOW = [
+    ("mmdet", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
+    ("mmdet", Architecture("resnext50_32x4d"), PLAIN),
+    ("mmseg", Architecture("resnet50", "deep"), ODD),
+    ("mmseg", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
+    ("detectron2", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
+    ("detectron2", Architecture("wide_resnet50_2"), ODD),
+    ("detectron2", Architecture("resnext50_32x4d"), Preprocessing()),
+    ("timm", Architecture("resnet50", "deep"), ODD),
+    ("timm", Architecture("wide_resnet50_2"), Preprocessing()),
+    ("huggingface", dataclasses.replace(R50, stride_in_1x1=True), ODD),
+    ("torchvision", Architecture("resnext50_32x4d"), CAFFE),
+]
+
+
+@pytest.mark.parametrize(("target", "architecture", "preprocessing"), FAST)
+def test_certified(target: str, architecture: Architecture, preprocessing: Preprocessing, tmp_path: Path) -> None:
+    certify(target, checkpoint(architecture, preprocessing), out_of(target, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "architecture", "preprocessing"), SLOW)
+def test_certified_more(target: str, architecture: Architecture, preprocessing: Preprocessing, tmp_path: Path) -> None:
+    for suffix in converters.find(target).suffixes or (None,):
+        certify(target, checkpoint(architecture, preprocessing), out_of(target, tmp_path, suffix))
+
+
+WRONG = {
+    "mmdet": [("bgr_to_rgb=True", "bgr_to_rgb=False"), ("style='pytorch'", "style='caffe'")],
+    "detectron2": [('FORMAT: "RGB"', 'FORMAT: "BGR"'), ("STRIDE_IN_1X1: false", "STRIDE_IN_1X1: true")],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", list(WRONG))
+def test_the_certificate_sees_wrong_channels_and_strides(target: str, tmp_path: Path) -> None:
+    """What goes wrong in the field (mmdetection#9111, detectron2#778): right tensors, wrong channels or stride."""
+    require(target)
+    given, path, converter = checkpoint(R50, ODD), out_of(target, tmp_path), converters.find(target)
+    converter.write(given, path)
+    [(name, text)] = converter.fragments(given, path).items()
+    source = parity.source_outputs(given, parity.probe_images()).stages
+    for right, wrong in [("", ""), *WRONG[target]]:
+        (tmp_path / name).write_text(text.replace(right, wrong) if right else text)
+        assert right in text
+        found = converter.outputs(path, parity.probe_images())
+        assert bool(parity.verdict(found, parity.compare(source, found.stages))) == bool(right), (right, wrong)
+
+
+DETECTOR = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+import ops
+ops.install()
+from mmengine.config import Config
+from mmdet.registry import MODELS
+import mmdet.models
+from mmengine.logging import HistoryBuffer
+text = '''
+backbone = dict(type='ResNet', depth=50, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,),
+                style='caffe')
+shared_head = dict(type='ResLayer', depth=50, stage=3, stride=2, dilation=1, style='caffe')
+model = dict(data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False))
+'''
+config = Config.fromstring(text, '.py')
+torch.manual_seed(0)
+trunk, head = MODELS.build(config.backbone), MODELS.build(config.shared_head)
+for module in (*trunk.modules(), *head.modules()):
+    if isinstance(module, torch.nn.BatchNorm2d):
+        module.running_mean.normal_(); module.running_var.uniform_(0.5, 2); module.weight.data.uniform_(0.5, 1.5)
+trunk.eval(); head.eval()
+state = {f'backbone.{k}': v for k, v in trunk.state_dict().items()}
+state |= {f'roi_head.shared_head.{k}': v for k, v in head.state_dict().items()}
+state |= {'rpn_head.rpn_conv.weight': torch.ones(1)}
+hub = {'log_scalars': {'train/loss': HistoryBuffer([1.0, 2.0], [1, 1])}}
+meta = {'cfg': config.pretty_text, 'mmengine_version': 'x'}
+torch.save({'meta': meta, 'state_dict': state, 'message_hub': hub}, sys.argv[2])
+x = torch.load(sys.argv[3], weights_only=True)
+with torch.inference_mode():
+    torch.save(head(trunk(x)[0]), sys.argv[4])
+"""
+
+
+@pytest.mark.slow
+def test_a_real_c4_detector_is_read_so_that_it_computes_the_same(tmp_path: Path) -> None:
+    """mmdet's own caffe trunk and shared head, with a HistoryBuffer; the last stage is the head's."""
+    require("mmdet")
+    checkpoint_path, images, out = (tmp_path / name for name in ("d.pth", "i.pt", "o.pt"))
+    prepared = CAFFE(parity.probe_images().float() / 255)
+    torch.save(prepared, images)
+    folder = frameworks.find("mmdet").path
+    command = [sys.executable, "-c", DETECTOR, *map(str, (folder, checkpoint_path, images, out))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    read = load(checkpoint_path)
+    assert (read.origin.source, read.preprocessing) == ("mmdet", CAFFE)
+    assert read.architecture == dataclasses.replace(R50, stride_in_1x1=True)
+    with torch.inference_mode():
+        ours = read.backbone().pyramid(prepared)["layer4"]
+    torch.testing.assert_close(ours, torch.load(out, weights_only=True), rtol=1e-4, atol=1e-4)
+
+
+# The command
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cgh_bench", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    save(checkpoint(R18, ODD), tmp_path / "a.safetensors")
+    done = run("convert", "a.safetensors", "--to", "torchvision", "-o", "b.pth", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [certificate] = json.loads(done.stdout)
+    assert certificate["verdict"] == "same outputs"
+    assert json.loads((tmp_path / "b.pth.certificate.json").read_text())["verdict"] == "same outputs"
+    shown = run("inspect", "b.pth", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "resnet18" in shown.stdout
+    several = run("convert", "*.pth", "a.safetensors", "--to", "mmdet", "-o", "out", "--no-verify", cwd=tmp_path)
+    assert several.returncode == 0, several.stderr
+    assert {p.name for p in (tmp_path / "out").glob("*.pth")} == {"a.mmdet.pth", "b.mmdet.pth"}
+    assert "--no-verify" in several.stdout
+
+
+def test_the_commands_exit_codes(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "nothing.pth")
+    zeros = {k: torch.zeros_like(v) for k, v in checkpoint(R18, ODD).weights.items()}
+    torch.save(zeros, tmp_path / "zeros.pth")
+    for arguments, code, what in (
+        (("convert", "nothing.pth", "--to", "mmdet"), 2, "no ResNet"),
+        (("convert", "absent.pth", "--to", "mmdet"), 2, "no such file"),
+        (("convert", "zeros.pth", "--to", "torchvision", "-o", "z.pth"), 1, "prove nothing"),
+        (("inspect", "nothing.pth"), 1, "cannot be used"),
+    ):
+        done = run(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+        assert what in done.stderr
+    assert not (tmp_path / "z.pth").exists()
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = run("convert", "random:resnet18", "--to", "detectron2", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "would write random_resnet18.detectron2.pkl: resnet18" in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,171 @@
+#!/usr/bin/env python
+"""Write docs/checkpoints.md from the readers, the converters and the samples that test them.
+
+python tools/checkpoints_page.py
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cgh_bench.converters import Converter
+from cgh_bench.discovery import registered
+from cgh_bench.files import write_text
+from cgh_bench.parity import TOLERANCE
+from cgh_bench.readers import LAYOUT, READERS, Reader
+from cgh_bench.safe_pickle import HARMLESS
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "checkpoints.md"
+
+HEAD = """# Checkpoints
+
+<!-- Written by tools/checkpoints_page.py from the code; do not edit. -->
+
+`cgh-bench inspect FILE` says what a checkpoint is. `cgh-bench convert FILE --to TARGET -o OUT` writes it for another
+framework and proves that it computes the same there. Every verb that takes a checkpoint reads all of what follows.
+
+## How a file is read
+
+1. **Opened without running it.** PyTorch files (both formats), safetensors, NumPy pickles, Hugging Face folders. What a
+   training framework leaves beside the tensors is replaced by empty stand-ins: its classes are neither imported nor
+   called (those of {harmless}).
+   A whole pickled model gives up its tensors that way, too. Any other name in the pickle is refused and told;
+   `--trust-pickle` lets it in. What runs a command, `os.system` and the like, is called what it is.
+2. **Searched for trunks.** A trunk is a ResNet under any known family of names, at any depth, under any prefix;
+   `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. It must be whole: every tensor of the
+   architecture, of its shape, and none besides. Half a network, a squeeze-and-excitation network, an average-pooled
+   shortcut or GroupNorm are refused with the name of the first tensor that does not fit.
+3. **Its origin is found** by the rules below. Exactly one must fit; otherwise the error says what was tried and why
+   each failed, and `--source` decides. A file of no known origin is read all the same if it holds one trunk only.
+4. **One trunk is taken**: the origin's default, or `--branch`. Heads, queues and optimisers stay behind; their names
+   are in the checkpoint's origin.
+
+ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts of torchvision; the 7x7, the CIFAR (3x3) and the deep (v1c) stem;
+the stride in the 3x3 or, as in caffe networks, in the first 1x1. Half precision becomes float32; float64 only where
+nothing is lost. NaN and infinity are refused. Vision transformers are not read yet.
+
+## Origins
+
+The first branch is the default. Preprocessing is what the origin's code does; "stated" means that the file says it.
+
+| `--source` | origin | branches | preprocessing | layout | tested by `test_readers.py` |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+TAIL = """
+`unknown` is what a file of no rule is called: its only trunk, under whatever prefix (`unknown_prefixes`).
+Our own `.safetensors` hold architecture, preprocessing and origin in the header, and need no guess.
+
+**How sure is the preprocessing?** `inspect` says: *stated* (ours; mmengine's configuration in `meta`; transformers' and
+timm's configuration files; lightly-train), *implied* by the origin, or *assumed* where nothing says so. A detectron2
+file made for `matching_heuristics` is taken to come from PyTorch (RGB); one that was trained there, for detectron2's
+default: BGR, 0 to 255, stride in the first 1x1.
+
+## Targets
+
+| `--to` | what is written | beside it |
+| --- | --- | --- |
+"""
+
+CERTIFICATE = """
+In mmdetection and mmsegmentation the file has the backbone's own names, without `backbone.`. The fragment loads it by
+`init_cfg=dict(type='Pretrained', checkpoint=…)` **without** `prefix`; the same file fills a C4 detector's shared head.
+(With a prefix mmengine stops, as it should. `load_from`, which loads whole detectors, would find nothing in it.)
+
+A written file can be read back, bit for bit, with its name, origin and preprocessing: they travel inside.
+
+## The certificate
+
+`OUT.certificate.json` stands beside every written file. Before the file is moved into place
+
+- it is read back and compared bit for bit;
+- the target's **own** network is built from the file and the fragment (mmdetection, mmsegmentation and detectron2 in a
+  process of their own), and every tensor of the file must be in it, and none of its own be left unfilled;
+- the same pixels go through the source and through the target, **preprocessing included**: what the target makes of RGB
+  pixels by the fragment's mean, std and channel order, and the output of each stage, must agree to {tolerance:.0e} of
+  the stage's largest value. Swapped channels or a stride at the wrong place fail.
+
+On failure nothing is left at `OUT`, the certificate says why, and the exit code is 1. `--no-verify` skips the network,
+and the certificate's verdict is then "not verified". Weights whose outputs are constant prove nothing, and fail.
+
+`CGH_MM_PYTHON` and `CGH_D2_PYTHON` name another Python that has the framework.
+
+## Adding an origin or a target
+
+An origin is an entry of `READERS` in `cgh_bench/readers.py`, with a sample in `tests/unit/origins.py`. A target is a
+class with an entry in a `CONVERTERS` of a file in `cgh_bench/converters/`. Then run `python tools/checkpoints_page.py`.
+"""
+
+
+def page(samples: Mapping[str, list[str]]) -> str:
+    """The page's text; `samples` are the names of the tested checkpoints of each source."""
+    kinds = sorted(set(HARMLESS) - {"collections", "copyreg", "datetime", "enum", "typing", "pathlib", "torch"})
+    text = HEAD.format(harmless=", ".join(kinds))
+    for name, reader in READERS.items():
+        text += f"| `{name}` | {_origin(name, reader, samples.get(name, []))} |\n"
+    text += TAIL
+    converters: dict[str, Converter] = registered("cgh_bench.converters", "CONVERTERS")
+    for name, converter in sorted(converters.items()):
+        written = "a folder" if converter.is_folder else " or ".join(f"`{suffix}`" for suffix in converter.suffixes)
+        about = " ".join((type(converter).__doc__ or "").split("\n\n")[0].split())
+        text += f"| `{name}` | {written}. {about} | {_FRAGMENTS[name]} |\n"
+    return text + CERTIFICATE.format(tolerance=TOLERANCE)
+
+
+_FRAGMENTS = {
+    "detectron2": "`OUT.config.yaml`: pixel mean and std, format, depth, width, stride",
+    "huggingface": "nothing: config.json, preprocessor_config.json and README.md are in the folder",
+    "mmdet": "`OUT.config.py`: data preprocessor and backbone, for `_base_`",
+    "mmseg": "`OUT.config.py`: data preprocessor and backbone, for `_base_`",
+    "timm": "`OUT.config.json`: the arguments of `timm.create_model`",
+    "torchvision": "`OUT.preprocessing.json`",
+}
+
+
+_MM = "stated in `meta`; else torchvision's"
+_STATED = {
+    "ours": "stated",
+    "mmselfsup": _MM,
+    "mmpretrain": _MM,
+    "mmdet": _MM,
+    "mmseg": _MM,
+    "lightly_train": "stated",
+    "detectron2": "`pixel_mean` and `pixel_std`; else see below",
+    "msra": "BGR, 0 to 255; mean 103.53, 116.28, 123.675; std 1 (ResNeXt: 57.375, 57.12, 58.395)",
+    "huggingface": "stated in `preprocessor_config.json`",
+    "timm": "stated in `config.json`; else assumed to be torchvision's",
+}
+
+
+def _origin(name: str, reader: Reader, samples: list[str]) -> str:
+    if name in _STATED:
+        told = _STATED[name]
+    elif reader.preprocessing is None:
+        told = "as its user chose: assumed to be torchvision's"
+    else:
+        told = f"mean {_numbers(reader.preprocessing.mean)}; std {_numbers(reader.preprocessing.std)}"
+    url, _, rest = reader.url.partition(" ")
+    link = f"[{url.removeprefix('https://github.com/')}]({url}) {rest}" if url.startswith("http") else f"`{url}`"
+    rank = " (if nothing above fits)" if reader.rank == LAYOUT else ""
+    tests = ", ".join(f"`{sample}`" for sample in samples) or "`test_checkpoint.py`"
+    return f"{reader.title}{rank} | {', '.join(reader.branches)} | {told} | {link} | {tests}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def samples() -> dict[str, list[str]]:
+    """The sample checkpoints of the tests, by source."""
+    sys.path.insert(0, str(ROOT / "tests" / "unit"))
+    from origins import ORIGINS
+
+    found: dict[str, list[str]] = {}
+    for name, origin in ORIGINS.items():
+        found.setdefault(origin.source, []).append(name)
+    return found
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page(samples()))
