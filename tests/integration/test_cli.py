@@ -79,7 +79,7 @@ def test_a_plain_folder_of_images_needs_no_other_preparation(tmp_path: Path) -> 
                 pixels = rng.integers(level, level + 50, (50, 70, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     arguments = ("eval", "knn,linear", "--ckpt", "random:resnet18", "--data", str(photos))
-    sizes = ("--set", "transform.resize=64", "--set", "transform.crop=64")
+    sizes = ("--set", "transform.crop=64", "--set", "transform.resize=64")
     done = run(*arguments, *sizes, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "work/results.jsonl").read_text().splitlines()]
