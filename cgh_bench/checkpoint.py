@@ -84,11 +84,13 @@ class Checkpoint:
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    def backbone(self) -> Backbone:
-        """The trunk with these weights, in eval mode."""
+    def backbone(self, copy: bool = True) -> Backbone:
+        """The trunk with these weights, in eval mode; without `copy` it shares their memory and must not be trained."""
         with torch.device("meta"):
             trunk = Backbone(self.architecture)
-        trunk.to_empty(device="cpu").load_state_dict(self.weights)
+        if copy:
+            trunk.to_empty(device="cpu")
+        trunk.load_state_dict(self.weights, assign=not copy)
         return trunk.eval()
 
 

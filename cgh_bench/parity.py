@@ -3,10 +3,11 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import safetensors
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from cgh_bench import frameworks
 from cgh_bench.backbone import STAGES
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.weights_file import open_weights
 
 TOLERANCE = 1e-4
 """Largest difference of a stage relative to its largest value, float32."""
@@ -72,8 +74,28 @@ def source_outputs(checkpoint: Checkpoint, pixels: Tensor) -> Outputs:
     """The canonical trunk's own outputs for RGB `pixels` (B, 3, H, W), uint8."""
     prepared = checkpoint.preprocessing(pixels.float() / 255)
     with torch.inference_mode():
-        stages = {"input": prepared, **checkpoint.backbone().pyramid(prepared)}
+        stages = {"input": prepared, **checkpoint.backbone(copy=False).pyramid(prepared)}
     return Outputs(stages, "cgh_bench.backbone.Backbone", {"torch": torch.__version__}, tuple(checkpoint.weights))
+
+
+def coverage(path: Path, network: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Which tensors of the file at `path` are in `network` bit for bit, which are not, and which it has beside them."""
+    used: list[str] = []
+    unused: list[str] = []
+    for name, tensor in _tensors(path):
+        (used if name in network and torch.equal(tensor, network[name]) else unused).append(name)
+    given = {*used, *unused}
+    return {"used": used, "unused": unused, "missing": [name for name in network if name not in given]}
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """One after the other where the format allows it, as the networks are in memory already."""
+    if path.suffix != ".safetensors":
+        yield from open_weights(path).tensors.items()
+        return
+    with safetensors.safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            yield name, file.get_tensor(name)
 
 
 def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[Difference]:

@@ -83,7 +83,7 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
 
 
 def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
-    """The trunk's tensors under our names, in our order, as float32 copies in memory.
+    """The trunk's tensors under our names, in our order, as float32.
 
     Absent batch counters are 0, but for those that we wrote beside. Where Caffe2 has folded the statistics into scale
     and offset they are those of an identity: mean 0, variance 1 - eps.
@@ -93,8 +93,9 @@ def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
     for key, shape in expected(trunk.architecture).items():
         if key in trunk.names:
             tensor = file.tensors[trunk.names[key]]
-            weights[key] = (tensor if key.endswith("num_batches_tracked") else _float32(key, tensor)).clone()
-            weights[key] = weights[key].reshape(shape)
+            weights[key] = (tensor if key.endswith("num_batches_tracked") else _float32(key, tensor)).reshape(shape)
+            if weights[key].untyped_storage().nbytes() > weights[key].nbytes:
+                weights[key] = weights[key].clone()  # a part of a larger tensor, which would stay in memory
         elif key.endswith("num_batches_tracked"):
             weights[key] = torch.tensor(file.facts.get(f"{COUNTERS}/{key}", 0), dtype=torch.int64)
         else:

@@ -158,7 +158,7 @@ def stand_in(name: str) -> Any:
 
 
 def load_torch(path: Path) -> Any:
-    """What `torch.save` wrote, tensors on the CPU (memory-mapped from a zip archive, so: copy those that you keep).
+    """What `torch.save` wrote, tensors on the CPU.
 
     Raises:
         UserError: damaged, or it names something that is neither tensor nor harmless.
@@ -168,7 +168,7 @@ def load_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         blocked = [name for name in names if stand_in(name) is None]
         raise refusal(path, blocked, error) from None

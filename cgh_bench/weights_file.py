@@ -36,7 +36,7 @@ class WeightsFile:
     kind: str
     """The format, in words."""
     tensors: Mapping[str, Tensor] = field(repr=False)
-    """On the CPU, maybe memory-mapped from the file."""
+    """On the CPU, in memory of their own."""
     facts: Mapping[str, Any] = field(repr=False)
     """Strings, numbers and lists of them by path (`meta/cfg`, `arch`)."""
 

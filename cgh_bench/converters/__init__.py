@@ -127,8 +127,7 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
 
 def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify: bool) -> tuple[dict[str, object], str]:
     """The measured part of the certificate, and what is wrong, if anything."""
-    again = converter.read(staged)
-    if again.id != checkpoint.id:
+    if converter.read(staged).id != checkpoint.id:
         return {}, f"what was read back from the {converter.name} file is not what was written"
     if not verify:
         return {}, ""

@@ -53,5 +53,5 @@ def read_flat(path: Path, rename: Rename, source: str) -> Checkpoint:
     unknown = [name for name in file.tensors if name not in ours]
     if unknown:
         raise UserError(f"{path} has {unknown[0]}, which its description does not; convert it again")
-    weights = {ours[name]: tensor.clone() for name, tensor in file.tensors.items()}
+    weights = {ours[name]: tensor for name, tensor in file.tensors.items()}
     return from_description(file.facts[DESCRIPTION], weights)

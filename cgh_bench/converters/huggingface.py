@@ -17,7 +17,7 @@ from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters.packages import require_package
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
-from cgh_bench.weights_file import DESCRIPTION, open_weights
+from cgh_bench.weights_file import DESCRIPTION
 
 _CARD = """---
 library_name: transformers
@@ -92,16 +92,12 @@ class HuggingFace:
         prepared = processor(images=list(pixels), do_resize=False, return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             maps = model(prepared, output_hidden_states=True).hidden_states[1:]
-        given, inside = open_weights(path).tensors, model.state_dict()
-        used = [name for name, tensor in given.items() if name in inside and torch.equal(tensor, inside[name])]
         return parity.Outputs(
             {"input": prepared, **dict(zip(STAGES, maps, strict=True))},
             f"{type(model).__module__}.{type(model).__name__}",
             {"transformers": transformers.__version__, "torch": torch.__version__},
-            used,
-            [name for name in given if name not in set(used)],
-            [name for name in inside if name not in given],
-            seconds,
+            **parity.coverage(path / "model.safetensors", model.state_dict()),
+            seconds_of_import=seconds,
         )
 
 

@@ -16,7 +16,6 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters.flat import read_flat, write_flat
 from cgh_bench.converters.packages import require_package
 from cgh_bench.errors import UserError
-from cgh_bench.weights_file import open_weights
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,12 @@ class Timm:
         prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
         with torch.inference_mode():
             maps = model.forward_intermediates(prepared, indices=4, intermediates_only=True)
-        given, inside = open_weights(path).tensors, model.state_dict()
-        used = [name for name, tensor in given.items() if name in inside and torch.equal(tensor, inside[name])]
         return parity.Outputs(
             {"input": prepared, **dict(zip(STAGES, maps, strict=True))},
             f"{type(model).__module__}.{type(model).__name__}",
             {"timm": timm.__version__, "torch": torch.__version__},
-            used,
-            [name for name in given if name not in set(used)],
-            [name for name in inside if name not in given],
-            seconds,
+            **parity.coverage(path, model.state_dict()),
+            seconds_of_import=seconds,
         )
 
 

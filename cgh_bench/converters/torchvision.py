@@ -53,9 +53,10 @@ class Torchvision:
         """What torchvision's network makes of RGB `pixels`."""
         weights = open_weights(path).tensors
         described, prepared = input_of(path.with_name(f"{path.name}.preprocessing.json"), pixels)
-        model = torchvision.models.get_model(described, weights=None)
+        with torch.device("meta"):
+            model = torchvision.models.get_model(described, weights=None)
         model.fc = nn.Identity()
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
         extractor = create_feature_extractor(model.eval(), {stage: stage for stage in STAGES})
         with torch.inference_mode():
             stages = {"input": prepared, **extractor(prepared)}

@@ -151,7 +151,7 @@ def test_another_width(tmp_path: Path) -> None:
 
     with torch.device("meta"):
         wide = torchvision.models.resnet50(width_per_group=256)
-    refused(written(tmp_path, wide.to_empty(device="cpu").state_dict()), r"layer1.0.conv1.weight is \(256, 64, 1, 1\), not \(128, .*nearest: ")
+    refused(written(tmp_path, wide.to_empty(device="cpu").state_dict()), r"is \(256, .*\), not .*nearest: ")
 
 
 def test_old_files_without_batch_counters(tmp_path: Path) -> None:
