@@ -9,11 +9,9 @@ Memory is the peak beyond what the imports take, over the size of the file; a ta
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +26,7 @@ TARGETS = {
     "mmseg": "x.pth",
     "detectron2": "x.pkl",
 }
+PACKAGES = {"timm": "timm", "huggingface": "transformers.models.resnet.modeling_resnet"}
 REPEATS = 2
 
 
@@ -86,9 +85,8 @@ def measure(what: str, file: Path, folder: Path, preload: bool) -> dict[str, flo
     from cgh_bench import checkpoint, converters, inspection
 
     imported = time.monotonic()
-    package = {"huggingface": "transformers"}.get(what, what)
-    if preload and importlib.util.find_spec(package):
-        importlib.import_module(package)
+    if preload and what in PACKAGES:
+        importlib.import_module(PACKAGES[what])
     before = _peak()
     if what == "inspect":
         inspection.inspect(file)
@@ -108,7 +106,9 @@ def measure(what: str, file: Path, folder: Path, preload: bool) -> dict[str, flo
 
 
 def _peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes; from Linux itself, as `getrusage` starts a process at its parent's peak."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 if __name__ == "__main__":
