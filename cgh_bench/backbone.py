@@ -49,7 +49,7 @@ class Architecture:
     @property
     def has_bottlenecks(self) -> bool:
         """Whether its blocks are 1x1, 3x3, 1x1; the blocks of the shallow ones are two 3x3."""
-        return self.depth > 34  # noqa: PLR2004
+        return self.depth > 34
 
     @property
     def groups_and_width(self) -> tuple[int, int]:

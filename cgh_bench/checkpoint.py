@@ -232,7 +232,7 @@ def require_exact(what: str, expected: Mapping[str, Tensor], given: Mapping[str,
         if key in given and given[key].shape != expected[key].shape
     ]
     complaints = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"  # noqa: PLR2004
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
         for kind, names in (("missing", missing), ("unexpected", surplus), ("of another shape", shapes))
         if names
     ]

@@ -47,7 +47,7 @@ def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:
         kind: tuple(float(v) for v in tensor.flatten())
         for name, tensor in file.tensors.items()
         for kind in ("pixel_mean", "pixel_std")
-        if name.endswith(kind) and tensor.numel() == 3  # noqa: PLR2004
+        if name.endswith(kind) and tensor.numel() == 3
     }
     if {"pixel_mean", "pixel_std"} <= set(pixel):
         order: ChannelOrder = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
@@ -67,7 +67,7 @@ def _openmmlab(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness]
         if (found := re.search(rf"\b{key}\s*=\s*([\[(][\d.,\s]+[\])])", text))
     }
     flip = re.search(r"\b(?:bgr_to_rgb|to_rgb)\s*=\s*(True|False)", text)
-    if len(values) != 2 or flip is None or any(len(v) != 3 for v in values.values()):  # noqa: PLR2004
+    if len(values) != 2 or flip is None or any(len(v) != 3 for v in values.values()):
         return None
     order: ChannelOrder = "RGB" if flip.group(1) == "True" else "BGR"
     caffe = re.search(r"\bstyle\s*=\s*['\"](caffe|pytorch)['\"]", text)

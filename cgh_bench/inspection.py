@@ -97,9 +97,9 @@ def _groups(names: Iterable[str]) -> dict[str, int]:
 
 def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
     """Remarks on canonical `weights`: `verdict` is ok, doubt or bad, `remark` says why."""
-    convolutions = {key: tensor for key, tensor in weights.items() if tensor.ndim == 4}  # noqa: PLR2004
+    convolutions = {key: tensor for key, tensor in weights.items() if tensor.ndim == 4}
     found = [_finite(weights), _dead(convolutions), _statistics(weights), _initial(convolutions)]
-    if "conv1.weight" in convolutions and convolutions["conv1.weight"].shape[-1] > 3:  # noqa: PLR2004
+    if "conv1.weight" in convolutions and convolutions["conv1.weight"].shape[-1] > 3:
         found.append(_smooth(convolutions["conv1.weight"]))
     return [{"verdict": verdict, "remark": remark} for verdict, remark in found]
 
@@ -123,7 +123,7 @@ def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     variances = torch.cat([tensor for key, tensor in weights.items() if key.endswith("running_var")])
     if bool((means == 0).all() and (variances == 1).all()):
         return "bad", "all BatchNorm statistics are at their initial values: untrained weights"
-    if bool((means == 0).all() and ((variances - 1).abs() < 2e-5).all()):  # noqa: PLR2004
+    if bool((means == 0).all() and ((variances - 1).abs() < 2e-5).all()):
         return "ok", "BatchNorm statistics are folded into scale and offset (Caffe2)"
     if bool((variances <= 0).any()):
         return "bad", "a BatchNorm variance is zero or negative"

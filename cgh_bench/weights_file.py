@@ -166,5 +166,5 @@ def _contents(node: safe_pickle.Hollow | nn.Module) -> dict[str, Any]:
 
 def _is_fact(node: Any) -> bool:
     if isinstance(node, list | tuple):
-        return len(node) <= 16 and all(isinstance(item, str | int | float) for item in node)  # noqa: PLR2004
+        return len(node) <= 16 and all(isinstance(item, str | int | float) for item in node)
     return isinstance(node, str | int | float)

@@ -97,7 +97,7 @@ class HypercolumnBranch(nn.Module):
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
         """Stage maps (B, C, H, W) to embeddings (B, out), not normalised."""
         height, width = maps[self.stages[-1]].shape[-2:]
-        if min(height, width) < 2:  # noqa: PLR2004 (a single position has no context)
+        if min(height, width) < 2:
             raise UserError(
                 f"the views are too small for a hypercolumn: {self.stages[-1]} is {height}x{width}, 2x2 is needed; "
                 "set a larger views size (33 pixels and more with the imagenet stem)"

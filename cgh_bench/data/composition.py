@@ -87,7 +87,7 @@ def contrast(scene: Scene, animal: int, width: int = 3) -> float:
     own, owner, image = own[window], scene.owner[window], scene.image[window].astype(np.int64)
     ring = ndimage.binary_dilation(own, iterations=width) & ~own
     rim = own & ~ndimage.binary_erosion(own, iterations=width, border_value=1)
-    parts = [part for neighbour in np.unique(owner[ring]) if (part := ring & (owner == neighbour)).sum() >= 16]  # noqa: PLR2004
+    parts = [part for neighbour in np.unique(owner[ring]) if (part := ring & (owner == neighbour)).sum() >= 16]
     colour = image[rim].mean(0)
     return min(float(np.linalg.norm(colour - image[part].mean(0))) for part in (parts or [ring]))
 

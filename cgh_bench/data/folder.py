@@ -62,7 +62,7 @@ def load_folder(folder: Path, split: Split) -> FolderImages:
         if len(paths) == before:
             raise UserError(f"no image in {root / name}; put some there ({' '.join(SUFFIXES)}) or remove the folder")
     if others:
-        shown = ", ".join(sorted(others)[:5]) + (", …" if len(others) > 5 else "")  # noqa: PLR2004
+        shown = ", ".join(sorted(others)[:5]) + (", …" if len(others) > 5 else "")
         warnings.warn(f"{len(others)} files in {root} are not images of a class, left out: {shown}", stacklevel=3)
     return FolderImages(
         name=f"{folder.name}/{split}",

@@ -81,7 +81,7 @@ def near_duplicate_groups(images: Pixels, labels: Labels) -> Labels:
     groups = np.arange(len(images))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        for first, second in _near_pairs(images[members] > 127):  # noqa: PLR2004
+        for first, second in _near_pairs(images[members] > 127):
             old, new = groups[members[second]], groups[members[first]]
             groups[groups == old] = new
     return groups

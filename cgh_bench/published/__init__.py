@@ -134,7 +134,7 @@ def _figure(line: Mapping[str, str]) -> Figure:
     if line["cost"] not in COSTS:
         raise unknown("cost", line["cost"], COSTS)
     value = float(line["value"])
-    if not (math.isfinite(value) and 0 <= value <= 100):  # noqa: PLR2004 (per cent)
+    if not (math.isfinite(value) and 0 <= value <= 100):
         raise ValueError(f"{value} is no percentage")
     return Figure(
         line["protocol"],

@@ -41,7 +41,7 @@ class Cell:
 
     def text(self) -> str:
         """`61.5 ± 0.4 (3)`, without spread `61.5`, or `–`; one decimal, as the field prints percentages."""
-        if self.n < 2:  # noqa: PLR2004
+        if self.n < 2:
             return f"{self.mean:.1f}" if self.values else "–"
         return f"{self.mean:.1f} ± {self.std:.1f} ({self.n})"
 

@@ -149,7 +149,7 @@ def cost_chart(figures: Sequence[Figure], metrics: Sequence[Metric]) -> Chart | 
         for figure in figures
         if figure.metric == metric and figure.epochs and figure.cost in PASSES and not figure.deviation
     ]
-    if len({cost for cost, _ in known}) < 2:  # noqa: PLR2004 (a single cost is no comparison)
+    if len({cost for cost, _ in known}) < 2:
         return None
     traces = []
     for number, kind in enumerate(PASSES):

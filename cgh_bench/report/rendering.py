@@ -56,4 +56,4 @@ def _environment() -> jinja2.Environment:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.0f} kB"  # noqa: PLR2004 (below, kB reads better)
+    return f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.0f} kB"

@@ -138,7 +138,7 @@ def _segmented(truth: Truth, entry: dict[str, Any], row: str, folder: Path) -> P
     classes = np.asarray(Image.open(folder / f"{Path(entry['file_name']).stem}.png"))
     image = Image.open(truth.folder / "images" / entry["file_name"])
     shares = [(float((classes == 1 + label).mean()), name) for label, name in enumerate(truth.classes)]
-    words = [f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True) if share >= 0.005]  # noqa: PLR2004
+    words = [f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True) if share >= 0.005]
     return Picture(row, data_uri(draw_classes(image, classes, WIDTH)), ", ".join(words) or "background only")
 
 

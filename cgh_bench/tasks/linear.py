@@ -85,7 +85,7 @@ class Linear:
 def _split(train: FeatureBank, held_out: float, seed: int) -> tuple[probe.Rows, probe.Rows]:
     """Row numbers to fit and to hold out, every class in both."""
     counts = np.bincount(train.labels, minlength=len(train.classes))
-    if counts.min() < 2:  # noqa: PLR2004
+    if counts.min() < 2:
         name = train.classes[int(counts.argmin())]
         raise UserError(f"class {name!r} has {counts.min()} train images; two are needed, one of them to hold out")
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=held_out, random_state=seed)

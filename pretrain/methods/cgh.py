@@ -63,7 +63,7 @@ class Cgh:
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views, the weak one first; a batch that fits queue and BN groups."""
-        if views != 2:  # noqa: PLR2004
+        if views != 2:
             raise UserError(
                 f"CGH takes 2 views, the teacher's (weak) and the student's (strong); the recipe has {views}"
             )

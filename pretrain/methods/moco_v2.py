@@ -38,7 +38,7 @@ class MocoV2:
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views; a batch that fits queue and BN groups."""
-        if views != 2:  # noqa: PLR2004
+        if views != 2:
             raise UserError(f"MoCo v2 takes 2 views, the key's and the query's; the recipe has {views}")
         check_batch(batch_size, self.bn_groups, self.queue_length)
 
