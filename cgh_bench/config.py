@@ -15,52 +15,81 @@ C = TypeVar("C")
 
 
 def override(config: C, settings: Sequence[str]) -> C:
-    """A copy of the dataclass `config` with each `a.b=value` of `settings` applied, checked against the field's type.
+    """A copy of the dataclass `config` with all `a.b=value` of `settings` applied at once, checked against the types.
+
+    At once: the order does not matter, and fields that must fit each other can be changed together.
 
     Raises:
         UserError: not of the form `a.b=value`, no such field (nearest names are given), or a value of another type.
     """
+    changes = []
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise UserError(f"--set {setting!r} is not of the form field=value or group.field=value")
-        config = _replace(config, path.split("."), text, setting)
-    return config
+        changes.append(_Change(tuple(path.split(".")), text, setting))
+    return typing.cast(C, _apply(config, changes)) if changes else config
 
 
-def _replace(config: Any, path: list[str], text: str, setting: str) -> Any:
-    head, rest = path[0], path[1:]
+@dataclasses.dataclass(frozen=True)
+class _Change:
+    path: tuple[str, ...]
+    text: str
+    setting: str
+
+    def below(self) -> "_Change":
+        return dataclasses.replace(self, path=self.path[1:])
+
+
+def _apply(config: Any, changes: Sequence[_Change]) -> Any:
+    """`config`, a dataclass or a tuple of them, with its changed parts replaced, each once."""
+    if isinstance(config, tuple):
+        return _apply_to_items(config, changes)
     hints = typing.get_type_hints(type(config))
     fields = {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
-    if head not in fields:
-        raise unknown(f"field in --set {setting}:", head, fields)
-    if rest:
-        child = getattr(config, head)
-        if isinstance(child, tuple) and rest[1:] and all(map(dataclasses.is_dataclass, child)):
-            return _checked_replace(config, head, _replace_item(child, rest, text, setting), setting)
-        if not dataclasses.is_dataclass(child):
-            raise UserError(f"--set {setting}: {head!r} is a single value, it has no field {rest[0]!r}")
-        return _checked_replace(config, head, _replace(child, rest, text, setting), setting)
+    values = {}
+    for head, group in _grouped(changes).items():
+        if head not in fields:
+            raise unknown(f"field in --set {group[0].setting}:", head, fields)
+        values[head] = _value(getattr(config, head), fields[head], group)
     try:
-        value = parse(text, fields[head])
-    except ValueError as error:
-        raise UserError(f"--set {setting}: {error}") from None
-    return _checked_replace(config, head, value, setting)
-
-
-def _replace_item(items: tuple[Any, ...], path: list[str], text: str, setting: str) -> tuple[Any, ...]:
-    """Dataclasses in a tuple go by their number: `views.augments.1.blur=0.2`."""
-    if path[0] not in map(str, range(len(items))):
-        raise UserError(f"--set {setting}: {path[0]!r} is not one of the numbers 0 to {len(items) - 1}")
-    number = int(path[0])
-    return (*items[:number], _replace(items[number], path[1:], text, setting), *items[number + 1 :])
-
-
-def _checked_replace(config: Any, field: str, value: Any, setting: str) -> Any:
-    try:
-        return dataclasses.replace(config, **{field: value})
+        return dataclasses.replace(config, **values)
     except UserError as error:
-        raise UserError(f"--set {setting}: {error}") from None
+        raise UserError(f"--set {', '.join(change.setting for change in changes)}: {error}") from None
+
+
+def _value(old: Any, kind: Any, changes: Sequence[_Change]) -> Any:
+    """What becomes of one field: read from the last text given for it, or changed within."""
+    whole = [change for change in changes if len(change.path) == 1]
+    if whole:
+        try:
+            return parse(whole[-1].text, kind)
+        except ValueError as error:
+            raise UserError(f"--set {whole[-1].setting}: {error}") from None
+    first, inner = changes[0], [change.below() for change in changes]
+    items = isinstance(old, tuple) and all(map(dataclasses.is_dataclass, old)) and all(c.path[1:] for c in inner)
+    if not dataclasses.is_dataclass(old) and not items:
+        raise UserError(
+            f"--set {first.setting}: {first.path[0]!r} is a single value, it has no field {first.path[1]!r}"
+        )
+    return _apply(old, inner)
+
+
+def _apply_to_items(items: tuple[Any, ...], changes: Sequence[_Change]) -> tuple[Any, ...]:
+    """Dataclasses in a tuple go by their number: `views.augments.1.blur=0.2`."""
+    changed = list(items)
+    for number, group in _grouped(changes).items():
+        if number not in map(str, range(len(items))):
+            raise UserError(f"--set {group[0].setting}: {number!r} is not one of the numbers 0 to {len(items) - 1}")
+        changed[int(number)] = _apply(items[int(number)], [change.below() for change in group])
+    return tuple(changed)
+
+
+def _grouped(changes: Sequence[_Change]) -> dict[str, list[_Change]]:
+    groups: dict[str, list[_Change]] = {}
+    for change in changes:
+        groups.setdefault(change.path[0], []).append(change)
+    return groups
 
 
 def parse(text: str, kind: Any) -> Any:

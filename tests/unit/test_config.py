@@ -46,6 +46,23 @@ def test_dataclasses_in_a_tuple_go_by_number() -> None:
         override(Several(), ["items.0=0.5"])
 
 
+@dataclass(frozen=True)
+class Fitting:
+    resize: int = 256
+    crop: int = 224
+
+    def __post_init__(self) -> None:
+        if self.crop > self.resize:
+            raise UserError(f"crop {self.crop} is larger than resize {self.resize}")
+
+
+@pytest.mark.parametrize("settings", [["resize=64", "crop=32"], ["crop=32", "resize=64"]])
+def test_fields_that_must_fit_each_other_change_together(settings: list[str]) -> None:
+    assert override(Fitting(), settings) == Fitting(64, 32)
+    with pytest.raises(UserError, match=r"--set resize=64: crop 224 is larger"):
+        override(Fitting(), ["resize=64"])
+
+
 def test_each_type_is_read() -> None:
     settings = "inner.rate=2e-3;inner.mode=b;count=7;on=False;sizes=(4,5,6);pair=1,2;limit=9;folder=/a b"
     changed = override(Outer(), settings.split(";"))

@@ -1,0 +1,61 @@
+"""The command `cgh-bench`: one verb a step. Heavy packages are imported inside the verbs, so that help is instant."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cgh_bench import __version__
+from cgh_bench.cli import checkpoints, demo, evaluating, listing, pretraining, reporting
+from cgh_bench.errors import CheckFailed, UserError
+
+app = typer.Typer(
+    help="Is this pretrained backbone any good, and is it better than the others?",
+    epilog="Start with: cgh-bench demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for group in (demo, pretraining, checkpoints, evaluating, reporting, listing):
+    app.add_typer(group.verbs)
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, which typer has made of it before it comes to `main`."""
+
+
+def main() -> None:
+    """Run the command line; every error that a user can mend is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _stop(f"error: {error}", 2)
+    except CheckFailed as error:
+        _stop(f"check failed: {error}", 1)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
+        _stop("stopped; what was done is saved: the same command goes on from here", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cgh-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass

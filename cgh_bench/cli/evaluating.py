@@ -1,0 +1,49 @@
+"""Verbs that evaluate."""
+
+from typing import Annotated
+
+import typer
+
+from cgh_bench.cli.options import HERE, Branch, DryRun, Seeds, Settings, Source, Trust, Work
+
+verbs = typer.Typer()
+
+
+@verbs.command("eval")
+def eval_(
+    task: Annotated[str, typer.Argument(help="Names from `cgh-bench list tasks`, joined by commas.")],
+    ckpt: Annotated[str, typer.Option("--ckpt", help="A checkpoint of any origin, or random:ARCH[:SEED].")],
+    data: Annotated[str, typer.Option(help="The data set, for tasks without one: a name or a folder.")] = "",
+    source: Source = None,
+    branch: Branch = None,
+    trust_pickle: Trust = False,
+    seeds: Seeds = 1,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    work: Work = HERE,
+) -> None:
+    """Evaluate a checkpoint and append the results to WORK/results.jsonl; finished evaluations are reused.
+
+    \b
+    Examples:
+      cgh-bench eval animals_knn,animals_linear --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
+      cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data ~/photos
+      cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
+    """
+    from cgh_bench import checkpoint
+    from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+    from cgh_bench.report.terminal import show_result
+
+    settings = [*(settings or []), *([f"data={data}"] if data else [])]
+    evaluations = [prepare(name, settings) for name in task.split(",")]
+    workspace = Workspace(work)
+    for evaluation in evaluations:
+        evaluation.task.data_fingerprint(workspace.cache)
+    loaded = checkpoint.load(ckpt, source, branch, trust_pickle)
+    for evaluation in evaluations:
+        for seed in range(seeds):
+            result = find_finished(evaluation, loaded, seed, workspace)
+            if dry_run:
+                print(f"{evaluation.protocol} seed {seed}: {'finished' if result else 'would run'} on {loaded.name}")
+                continue
+            show_result(result or evaluate(evaluation, loaded, seed, workspace), reused=result is not None)
