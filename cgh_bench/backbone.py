@@ -61,6 +61,18 @@ class Architecture:
             return int(groups), int(width)
         return 1, 64
 
+    def targets(self, feature: str) -> tuple[str, ...]:
+        """The stages that `feature` names, in network order: `layer4+layer3` to `("layer3", "layer4")`.
+
+        Raises:
+            UserError: there is no such stage.
+        """
+        named = set(feature.split("+"))
+        for stage in sorted(named):
+            if stage not in STAGES:
+                raise unknown("stage", stage, STAGES)
+        return tuple(sorted(named))
+
 
 class Backbone(nn.Module):
     """A ResNet without its classifier. Parameter names are torchvision's: `conv1.weight`, `layer1.0.bn1.bias`, …
@@ -106,6 +118,19 @@ class Backbone(nn.Module):
             x = getattr(self, stage)(x)
             maps[stage] = x
         return maps
+
+    def width(self, targets: tuple[str, ...]) -> int:
+        """The width D of what `pooled` returns for `targets`."""
+        return sum(self.channels[stage] for stage in targets)
+
+    def pooled(self, images: Tensor, targets: tuple[str, ...]) -> Tensor:
+        """The mean over positions of the targets' hypercolumn, (B, D); of `layer4` alone it is the global feature.
+
+        Args:
+            images: (B, 3, H, W), preprocessed.
+            targets: stages, in the order of `Architecture.targets`.
+        """
+        return hypercolumn(self.pyramid(images), targets).mean(dim=(2, 3))
 
     def pool(self, maps: Mapping[str, Tensor]) -> Tensor:
         """The global feature (B, D): the mean of the last stage over its positions."""

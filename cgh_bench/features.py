@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from cgh_bench.backbone import STAGES, Backbone, hypercolumn
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
 from cgh_bench.data import load
 from cgh_bench.data.image_set import GreyImages, ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.device import pick_device
-from cgh_bench.errors import CheckFailed, UserError, unknown
+from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.files import write_text
 from cgh_bench.progress import progress
 
@@ -53,18 +52,19 @@ def extract(
         checkpoint: the frozen weights.
         images: N images.
         transform: what happens to an image before the checkpoint's own preprocessing.
-        feature: `layer4` (the global feature), another stage, or several joined by `+` (their hypercolumn), pooled.
+        feature: what to take, as `checkpoint.architecture.targets` names it: `layer4` (the global feature), another
+            stage, or several joined by `+` (their hypercolumn).
         cache: a folder; one sub-folder per fingerprint.
 
     Raises:
         UserError: an unknown feature, images of different sizes under a transform that keeps sizes, or features that
             are not finite (the images are named).
     """
-    stages = parse_feature(feature)
-    key = fingerprint([checkpoint.id, images.fingerprint, transform, stages])
+    targets = checkpoint.architecture.targets(feature)
+    key = fingerprint([checkpoint.id, images.fingerprint, transform, targets])
     folder = cache / key
     if not (folder / "done.json").exists():
-        _fill(folder, checkpoint, images, transform, stages)
+        _fill(folder, checkpoint, images, transform, targets)
     features = np.load(folder / "features.npy", mmap_mode="r")
     _require_finite(features, images)
     return FeatureBank(features, images.labels, images.classes, key)
@@ -97,33 +97,19 @@ def load_pair(data: str) -> tuple[ImageSet, ImageSet]:
     return load(data, "train"), load(data, "val")
 
 
-def parse_feature(feature: str) -> tuple[str, ...]:
-    """The stages named by `feature`, in network order: `layer3+layer4` to `("layer3", "layer4")`."""
-    stages = tuple(feature.split("+"))
-    for stage in stages:
-        if stage not in STAGES:
-            raise unknown("stage", stage, STAGES)
-    return tuple(sorted(set(stages)))
-
-
-def pooled(trunk: Backbone, images: Tensor, stages: tuple[str, ...]) -> Tensor:
-    """The mean over positions of the stages' hypercolumn, (B, D); of `layer4` alone it is the global feature."""
-    return hypercolumn(trunk.pyramid(images), stages).mean(dim=(2, 3))
-
-
 def _fill(
-    folder: Path, checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, stages: tuple[str, ...]
+    folder: Path, checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, targets: tuple[str, ...]
 ) -> None:
     device = pick_device()
     trunk = checkpoint.backbone().to(device)
-    dim = sum(trunk.channels[stage] for stage in stages)
+    dim = trunk.width(targets)
     folder.mkdir(parents=True, exist_ok=True)
     bank, done = _open_bank(folder, len(images), dim)
     loader = DataLoader(_Transformed(images, transform, done), BATCH_SIZE, num_workers=_workers(images))
     with torch.inference_mode(), progress(f"features of {images.name}", len(images)) as tick:
         for number, batch in enumerate(loader, start=1):
             x = checkpoint.preprocessing(batch.to(device))
-            bank[done : done + len(x)] = pooled(trunk, x, stages).float().cpu().numpy()
+            bank[done : done + len(x)] = trunk.pooled(x, targets).float().cpu().numpy()
             done += len(x)
             tick(done)
             if number % BATCHES_PER_SAVE == 0:
@@ -138,7 +124,7 @@ def _workers(images: ImageSet) -> int:
     return 0 if isinstance(images, GreyImages) else min(8, os.cpu_count() or 1)
 
 
-def _require_frozen(checkpoint: Checkpoint, trunk: Backbone) -> None:
+def _require_frozen(checkpoint: Checkpoint, trunk: nn.Module) -> None:
     """Prove that the extraction moved neither a weight nor a BatchNorm statistic."""
     for key, tensor in trunk.state_dict().items():
         if not torch.equal(_bytes(tensor.cpu()), _bytes(checkpoint.weights[key])):

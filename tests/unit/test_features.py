@@ -10,7 +10,7 @@ from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.features import extract, parse_feature
+from cgh_bench.features import extract
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_hypercolumn_is_the_stages_side_by_side(trunk: Checkpoint, tmp_path: P
     third = extract(trunk, images, AS_IS, "layer3", tmp_path).features
     np.testing.assert_allclose(both[:, :256], third, rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="did you mean layer4"):
-        parse_feature("layer5")
+        extract(trunk, images, AS_IS, "layer5", tmp_path)
 
 
 def test_the_cache_knows_weights_data_and_transform(trunk: Checkpoint, tmp_path: Path) -> None:
