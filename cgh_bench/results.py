@@ -1,11 +1,13 @@
 """Results: one typed record a run, one JSON line a record, appended and never rewritten."""
 
+import csv
 import dataclasses
 import fcntl
+import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +15,7 @@ from typing import Any, NoReturn
 from cgh_bench.errors import UserError
 
 SCHEMA = 1
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
@@ -46,31 +49,40 @@ class Result:
     """Folder of the side products, relative to the store."""
     schema: int = SCHEMA
 
+    @property
+    def imported(self) -> bool:
+        """Whether another tool measured this; `origin` then names that tool's file with its hash."""
+        return self.origin.get("source") == IMPORTED
+
     def __post_init__(self) -> None:
         broken = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         if broken:
             raise UserError(f"{self.task}: {', '.join(broken)} is not a finite number; the run has failed")
 
 
-def append(store: Path, result: Result) -> None:
-    """Add `result` to the JSON-lines file `store` in one locked write, flushed to disk.
+def append(store: Path, *added: Result) -> None:
+    """Add results to the JSON-lines file `store` in one locked write, flushed to disk.
 
-    A line torn by an earlier crash is closed first, so that it cannot swallow this one. When the disk is full, what
-    was written of the line is taken back before the error is raised.
+    A line torn by an earlier crash is closed first, so that it cannot swallow the next. When the disk is full, what
+    was written is taken back before the error is raised.
     """
-    line = json.dumps(dataclasses.asdict(result), sort_keys=True, allow_nan=False).encode() + b"\n"
+    lines = b"".join(_line(result) + b"\n" for result in added)
     store.parent.mkdir(parents=True, exist_ok=True)
     with store.open("ab+", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-            line = b"\n" + line
+            lines = b"\n" + lines
         try:
-            _write_all(file.fileno(), line)
+            _write_all(file.fileno(), lines)
             os.fsync(file.fileno())
         except OSError:
             os.ftruncate(file.fileno(), end)
             raise
+
+
+def _line(result: Result) -> bytes:
+    return json.dumps(dataclasses.asdict(result), sort_keys=True, allow_nan=False).encode()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -102,6 +114,68 @@ def read(store: Path) -> tuple[list[Result], list[str]]:
         except (ValueError, RecursionError) as error:
             complaints.append(f"{store}:{number}: not a result of schema {SCHEMA} ({error}); line ignored")
     return records, complaints
+
+
+def merge(stores: Sequence[Path], out: Path) -> tuple[int, list[str]]:
+    """Append to `out` what it does not hold yet of other stores; how many records that was, and all complaints.
+
+    Folders of side products are named from where `out` is; records that differ in nothing else are the same.
+    """
+    held, complaints = read(out)
+    known = {_line(record) for record in held}
+    added = []
+    for store in stores:
+        records, more = read(store)
+        complaints += more
+        for record in records:
+            work = os.path.relpath(store.parent / record.work, out.parent) if record.work else ""
+            moved = dataclasses.replace(record, work=work)
+            if _line(moved) not in known:
+                known.add(_line(moved))
+                added.append(moved)
+    if added:
+        append(out, *added)
+    return len(added), complaints
+
+
+def select(
+    records: Sequence[Result], task: str = "", protocol: str = "", checkpoint: str = "", method: str = ""
+) -> list[tuple[int, Result]]:
+    """The records that fit all that is given, each with its number in the store, from 1.
+
+    Args:
+        records: all, in the order of the store.
+        task: its name.
+        protocol: its id.
+        checkpoint: an id, or a part of a name.
+        method: a part of the name of the recipe that trained the weights.
+    """
+    return [
+        (number, record)
+        for number, record in enumerate(records, start=1)
+        if task in ("", record.task)
+        and protocol in ("", record.protocol)
+        and (checkpoint == record.checkpoint or checkpoint in record.checkpoint_name)
+        and method in str(record.origin.get("recipe", ""))
+    ]
+
+
+def export_json(records: Iterable[Result]) -> str:
+    """One array of all records, every field."""
+    return json.dumps([dataclasses.asdict(record) for record in records], indent=1, ensure_ascii=False) + "\n"
+
+
+def export_csv(records: Iterable[Result]) -> str:
+    """Tidy: one line for every metric of every record, with its provenance; configuration and origin as JSON."""
+    out = io.StringIO()
+    plain = [field.name for field in dataclasses.fields(Result) if field.name != "metrics"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["metric", "value", *plain])
+    for record in records:
+        values = [getattr(record, name) for name in plain]
+        texts = [value if isinstance(value, str | int | float) else json.dumps(value) for value in values]
+        writer.writerows([metric, repr(value), *texts] for metric, value in record.metrics.items())
+    return out.getvalue()
 
 
 def _parse(line: bytes) -> Result:

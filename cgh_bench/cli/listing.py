@@ -9,7 +9,7 @@ from cgh_bench.errors import unknown
 verbs = typer.Typer()
 
 
-LISTS = ("tasks", "recipes", "converters", "sources", "data", "tables")
+LISTS = ("tasks", "recipes", "converters", "sources", "data", "tables", "importers")
 
 
 @verbs.command("list")
@@ -44,9 +44,11 @@ def _entries(kind: str) -> dict[str, str]:
         return {name: definition.load(name).title for name in definition.names()}
     if kind == "converters":
         return {name: _summary(entry) for name, entry in registered("cgh_bench.converters", "CONVERTERS").items()}
+    from cgh_bench.importers import IMPORTERS
     from cgh_bench.readers import READERS
 
-    return {name: reader.description for name, reader in READERS.items()}
+    entries = dict(IMPORTERS if kind == "importers" else READERS)
+    return {name: entry.description for name, entry in entries.items()}
 
 
 def _summary(entry: object) -> str:

@@ -8,7 +8,10 @@ from cgh_bench.results import Result
 
 
 def newest_data(results: Iterable[Result], protocols: Collection[str]) -> dict[str, str]:
-    """For each of the `protocols` the fingerprint of the data that its newest result was measured on."""
+    """For each of the `protocols` the fingerprint of the data that its newest result was measured on.
+
+    An imported result knows no fingerprint; who named its protocol vouches for its data.
+    """
     return {r.protocol: r.data for r in _by_time(results) if r.protocol in protocols and not r.overridden}
 
 
@@ -33,8 +36,11 @@ def usable(mine: Sequence[Result], data: Mapping[str, str], label: str, notes: l
         return kept
 
     left_over = keep(lambda result: not result.overridden, "with overridden settings")
+    left_over = keep(lambda result: result.protocol in data or not result.imported, "imported without a protocol")
     left_over = keep(lambda result: result.protocol in data, "under another protocol than today's")
-    left_over = keep(lambda result: result.data == data[result.protocol], "on other data than the newest")
+    left_over = keep(
+        lambda result: result.imported or result.data == data[result.protocol], "on other data than the newest"
+    )
     current = {_training(result): result.checkpoint for result in _by_time(left_over)}
     return keep(lambda result: current[_training(result)] == result.checkpoint, "of weights that newer ones replace")
 
@@ -67,4 +73,5 @@ def _training(result: Result) -> str:
 
 
 def _by_time(results: Iterable[Result]) -> list[Result]:
-    return sorted(results, key=lambda result: result.started)
+    """The oldest first; what was imported counts as older than what was measured here."""
+    return sorted(results, key=lambda result: (not result.imported, result.started))

@@ -1,11 +1,14 @@
 """What the terminal says of a single result, and of published figures."""
 
+from collections.abc import Sequence
+
 import rich.box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cgh_bench import published, tasks
+from cgh_bench.discovery import registered
 from cgh_bench.published import Figure
 from cgh_bench.results import Result
 
@@ -19,6 +22,35 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
         line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")
     line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")
     (console or Console(highlight=False)).print(line)
+
+
+def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None = None) -> None:
+    """A line for each result: its number in the store, what of what, the main metric, and what sets it apart."""
+    drawn = Table("", "protocol", "checkpoint", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("seed", "figure"):
+        drawn.add_column(header, justify="right", no_wrap=True)
+    drawn.add_column("started", no_wrap=True)
+    for number, result in numbered:
+        metric, value = next(iter(_declared_first(result).items()), ("", float("nan")))
+        marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(
+            result.overridden
+        )
+        drawn.add_row(
+            str(number),
+            Text(result.protocol if not result.imported else f"{result.task} {result.protocol}"),
+            Text("\n").join([Text(result.checkpoint_name), *(Text(mark, "dim") for mark in marks)]),
+            str(result.seed),
+            f"{metric} {value:.2f}",
+            result.started[:16].replace("T", " "),
+        )
+    (console or Console(highlight=False)).print(drawn)
+
+
+def _declared_first(result: Result) -> dict[str, float]:
+    """The metrics, those that the task declares first; a task that is no longer known declares none."""
+    known = registered("cgh_bench.tasks", "TASKS").get(result.task)
+    first = [metric.name for metric in known.METRICS if metric.name in result.metrics] if known else []
+    return {name: result.metrics[name] for name in [*first, *result.metrics]}
 
 
 def show_published(protocol: str = "", method: str = "", console: Console | None = None) -> None:

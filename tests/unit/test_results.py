@@ -209,3 +209,42 @@ def test_killed_writers_leave_a_store_that_reads_and_grows(tmp_path: Path) -> No
     for number in range(2):
         seeds = [r.seed for r in records if r.checkpoint == f"writer{number}"]
         assert seeds == list(range(len(seeds)))
+
+
+def test_several_stores_become_one_without_repeats(tmp_path: Path) -> None:
+    one, two, out = (tmp_path / name / "results.jsonl" for name in ("one", "two", "out"))
+    with_folder = dataclasses.replace(RESULT, work="eval/00aa/seed0")
+    results.append(one, with_folder, dataclasses.replace(RESULT, seed=1))
+    results.append(two, dataclasses.replace(RESULT, seed=1), dataclasses.replace(RESULT, seed=2))
+    with two.open("a") as file:
+        file.write("not a record\n")
+    results.append(out, dataclasses.replace(RESULT, seed=2))
+    added, complaints = results.merge([one, two], out)
+    assert added == 2
+    assert len(complaints) == 1
+    records, _ = results.read(out)
+    assert [record.seed for record in records] == [2, 0, 1]
+    assert (out.parent / records[1].work).resolve() == (one.parent / with_folder.work).resolve()
+    assert results.merge([one, two, out], out)[0] == 0
+
+
+def test_records_are_selected_and_keep_their_numbers() -> None:
+    other = dataclasses.replace(RESULT, task="animals_seg", checkpoint="11bb", checkpoint_name="moco", origin={})
+    both = [RESULT, other]
+    assert results.select(both) == [(1, RESULT), (2, other)]
+    assert results.select(both, task="animals_seg") == [(2, other)]
+    assert results.select(both, checkpoint="00aa") == [(1, RESULT)]
+    assert results.select(both, checkpoint="moc") == [(2, other)]
+    assert results.select(both, method="cgh_r18") == [(1, RESULT)]
+    assert results.select(both, protocol="none") == []
+
+
+def test_exports_hold_every_figure_unrounded() -> None:
+    import csv
+    import io
+
+    assert json.loads(results.export_json([RESULT])) == [json.loads(line())]
+    rows = list(csv.DictReader(io.StringIO(results.export_csv([RESULT]))))
+    assert {row["metric"]: float(row["value"]) for row in rows} == RESULT.metrics
+    assert rows[0]["checkpoint"] == "00aa"
+    assert json.loads(rows[0]["config"]) == RESULT.config
