@@ -2,36 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from cgh_bench.data import catalog
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.errors import UserError, unknown
-
-
-@dataclass(frozen=True)
-class CocoLayout:
-    """A set in COCO's format that the user fetches: annotation files, each with its folder of images."""
-
-    splits: Mapping[str, str]
-    """`{"annotations/….json": "folder of its images"}`, below the set's folder."""
-    how: str
-    """Where to get it."""
-
-
-LAYOUTS = {
-    "coco": CocoLayout(
-        {
-            "annotations/instances_train2017.json": "train2017",
-            "annotations/instances_val2017.json": "val2017",
-        },
-        "unpack http://images.cocodataset.org/zips/train2017.zip, …/zips/val2017.zip and "
-        "…/annotations/annotations_trainval2017.zip there (25 GB)",
-    ),
-}
+from cgh_bench.data.layout import Layout, verify
+from cgh_bench.discovery import registered
+from cgh_bench.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -44,6 +23,11 @@ class Located:
     """Sixteen hex digits of its annotations."""
 
 
+def layouts() -> dict[str, Layout]:
+    """Every data set that the user fetches, by name."""
+    return registered("cgh_bench.data.layouts", "LAYOUTS")
+
+
 def locate(name: str, cache_folder: Path) -> Located:
     """Find the data set `name`, or write it below `cache_folder` if it is an embedded one.
 
@@ -53,9 +37,9 @@ def locate(name: str, cache_folder: Path) -> Located:
     entry = catalog().get(name)
     if isinstance(entry, DetectionScenes):
         return _written(name, cache_folder.resolve())
-    if name not in LAYOUTS:
+    if name not in layouts():
         scenes = [known for known, other in catalog().items() if isinstance(other, DetectionScenes)]
-        raise unknown("data set for detection or segmentation", name, [*LAYOUTS, *scenes])
+        raise unknown("data set for detection or segmentation", name, [*layouts(), *scenes])
     return _found(name, Path(os.environ.get("CGH_DATA", "data")).resolve())
 
 
@@ -64,30 +48,12 @@ def _written(name: str, cache_folder: Path) -> Located:
     entry = catalog()[name]
     assert isinstance(entry, DetectionScenes)
     folder = entry.write(cache_folder / name)
-    return Located(cache_folder, _digest([folder / "train/annotations.json", folder / "val/annotations.json"]))
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        digest.update((folder / split / "annotations.json").read_bytes())
+    return Located(cache_folder, digest.hexdigest()[:16])
 
 
 @cache
 def _found(name: str, root: Path) -> Located:
-    layout, folder = LAYOUTS[name], root / name
-    needed = [*layout.splits, *layout.splits.values()]
-    absent = [path for path in needed if not (folder / path).exists()]
-    if absent:
-        raise UserError(f"{name} is not complete: {', '.join(absent)} expected in {folder} (CGH_DATA); {layout.how}")
-    for annotations, images in layout.splits.items():
-        # Every image of an instances file has one such key, and nothing else has.
-        listed = (folder / annotations).read_bytes().count(b'"file_name"')
-        present = sum(1 for _ in os.scandir(folder / images))
-        if present < listed:
-            raise UserError(
-                f"{folder / images} holds {present} files, {annotations} lists {listed} images; unpack it again: "
-                f"{layout.how}"
-            )
-    return Located(root, _digest([folder / path for path in layout.splits]))
-
-
-def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    return Located(root, verify(name, layouts()[name], root))

@@ -1,0 +1,194 @@
+"""What a fetched data set must look like on disk, checked file by file before any work, and its fingerprint."""
+
+import hashlib
+import json
+import mmap
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+
+from cgh_bench.errors import UserError
+from cgh_bench.files import sha256
+
+SUBSET = "SUBSET"
+"""A file of this name in a set's folder says that fewer images than published are meant."""
+IGNORED = 255
+"""The value of a map's pixels that belong to no class."""
+MAPS_LOOKED_AT = 8
+MOST_BYTES_OF_CATEGORIES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images and their annotations. Paths are below the set's folder; `{}` stands for an image's own name."""
+
+    images: str
+    annotations: str
+    """One file an image (`.xml` of VOC, `.png` maps), or one for all (`.json` of COCO, whose file names fill `{}`)."""
+    count: int
+    """As published."""
+    classes: tuple[str, ...] | int
+    """What annotations may name; of maps, how many values from 0 on beside 255; 0: not looked at."""
+    listed: str = ""
+    """The file with the names of the images; else all that are there."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One data set."""
+
+    folder: str
+    """Below `$CGH_DATA`."""
+    parts: tuple[Part, ...]
+    gigabytes: float
+    """On disk, unpacked."""
+    how: str
+    """Where to get it, and what to do with it."""
+
+
+def verify(name: str, layout: Layout, root: Path) -> str:
+    """Check that the data set below `root` is there and whole; its fingerprint, sixteen hex digits.
+
+    The fingerprint covers the images' names and the annotations: their bytes, or of maps names and sizes. Images
+    themselves are not read.
+
+    Raises:
+        UserError: absent, half unpacked, images without annotations or the reverse, or other classes: one line says
+            what is missing, where it is expected and how to get it.
+    """
+    folder = root / layout.folder
+    digest = hashlib.sha256(name.encode())
+    try:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}")
+        for part in layout.parts:
+            names = _names(part, folder)
+            _require_all(part, folder, names)
+            for text in (*names, *_contents(part, folder, names)):
+                digest.update(f"{text}\0".encode())
+    except UserError as error:
+        raise UserError(f"{name} is not complete: {error} ($CGH_DATA is {root}); to get it, {layout.how}") from None
+    return digest.hexdigest()[:16]
+
+
+def _names(part: Part, folder: Path) -> list[str]:
+    """What fills `{}`, in the order of its list, else sorted."""
+    if "{}" not in part.annotations:
+        with _mapped(folder / part.annotations) as text:
+            return [name.decode() for name in re.findall(rb'"file_name":\s*"([^"]+)"', text)]
+    if part.listed:
+        return [line.split()[0] for line in _read(folder / part.listed).splitlines() if line.strip()]
+    return sorted(set(_found(part.images, folder)) | set(_found(part.annotations, folder)))
+
+
+def _read(path: Path) -> str:
+    _require_file(path)
+    return path.read_text(encoding="utf-8")
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """The bytes of a file that may be larger than what one wants in memory."""
+    _require_file(path)
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file() or not path.stat().st_size:
+        raise UserError(f"{path} is absent or empty")
+
+
+def _found(pattern: str, folder: Path) -> Iterator[str]:
+    """What fills `{}` in the paths that are there, folders included."""
+    before, after = pattern.split("{}")
+    start = folder / before
+    for path in start.rglob(f"*{after}"):
+        yield path.relative_to(start).as_posix().removesuffix(after)
+
+
+def _require_all(part: Part, folder: Path, names: list[str]) -> None:
+    for pattern in (part.images, part.annotations):
+        absent = _absent([folder / pattern.format(name) for name in names])
+        if absent:
+            raise UserError(f"{len(absent)} of {len(names)} files {pattern} are absent, the first is {absent[0]}")
+    if len(names) != part.count and not (folder / SUBSET).exists():
+        raise UserError(
+            f"{folder / part.images} has {len(names)} images, {part.count} were published (if fewer are meant, "
+            f"make an empty file {folder / SUBSET})"
+        )
+
+
+def _absent(paths: list[Path]) -> list[Path]:
+    """Those that are not there, by listing each folder once."""
+    present: dict[Path, frozenset[str]] = {}
+    for parent in {path.parent for path in paths}:
+        present[parent] = frozenset(path.name for path in parent.iterdir()) if parent.is_dir() else frozenset()
+    return [path for path in paths if path.name not in present[path.parent]]
+
+
+def _contents(part: Part, folder: Path, names: list[str]) -> Iterator[str]:
+    """Something that changes with each annotation, which is checked on the way."""
+    if "{}" not in part.annotations:
+        _require_categories(part, folder / part.annotations)
+        yield sha256(folder / part.annotations)
+        return
+    paths = [folder / part.annotations.format(name) for name in names]
+    if part.annotations.endswith(".xml"):
+        for path in paths:
+            text = _read(path)
+            _require_objects(part, path, text)
+            yield text
+        return
+    for path in paths[:: max(1, len(paths) // MAPS_LOOKED_AT)]:
+        _require_values(part, path)
+    yield from (str(path.stat().st_size) for path in paths)
+
+
+def _require_categories(part: Part, path: Path) -> None:
+    """Check the classes of a COCO file, of which only the list of categories is parsed."""
+    with _mapped(path) as text:
+        start = re.search(rb'"categories":\s*', text)
+        listed = text[start.end() : start.end() + MOST_BYTES_OF_CATEGORIES].decode(errors="replace") if start else "[]"
+    try:
+        categories, _ = json.JSONDecoder().raw_decode(listed)
+    except ValueError as error:
+        raise UserError(f"{path} is cut short or no JSON ({error})") from None
+    given = tuple(category["name"] for category in categories)
+    assert isinstance(part.classes, tuple)
+    if sorted(given) != sorted(part.classes):
+        odd = sorted(set(given) ^ set(part.classes))
+        raise UserError(f"{path} has {len(given)} classes, {len(part.classes)} are expected; they differ in {odd[:3]}")
+
+
+def _require_objects(part: Part, path: Path, text: str) -> None:
+    assert isinstance(part.classes, tuple)
+    try:
+        given = {item.findtext("name") or "" for item in ElementTree.fromstring(text).iterfind("object")}
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} is no XML ({error})") from None
+    other = sorted(given - set(part.classes))
+    if other:
+        raise UserError(f"{path} names the class {other[0]!r}, which is none of the {len(part.classes)}")
+
+
+def _require_values(part: Part, path: Path) -> None:
+    """Check one map of class indices."""
+    if not part.classes:
+        return
+    assert isinstance(part.classes, int)
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    wrong = "colours, not indices of classes" if values.ndim != 2 else ""
+    if not wrong:
+        other = np.unique(values[(values >= part.classes) & (values != IGNORED)])
+        wrong = f"the class {other[0]}, only 0 to {part.classes - 1} are expected" if other.size else ""
+    if wrong:
+        raise UserError(f"{path} has {wrong}")

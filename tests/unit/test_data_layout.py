@@ -1,0 +1,158 @@
+"""The layouts of published data sets, shown on miniatures of them."""
+
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgh_bench.data import dense
+from cgh_bench.data.layout import SUBSET, Layout, verify
+from cgh_bench.data.scenes import write_scenes
+from cgh_bench.errors import UserError
+
+MAKERS = {
+    "coco": miniatures.coco,
+    "voc0712": miniatures.voc,
+    "voc2012_aug": miniatures.voc,
+    "cityscapes": miniatures.cityscapes,
+    "cityscapes_inst": miniatures.cityscapes,
+    "ade20k": miniatures.ade20k,
+}
+ONE_OF_EACH = {  # an image and an annotation of the first part
+    "coco": ("train2017/000001.png", "annotations/instances_train2017.json"),
+    "voc0712": ("VOC2007/JPEGImages/train_000001.jpg", "VOC2007/Annotations/train_000001.xml"),
+    "voc2012_aug": ("VOC2012/JPEGImages/train_000001.jpg", "VOC2012/SegmentationClass/train_000001.png"),
+    "cityscapes": (
+        "leftImg8bit/train/zurich/zurich_000001_leftImg8bit.png",
+        "gtFine/train/zurich/zurich_000001_gtFine_labelTrainIds.png",
+    ),
+    "cityscapes_inst": (
+        "leftImg8bit/train/zurich/zurich_000001_leftImg8bit.png",
+        "gtFine/val/zurich/zurich_000001_gtFine_instanceIds.png",
+    ),
+    "ade20k": ("images/training/000001.jpg", "annotations/training/000001.png"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """All miniatures below one root."""
+    root = tmp_path_factory.mktemp("made")
+    scenes = write_scenes(root / "scenes", miniatures.TINY)
+    for make in dict.fromkeys(MAKERS.values()):
+        make(scenes, root)
+    return root
+
+
+@pytest.fixture
+def root(made, tmp_path) -> Path:
+    """A copy, to be broken."""
+    return Path(shutil.copytree(made, tmp_path / "data"))
+
+
+def layout(name: str) -> Layout:
+    return dense.layouts()[name]
+
+
+check = functools.partial(lambda name, root: verify(name, layout(name), root))
+
+
+def test_every_layout_has_a_miniature():
+    assert set(MAKERS) == set(ONE_OF_EACH) == set(dense.layouts())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_complete_set_has_one_fingerprint(name, made):
+    assert check(name, made) == check(name, made)
+    assert len({check(other, made) for other in MAKERS}) == len(MAKERS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_set_that_is_absent(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=rf"{name} is not complete: there is no folder {tmp_path}.*to get it, unpack"):
+        dense.locate(name, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["image", "annotation"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_half_unpacked_or_without_its_counterpart(name, kind, root):
+    path = root / layout(name).folder / ONE_OF_EACH[name][kind]
+    path.unlink()
+    with pytest.raises(UserError, match=rf"(1 of \d+ files|is absent).*{path.name}|{path.name} is absent") as raised:
+        check(name, root)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_fewer_images_than_published_must_be_meant(name, root):
+    (root / layout(name).folder / SUBSET).unlink()
+    with pytest.raises(UserError, match=rf"{layout(name).parts[0].count} were published.*{SUBSET}"):
+        check(name, root)
+
+
+@pytest.mark.parametrize("name", [n for n, (_, annotation) in ONE_OF_EACH.items() if annotation.endswith("png")])
+def test_another_map_is_another_fingerprint(name, root):
+    before = check(name, root)
+    path = root / layout(name).folder / ONE_OF_EACH[name][1]
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    assert check(name, root) != before
+
+
+def test_another_annotation_is_another_fingerprint(root):
+    before = check("coco", root), check("voc0712", root)
+    path = root / "coco/annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+    path = root / "VOCdevkit/VOC2007/Annotations/val_000001.xml"
+    path.write_text(path.read_text().replace("<xmin>", "<xmin> "))
+    assert check("coco", root) != before[0]
+    assert check("voc0712", root) != before[1]
+
+
+def test_other_classes(root):
+    path = root / "coco/annotations/instances_train2017.json"
+    document = json.loads(path.read_text())
+    document["categories"] = document["categories"][:-1]
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"has 79 classes, 80 are expected; they differ in \['toothbrush'\]"):
+        check("coco", root)
+    path = root / "VOCdevkit/VOC2012/Annotations/train_000003.xml"
+    path.write_text(path.read_text().replace("<object><name>", "<object><name>grey ", 1))
+    with pytest.raises(UserError, match=r"train_000003\.xml names the class 'grey .*none of the 20"):
+        check("voc0712", root)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [("voc2012_aug", 21, "the class 21, only 0 to 20"), ("cityscapes", 33, "the class 33, only 0 to 18")],
+)
+def test_maps_of_other_classes(name, value, match, root):
+    path = root / layout(name).folder / ONE_OF_EACH[name][1]
+    values = np.asarray(Image.open(path)).copy()
+    values[0, 0] = value
+    Image.fromarray(values).save(path)
+    with pytest.raises(UserError, match=match):
+        check(name, root)
+    Image.fromarray(np.repeat(values[..., None], 3, 2)).save(path)
+    with pytest.raises(UserError, match="colours, not indices"):
+        check(name, root)
+
+
+def test_files_that_are_cut_short(root):
+    path = root / "coco/annotations/instances_train2017.json"
+    text = path.read_text()
+    path.write_text(text[: text.index('"categories"') + 40])
+    with pytest.raises(UserError, match="cut short"):
+        check("coco", root)
+    path.write_text("")
+    with pytest.raises(UserError, match="absent or empty"):
+        check("coco", root)
+    path = root / "VOCdevkit/VOC2007/Annotations/train_000002.xml"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(UserError, match="is no XML"):
+        check("voc0712", root)
