@@ -36,7 +36,7 @@ def pretrain(recipe, seed, folder):
 recipe, seed, work = sys.argv[1:]
 whole = definition.load("animals")
 row = dataclasses.replace(whole, rows=tuple(row for row in whole.rows if row.recipe == recipe))
-reproduce.run(row, [int(seed)], Workspace(Path(work)), pretrain)
+reproduce.run(row, [int(seed)], Workspace(Path(work)), reproduce.Weights(pretrain, Path(work)))
 """
 
 

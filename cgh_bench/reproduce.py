@@ -1,39 +1,79 @@
 """Fill a table: pretrain what its rows name, evaluate what its columns name, skip whatever is finished."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cgh_bench import checkpoint
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.errors import UserError
 from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
-from cgh_bench.report.definition import Definition
+from cgh_bench.report.definition import Definition, RowDefinition
 
 Pretrain = Callable[[str, int, Path], Path]
 """(recipe, seed, folder) to the file of the canonical checkpoint, at once where that run is finished."""
 
 
-def run(table: Definition, seeds: Iterable[int], workspace: Workspace, pretrain: Pretrain) -> None:
-    """Evaluate every row of `table` under every task of its columns, for each of `seeds`.
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of rows come from."""
+
+    pretrain: Pretrain
+    folder: Path
+    """Of the files that rows name as their `checkpoint`: NAME.pth.tar, NAME.safetensors, …"""
+
+
+def run(table: Definition, seeds: Iterable[int], workspace: Workspace, weights: Weights) -> None:
+    """Evaluate every row of `table` that has weights under every task of its columns, for each of `seeds`.
 
     A row's recipe is trained anew for each seed, and each of its evaluations uses the same seed, so that the spread
-    over seeds holds all there is of it. Interrupted work goes on where it stopped.
+    over seeds holds all there is of it. A row's checkpoint is a file, evaluated once for each seed, or a control,
+    initialised anew for each. Interrupted work goes on where it stopped.
 
     Raises:
-        UserError: some data set is absent: found out before anything is trained.
+        UserError: some data set or checkpoint is absent: found out before anything is trained.
     """
     evaluations = [prepare(name) for name in dict.fromkeys(column.task for column in table.columns if column.task)]
-    trained_rows = [row for row in table.rows if row.recipe]
+    rows = [row for row in table.rows if row.recipe or row.checkpoint]
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
+    for row in rows:
+        if row.checkpoint and not _is_control(row):
+            _file(row, weights.folder)
     for seed in seeds:
-        for row in trained_rows:
-            say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
-            trained = checkpoint.load(pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))
+        for row in rows if evaluations else ():
+            loaded = _load(row, seed, workspace, weights)
             for evaluation in evaluations:
-                result = find_finished(evaluation, trained, seed, workspace)
-                if result is None:
+                if find_finished(evaluation, loaded, seed, workspace) is None:
                     say(f"{row.label}, seed {seed}: {evaluation.name}")
-                    result = evaluate(evaluation, trained, seed, workspace)
+                    evaluate(evaluation, loaded, seed, workspace)
+
+
+def _load(row: RowDefinition, seed: int, workspace: Workspace, weights: Weights) -> Checkpoint:
+    if row.recipe:
+        say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
+        return checkpoint.load(weights.pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))
+    if _is_control(row):
+        return checkpoint.load(f"{row.checkpoint}:{seed}")
+    return dataclasses.replace(checkpoint.load(_file(row, weights.folder)), name=row.checkpoint)
+
+
+def _is_control(row: RowDefinition) -> bool:
+    return row.checkpoint.startswith("random:")
+
+
+def _file(row: RowDefinition, folder: Path) -> Path:
+    """The one file in `folder` that holds the row's checkpoint."""
+    found = sorted(folder.glob(f"{row.checkpoint}.*"))
+    if len(found) != 1:
+        which = f"{len(found)} files ({', '.join(path.name for path in found)})" if found else "no file"
+        raise UserError(
+            f"row {row.label!r} names the checkpoint {row.checkpoint}, of which there is {which} in {folder}; put one "
+            "there, name another folder (--checkpoints), or choose rows (--row)"
+        )
+    return found[0]
 
 
 def say(line: str) -> None:

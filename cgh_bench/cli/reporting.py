@@ -1,23 +1,36 @@
 """Verbs that show results."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cgh_bench.cli.options import HERE, Seeds, Work
 
+if TYPE_CHECKING:
+    from cgh_bench.report.cells import Table
+
 verbs = typer.Typer()
+
+
+Name = Annotated[str, typer.Argument(help="A name from `cgh-bench list tables`, or a .toml file.")]
+Rows = Annotated[list[str] | None, typer.Option("--row", help="Only the row of this label; may be repeated.")]
+Checkpoints = Annotated[
+    Path | None, typer.Option(help="Where the files are that rows name.  [default: $CGH_DATA/checkpoints]")
+]
 
 
 @verbs.command()
 def table(
-    name: Annotated[str, typer.Argument(help="A name from `cgh-bench list tables`, or a .toml file.")],
+    name: Name,
     run: Annotated[bool, typer.Option("--run", help="First pretrain and evaluate what is missing.")] = False,
     seeds: Seeds = 1,
-    format: Annotated[str, typer.Option(help="terminal, md, tex or csv.")] = "terminal",
+    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
     check: Annotated[bool, typer.Option("--check", help="Then judge it by its reference; exit 1 if it fails.")] = False,
+    rows: Rows = None,
+    checkpoints: Checkpoints = None,
     work: Work = HERE,
 ) -> None:
     """Print a table of the results, with spread over seeds, published figures beside measured ones.
@@ -28,22 +41,9 @@ def table(
       cgh-bench table animals --format tex
       cgh-bench table voc_det
     """
-    from cgh_bench import reproduce, results
-    from cgh_bench.discovery import registered
-    from cgh_bench.evaluate import Workspace
-    from cgh_bench.report import check as checks
-    from cgh_bench.report import definition
     from cgh_bench.report import table as tables
 
-    workspace = Workspace(work)
-    definition_ = definition.load(name)
-    if run:
-        definition.require_recipes(definition_, registered("pretrain.methods", "RECIPES"))
-        reproduce.run(definition_, range(seeds), workspace, _pretrain)
-    records, complaints = results.read(workspace.store)
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    filled = tables.build(name, records)
+    filled = _fill(name, range(seeds if run else 0), rows, checkpoints, work)
     if format == "terminal":
         from rich.console import Console
 
@@ -53,9 +53,54 @@ def table(
     else:
         print(tables.render(filled, format))
     if check:
-        verdicts = checks.judge(filled)
-        print(checks.markdown(verdicts))
-        checks.require(verdicts)
+        _judge(filled)
+
+
+@verbs.command()
+def reproduce(
+    name: Name, seeds: Seeds = 1, rows: Rows = None, checkpoints: Checkpoints = None, work: Work = HERE
+) -> None:
+    """Evaluate what a table lacks, and judge it: reference, measured, difference, verdict; exit 1 if it fails.
+
+    The reference is the table that comes with the package, else the published figures with the spread that is known
+    of their protocol.
+
+    \b
+    Examples:
+      cgh-bench reproduce animals --seeds 3
+      cgh-bench reproduce coco_c4_1x --row "MoCo v2, 200 epochs" --checkpoints ~/downloads
+    """
+    _judge(_fill(name, range(seeds), rows, checkpoints, work))
+
+
+def _fill(name: str, seeds: range, rows: list[str] | None, checkpoints: Path | None, work: Path) -> "Table":
+    """The table, after evaluating what is missing for each of the seeds."""
+    from cgh_bench import reproduce, results
+    from cgh_bench.discovery import registered
+    from cgh_bench.evaluate import Workspace
+    from cgh_bench.report import definition
+    from cgh_bench.report import table as tables
+
+    workspace = Workspace(work)
+    chosen = definition.choose(definition.load(name), rows or ())
+    if seeds:
+        definition.require_recipes(chosen, registered("pretrain.methods", "RECIPES"))
+        folder = checkpoints or Path(os.environ.get("CGH_DATA", "data")) / "checkpoints"
+        reproduce.run(chosen, seeds, workspace, reproduce.Weights(_pretrain, folder))
+    records, complaints = results.read(workspace.store)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return tables.fill(chosen, records)
+
+
+def _judge(filled: "Table") -> None:
+    from cgh_bench.report import check
+
+    verdicts = check.judge(filled)
+    print(check.markdown(verdicts))
+    for note in filled.notes:
+        print(note, file=sys.stderr)
+    check.require(verdicts)
 
 
 def _pretrain(recipe: str, seed: int, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +88,19 @@ def require_recipes(definition: Definition, known: Collection[str]) -> None:
     for row in definition.rows:
         if row.recipe and row.recipe not in known:
             raise unknown(f"recipe in table {definition.name}, row {row.label!r}:", row.recipe, known)
+
+
+def choose(definition: Definition, labels: Collection[str]) -> Definition:
+    """The table with only the rows of these labels; all of it where none is given.
+
+    Raises:
+        UserError: it has no row of that label; the nearest are given.
+    """
+    known = {row.label for row in definition.rows}
+    for label in labels:
+        if label not in known:
+            raise unknown(f"row of table {definition.name}", label, known)
+    return replace(definition, rows=tuple(row for row in definition.rows if not labels or row.label in labels))
 
 
 def _read(kind: type[T], document: Any, where: str) -> T:

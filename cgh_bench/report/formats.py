@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from cgh_bench.report.cells import Cell, Column, Row, Table
@@ -111,6 +112,20 @@ def _latex(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def html_table(table: Table) -> str:
+    """A bare `<table>` for a page of the user's own; `cgh-bench report` makes whole pages."""
+    marks = {0: "{}", 1: "<b>{}</b>", 2: "<u>{}</u>"}
+    head = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in table.columns)
+    rows = [
+        f'<tr><th scope="row">{escape(row.label)}</th>'
+        + "".join(f"<td>{_marked(cell, marks, escape)}</td>" for cell in row.cells)
+        + "</tr>"
+        for row in table.rows
+    ]
+    notes = [f"<p>{escape(note)}</p>" for note in table.notes]
+    return "\n".join(["<table>", f"<tr><td></td>{head}</tr>", *rows, "</table>", *notes]) + "\n"
 
 
 def csv_text(table: Table) -> str:

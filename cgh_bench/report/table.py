@@ -17,6 +17,7 @@ RENDERERS: dict[str, Callable[[Table], str]] = {
     "md": formats.markdown,
     "tex": formats.latex,
     "csv": formats.csv_text,
+    "html": formats.html_table,
 }
 
 
@@ -30,7 +31,7 @@ def build(name: str, results: Iterable[Result]) -> Table:
 
 
 def render(table: Table, format: str) -> str:
-    """`table` as Markdown ("md"), LaTeX with booktabs ("tex") or tidy CSV ("csv").
+    """`table` as Markdown ("md"), LaTeX with booktabs ("tex") tidy CSV ("csv") or a bare HTML table ("html").
 
     Raises:
         UserError: another format.

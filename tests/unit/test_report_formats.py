@@ -71,6 +71,13 @@ def test_csv_is_tidy_and_unrounded(small: Table) -> None:
     assert lines[0]["checkpoints"] == "a0 a1 a2"
 
 
+def test_html(small: Table) -> None:
+    text = table.render(renamed(small, AWKWARD), "html")
+    assert "<td><b>71.0 ± 1.0 (3)</b></td>" in text
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
 def test_an_empty_table_renders_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_fake_tasks(monkeypatch)
     empty = table.build(write_definition(tmp_path), [])

@@ -5,8 +5,10 @@ import pytest
 
 from cgh_bench import checkpoint, reproduce, results
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.errors import UserError
 from cgh_bench.evaluate import Workspace, protocol_id
 from cgh_bench.report import definition
+from cgh_bench.report import table as tables
 from cgh_bench.tasks import find
 from cgh_bench.tasks.knn import KNN
 
@@ -37,11 +39,64 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
 
     monkeypatch.setattr(KNN, "run", run)
     workspace = Workspace(tmp_path)
-    reproduce.run(table, range(2), workspace, pretrain)
+    reproduce.run(table, range(2), workspace, reproduce.Weights(pretrain, tmp_path))
     expected = [(row.recipe, seed) for seed in range(2) for row in table.rows]
     assert trained == evaluated == expected
     records, complaints = results.read(workspace.store)
     assert not complaints
     assert {record.protocol for record in records} == {protocol_id("animals_knn", find("animals_knn"))}
-    reproduce.run(table, range(2), workspace, pretrain)
+    reproduce.run(table, range(2), workspace, reproduce.Weights(pretrain, tmp_path))
     assert evaluated == expected  # finished work is not done again
+
+
+def named(table: definition.Definition, *checkpoints: str) -> definition.Definition:
+    rows = tuple(definition.RowDefinition(label=f"row {name}", checkpoint=name) for name in checkpoints)
+    return dataclasses.replace(table, rows=rows)
+
+
+def never(*arguments: object) -> Path:
+    raise AssertionError("nothing is to be trained")
+
+
+def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
+    table: definition.Definition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = []
+
+    def run(self: KNN, given: checkpoint.Checkpoint, folders: object, seed: int) -> dict[str, float]:
+        evaluated.append((given.name, seed, given.id))
+        return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
+
+    monkeypatch.setattr(KNN, "run", run)
+    checkpoint.save(random_checkpoint("resnet18", seed=9), tmp_path / "theirs.safetensors")
+    workspace = Workspace(tmp_path / "work")
+    both = named(table, "theirs", "random:resnet18")
+    reproduce.run(both, range(2), workspace, reproduce.Weights(never, tmp_path))
+    assert [(name, seed) for name, seed, _ in evaluated] == [
+        (name, seed) for seed in range(2) for name in ("theirs", "random:resnet18")
+    ]
+    assert len({weights for name, _, weights in evaluated if name == "theirs"}) == 1
+    assert len({weights for name, _, weights in evaluated if name == "random:resnet18"}) == 2
+    filled = tables.fill(both, results.read(workspace.store)[0])
+    assert [(row.cells[0].n, row.cells[0].replicate) for row in filled.rows] == [
+        (2, "evaluation seed"),
+        (2, "pretraining seed"),
+    ]
+
+
+def test_a_missing_checkpoint_is_named_before_anything_is_done(table: definition.Definition, tmp_path: Path) -> None:
+    both = named(table, "random:resnet18", "absent")
+    with pytest.raises(UserError, match=r"row 'row absent' names the checkpoint absent, .* no file in .*--row"):
+        reproduce.run(both, range(1), Workspace(tmp_path), reproduce.Weights(never, tmp_path))
+    for suffix in ("pth", "pth.tar"):
+        (tmp_path / f"absent.{suffix}").touch()
+    with pytest.raises(UserError, match=r"2 files \(absent.pth, absent.pth.tar\)"):
+        reproduce.run(both, range(1), Workspace(tmp_path), reproduce.Weights(never, tmp_path))
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_rows_are_chosen_by_their_labels(table: definition.Definition) -> None:
+    assert definition.choose(table, []) == table
+    assert [row.label for row in definition.choose(table, ["CGH"]).rows] == ["CGH"]
+    with pytest.raises(UserError, match="unknown row of table animals 'CHG'; did you mean CGH"):
+        definition.choose(table, ["CHG"])
