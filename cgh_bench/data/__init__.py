@@ -1,47 +1,55 @@
-"""Labelled images by name: the entries of each file's CATALOG, or any folder laid out as an ImageFolder."""
+"""Labelled images by name: the entries of each file's CATALOG, or any folder of image files or tar shards."""
 
 import os
 from pathlib import Path
 
-from cgh_bench.data.image_set import DetectionScenes, ImageSet, LabelledImages, Split
+from cgh_bench.data.image_set import DetectionScenes, FetchedImages, ImageSet, LabelledImages, Split
 from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError, unknown
 
-__all__ = ["DetectionScenes", "ImageSet", "LabelledImages", "Split", "catalog", "load"]
+__all__ = ["DetectionScenes", "FetchedImages", "ImageSet", "LabelledImages", "Split", "catalog", "data_root", "load"]
 
 
-def catalog() -> dict[str, LabelledImages | DetectionScenes]:
-    """Every data set that comes with the package, by name."""
+def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes]:
+    """Every data set that is known by name: made here, or fetched by the user."""
     return registered("cgh_bench.data", "CATALOG")
+
+
+def data_root() -> Path:
+    """Where data sets live: `$CGH_DATA`, else `./data`."""
+    return Path(os.environ.get("CGH_DATA", "data"))
 
 
 def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
     """The labelled images of one split.
 
     Args:
-        name: an entry of the catalogue ("animals"), or a folder with `train/CLASS/*` and `val/CLASS/*` below it:
-            as given, else below `root`.
-        split: "train" or "val".
-        root: where data sets live; default `$CGH_DATA`, else `./data`.
+        name: an entry of the catalogue ("animals"), or a folder, as given or else below `root`, with
+            `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, or with `train/*.tar`, `val/*.tar` and `classes.txt`.
+        split: "train" (all that may be learned from) or "val" (what is reported).
+        root: where data sets live; default `data_root()`.
 
     Raises:
         UserError: no such data set or split, a data set without image labels, or a folder of another layout.
     """
     from cgh_bench.data.folder import load_folder
+    from cgh_bench.data.shards import are_shards, load_shards
 
     if split not in ("train", "val"):
         raise unknown("split", split, ("train", "val"))
+    root = root or data_root()
     entry = catalog().get(name)
     if isinstance(entry, LabelledImages):
         return entry.load(split)
+    if isinstance(entry, FetchedImages):
+        return entry.load(root, split)
     if entry is not None:
-        labelled = [known for known, other in catalog().items() if isinstance(other, LabelledImages)]
+        labelled = [known for known, other in catalog().items() if other.kind == "classification"]
         raise UserError(f"{name!r} is a set of scenes for detection and segmentation; labelled images: {labelled}")
-    root = root or Path(os.environ.get("CGH_DATA", "data"))
     for folder in (Path(name), root / name):
         if folder.is_dir():
-            return load_folder(folder, split)
+            return load_shards(folder, split) if are_shards(folder) else load_folder(folder, split)
     if os.sep in name:
-        raise UserError(f"no folder {name!r}; an ImageFolder with train/ and val/ below it is needed")
+        raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
     hint = unknown("data set", name, catalog())
-    raise UserError(f"{hint} An ImageFolder of your own is expected in {root / name} ($CGH_DATA moves the root)")
+    raise UserError(f"{hint} A folder of your own is expected in {root / name} ($CGH_DATA moves the root)")

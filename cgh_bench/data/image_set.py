@@ -3,13 +3,17 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from cgh_bench.data.layout import SUBSET
+from cgh_bench.data.transform import EvalTransform
+from cgh_bench.errors import UserError
 
 Split = Literal["train", "val"]
 
@@ -18,17 +22,27 @@ Split = Literal["train", "val"]
 class ImageSet(ABC):
     """`N` labelled images, read one at a time.
 
-    `name` is data set and split ("animals/train"); `labels` is (N,) int64, indices into `classes`; `fingerprint` is
-    sixteen hex digits that change when the images, the labels or the classes do (`results.jsonl` records it).
+    `name` is data set and split ("animals/train"); `fingerprint` is sixteen hex digits that change when the images,
+    the labels or the classes do (`results.jsonl` records it).
     """
 
     name: str
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
+    """(N,) indices into `classes`; of a multi-label set (N, C): 1 present, 0 absent, -1 not counted."""
     fingerprint: str
+    held_out: NDArray[np.int64] | None = field(default=None, kw_only=True)
+    """Rows of a train split that the set's authors set apart to choose hyper-parameters on."""
+    touched: str = field(default="", kw_only=True)
+    """Changes when a file is written again, even with as many bytes; for caches, for it differs between copies."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image can show several classes."""
+        return self.labels.ndim == 2
 
     @abstractmethod
     def image(self, index: int) -> torch.Tensor:
@@ -50,6 +64,17 @@ class GreyImages(ImageSet):
         return torch.from_numpy(np.repeat(self.pixels[index][None], 3, axis=0))
 
 
+@dataclass(frozen=True, eq=False)
+class ColourImages(ImageSet):
+    """Images held in memory in colour: `pixels` is (N, 3, H, W) uint8."""
+
+    pixels: NDArray[np.uint8]
+
+    def image(self, index: int) -> torch.Tensor:
+        """Image `index` as (3, H, W) uint8 RGB."""
+        return torch.from_numpy(self.pixels[index].copy())
+
+
 def content_fingerprint(classes: tuple[str, ...], *arrays: NDArray[Any]) -> str:
     """Sixteen hex digits of the class names and of the shape, type and values of each array."""
     digest = hashlib.sha256("\0".join(classes).encode())
@@ -68,6 +93,53 @@ class LabelledImages:
     source: str
     load: Callable[[Split], ImageSet]
     kind: Literal["classification"] = "classification"
+
+
+@dataclass(frozen=True)
+class FetchedImages:
+    """A catalogue entry for classification whose files the user fetches: nothing is ever downloaded."""
+
+    description: str
+    source: str
+    """Who published it, and who its split, transform and metric are taken from."""
+    folder: str
+    """Where its files lie, below `$CGH_DATA`."""
+    needs: tuple[str, ...]
+    """Files and folders that must be there, below `folder`."""
+    how: str
+    """What the user does to get them there."""
+    counts: tuple[int, int]
+    """Images for training and for the report, as published; 0: not checked."""
+    read: Callable[[Path, Split], ImageSet]
+    """The images of a split of the set in this folder."""
+    transform: EvalTransform
+    metric: Literal["top1", "class_balanced", "mAP"]
+    """What the literature reports of it: accuracy over images, its mean over classes, mean average precision."""
+    kind: Literal["classification"] = "classification"
+
+    def load(self, root: Path, split: Split) -> ImageSet:
+        """The images of one split below `root`.
+
+        Raises:
+            UserError: absent, incomplete or unreadable: what, where it is expected, how to get it.
+        """
+        folder = root / self.folder
+        absent = [path for path in self.needs if not (folder / path).exists()]
+        if absent:
+            raise UserError(f"{', '.join(absent)} expected in {folder} ($CGH_DATA is {root}); to get it: {self.how}")
+        try:
+            images = self.read(folder, split)
+        except UserError:
+            raise
+        except (OSError, ValueError, LookupError, RuntimeError) as error:
+            raise UserError(f"{folder} is damaged ({' '.join(str(error).split())}); to get it: {self.how}") from None
+        published = self.counts[split == "val"]
+        if published not in (0, len(images)) and not (folder / SUBSET).exists():
+            raise UserError(
+                f"{images.name} in {folder} has {len(images)} images, {published} were published (if fewer are meant, "
+                f"make an empty file {folder / SUBSET}); to get it: {self.how}"
+            )
+        return images
 
 
 @dataclass(frozen=True)

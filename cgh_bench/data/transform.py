@@ -43,3 +43,5 @@ IMAGENET_KNN = EvalTransform(256, 224, "bicubic")
 """facebookresearch/dino eval_knn.py."""
 IMAGENET_LINEAR = EvalTransform(256, 224, "bilinear")
 """facebookresearch/moco main_lincls.py."""
+TRANSFER = EvalTransform(224, 224, "bicubic")
+"""SimCLR (https://arxiv.org/abs/2002.05709, B.8.1) and BYOL (https://arxiv.org/abs/2006.07733, D.1) for other sets."""

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from cgh_bench.data import load
-from cgh_bench.data.folder import load_folder, read_image
+from cgh_bench.data.decoding import read_image
+from cgh_bench.data.folder import load_folder
 from cgh_bench.errors import UserError
 
 
@@ -22,7 +23,7 @@ def save(path: Path, image: Image.Image | None = None, **options: object) -> Pat
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pets"
+    root = tmp_path / "zoo"
     for split, count in (("train", 3), ("val", 2)):
         for label, name in enumerate(("cat", "dog")):
             for index in range(count):
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_images_labels_and_classes(folder: Path):
     images = load_folder(folder, "train")
-    assert images.name == "pets/train"
+    assert images.name == "zoo/train"
     assert images.classes == ("cat", "dog")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert images.labels.dtype == np.int64
@@ -58,26 +59,31 @@ def test_sub_folders_and_capital_suffixes_are_read_in_order(folder: Path):
 
 def test_found_by_path_and_below_the_root(folder: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(load(str(folder), "val")) == 4
-    assert len(load("pets", "val", root=folder.parent)) == 4
+    assert len(load("zoo", "val", root=folder.parent)) == 4
     monkeypatch.setenv("CGH_DATA", str(folder.parent))
-    assert len(load("pets", "val")) == 4
+    assert len(load("zoo", "val")) == 4
 
 
 def test_the_fingerprint_changes_with_what_it_covers(folder: Path):
-    first = load_folder(folder, "train").fingerprint
+    before = load_folder(folder, "train")
+    first = before.fingerprint
     assert len(first) == 16
     assert load_folder(folder, "train").fingerprint == first
     assert load_folder(folder, "val").fingerprint != first
     os.utime(folder / "train/cat/0.png", (1, 1))
-    touched = load_folder(folder, "train").fingerprint
+    touched = load_folder(folder, "train")
+    assert touched.fingerprint == first
+    save(folder / "train/cat/0.png", Image.new("RGB", (9, 9)))
+    changed = load_folder(folder, "train").fingerprint
     (folder / "train/cat/0.png").rename(folder / "train/dog/9.png")
     moved = load_folder(folder, "train").fingerprint
-    assert len({first, touched, moved}) == 3
+    assert len({first, changed, moved}) == 3
+    assert before.touched != touched.touched
 
 
 def test_the_same_files_moved_elsewhere_keep_their_fingerprint(folder: Path, tmp_path: Path):
-    shutil.copytree(folder, tmp_path / "copy/pets")
-    assert load_folder(tmp_path / "copy/pets", "train").fingerprint == load_folder(folder, "train").fingerprint
+    shutil.copytree(folder, tmp_path / "copy/zoo")
+    assert load_folder(tmp_path / "copy/zoo", "train").fingerprint == load_folder(folder, "train").fingerprint
 
 
 def test_files_that_are_no_images_are_reported(folder: Path):

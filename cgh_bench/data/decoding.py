@@ -1,0 +1,55 @@
+"""Any file of an image as 8-bit RGB, each oddity treated in one stated way."""
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from cgh_bench.errors import UserError
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """The image in a file as (3, H, W) uint8 RGB; see `decode`."""
+    try:
+        with path.open("rb") as file:
+            return decode(file, str(path))
+    except OSError as error:
+        raise _undecodable(str(path), error) from None
+
+
+def decode(file: BinaryIO, name: str) -> torch.Tensor:
+    """The image in an open file as (3, H, W) uint8 RGB, turned as its EXIF orientation says.
+
+    Grey, palette, CMYK and 16-bit images are converted (16 bits by their upper 8); an alpha channel is dropped.
+
+    Raises:
+        UserError: it cannot be decoded whole, has several frames, floating-point pixels, or more pixels than
+            Pillow opens (179 million: what says it has more is most likely made to fill the memory).
+    """
+    try:
+        with Image.open(file) as image:
+            # A phone's JPEG with a second, embedded picture (MPO) is still one image: its first.
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":
+                raise UserError(f"{name} has {frames} frames; one image per file is needed, extract them")
+            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise _undecodable(name, error) from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _undecodable(name: str, error: Exception) -> UserError:
+    return UserError(f"cannot decode {name} as an image ({' '.join(str(error).split())}); replace or remove the file")
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise UserError(f"{name} has floating-point pixels of unknown range; save it with 8 or 16 bits per channel")
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

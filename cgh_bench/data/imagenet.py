@@ -1,0 +1,114 @@
+"""ImageNet-1k as an ImageFolder, its usual parts, and Tiny-ImageNet."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from cgh_bench.data.folder import from_list, load_folder
+from cgh_bench.data.image_set import FetchedImages, ImageSet, Split
+from cgh_bench.data.transform import IMAGENET_LINEAR, TRANSFER
+
+# HobbitLong/CMC imagenet100.txt, the 100 classes of https://arxiv.org/abs/1906.05849.
+_IMAGENET100 = """
+01558993 01692333 01729322 01735189 01749939 01773797 01820546 01855672 01978455 01980166 01983481
+02009229 02018207 02085620 02086240 02086910 02087046 02089867 02089973 02090622 02091831 02093428
+02099849 02100583 02104029 02105505 02106550 02107142 02108089 02109047 02113799 02113978 02114855
+02116738 02119022 02123045 02138441 02172182 02231487 02259212 02326432 02396427 02483362 02488291
+02701002 02788148 02804414 02859443 02869837 02877765 02974003 03017168 03032252 03062245 03085013
+03259280 03379051 03424325 03492542 03494278 03530642 03584829 03594734 03637318 03642806 03764736
+03775546 03777754 03785016 03787032 03794056 03837869 03891251 03903868 03930630 03947888 04026417
+04067472 04099969 04111531 04127249 04136333 04229816 04238763 04336792 04418357 04429376 04435653
+04485082 04493381 04517823 04589890 04592741 07714571 07715103 07753275 07831146 07836838 13037406
+13040303
+"""
+IMAGENET100 = tuple(f"n{number}" for number in _IMAGENET100.split())
+
+
+def _imagenet1k(folder: Path, split: Split) -> ImageSet:
+    return load_folder(folder, split)
+
+
+def _imagenet100(folder: Path, split: Split) -> ImageSet:
+    return load_folder(folder, split, only=IMAGENET100)
+
+
+def _listed(folder: Path, split: Split, file: str) -> ImageSet:
+    """All of val, but of train the images that a file lists: `n01440764_10026.JPEG`, one a line."""
+    if split == "val":
+        return load_folder(folder, split)
+    names = (folder / file).read_text(encoding="utf-8").split()
+    classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+    number = {name: label for label, name in enumerate(classes)}
+    listed = [(f"{name.split('_')[0]}/{name}", number[name.split("_")[0]]) for name in names]
+    return from_list(f"{folder.name}/{file}", folder / "train", classes, listed)
+
+
+def _tiny(folder: Path, split: Split) -> ImageSet:
+    classes = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
+    if split == "train":
+        listed: list[tuple[str, object]] = [
+            (f"train/{name}/images/{path.name}", label)
+            for label, name in enumerate(classes)
+            for path in sorted((folder / "train" / name / "images").iterdir())
+        ]
+    else:
+        lines = (folder / "val/val_annotations.txt").read_text(encoding="utf-8").splitlines()
+        pairs = [line.split("\t")[:2] for line in lines if line.strip()]
+        listed = [(f"val/images/{image}", classes.index(name)) for image, name in pairs]
+    return from_list(f"tiny_imagenet/{split}", folder, classes, listed)
+
+
+_FOLDERS = (
+    "unpack ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (https://image-net.org, log in) into train/WNID/*.JPEG "
+    "and val/WNID/*.JPEG of $CGH_DATA/imagenet1k"
+)
+_LIST = "fetch imagenet_subsets/{} of github.com/google-research/simclr into $CGH_DATA/imagenet1k, and {}"
+
+_IMAGENET1K = FetchedImages(
+    description="1,000 classes: 1,281,167 train, 50,000 val; top-1",
+    source="Russakovsky et al., https://arxiv.org/abs/1409.0575; transform of facebookresearch/moco main_lincls.py",
+    folder="imagenet1k",
+    needs=("train", "val"),
+    how=_FOLDERS,
+    counts=(1_281_167, 50_000),
+    read=_imagenet1k,
+    transform=IMAGENET_LINEAR,
+    metric="top1",
+)
+
+
+def _part(share: str, file: str, count: int) -> FetchedImages:
+    return replace(
+        _IMAGENET1K,
+        description=f"SimCLR's {share} of ImageNet-1k: {count:,} train, 50,000 val; top-1",
+        source="https://arxiv.org/abs/2002.05709; github.com/google-research/simclr imagenet_subsets",
+        needs=("train", "val", file),
+        how=_LIST.format(file, _FOLDERS),
+        counts=(count, 50_000),
+        read=partial(_listed, file=file),
+    )
+
+
+CATALOG = {
+    "imagenet1k": _IMAGENET1K,
+    "imagenet100": replace(
+        _IMAGENET1K,
+        description="CMC's 100 classes of ImageNet-1k, 5,000 val images; top-1",
+        source="https://arxiv.org/abs/1906.05849; github.com/HobbitLong/CMC imagenet100.txt",
+        counts=(0, 5_000),
+        read=_imagenet100,
+    ),
+    "imagenet1k_1pct": _part("1 %", "1percent.txt", 12_811),
+    "imagenet1k_10pct": _part("10 %", "10percent.txt", 128_116),
+    "tiny_imagenet": FetchedImages(
+        description="200 classes, 64×64: 100,000 train, 10,000 val; top-1",
+        source="Stanford CS231n; no usual transform for frozen trunks: the transfer suite's",
+        folder="tiny-imagenet-200",
+        needs=("wnids.txt", "train", "val/images", "val/val_annotations.txt"),
+        how="unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip in $CGH_DATA",
+        counts=(100_000, 10_000),
+        read=_tiny,
+        transform=TRANSFER,
+        metric="top1",
+    ),
+}

@@ -1,0 +1,108 @@
+"""Tar shards as webdataset writes them (https://github.com/webdataset/webdataset), read in place by random access.
+
+`FOLDER/train/*.tar`, `FOLDER/val/*.tar` and `FOLDER/classes.txt` (a name a line). In a shard an image `KEY.jpg` and its
+class number `KEY.cls` (from 0, in ASCII) belong together. Nothing is unpacked: the members' places are found once.
+"""
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from cgh_bench.data.decoding import decode
+from cgh_bench.data.folder import SUFFIXES
+from cgh_bench.data.image_set import ImageSet, Split
+from cgh_bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image within a shard."""
+
+    shard: Path
+    name: str
+    offset: int
+    """Of its first byte in the shard."""
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class ShardImages(ImageSet):
+    """Images read from tar files as they are asked for."""
+
+    members: tuple[Member, ...]
+
+    def image(self, index: int) -> torch.Tensor:
+        """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `decode`."""
+        member = self.members[index]
+        with member.shard.open("rb") as shard:
+            shard.seek(member.offset)
+            return decode(io.BytesIO(shard.read(member.size)), f"{member.shard}:{member.name}")
+
+
+def are_shards(folder: Path) -> bool:
+    """Whether the data set in `folder` is made of tar shards."""
+    return any((folder / "train").glob("*.tar"))
+
+
+def load_shards(folder: Path, split: Split) -> ShardImages:
+    """One split, its shards in the order of their names and the images in theirs.
+
+    The fingerprint covers names, sizes and labels of the images, not their content.
+
+    Raises:
+        UserError: there are no shards or class names, a shard is damaged, or an image has no class or no such one.
+    """
+    shards = sorted((folder / split).glob("*.tar"))
+    if not shards:
+        raise UserError(f"no {split}/*.tar in {folder}; tar shards are accepted as train/*.tar and val/*.tar")
+    names = folder / "classes.txt"
+    if not names.is_file():
+        raise UserError(f"{names} is absent; it has the name of class 0 in its first line, and so on")
+    classes = tuple(names.read_text(encoding="utf-8").splitlines())
+    members, labels = [], []
+    for shard in shards:
+        for member, label in _indexed(shard):
+            if not 0 <= label < len(classes):
+                raise UserError(f"{shard}:{member.name} is of class {label}, but {names} has {len(classes)} classes")
+            members.append(member)
+            labels.append(label)
+    if not members:
+        raise UserError(f"no image in the shards of {folder / split}; put some there ({' '.join(SUFFIXES)})")
+    digest = hashlib.sha256("\0".join(classes).encode())
+    for member, label in zip(members, labels, strict=True):
+        digest.update(f"{member.shard.name}\0{member.name}\0{member.size}\0{label}\n".encode())
+    times = "".join(str(shard.stat().st_mtime_ns) for shard in shards)
+    return ShardImages(
+        f"{folder.name}/{split}",
+        classes,
+        np.array(labels, dtype=np.int64),
+        digest.hexdigest()[:16],
+        tuple(members),
+        touched=hashlib.sha256(times.encode()).hexdigest()[:16],
+    )
+
+
+def _indexed(shard: Path) -> list[tuple[Member, int]]:
+    """The images of a shard with their classes; only headers and classes are read."""
+    images: dict[str, Member] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for item in tar:
+                key, suffix = str(PurePosixPath(item.name).with_suffix("")), PurePosixPath(item.name).suffix.lower()
+                if item.isfile() and suffix in SUFFIXES:
+                    images[key] = Member(shard, item.name, item.offset_data, item.size)
+                elif item.isfile() and suffix == ".cls":
+                    content = tar.extractfile(item)
+                    labels[key] = int(content.read() if content else b"")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"{shard} cannot be read ({error}); make it again (not compressed)") from None
+    unlabelled = sorted(images.keys() - labels.keys())
+    if unlabelled:
+        raise UserError(f"{shard}: {images[unlabelled[0]].name} has no class; a member {unlabelled[0]}.cls is needed")
+    return [(member, labels[key]) for key, member in images.items()]

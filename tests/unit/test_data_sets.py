@@ -1,0 +1,318 @@
+"""The sets that users fetch, in tiny copies of their published layouts and file formats."""
+
+import io
+import json
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from cgh_bench.data import FetchedImages, ImageSet, catalog, load
+from cgh_bench.data.imagenet import IMAGENET100
+from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
+from cgh_bench.errors import UserError
+
+FETCHED = {name: entry for name, entry in catalog().items() if isinstance(entry, FetchedImages)}
+
+
+def picture(path: Path, shade: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (5, 4), (shade, 0, 0)).save(path)
+
+
+def text(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def cifar10(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for file in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
+        batch = {"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": [1, 0], "batch_label": file}
+        (folder / file).write_bytes(pickle.dumps(batch, 2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["plane", "car"]}, 2))
+
+
+def cifar100(folder: Path) -> None:
+    for file in ("train", "test"):
+        batch = {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [1, 0], "coarse_labels": [0, 0]}
+        (folder / file).write_bytes(pickle.dumps(batch, 2))
+    names = {"fine_label_names": ["apple", "bee"], "coarse_label_names": ["x"]}
+    (folder / "meta").write_bytes(pickle.dumps(names, 2))
+
+
+def stl10(folder: Path) -> None:
+    text(folder / "class_names.txt", "plane", "bird")
+    for part in ("train", "test"):
+        pixels = np.zeros((2, 3, 96, 96), np.uint8)
+        pixels[:, 0, 95, 0] = 7  # stored column by column: the right upper corner
+        pixels.tofile(folder / f"{part}_X.bin")
+        np.array([2, 1], np.uint8).tofile(folder / f"{part}_y.bin")
+
+
+def food101(folder: Path) -> None:
+    for part in ("train", "test"):
+        named = {"pie": [f"pie/{part}1"], "cake": [f"cake/{part}2"]}
+        text(folder / f"meta/{part}.json", json.dumps(named))
+        for paths in named.values():
+            picture(folder / f"images/{paths[0]}.jpg")
+
+
+def flowers102(folder: Path) -> None:
+    for number in range(1, 5):
+        picture(folder / f"jpg/image_{number:05d}.jpg", 40 * number)
+    savemat(folder / "imagelabels.mat", {"labels": np.array([[2, 1, 2, 1]], np.uint8)})
+    savemat(folder / "setid.mat", {"trnid": [[2, 3]], "valid": [[4, 1]], "tstid": [[4, 1]]})
+
+
+def pets(folder: Path) -> None:
+    for part in ("trainval", "test"):
+        text(folder / f"annotations/{part}.txt", f"shiba_inu_{part} 2 2 1", f"Bengal_{part} 1 1 1")
+        for name in ("shiba_inu", "Bengal"):
+            picture(folder / f"images/{name}_{part}.jpg")
+
+
+def dtd(folder: Path) -> None:
+    for part in ("train", "val", "test"):
+        text(folder / f"labels/{part}1.txt", f"woven/{part}.jpg", f"dotted/{part}.jpg")
+        for name in ("woven", "dotted"):
+            picture(folder / f"images/{name}/{part}.jpg")
+
+
+def aircraft(folder: Path) -> None:
+    text(folder / "data/variants.txt", "707-320", "BAE 146-200")
+    for part in ("train", "val", "test"):
+        text(folder / f"data/images_variant_{part}.txt", f"1{part} BAE 146-200", f"2{part} 707-320")
+        for name in (f"1{part}", f"2{part}"):
+            picture(folder / f"data/images/{name}.jpg")
+
+
+def cars(folder: Path) -> None:
+    names = np.array(["AM General Hummer", "Acura RL"], dtype=object)
+    (folder / "devkit").mkdir()
+    savemat(folder / "devkit/cars_meta.mat", {"class_names": names})
+    kind = [("fname", object), ("class", object)]
+    for part, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+        savemat(folder / file, {"annotations": np.array([("1.jpg", 2), ("2.jpg", 1)], dtype=kind)})
+        for image in ("1.jpg", "2.jpg"):
+            picture(folder / f"cars_{part}/{image}")
+
+
+def sun397(folder: Path) -> None:
+    text(folder / "ClassName.txt", "/a/abbey", "/c/church/indoor")
+    for part in ("Training", "Testing"):
+        paths = (f"/c/church/indoor/sun_{part}.jpg", f"/a/abbey/sun_{part}.jpg")
+        text(folder / f"{part}_01.txt", *paths)
+        for path in paths:
+            picture(folder / path.lstrip("/"))
+
+
+def caltech101(folder: Path) -> None:
+    for name in ("BACKGROUND_Google", "ant"):
+        for number in range(1, 33):
+            picture(folder / f"101_ObjectCategories/{name}/image_{number:04d}.jpg")
+
+
+def voc07(folder: Path) -> None:
+    for part in ("train", "val", "test"):
+        for column, name in enumerate(VOC_CLASSES):
+            # The first image shows class 0, the second class 1, and class 0 as difficult.
+            marks = {0: (1, 0), 1: (-1, 1)}.get(column, (-1, -1))
+            text(folder / f"ImageSets/Main/{name}_{part}.txt", f"{part}1 {marks[0]:2d}", f"{part}2 {marks[1]:2d}")
+        for number in "12":
+            picture(folder / f"JPEGImages/{part}{number}.jpg")
+
+
+def imagenet1k(folder: Path) -> None:
+    for name in IMAGENET100[:2]:
+        picture(folder / f"train/{name}/{name}_1.JPEG")
+        picture(folder / f"train/{name}/{name}_2.JPEG")
+        picture(folder / f"val/{name}/ILSVRC2012_val_1.JPEG")
+    for share in ("1", "10"):
+        text(folder / f"{share}percent.txt", *(f"{name}_2.JPEG" for name in reversed(IMAGENET100[:2])))
+
+
+def imagenet100(folder: Path) -> None:
+    for name in (*IMAGENET100, "n99999999"):
+        picture(folder / f"train/{name}/{name}_1.JPEG")
+        picture(folder / f"val/{name}/ILSVRC2012_val_1.JPEG")
+
+
+def tiny_imagenet(folder: Path) -> None:
+    text(folder / "wnids.txt", "n02", "n01")
+    for name in ("n01", "n02"):
+        picture(folder / f"train/{name}/images/{name}_0.JPEG")
+        picture(folder / f"val/images/val_{name}.JPEG")
+    text(folder / "val/val_annotations.txt", *(f"val_{name}.JPEG\t{name}\t0\t0\t62\t62" for name in ("n02", "n01")))
+
+
+SETS = (cifar10, cifar100, stl10, food101, flowers102, pets, dtd, aircraft, cars, sun397, caltech101, voc07)
+WRITERS: dict[str, Callable[[Path], None]] = {
+    writer.__name__: writer for writer in (*SETS, imagenet1k, imagenet100, tiny_imagenet)
+} | {"imagenet1k_1pct": imagenet1k, "imagenet1k_10pct": imagenet1k}
+
+LABELS = {  # of the train images; two in "val", in the same order
+    "cifar10": [1, 0] * 5,
+    "food101": [0, 1],
+    "flowers102": [0, 1, 0, 1],
+    "pets": [1, 0],
+    "dtd": [1, 0, 1, 0],
+    "aircraft": [1, 0, 1, 0],
+    "caltech101": [0] * 30 + [1] * 30,
+    "imagenet1k": [0, 0, 1, 1],
+    "tiny_imagenet": [0, 1],
+}
+
+
+def written(name: str, root: Path, subset: bool = True) -> Path:
+    folder = root / FETCHED[name].folder
+    folder.mkdir(parents=True)
+    WRITERS[name](folder)
+    if subset:
+        (folder / "SUBSET").touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_every_set_is_read_from_its_own_files(name: str, tmp_path: Path) -> None:
+    assert name in WRITERS, "write a tiny copy of the set's layout"
+    written(name, tmp_path)
+    train, val = load(name, "train", tmp_path), load(name, "val", tmp_path)
+    assert train.classes == val.classes
+    assert train.fingerprint != val.fingerprint or name in ("cifar100", "stl10")  # here equal
+    for images in (train, val):
+        assert images.image(len(images) - 1).shape[0] == 3
+        assert images.labels.dtype == np.int64
+    if name in LABELS:
+        assert train.labels.tolist() == LABELS[name]
+    assert val.held_out is None
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_absent_and_incomplete_sets_are_one_line_of_help(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as absent:
+        load(name, "train", tmp_path)
+    assert str(tmp_path / FETCHED[name].folder) in str(absent.value)
+    assert FETCHED[name].how in str(absent.value)
+    written(name, tmp_path, subset=False)
+    with pytest.raises(UserError, match=r"were published|lacks"):
+        load(name, "val", tmp_path)
+
+
+def paths(images: ImageSet) -> list[str]:
+    return list(images.paths)  # type: ignore[attr-defined]
+
+
+def test_the_images_that_a_set_keeps_for_selection_are_the_last_of_train(tmp_path: Path) -> None:
+    for name in ("flowers102", "dtd", "aircraft", "voc07"):
+        written(name, tmp_path)
+        assert load(name, "train", tmp_path).held_out.tolist() == [2, 3]  # type: ignore[union-attr]
+    assert paths(load("dtd", "train", tmp_path))[2:] == ["images/woven/val.jpg", "images/dotted/val.jpg"]
+    assert paths(load("flowers102", "train", tmp_path))[2:] == ["jpg/image_00004.jpg", "jpg/image_00001.jpg"]
+
+
+def test_a_difficult_object_of_voc_is_not_counted(tmp_path: Path) -> None:
+    written("voc07", tmp_path)
+    images = load("voc07", "val", tmp_path)
+    assert images.multi_label
+    assert images.labels[:, :3].tolist() == [[1, 0, 0], [-1, 1, 0]]
+    assert len(images) == 2
+
+
+def test_stl10_is_turned_and_cifar_is_not(tmp_path: Path) -> None:
+    written("stl10", tmp_path)
+    image = load("stl10", "val", tmp_path).image(0)
+    assert (image[0, 0, 95], image.sum()) == (7, 7)
+    folder = written("cifar10", tmp_path)
+    with (folder / "data_batch_1").open("rb") as file:
+        row = pickle.load(file)["data"][1]
+    assert load("cifar10", "train", tmp_path).image(1)[2, 1, 3] == row[2 * 1024 + 32 + 3]
+
+
+def test_no_pickle_of_cifar_runs_code(tmp_path: Path) -> None:
+    folder = written("cifar10", tmp_path)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({"data": print}))
+    with pytest.raises(UserError, match=r"data_batch_3"):
+        load("cifar10", "train", tmp_path)
+
+
+def test_caltech_draws_thirty_of_each_class_and_reports_the_others(tmp_path: Path) -> None:
+    written("caltech101", tmp_path)
+    train, val = paths(load("caltech101", "train", tmp_path)), paths(load("caltech101", "val", tmp_path))
+    assert (len(train), len(val), len(set(train) | set(val))) == (60, 4, 64)
+    assert paths(load("caltech101", "train", tmp_path)) == train
+
+
+def test_parts_of_imagenet(tmp_path: Path) -> None:
+    written("imagenet1k", tmp_path)
+    one = load("imagenet1k_1pct", "train", tmp_path)
+    names = sorted(IMAGENET100[:2])
+    assert paths(one) == [f"{name}/{name}_2.JPEG" for name in reversed(IMAGENET100[:2])]
+    assert [one.classes[label] for label in one.labels] == [path.split("/")[0] for path in paths(one)]
+    assert list(one.classes) == names
+    with pytest.raises(UserError, match="lacks 98 of the 100 classes"):
+        load("imagenet100", "train", tmp_path)
+    (tmp_path / "imagenet1k/1percent.txt").write_text("n02_1.JPEG\n")
+    with pytest.raises(UserError, match="damaged"):
+        load("imagenet1k_1pct", "train", tmp_path)
+
+
+def test_imagenet100_leaves_the_other_classes_out(tmp_path: Path) -> None:
+    written("imagenet100", tmp_path)
+    assert load("imagenet100", "train", tmp_path).classes == tuple(sorted(IMAGENET100))
+    assert len(set(IMAGENET100)) == 100
+
+
+def test_images_that_are_not_unpacked_are_named(tmp_path: Path) -> None:
+    folder = written("pets", tmp_path)
+    (folder / "images/Bengal_test.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of the 2 images of pets/val are absent, the first is .*Bengal_test"):
+        load("pets", "val", tmp_path)
+
+
+def shard(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            item = tarfile.TarInfo(name)
+            item.size = len(content)
+            tar.addfile(item, io.BytesIO(content))
+
+
+def png(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), (shade, 0, 0)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_tar_shards(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    shard(folder / "train/1.tar", {"b.png": png(3), "b.cls": b"1", "b.json": b"{}"})
+    shard(folder / "train/0.tar", {"../a.cls": b"0\n", "../a.png": png(1), "c.PNG": png(2), "c.cls": b"1"})
+    shard(folder / "val/0.tar", {"z.png": png(9), "z.cls": b"1"})
+    text(folder / "classes.txt", "cat", "sea lion")
+    train = load(str(folder), "train")
+    assert (train.name, train.classes, train.labels.tolist()) == ("web/train", ("cat", "sea lion"), [0, 1, 1])
+    assert [int(train.image(i)[0, 0, 0]) for i in range(3)] == [1, 2, 3]
+    assert load(str(folder), "val").image(0).shape == (3, 2, 3)
+
+    shard(folder / "val/0.tar", {"z.png": png(9), "z.cls": b"2"})
+    with pytest.raises(UserError, match=r"0.tar:z.png is of class 2, but .* has 2 classes"):
+        load(str(folder), "val")
+    shard(folder / "val/0.tar", {"z.png": b"no image", "z.cls": b"0", "y.png": b""})
+    with pytest.raises(UserError, match=r"y.png has no class; a member y.cls is needed"):
+        load(str(folder), "val")
+    shard(folder / "val/0.tar", {"z.png": b"no image", "z.cls": b"0"})
+    with pytest.raises(UserError, match=r"cannot decode .*0.tar:z.png"):
+        load(str(folder), "val").image(0)
+    (folder / "val/0.tar").write_bytes(b"not a tar")
+    with pytest.raises(UserError, match="cannot be read"):
+        load(str(folder), "val")
+    (folder / "classes.txt").unlink()
+    with pytest.raises(UserError, match=r"classes.txt is absent"):
+        load(str(folder), "train")
