@@ -16,9 +16,31 @@ class Detection(Transfer):
     framework: str = "mmdet"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BoxDetection(Transfer):
+    """Box AP alone: the mean over IoU .50 to .95, COCO's or, on VOC, of 2007's eleven points."""
+
+    METRICS: ClassVar = tuple(Metric(f"box_{ap}") for ap in ("AP", "AP50", "AP75"))
+
+    framework: str = "mmdet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CityscapesInstances(Transfer):
+    """Mask AP by Cityscapes' own evaluation. Leaves `predictions/`, as its server takes them."""
+
+    METRICS: ClassVar = (Metric("mask_AP"), Metric("mask_AP50"))
+
+    framework: str = "mmdet"
+
+
 TASKS = {
     "animals_det": Detection(data="animal_scenes", protocol="animals_det", arch="resnet18"),
+    "voc_det": BoxDetection(data="voc0712", protocol="voc_det", arch="resnet50"),
     "coco_det": Detection(data="coco", protocol="coco_det", arch="resnet50"),
+    "coco_det_2x": Detection(data="coco", protocol="coco_det_2x", arch="resnet50"),
     "coco_fpn": Detection(data="coco", protocol="coco_fpn", arch="resnet50"),
     "coco_fpn_4conv1fc": Detection(data="coco", protocol="coco_fpn_4conv1fc", arch="resnet50"),
+    "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
+    "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),
 }

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a fully convolutional network fine-tuned on the trunk."""
+"""Semantic segmentation: a network fine-tuned on the trunk, or a linear layer on the frozen trunk."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,4 +18,11 @@ class Segmentation(Transfer):
 
 TASKS = {
     "animals_seg": Segmentation(data="animal_scenes", protocol="animals_seg", arch="resnet18"),
+    "voc_seg": Segmentation(data="voc2012_aug", protocol="voc_seg", arch="resnet50"),
+    "voc_seg_moco": Segmentation(data="voc2012_aug", protocol="voc_seg_moco", arch="resnet50"),
+    "voc_seg_linear": Segmentation(data="voc2012_aug", protocol="voc_seg_linear", arch="resnet50"),
+    "cityscapes_seg": Segmentation(data="cityscapes", protocol="cityscapes_seg", arch="resnet50"),
+    "cityscapes_seg_moco": Segmentation(data="cityscapes", protocol="cityscapes_seg_moco", arch="resnet50"),
+    "ade20k_seg": Segmentation(data="ade20k", protocol="ade20k_seg", arch="resnet50"),
+    "ade20k_upernet": Segmentation(data="ade20k", protocol="ade20k_upernet", arch="resnet50"),
 }

@@ -1,0 +1,28 @@
+"""Cityscapes' own evaluation of instances (cityscapesScripts), in per cent."""
+
+from pathlib import Path
+from typing import Any
+
+from mmdet.evaluation import CityScapesMetric
+from mmdet.registry import METRICS
+
+
+@METRICS.register_module()
+class CityscapesAP(CityScapesMetric):
+    """`mask_AP`, the mean over IoU .50 to .95, and `mask_AP50`.
+
+    The truth is read from gtFine beside the images, not from the annotations that the network was trained on.
+
+    Args:
+        work: folder for `predictions/`, one list and one PNG a mask for each image, as the evaluation server takes.
+    """
+
+    default_prefix = None
+
+    def __init__(self, work: str) -> None:
+        super().__init__(outfile_prefix=str(Path(work, "predictions")), seg_prefix="beside the images")
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Evaluate what was written."""
+        averages = super().compute_metrics(results)
+        return {"mask_AP": 100 * float(averages["mAP"]), "mask_AP50": 100 * float(averages["AP@50"])}

@@ -1,0 +1,87 @@
+"""PASCAL VOC as detectron2 reads and evaluates it: the boxes, who is trained on, AP of eleven points."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from mmdet.datasets import VOCDataset, XMLDataset
+from mmdet.evaluation import VOCMetric, eval_map
+from mmdet.registry import DATASETS, METRICS
+
+THRESHOLDS = [0.5 + 0.05 * step for step in range(10)]
+
+
+@DATASETS.register_module()
+class VocBoxes(XMLDataset):
+    """Boxes from (xmin - 1, ymin - 1) to (xmax, ymax): pixels count from 1 in VOC, and the last is inside.
+
+    mmdetection's own takes 1 from every corner, so that its boxes are a pixel smaller; and it does not train on
+    difficult objects, which detectron2 does.
+    """
+
+    METAINFO = VOCDataset.METAINFO
+
+    def _parse_instance_info(self, raw_ann_info: ElementTree.ElementTree, minus_one: bool = True) -> list[dict]:
+        instances: list[dict[str, Any]] = super()._parse_instance_info(raw_ann_info, minus_one)
+        for instance in instances:
+            left, top, right, bottom = instance["bbox"]
+            instance["bbox"] = [left, top, right + 1, bottom + 1]
+            if not self.test_mode:
+                instance["ignore_flag"] = 0
+        return instances
+
+
+@METRICS.register_module()
+class ElevenPointAP(VOCMetric):
+    """Box AP of VOC 2007: the mean of the best precisions from recall 0, .1, … 1 on; over IoU .50 to .95 and alone.
+
+    mmdetection's own rounds to a tenth of a per cent and widens the boxes. Metrics are per cent: `box_AP`, `box_AP50`,
+    `box_AP75`, `box_AP.CLASS` and `detections`, their number. A class without objects is left out. A detection of a
+    difficult object counts neither as right nor as wrong.
+
+    Args:
+        work: folder for `predictions.json`: image, class, box (left, top, width, height; from 0) and score.
+    """
+
+    default_prefix = None
+
+    def __init__(self, work: str) -> None:
+        super().__init__(iou_thrs=THRESHOLDS, eval_mode="11points")
+        self.predictions = Path(work, "predictions.json")
+
+    def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the truth and the detections of every image, with its name."""
+        before = len(self.results)
+        super().process(data_batch, data_samples)
+        names = [sample["img_id"] for sample in data_samples]
+        self.results[before:] = [(name, *rest) for name, rest in zip(names, self.results[before:], strict=True)]
+
+    def compute_metrics(self, results: list[tuple[str, dict[str, Any], list[np.ndarray]]]) -> dict[str, float]:
+        """Write the detections of all images and evaluate them."""
+        names, truths, detections = (list(column) for column in zip(*results, strict=True))
+        classes = self.dataset_meta["classes"]
+        lines = [
+            {"image_id": name, "category": label, "bbox": [*box[:2], box[2] - box[0], box[3] - box[1]], "score": box[4]}
+            for name, of_image in zip(names, detections, strict=True)
+            for label, boxes in zip(classes, of_image, strict=True)
+            for box in np.asarray(boxes, dtype=np.float64).tolist()
+        ]
+        self.predictions.write_text(json.dumps(lines), encoding="utf-8")
+        tables = [
+            eval_map(detections, truths, iou_thr=threshold, eval_mode="11points", logger="silent")[1]
+            for threshold in THRESHOLDS
+        ]
+        precision = np.array([[100 * float(row["ap"]) for row in table] for table in tables])  # IoU, class
+        present = np.array([row["num_gts"] > 0 for row in tables[0]])
+        means = precision[:, present].mean(1)
+        per_class = {f"box_AP.{c}": float(precision[:, i].mean()) for i, c in enumerate(classes) if present[i]}
+        return {
+            "detections": len(lines),
+            "box_AP": float(means.mean()),
+            "box_AP50": float(means[0]),
+            "box_AP75": float(means[5]),
+            **per_class,
+        }
