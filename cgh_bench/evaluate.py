@@ -16,6 +16,7 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint, override, plain
 from cgh_bench.device import pick_device
 from cgh_bench.errors import CheckFailed
+from cgh_bench.files import alone_in
 from cgh_bench.results import Result
 from cgh_bench.tasks import Folders, Metric, Task
 
@@ -108,7 +109,8 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
     """Run the evaluation and append its result to the workspace's store.
 
     Raises:
-        UserError: the data are absent or broken, or the task cannot use this checkpoint.
+        UserError: the data are absent or broken, the same evaluation is running elsewhere, or the task cannot use this
+            checkpoint.
         CheckFailed: the task's own proof failed (weights that did not arrive, a trunk that moved).
     """
     task = evaluation.task
@@ -116,7 +118,8 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
     folder = workspace.evaluation(checkpoint, evaluation.protocol, seed)
     folder.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    metrics = task.run(checkpoint, Folders(folder, workspace.cache), seed)
+    with alone_in(folder):
+        metrics = task.run(checkpoint, Folders(folder, workspace.cache), seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
     result = Result(
         task=evaluation.name,

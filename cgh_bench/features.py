@@ -20,7 +20,7 @@ from cgh_bench.data.image_set import GreyImages, ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.device import pick_device
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.files import write_text
+from cgh_bench.files import alone_in, write_text
 from cgh_bench.progress import progress
 
 BATCH_SIZE = 256
@@ -61,13 +61,21 @@ def extract(
             are not finite (the images are named).
     """
     targets = checkpoint.architecture.targets(feature)
-    key = fingerprint([checkpoint.id, images.fingerprint, transform, targets])
+    key = bank_key(checkpoint.id, images, transform, targets)
     folder = cache / key
-    if not (folder / "done.json").exists():
-        _fill(folder, checkpoint, images, transform, targets)
+    done = folder / "done.json"
+    if not done.exists():
+        with alone_in(folder, wait=True):
+            if not done.exists():
+                _fill(folder, checkpoint, images, transform, targets)
     features = np.load(folder / "features.npy", mmap_mode="r")
     _require_finite(features, images)
     return FeatureBank(features, images.labels, images.classes, key)
+
+
+def bank_key(checkpoint_id: str, images: ImageSet, transform: EvalTransform, targets: tuple[str, ...]) -> str:
+    """The name of the folder of a bank in the cache."""
+    return fingerprint([checkpoint_id, images.fingerprint, transform, targets])
 
 
 def extract_pair(
@@ -154,6 +162,8 @@ def _open_bank(folder: Path, n: int, dim: int) -> tuple[np.memmap[Any, Any], int
     if progress.exists():
         return np.load(path, mmap_mode="r+"), int(json.loads(progress.read_text())["rows"])
     bank = open_memmap(path, mode="w+", dtype=np.float32, shape=(n, dim))  # type: ignore[no-untyped-call]
+    with path.open("rb+") as file:  # a full disk must be an error here, not a bus error later
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return bank, 0
 
 

@@ -1,11 +1,16 @@
-"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one; hashing them."""
+"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one; folders for one run; hashing."""
 
+import fcntl
 import hashlib
 import os
+import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cgh_bench.errors import UserError
 
 
 @contextmanager
@@ -34,6 +39,39 @@ def write_text(path: Path, text: str, flush: bool = True) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all; `flush` as in `replacing`."""
     with replacing(path, flush) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keep every other process out of this block for the same `folder`; or, to `wait`, let them come one by one.
+
+    The lock is the kernel's, on a small file beside the folder: it is gone with the process, however that ends. It is a
+    record lock, as others would live on in loader processes that a killed process leaves behind for some seconds.
+
+    Raises:
+        UserError: another process is in (its number is given), or the folder's place cannot be written to.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = (folder.parent / f".{folder.name}.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder.parent} ({error.strerror}); name another folder") from None
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = f"process {file.read().strip() or 'unknown'}"
+            if not wait:
+                raise UserError(
+                    f"{folder} is in use by {holder}; wait for it or stop it, or name another folder"
+                ) from None
+            print(f"» {holder} is at work in {folder}; waiting for it", file=sys.stderr, flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from cgh_bench import checkpoint, data, dist
 from cgh_bench.checkpoint import Checkpoint, Origin
+from cgh_bench.config import fingerprint
 from cgh_bench.errors import UserError
+from cgh_bench.files import alone_in
 from cgh_bench.progress import progress
-from pretrain.batches import Batches, loader
+from pretrain.batches import Batch, Batches, loader, too_many
 from pretrain.folder import Log, RunFolder
+from pretrain.parts import synchronised
 from pretrain.recipe import Method, Recipe
-from pretrain.schedule import learning_rate, optimizer
+from pretrain.schedule import optimizer, set_rate
 
 STEPS_PER_LOG_LINE = 5
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,24 +45,45 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True) -> Path:
         `out/backbone.safetensors`, a canonical checkpoint.
 
     Raises:
-        UserError: the folder holds another recipe, the recipe does not fit the data or the number of processes, or
-            the loss is not finite any more; the last good checkpoint is kept.
+        UserError: the folder holds another recipe or is in use by another run, the recipe does not fit the data or the
+            number of processes, or the loss is not finite any more; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the current step is finished and saved.
     """
     folder = RunFolder(out)
-    with dist.process_group() as device, _StopSignal() as stop:
+    with dist.process_group() as device, _StopSignal() as stop, _lock(folder, resume):
         images = data.load(recipe.data, "train")
         if dist.rank() == 0:
             folder.claim(recipe, name, images, resume)
         dist.wait_for_all()
         if not folder.weights.exists():
-            recipe.method.check(recipe.batch_size, len(recipe.views.augments))
+            check(recipe)
             run = _start(recipe, folder, device, Batches(recipe, images))
             _steps(run, name, stop)
             if dist.rank() == 0:
                 checkpoint.save(_exported(run, name), folder.weights)
             dist.wait_for_all()
     return folder.weights
+
+
+def _lock(folder: RunFolder, resume: bool) -> contextlib.AbstractContextManager[None]:
+    """Keeps other runs out of the folder; a finished run is only read."""
+    reads_only = dist.rank() > 0 or (resume and folder.weights.exists())
+    return contextlib.nullcontext() if reads_only else alone_in(folder.path)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that these processes cannot carry out.
+
+    Raises:
+        UserError: says what does not fit.
+    """
+    processes = dist.world_size()
+    if recipe.batch_size % (processes * recipe.accumulate):
+        raise UserError(
+            f"batch_size {recipe.batch_size} does not divide into {processes} processes × {recipe.accumulate} parts; "
+            f"take a multiple of {processes * recipe.accumulate}"
+        )
+    recipe.method.check(recipe.batch_size // recipe.accumulate, len(recipe.views.augments))
 
 
 @dataclass
@@ -79,6 +103,8 @@ class _Run:
     """Finished steps."""
     seconds: float = 0.0
     """Spent training, all sessions together."""
+    corrupt: dict[str, None] = field(default_factory=dict)
+    """What was wrong with each unreadable file that this process met in this session, in order."""
 
     @property
     def epoch(self) -> float:
@@ -109,6 +135,10 @@ def _start(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Bat
     """Build everything from the seed, or from the folder's last state."""
     torch.manual_seed(recipe.seed)
     method = recipe.method.build(recipe.architecture).to(device).to(memory_format=torch.channels_last).train()
+    if recipe.sync_bn and dist.world_size() > 1:
+        method = synchronised(method, device)
+    if recipe.compile:
+        method.compile()
     parallel: nn.Module = method
     if dist.world_size() > 1 and recipe.epochs:
         # The queues are equal on all processes and BatchNorm statistics are each one's own: nothing to broadcast.
@@ -132,8 +162,9 @@ def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
             stack.callback(log.close)
         logged_step, logged_at = run.step, run.seconds
         clock = time.monotonic() - run.seconds
-        for views in loader(run.batches, run.step):
-            line = _step(run, views)
+        for batch in loader(run.batches, run.step):
+            _note_corrupt(run, batch)
+            line = _step(run, batch)
             run.seconds = time.monotonic() - clock
             if log and tick and (run.step % STEPS_PER_LOG_LINE == 0 or run.step in (1, len(run.batches))):
                 images = (run.step - logged_step) * run.recipe.batch_size
@@ -155,45 +186,70 @@ def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
                 raise KeyboardInterrupt
 
 
-def _step(run: _Run, views: list[Tensor]) -> dict[str, float]:
+def _step(run: _Run, batch: Batch) -> dict[str, float]:
     """One step of descent; gives its log line.
 
     Raises:
         UserError: the loss is not finite; nothing was changed by this step but queues and teacher, nothing is saved.
     """
-    lr = learning_rate(run.recipe, run.epoch)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    inputs = [
-        run.recipe.preprocessing(view.to(run.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-        for view in views
-    ]
-    epoch = run.epoch
-    low = run.recipe.precision != "fp32"
-    with torch.autocast(run.device.type, PRECISIONS[run.recipe.precision], enabled=low):
-        terms = run.parallel(inputs, epoch)
-    loss = torch.stack(list(terms.values())).sum()
-    shown = dict(zip(terms, dist.mean(torch.stack(list(terms.values())).detach()).tolist(), strict=True))
+    epoch, parts = run.epoch, run.recipe.accumulate
+    rate = set_rate(run.optimizer, run.recipe, epoch)
+    run.method.begin_step(epoch)
+    run.optimizer.zero_grad()
+    values: list[Tensor] = []
+    names: list[str] = []
+    for part in range(parts):
+        views = [view.chunk(parts)[part] for view in batch.views]
+        alone = isinstance(run.parallel, nn.parallel.DistributedDataParallel) and part < parts - 1
+        with run.parallel.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+            terms = _terms(run, views, batch.labels.chunk(parts)[part], epoch)
+            torch.autograd.backward(run.scaler.scale(torch.stack(list(terms.values())).sum() / parts))
+        names = list(terms)
+        values.append(torch.stack(list(terms.values())).detach())
+    shown = dict(zip(names, dist.mean(torch.stack(values).mean(dim=0)).tolist(), strict=True))
     if not all(map(math.isfinite, shown.values())):
         listed = ", ".join(f"{term} {value:g}" for term, value in shown.items())
         raise UserError(
             f"the loss is not finite at step {run.step + 1} ({listed}); the last checkpoint is intact: "
             "lower base_lr or raise the temperatures, and start anew in another folder"
         )
-    run.optimizer.zero_grad()
-    scaled: Tensor = run.scaler.scale(loss)
-    torch.autograd.backward(scaled)
+    if run.recipe.clip_gradient:
+        run.scaler.unscale_(run.optimizer)
+        for parameter in run.method.parameters():
+            nn.utils.clip_grad_norm_(parameter, run.recipe.clip_gradient)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step += 1
-    return {"step": run.step, "epoch": run.epoch, "loss": sum(shown.values()), **shown, "lr": lr}
+    return {"step": run.step, "epoch": run.epoch, "loss": sum(shown.values()), **shown, "lr": rate}
+
+
+def _terms(run: _Run, views: list[Tensor], labels: Tensor, epoch: float) -> dict[str, Tensor]:
+    """The method's losses of one part of a batch, in the recipe's precision."""
+    inputs = [
+        run.recipe.preprocessing(view.to(run.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        for view in views
+    ]
+    low = run.recipe.precision != "fp32"
+    with torch.autocast(run.device.type, PRECISIONS[run.recipe.precision], enabled=low):
+        terms: dict[str, Tensor] = run.parallel(inputs, epoch, labels.to(run.device, non_blocking=True))
+    return terms
+
+
+def _note_corrupt(run: _Run, batch: Batch) -> None:
+    """Say once what is wrong with each unreadable file; stop at the recipe's limit."""
+    for complaint in batch.corrupt:
+        if complaint not in run.corrupt:
+            print(f"left out, its neighbour stands in: {complaint}", file=sys.stderr)
+            run.corrupt[complaint] = None
+    if len(run.corrupt) > run.recipe.corrupt_limit:
+        raise too_many(run.corrupt)
 
 
 def _exported(run: _Run, name: str) -> Checkpoint:
     """The trunk as a canonical checkpoint."""
     recipe = run.recipe
     weights = {key: value.cpu().contiguous() for key, value in run.method.backbone.state_dict().items()}
-    origin = Origin(source="pretrain", recipe=name, seed=recipe.seed)
+    origin = Origin("pretrain", recipe=name, recipe_fingerprint=fingerprint(recipe), seed=recipe.seed)
     return Checkpoint(name, recipe.architecture, weights, recipe.preprocessing, origin)
 
 

@@ -1,5 +1,6 @@
 """The command `cgh-bench`: one verb a step. Heavy packages are imported inside the verbs, so that help is instant."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -25,6 +26,9 @@ for group in (demo, doctor, pretraining, checkpoints, evaluating, reporting, res
 INTERRUPTED = 130
 """Exit code after Ctrl-C, which typer has made of it before it comes to `main`."""
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Full or not writable: what a user can mend."""
+
 
 def main() -> None:
     """Run the command line; every error that a user can mend is one line and exit code 2."""
@@ -41,6 +45,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        _stop(f"error: {error.strerror}{where}; mend it or choose another --work; the same command goes on", 2)
 
 
 def _stop(line: str, code: int) -> None:
