@@ -5,13 +5,14 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from cgh_bench.errors import UserError, unknown
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def override(config: C, settings: Sequence[str]) -> C:
@@ -142,19 +143,38 @@ def _parse_scalar(text: str, kind: Any) -> Any:
     raise ValueError(f"a field of type {kind} cannot be set on the command line")
 
 
+def later(default: T) -> T:
+    """The default of a field that was added after configurations had been recorded.
+
+    At this default a configuration means what it meant before the field existed, and has the same `identity`.
+    """
+    field: T = dataclasses.field(default=default, metadata={"later": True})
+    return field
+
+
 def plain(config: Any) -> Any:
     """`config` as JSON values: dataclasses as dicts, tuples as lists, paths as strings."""
+    return _plain(config, lambda field, value: True)
+
+
+def identity(config: Any) -> Any:
+    """`plain(config)` without the fields made by `later` that have their default: what records are compared by."""
+    return _plain(config, lambda field, value: not field.metadata.get("later") or value != field.default)
+
+
+def _plain(config: Any, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        values = {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        fields = [(field, getattr(config, field.name)) for field in dataclasses.fields(config)]
+        values = {field.name: _plain(value, keep) for field, value in fields if keep(field, value)}
         return {"type": type(config).__name__, **values}
     if isinstance(config, dict):
-        return {str(key): plain(value) for key, value in config.items()}
+        return {str(key): _plain(value, keep) for key, value in config.items()}
     if isinstance(config, list | tuple):
-        return [plain(value) for value in config]
+        return [_plain(value, keep) for value in config]
     return str(config) if isinstance(config, Path) else config
 
 
 def fingerprint(config: Any) -> str:
     """Sixteen hex digits that change whenever any value of `config` (anything `plain` accepts) changes."""
-    text = json.dumps(plain(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

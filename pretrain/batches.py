@@ -4,7 +4,9 @@ So a run can go on at any step, in the middle of an epoch too, and worker proces
 """
 
 import os
+from collections.abc import Collection
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,8 +39,19 @@ def steps_per_epoch(recipe: Recipe, images: ImageSet) -> int:
     return len(images) // recipe.batch_size
 
 
-class Batches(Dataset[list[Tensor]]):
-    """Item `n` is the views of step `n`: one (B, 3, H, W) tensor in [0, 1] for each augmentation."""
+class Batch(NamedTuple):
+    """What a process sees in one step."""
+
+    views: list[Tensor]
+    """One (B, 3, H, W) tensor in [0, 1] for each augmentation."""
+    labels: Tensor
+    """Classes (B,) int64."""
+    corrupt: list[str]
+    """What is wrong with each file that could not be read; the next readable image stands in its place."""
+
+
+class Batches(Dataset[Batch]):
+    """Item `n` is the batch of step `n`."""
 
     def __init__(self, recipe: Recipe, images: ImageSet) -> None:
         self.recipe, self.images = recipe, images
@@ -48,16 +61,39 @@ class Batches(Dataset[list[Tensor]]):
     def __len__(self) -> int:
         return self.per_epoch * self.recipe.epochs
 
-    def __getitem__(self, step: int) -> list[Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         epoch, number = divmod(step, self.per_epoch)
         seed, size = self.recipe.seed, self.recipe.batch_size
         chosen = _order(seed, epoch, len(self.images))[number * size :][self.rows]
-        images = [self.images.image(int(index)) for index in chosen]
+        read, corrupt = [], []
+        for index in chosen.tolist():
+            at = index
+            while (image := self._image(at, corrupt)) is None:
+                at = (at + 1) % len(self.images)
+            read.append((image, self.images.labels[at]))
+        images, labels = zip(*read, strict=True)
         generators = [_generator(seed, VIEWS, step, view) for view in range(len(self.recipe.views.augments))]
-        return self.recipe.views(images, generators, self.rows)
+        return Batch(self.recipe.views(images, generators, self.rows), torch.tensor(labels), corrupt)
+
+    def _image(self, index: int, corrupt: list[str]) -> Tensor | None:
+        try:
+            return self.images.image(index)
+        except UserError as error:
+            corrupt.append(str(error))
+            if len(corrupt) > self.recipe.corrupt_limit:
+                raise too_many(corrupt) from None
+            return None
 
 
-def loader(batches: Batches, start: int) -> DataLoader[list[Tensor]]:
+def too_many(corrupt: Collection[str]) -> UserError:
+    """The refusal of data with too many unreadable files."""
+    return UserError(
+        f"{len(corrupt)} files cannot be read, the last: {next(reversed([*corrupt]))}; "
+        "mend them, or raise corrupt_limit and start anew"
+    )
+
+
+def loader(batches: Batches, start: int) -> DataLoader[Batch]:
     """The batches from step `start` on; files are decoded in worker processes, images in memory are not worth one."""
     in_memory = isinstance(batches.images, GreyImages)
     return DataLoader(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cgh_bench.config import plain
+from cgh_bench.config import identity as recorded
 from cgh_bench.data import ImageSet
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing, write_text
@@ -45,7 +45,7 @@ class RunFolder:
         Raises:
             UserError: the folder belongs to another recipe (the differing fields are listed), or cannot be written.
         """
-        identity = {"name": name, "data_fingerprint": images.fingerprint, "recipe": plain(recipe)}
+        identity = {"name": name, "data_fingerprint": images.fingerprint, "recipe": recorded(recipe)}
         path = self.path / "recipe.json"
         if not resume:
             for old in (self.weights, self.state, self.log, *self.path.glob("events.out.tfevents.*")):

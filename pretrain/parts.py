@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from cgh_bench import dist
 from cgh_bench.backbone import hypercolumn
 from cgh_bench.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class AlignedQueues(nn.Module):
@@ -145,6 +147,20 @@ def split_batchnorm(network: nn.Module, groups: int) -> None:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SplitBatchNorm2d
             cast(SplitBatchNorm2d, module).groups = groups
+
+
+def synchronised(network: M, device: torch.device) -> M:
+    """`network` with the statistics of every BatchNorm taken over all processes.
+
+    Raises:
+        UserError: on a device for which torch has no such BatchNorm, or beside BN groups of its own.
+    """
+    if device.type != "cuda":
+        raise UserError("sync_bn needs GPUs; set sync_bn=false, or use one process, whose BatchNorm sees everything")
+    if any(isinstance(module, SplitBatchNorm2d) for module in network.modules()):
+        raise UserError("sync_bn and bn_groups contradict each other; set method.bn_groups=1 or sync_bn=false")
+    synchronous: M = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return synchronous
 
 
 def shuffled(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.config import later
 from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError, unknown
 from pretrain.views import Views
@@ -16,19 +17,26 @@ IMAGENET = Preprocessing()
 
 
 class Method(nn.Module):
-    """A self-supervised method: its networks, its state and its loss. The loop knows nothing else of it."""
+    """A pretraining method: its networks, its state and its loss. The loop knows nothing else of it."""
+
+    constant_rate: tuple[str, ...] = ()
+    """Beginnings of the names of parameters whose learning rate stays at its peak."""
 
     @property
     def backbone(self) -> Backbone:
         """The trunk that is trained and exported."""
         raise NotImplementedError
 
-    def forward(self, views: list[Tensor], epoch: float) -> dict[str, Tensor]:
-        """The scalar losses of one step by name; the loop descends on their sum and logs each.
+    def begin_step(self, epoch: float) -> None:
+        """Called once before each step of descent, however many batches it adds up: teachers follow here."""
+
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The scalar losses of one batch by name; the loop descends on their sum and logs each.
 
         Args:
             views: one normalised batch (B, 3, H, W) for each augmentation of the recipe, row for row the same images.
             epoch: epochs done so far, with the fraction of the current one, for schedules.
+            labels: classes (B,) int64 of the images, which the supervised baseline alone looks at.
         """
         raise NotImplementedError
 
@@ -53,7 +61,7 @@ class Recipe:
     architecture: Architecture
     views: Views
     data: str
-    """A data set's name (`cgh-bench list data`) or folder; its train split is used, its labels are not."""
+    """A data set's name (`cgh-bench list data`) or folder; its train split is used."""
     epochs: int
     batch_size: int
     """Of all processes together."""
@@ -61,14 +69,28 @@ class Recipe:
     """At a batch of 256; the rate used is `base_lr * batch_size / 256` (Goyal et al., arXiv 1706.02677)."""
     warmup_epochs: float
     """Linear from zero; then half a cosine down to zero."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     momentum: float = 0.9
-    """Of SGD, or the first beta of AdamW (whose second is 0.999)."""
+    """Of SGD and LARS, or the first beta of AdamW (whose second is 0.999)."""
     weight_decay: float = 1e-4
-    """Of parameters with two or more dimensions; biases and norms have none."""
+    """Of the parameters that `decay` names."""
     preprocessing: Preprocessing = IMAGENET
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
+    decay: Literal["matrices", "all", "names"] = later("matrices")
+    """What decays: parameters of two and more dimensions, which spares biases and norms; everything; or whatever has
+    neither "bn" nor "bias" in its name, as in ReSSL's and CGH's code, which so overlooks the norms of shortcuts."""
+    clip_gradient: float = later(0.0)
+    """Largest norm of each parameter's own gradient (DINO's rule); 0 does not clip."""
+    sync_bn: bool = later(False)
+    """BatchNorm over the batches of all processes; needs GPUs. Not with a method's own `bn_groups` above 1."""
+    accumulate: int = later(1)
+    """A step's batch is computed in so many parts, for want of memory. The learning rate goes by `batch_size`, the
+    whole; BatchNorm sees the parts, and queues take in each."""
+    compile: bool = later(False)
+    """By `torch.compile`; other rounding, and slow first steps."""
+    corrupt_limit: int = later(10)
+    """Unreadable files, named and replaced by their neighbours, at which a process stops."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.warmup_epochs < 0:
@@ -76,6 +98,8 @@ class Recipe:
                 f"epochs {self.epochs} and warmup_epochs {self.warmup_epochs} must be at least 0, "
                 f"batch_size {self.batch_size} at least 1"
             )
+        if self.accumulate < 1 or self.clip_gradient < 0 or self.corrupt_limit < 0:
+            raise UserError("accumulate must be at least 1, clip_gradient and corrupt_limit at least 0")
 
 
 def find(name: str) -> Recipe:

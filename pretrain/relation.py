@@ -60,25 +60,39 @@ class _Relation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, queues: tuple[Tensor, Tensor], taus: tuple[float, float]
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        queues: tuple[Tensor, Tensor],
+        taus: tuple[float, float],
+        centre: Tensor | None,
     ) -> Tensor:
         with torch.autocast(student.device.type, enabled=False):
             of_student, of_teacher = (_SoftMean(student, queues[0].shape[1]) for _ in range(2))
-            for rows, teacher_rows in zip(*(torch.split(queue, ROWS_PER_CHUNK) for queue in queues), strict=True):
+            for start in range(0, len(queues[0]), ROWS_PER_CHUNK):
+                rows, teacher_rows = (queue[start : start + ROWS_PER_CHUNK] for queue in queues)
                 of_student.add((student @ rows.T).div_(taus[0]), rows)
-                of_teacher.add((teacher @ teacher_rows.T).div_(taus[1]), rows)
+                similarities = teacher @ teacher_rows.T
+                if centre is not None:
+                    similarities -= centre[start : start + ROWS_PER_CHUNK]
+                of_teacher.add(similarities.div_(taus[1]), rows)
             target = of_teacher.mean()
             ctx.save_for_backward((of_student.mean() - target).div_(taus[0]))
             return of_student.logsumexp() - (student * target).sum(dim=1) / taus[0]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
-        return gradients[0].unsqueeze(1) * slope, None, None, None
+        return gradients[0].unsqueeze(1) * slope, None, None, None, None
 
 
 def relation(
-    student: Tensor, student_queue: Tensor, teacher: Tensor, teacher_queue: Tensor, temperatures: tuple[float, float]
+    student: Tensor,
+    student_queue: Tensor,
+    teacher: Tensor,
+    teacher_queue: Tensor,
+    temperatures: tuple[float, float],
+    centre: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy between the teacher's and the student's distributions over the same K queued images.
 
@@ -94,9 +108,11 @@ def relation(
         teacher: t, (B, D') unit rows, no gradient.
         teacher_queue: B, (K, D'), embeddings of the teacher's kind; row j is of the same image as row j of A.
         temperatures: τ_s, τ_t.
+        centre: (K,), subtracted from the teacher's similarities before they are divided by τ_t.
     """
     assert len(student_queue) == len(teacher_queue), "the queues are not aligned"
-    losses: Tensor = _Relation.apply(student.float(), teacher.float(), (student_queue, teacher_queue), temperatures)
+    queues = (student_queue, teacher_queue)
+    losses: Tensor = _Relation.apply(student.float(), teacher.float(), queues, temperatures, centre)
     return losses.mean()
 
 

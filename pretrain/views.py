@@ -12,18 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cgh_bench.config import later
 from cgh_bench.errors import UserError
 from pretrain import colour
 
 CROP_ATTEMPTS = 10
 """As torchvision: the first of ten boxes that fits inside the image, else the largest centred one."""
-DRAWS = 2 * CROP_ATTEMPTS + 16
-"""Uniform numbers that one view of one image may use."""
+FIRST_DRAWS = 2 * CROP_ATTEMPTS + 16
+DRAWS = FIRST_DRAWS + 1
+"""Uniform numbers that one view of one image may use; those past the first are drawn apart, so that they, which came
+later, leave the first as they were."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How one view is made, in this order: crop, mirror and turn; jitter of colours; grey; blur."""
+    """How one view is made, in this order: crop, mirror and turn; jitter of colours; grey; blur; solarisation."""
 
     size: int
     """Pixels of the square view."""
@@ -49,9 +52,11 @@ class Augment:
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Pixels of the view."""
+    solarize: float = later(0.0)
+    """Probability that values above a half are turned into one minus themselves."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grey", "blur"):
+        for name in ("flip", "jitter", "grey", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} {getattr(self, name)} is a probability; it must be within 0 and 1")
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
@@ -88,6 +93,9 @@ class Augment:
             chosen = (next(draws) < self.blur).nonzero().squeeze(1)
             low, high = self.blur_sigma
             views[chosen] = blurred(views[chosen], low + (high - low) * next(draws)[chosen])
+        if self.solarize:
+            chosen = (uniforms[:, -1] < self.solarize).nonzero().squeeze(1)
+            views[chosen] = torch.where(views[chosen] >= 0.5, 1 - views[chosen], views[chosen])
         return views
 
     def _boxes(self, images: Sequence[Tensor], draws: Iterator[Tensor]) -> Tensor:
@@ -123,8 +131,9 @@ class Views:
             generators: one for each augmentation.
             rows: their place in the global batch; all its draws are made, so views do not depend on the process.
         """
+        counts = (FIRST_DRAWS, DRAWS - FIRST_DRAWS)
         return [
-            augment(images, torch.rand(rows.stop, DRAWS, generator=generator)[rows])
+            augment(images, torch.cat([torch.rand(rows.stop, n, generator=generator)[rows] for n in counts], dim=1))
             for augment, generator in zip(self.augments, generators, strict=True)
         ]
 

@@ -7,11 +7,13 @@ authors' code, zaczgao/Cross-Context_Learning@340bca9.
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cgh_bench import dist
 from cgh_bench.backbone import STAGES, Architecture, Backbone
+from cgh_bench.config import later
 from cgh_bench.errors import UserError, unknown
 from pretrain.parts import (
     AlignedQueues,
@@ -25,6 +27,8 @@ from pretrain.parts import (
 from pretrain.recipe import Method, Recipe
 from pretrain.relation import infonce, relation
 from pretrain.views import Augment, Views
+
+CONTEXTS = ("global", "hyper")
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,37 @@ class Cgh:
     """From InfoNCE alone to the relational losses alone, linearly, in this many epochs from the first."""
     bn_groups: int = 8
     """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    split_hyper_bn: bool = later(True)
+    """Whether the hypercolumn branch's BatchNorm is split too; in the released code it is not."""
+    contexts: tuple[str, ...] = later(CONTEXTS)
+    """Both; one alone learns from itself (an ablation)."""
+    crossed: bool = later(True)
+    """Whether each context learns the other's relations, or (an ablation) its own."""
+    centre_momentum: float | None = later(None)
+    """Subtract from the teacher's similarities their running mean for each slot of the queue; 0.9 in the released
+    code, where it is off."""
 
     def __post_init__(self) -> None:
-        for stage in self.stages:
-            if stage not in STAGES:
-                raise unknown("stage", stage, STAGES)
+        for kind, given, accepted in (("stage", self.stages, STAGES), ("context", self.contexts, CONTEXTS)):
+            if not given or len(set(given)) < len(given):
+                raise UserError(f"{kind}s {', '.join(given)} must name at least one {kind}, each once")
+            for name in given:
+                if name not in accepted:
+                    raise unknown(kind, name, accepted)
         temperatures = [value for name, value in vars(self).items() if name.endswith("temperature")]
         if min(temperatures) <= 0 or self.handover_epochs < 0 or not 0 <= self.momentum <= 1:
             raise UserError("temperatures must be above 0, handover_epochs at least 0, momentum within 0 and 1")
-        if not self.stages or min(self.bn_groups, self.queue_length) < 1:
-            raise UserError("stages must name at least one stage; bn_groups and queue_length must be at least 1")
+        if min(self.bn_groups, self.queue_length) < 1:
+            raise UserError("bn_groups and queue_length must be at least 1")
+        if self.centre_momentum is not None and not 0 <= self.centre_momentum < 1:
+            raise UserError(f"centre_momentum {self.centre_momentum} must be within 0 and below 1, or none")
 
     def check(self, batch_size: int, views: int) -> None:
-        """Two views, the weak one first; a batch that fits queue and BN groups."""
-        if views != 2:
+        """Two views, the weak one first, then any number of small crops; a batch that fits queue and BN groups."""
+        if views < 2 or (views > 2 and "global" not in self.contexts):
             raise UserError(
-                f"CGH takes 2 views, the teacher's (weak) and the student's (strong); the recipe has {views}"
+                "CGH takes 2 views, the teacher's (weak) and the student's (strong), and small crops for the global "
+                f"context after them; the recipe has {views}"
             )
         check_batch(batch_size, self.bn_groups, self.queue_length)
 
@@ -79,15 +98,27 @@ class Student(nn.Module):
 
     def __init__(self, config: Cgh, architecture: Architecture) -> None:
         super().__init__()
+        self.contexts = config.contexts
         self.backbone = Backbone(architecture)
-        self.global_head = mlp(self.backbone.dim, config.hidden, config.dim_global)
-        self.hyper_branch = HypercolumnBranch(self.backbone.channels, config.stages, config.hidden, config.dim_hyper)
+        if "global" in config.contexts:
+            self.global_head = mlp(self.backbone.dim, config.hidden, config.dim_global)
+        if "hyper" in config.contexts:
+            self.hyper_branch = HypercolumnBranch(
+                self.backbone.channels, config.stages, config.hidden, config.dim_hyper
+            )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (B, D_g) of the global and (B, D_h) of the hypercolumn context, of images (B, 3, H, W)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Unit embeddings of images (B, 3, H, W), (B, D_g) of the global and (B, D_h) of the hypercolumn context."""
         maps = self.backbone.pyramid(images)
-        of_global = self.global_head(self.backbone.pool(maps))
-        return F.normalize(of_global.float(), dim=1), F.normalize(self.hyper_branch(maps).float(), dim=1)
+        heads = {
+            "global": lambda: self.global_head(self.backbone.pool(maps)),
+            "hyper": lambda: self.hyper_branch(maps),
+        }
+        return tuple(F.normalize(heads[context]().float(), dim=1) for context in self.contexts)
+
+    def of_global(self, images: Tensor) -> Tensor:
+        """Unit embeddings (B, D_g) of the global context alone, of images too small for a hypercolumn."""
+        return F.normalize(self.global_head(self.backbone(images)).float(), dim=1)
 
 
 class CghMethod(Method):
@@ -97,47 +128,69 @@ class CghMethod(Method):
         super().__init__()
         self.config = config
         self.student = Student(config, architecture)
-        split_batchnorm(self.student, config.bn_groups)
+        split_batchnorm(self.student if config.split_hyper_bn else self.student.backbone, config.bn_groups)
         self.teacher = MomentumTwin(self.student, config.momentum)
-        self.queues = AlignedQueues(config.queue_length, of_global=config.dim_global, of_hyper=config.dim_hyper)
+        widths = {"global": config.dim_global, "hyper": config.dim_hyper}
+        self.queues = AlignedQueues(config.queue_length, **{f"of_{c}": widths[c] for c in config.contexts})
+        if config.centre_momentum is not None:
+            for context in config.contexts:
+                self.register_buffer(f"centre_{context}", torch.zeros(config.queue_length))
 
     @property
     def backbone(self) -> Backbone:
         """The student's trunk."""
         return self.student.backbone
 
-    def forward(self, views: list[Tensor], epoch: float) -> dict[str, Tensor]:
-        """The weighted terms of one step, from `views` [weak, strong]; see `Method.forward`.
+    def begin_step(self, epoch: float) -> None:
+        """The teacher follows the student as it is before this step's descent."""
+        self.teacher.follow(self.student)
+
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted terms of one batch, from `views` [weak, strong, small crops …]; see `Method.forward`.
 
         With a = min(1, epoch / handover_epochs): (1 - a) InfoNCE within each context + a/2 each crossed relation.
         """
-        weak, strong = views
-        mine = self.student(strong)
-        self.teacher.follow(self.student)
-        everyones = shuffled(self.teacher, weak)
-        rows = dist.block(len(everyones[0]))
-        terms = self._terms(mine, (everyones[0][rows], everyones[1][rows]), epoch)
-        self.queues.enqueue(of_global=everyones[0], of_hyper=everyones[1])
+        weak, strong, *crops = views
+        contexts = self.config.contexts
+        mine = dict(zip(contexts, self.student(strong), strict=True))
+        of_crops = [self.student.of_global(crop) for crop in crops]
+        everyones = dict(zip(contexts, shuffled(self.teacher, weak), strict=True))
+        rows = dist.block(len(everyones[contexts[0]]))
+        teacher = {context: embeddings[rows] for context, embeddings in everyones.items()}
+        handed_over = min(1.0, epoch / self.config.handover_epochs) if self.config.handover_epochs else 1.0
+        terms = {}
+        if handed_over < 1:
+            for context in contexts:
+                loss = infonce(mine[context], teacher[context], self._queue(context), self.config.infonce_temperature)
+                terms[f"infonce_{context}"] = (1 - handed_over) * loss
+        for context in contexts:
+            students = [mine[context], *(of_crops if context == "global" else [])]
+            losses = [self._relation(context, student, teacher) for student in students]
+            terms[f"relation_{context}"] = handed_over / len(contexts) * torch.stack(losses).mean()
+        self._remember(everyones)
         return terms
 
-    def _terms(self, student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], epoch: float) -> dict[str, Tensor]:
-        config = self.config
-        queue_global, queue_hyper = self.queues["of_global"], self.queues["of_hyper"]
-        done = min(1.0, epoch / config.handover_epochs) if config.handover_epochs else 1.0
-        terms = {}
-        if done < 1:
-            tau = config.infonce_temperature
-            terms["infonce_global"] = (1 - done) * infonce(student[0], teacher[0], queue_global, tau)
-            terms["infonce_hyper"] = (1 - done) * infonce(student[1], teacher[1], queue_hyper, tau)
-        global_from_hyper = (config.student_global_temperature, config.teacher_hyper_temperature)
-        hyper_from_global = (config.student_hyper_temperature, config.teacher_global_temperature)
-        terms["relation_global"] = (
-            done / 2 * relation(student[0], queue_global, teacher[1], queue_hyper, global_from_hyper)
+    def _queue(self, context: str) -> Tensor:
+        return self.queues[f"of_{context}"]
+
+    def _relation(self, context: str, student: Tensor, teacher: dict[str, Tensor]) -> Tensor:
+        """How far `student` (B, D), of `context`, is from the teacher's relations in the context it learns from."""
+        (other,) = (set(teacher) - {context}) if self.config.crossed and len(teacher) > 1 else {context}
+        temperatures = (
+            getattr(self.config, f"student_{context}_temperature"),
+            getattr(self.config, f"teacher_{other}_temperature"),
         )
-        terms["relation_hyper"] = (
-            done / 2 * relation(student[1], queue_hyper, teacher[0], queue_global, hyper_from_global)
-        )
-        return terms
+        centre = None if self.config.centre_momentum is None else self.get_buffer(f"centre_{other}")
+        return relation(student, self._queue(context), teacher[other], self._queue(other), temperatures, centre)
+
+    @torch.no_grad()
+    def _remember(self, everyones: dict[str, Tensor]) -> None:
+        """Take the teacher's embeddings of the global batch into centres and queues, after the loss has used these."""
+        if self.config.centre_momentum is not None:
+            for context, embeddings in everyones.items():
+                similarity = self._queue(context) @ embeddings.mean(dim=0)
+                self.get_buffer(f"centre_{context}").lerp_(similarity, 1 - self.config.centre_momentum)
+        self.queues.enqueue(**{f"of_{context}": embeddings for context, embeddings in everyones.items()})
 
 
 IMAGENET_WEAK = Augment(size=224)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cgh_bench import dist
 from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.errors import UserError
-from pretrain.methods.cgh import ANIMALS_STRONG
+from pretrain.methods.cgh import ANIMALS_STRONG, IMAGENET_STRONG
 from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, shuffled, split_batchnorm
 from pretrain.recipe import Method, Recipe
 from pretrain.relation import infonce
@@ -50,10 +50,10 @@ class MocoV2:
 class Encoder(nn.Module):
     """Trunk and projection head."""
 
-    def __init__(self, config: MocoV2, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, hidden: int, dim: int) -> None:
         super().__init__()
         self.backbone = Backbone(architecture)
-        self.head = mlp(self.backbone.dim, config.hidden, config.dim)
+        self.head = mlp(self.backbone.dim, hidden, dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Unit embeddings (B, D) of images (B, 3, H, W)."""
@@ -66,7 +66,7 @@ class MocoV2Method(Method):
     def __init__(self, config: MocoV2, architecture: Architecture) -> None:
         super().__init__()
         self.temperature = config.temperature
-        self.encoder = Encoder(config, architecture)
+        self.encoder = Encoder(architecture, config.hidden, config.dim)
         split_batchnorm(self.encoder, config.bn_groups)
         self.momentum_encoder = MomentumTwin(self.encoder, config.momentum)
         self.queue = AlignedQueues(config.queue_length, keys=config.dim)
@@ -76,10 +76,13 @@ class MocoV2Method(Method):
         """The query encoder's trunk."""
         return self.encoder.backbone
 
-    def forward(self, views: list[Tensor], epoch: float) -> dict[str, Tensor]:
-        """InfoNCE of one step, from `views` [key's, query's]; see `Method.forward`."""
-        (query,) = self.encoder(views[1])
+    def begin_step(self, epoch: float) -> None:
+        """The key encoder follows the query encoder as it is before this step's descent."""
         self.momentum_encoder.follow(self.encoder)
+
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """InfoNCE of one batch, from `views` [key's, query's]; see `Method.forward`."""
+        (query,) = self.encoder(views[1])
         (keys,) = shuffled(self.momentum_encoder, views[0])
         loss = infonce(query, keys[dist.block(len(keys))], self.queue["keys"], self.temperature)
         self.queue.enqueue(keys=keys)
@@ -87,6 +90,17 @@ class MocoV2Method(Method):
 
 
 RECIPES = {
+    "moco_v2_r50_in1k_200ep": Recipe(
+        method=MocoV2(),
+        architecture=Architecture("resnet50"),
+        views=Views((IMAGENET_STRONG, IMAGENET_STRONG)),
+        data="imagenet1k",
+        epochs=200,
+        batch_size=256,
+        base_lr=0.03,
+        warmup_epochs=0,
+        decay="all",
+    ),
     # Nothing is published at this size; data, views, optimiser and schedule are those of cgh_r18_animals.
     "moco_v2_r18_animals": Recipe(
         method=MocoV2(dim=128, hidden=512, queue_length=512, momentum=0.99, temperature=0.1, bn_groups=4),

@@ -33,7 +33,7 @@ class RandomInitMethod(Method):
         """The trunk."""
         return self.trunk
 
-    def forward(self, views: list[Tensor], epoch: float) -> dict[str, Tensor]:
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """No terms: training this is an error of the recipe, which the loop reports."""
         return {}
 

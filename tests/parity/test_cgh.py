@@ -126,6 +126,7 @@ def test_the_teacher_follows_before_its_pass_and_the_queue_is_written_after_the_
         {n: method.queues[n].clone() for n in ("of_global", "of_hyper")},
     )
     wanted = expected_terms(embed(method.student, views[1]), teacher, *queues.values(), TINY, 1.0)
+    method.begin_step(3.0)
     got = method(views, 3.0)
     assert {n: v.item() for n, v in got.items()} == pytest.approx(wanted, rel=5e-6)
     torch.testing.assert_close(method.queues["of_global"][8:16], teacher[0].float(), rtol=0, atol=1e-6)
@@ -163,6 +164,10 @@ OTHER = {
     "infonce_temperature": 0.5,
     "handover_epochs": 9.0,
     "bn_groups": 2,
+    "split_hyper_bn": False,
+    "contexts": ("hyper",),
+    "crossed": False,
+    "centre_momentum": 0.5,
 }
 
 
@@ -171,6 +176,7 @@ def losses_of_two_steps(config):
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for step in range(2):
+        method.begin_step(1.0)
         loss = sum(method([view.float() for view in batch(step)], 1.0).values())
         optimizer.zero_grad()
         loss.backward()
@@ -182,9 +188,10 @@ def losses_of_two_steps(config):
 def test_every_field_of_the_configuration_is_read():
     """The released code has fields that change nothing; here each one must move the loss."""
     assert set(OTHER) == {field.name for field in dataclasses.fields(Cgh)}
-    base = losses_of_two_steps(TINY)
+    published, split = losses_of_two_steps(TINY), losses_of_two_steps(replace(TINY, bn_groups=2))
     for name, value in OTHER.items():
-        changed = losses_of_two_steps(replace(TINY, **{name: value}))
+        start, base = (replace(TINY, bn_groups=2), split) if name == "split_hyper_bn" else (TINY, published)
+        changed = losses_of_two_steps(replace(start, **{name: value}))
         assert max(abs(a - b) for a, b in zip(base, changed, strict=True)) > 1e-4, name
 
 
@@ -220,4 +227,8 @@ def test_published_values():
         "infonce_temperature": 0.2,
         "handover_epochs": 5.0,
         "bn_groups": 8,
+        "split_hyper_bn": True,
+        "contexts": ("global", "hyper"),
+        "crossed": True,
+        "centre_momentum": None,
     }

@@ -38,7 +38,7 @@ def numbered(n=11):
 
 
 def seen(batches, steps):
-    return [(batches[step][0][:, 0, 4, 4] * 255).round().int().tolist() for step in steps]
+    return [(batches[step].views[0][:, 0, 4, 4] * 255).round().int().tolist() for step in steps]
 
 
 def test_the_rate_rises_from_zero_and_falls_by_half_a_cosine():
@@ -79,13 +79,13 @@ def test_an_epoch_has_each_image_at_most_once_and_epochs_differ():
 
 def test_a_step_is_the_same_whenever_it_is_asked_for():
     one, two = Batches(RECIPE, numbered()), Batches(RECIPE, numbered())
-    late = [view.clone() for view in one[7]]
+    late = [view.clone() for view in one[7].views]
     for _ in loader(two, 0):
         pass
-    assert all(torch.equal(a, b) for a, b in zip(late, two[7], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(late, two[7].views, strict=True))
     assert seen(Batches(replace(RECIPE, seed=1), numbered()), [0]) != seen(one, [0])
-    rest = [[view.tolist() for view in views] for views in loader(one, 9)]
-    assert rest == [[view.tolist() for view in one[step]] for step in (9, 10, 11)]
+    rest = [[view.tolist() for view in batch.views] for batch in loader(one, 9)]
+    assert rest == [[view.tolist() for view in one[step].views] for step in (9, 10, 11)]
 
 
 def test_the_loader_leaves_the_global_generator_alone():
@@ -100,17 +100,18 @@ def test_views_of_a_step_differ_from_each_other_and_between_steps(monkeypatch):
     same = replace(RECIPE, views=Views((RECIPE.views.augments[1],) * 2), batch_size=11)
     noise = np.random.default_rng(0).integers(0, 255, (11, 8, 8)).astype(np.uint8)
     batches = Batches(same, replace(numbered(), pixels=noise))
-    assert not torch.equal(*batches[0]) and not torch.equal(batches[0][0], batches[1][0])
+    first, second = batches[0].views, batches[1].views
+    assert not torch.equal(*first) and not torch.equal(first[0], second[0])
 
 
 def test_processes_share_out_the_same_global_batch(monkeypatch):
     recipe = replace(RECIPE, batch_size=6)
-    whole = Batches(recipe, numbered())[1]
+    whole = Batches(recipe, numbered())[1].views
     parts = []
     for rank in range(2):
         monkeypatch.setattr(dist, "world_size", lambda: 2)
         monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
-        parts.append(Batches(recipe, numbered())[1])
+        parts.append(Batches(recipe, numbered())[1].views)
     for one, two in zip(whole, zip(*parts, strict=True), strict=True):
         torch.testing.assert_close(one, torch.cat(two), rtol=0, atol=1e-6)
 

@@ -129,6 +129,18 @@ def test_colours_are_torchvisions(ours, theirs, factors):
     torch.testing.assert_close(colour.grey(given_), tv.rgb_to_grayscale(given_), rtol=0, atol=1e-4)
 
 
+def test_solarisation_is_torchvisions():
+    solar = replace(NOTHING, solarize=1.0)
+    torch.testing.assert_close(solar(images(), draws()), tv.solarize(images().float() / 255, 0.5), rtol=0, atol=1e-4)
+
+
+def test_solarisation_leaves_all_other_draws_as_they_were():
+    """Published runs were made without it."""
+    one = Views((ALL,))(list(images()), [torch.Generator().manual_seed(0)], slice(0, 6))
+    old = ALL(list(images()), torch.rand(6, DRAWS - 1, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(one[0], old)
+
+
 def test_jitter_gives_each_image_its_own_order():
     grey_to_red = torch.tensor([0.9, 0.3, 0.3]).view(1, 3, 1, 1).repeat(2, 1, 4, 4)
     uniforms = torch.tensor([[0.95, 0.95, 0.95, 0.5, 0.1, 0.2, 0.3, 0.4], [0.95, 0.95, 0.95, 0.5, 0.4, 0.3, 0.2, 0.1]])
@@ -184,6 +196,7 @@ def test_every_field_changes_the_view():
         "grey": 0.0,
         "blur": 1.0,
         "blur_sigma": (2.0, 3.0),
+        "solarize": 1.0,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Augment)}
     base = ALL(images(16), draws(16))
@@ -195,7 +208,7 @@ def test_every_field_changes_the_view():
 @pytest.mark.parametrize("n", [2000])
 def test_probabilities_are_what_they_say(n):
     one = images(1)
-    for name, chance in (("flip", 0.3), ("grey", 0.2), ("blur", 0.6)):
+    for name, chance in (("flip", 0.3), ("grey", 0.2), ("blur", 0.6), ("solarize", 0.2)):
         augment = replace(NOTHING, **{name: chance, "blur_sigma": (1.0, 1.0)})
         views = augment([one[0]] * n, draws(n))
         share = float(((views - one.float() / 255).abs().amax(dim=(1, 2, 3)) > 0.01).float().mean())

@@ -1,6 +1,6 @@
-"""The losses of twenty steps, as they were when the methods were proven: a change of numbers must be meant.
+"""The losses of twenty steps of each method, as they were when it was proven: a change of numbers must be meant.
 
-`python tests/parity/test_cgh_golden.py` writes `golden/pretrain.json` anew.
+`python tests/parity/test_pretrain_golden.py NAME…` writes those of NAME in `golden/pretrain.json` anew.
 """
 
 import json
@@ -16,13 +16,38 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from pretrain_process import TINY_CGH, TINY_MOCO, made_up
 
 from cgh_bench import data
+from cgh_bench.data.image_set import GreyImages
+from pretrain import recipe as recipes
 from pretrain import train as loop
 
 GOLDEN = Path(__file__).with_name("golden") / "pretrain.json"
+ANIMALS = tuple(
+    f"{method}_r18_animals"
+    for method in ("cgh", "moco_v2", "ressl", "simsiam", "byol", "dino", "supervised")
+)
+load = data.load
+
+
+def small(name):
+    """The recipe, small: an epoch of twenty steps of sixteen of its images, at a low rate."""
+    return replace(recipes.find(name), epochs=1, batch_size=16, warmup_epochs=0, base_lr=1e-4)
+
+
 # A low rate: the comparison is of formulas, not of how rounding grows over the steps of another processor.
 RECIPES = {
-    name: replace(recipe, epochs=4, base_lr=1e-4) for name, recipe in (("cgh", TINY_CGH), ("moco_v2", TINY_MOCO))
+    "cgh": replace(TINY_CGH, epochs=4, base_lr=1e-4),
+    "moco_v2": replace(TINY_MOCO, epochs=4, base_lr=1e-4),
+    **{name: small(name) for name in ANIMALS},
 }
+
+
+def images(name, split):
+    """Made-up ones, or the first 320 animals."""
+    if name != "animals":
+        return made_up()
+    animals = load(name, split)
+    assert isinstance(animals, GreyImages)
+    return replace(animals, pixels=animals.pixels[:320], labels=animals.labels[:320])
 
 
 def losses(name, folder):
@@ -34,7 +59,7 @@ def losses(name, folder):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_twenty_steps_are_as_they_were(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *_: made_up())
+    monkeypatch.setattr(data, "load", images)
     monkeypatch.setattr(loop, "STEPS_PER_LOG_LINE", 1)
     golden = json.loads(GOLDEN.read_text())[name]
     got = losses(name, tmp_path)
@@ -43,14 +68,20 @@ def test_twenty_steps_are_as_they_were(name, tmp_path, monkeypatch):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-6), a["step"]
 
 
-if __name__ == "__main__":
+def main(names):
+    """Write the golden losses of `names`."""
     import tempfile
 
     torch.set_num_threads(1)
-    data.load = lambda *_: made_up()
+    data.load = images
     loop.STEPS_PER_LOG_LINE = 1
+    written = json.loads(GOLDEN.read_text())
     with tempfile.TemporaryDirectory() as folder:
-        written = {name: losses(name, Path(folder) / name) for name in RECIPES}
+        written |= {name: losses(name, Path(folder) / name) for name in names}
     GOLDEN.write_text(
         "{\n" + ",\n".join(f'"{k}": [\n' + ",\n".join(map(json.dumps, v)) + "\n]" for k, v in written.items()) + "\n}\n"
     )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,93 @@
+"""ReSSL: relational self-supervised learning, what CGH is without its hypercolumn.
+
+Source: Zheng et al., NeurIPS 2021 (arXiv 2107.09282); the numbers are those of its code,
+mingkai-zheng/ReSSL@4d67daa.
+"""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from cgh_bench import dist
+from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.errors import UserError
+from pretrain.methods import cgh
+from pretrain.methods.moco_v2 import Encoder
+from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, shuffled, split_batchnorm
+from pretrain.recipe import Method
+from pretrain.relation import relation
+
+
+@dataclass(frozen=True)
+class Ressl:
+    """Everything ReSSL can be told; the defaults are the published ImageNet values."""
+
+    dim: int = 512
+    hidden: int = 4096
+    """Width inside the head."""
+    queue_length: int = 131_072
+    momentum: float = 0.999
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    bn_groups: int = 8
+    """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+
+    def __post_init__(self) -> None:
+        if min(self.student_temperature, self.teacher_temperature) <= 0 or not 0 <= self.momentum <= 1:
+            raise UserError("temperatures must be above 0, momentum within 0 and 1")
+        if min(self.bn_groups, self.queue_length) < 1:
+            raise UserError("bn_groups and queue_length must be at least 1")
+
+    def check(self, batch_size: int, views: int) -> None:
+        """Two views, the weak one first; a batch that fits queue and BN groups."""
+        if views != 2:
+            raise UserError(
+                f"ReSSL takes 2 views, the teacher's (weak) and the student's (strong); the recipe has {views}"
+            )
+        check_batch(batch_size, self.bn_groups, self.queue_length)
+
+    def build(self, architecture: Architecture) -> "ResslMethod":
+        """Student, teacher and queue."""
+        return ResslMethod(self, architecture)
+
+
+class ResslMethod(Method):
+    """The student learns the teacher's relations to the queued images."""
+
+    def __init__(self, config: Ressl, architecture: Architecture) -> None:
+        super().__init__()
+        self.temperatures = (config.student_temperature, config.teacher_temperature)
+        self.student = Encoder(architecture, config.hidden, config.dim)
+        split_batchnorm(self.student, config.bn_groups)
+        self.teacher = MomentumTwin(self.student, config.momentum)
+        self.queue = AlignedQueues(config.queue_length, keys=config.dim)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The student's trunk."""
+        return self.student.backbone
+
+    def begin_step(self, epoch: float) -> None:
+        """The teacher follows the student as it is before this step's descent."""
+        self.teacher.follow(self.student)
+
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The relation loss of one batch, from `views` [weak, strong]; see `Method.forward`."""
+        weak, strong = views
+        (mine,) = self.student(strong)
+        (everyones,) = shuffled(self.teacher, weak)
+        keys, queue = everyones[dist.block(len(everyones))], self.queue["keys"]
+        loss = relation(mine, queue, keys, queue, self.temperatures)
+        self.queue.enqueue(keys=everyones)
+        return {"relation": loss}
+
+
+RECIPES = {
+    # The views, optimiser and schedule of CGH, which took them from here.
+    "ressl_r50_in1k_200ep": replace(cgh.RECIPES["cgh_r50_in1k_200ep"], method=Ressl(), decay="names"),
+    # Nothing is published at this size; all but the method is that of cgh_r18_animals.
+    "ressl_r18_animals": replace(
+        cgh.RECIPES["cgh_r18_animals"],
+        method=Ressl(dim=128, hidden=512, queue_length=512, momentum=0.99, bn_groups=4),
+    ),
+}
