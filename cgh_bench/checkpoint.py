@@ -53,6 +53,8 @@ class Origin:
     """Which of the file's trunks it was (student, teacher, …)."""
     recipe: str = ""
     """The recipe that trained them, where it is ours."""
+    recipe_fingerprint: str = ""
+    """Of all the recipe's values; empty in checkpoints that were written before it was recorded."""
     seed: int | None = None
     ignored: tuple[str, ...] = ()
     """Names of the tensors in the file that are not the trunk's (heads, queues, optimiser)."""
