@@ -1,0 +1,74 @@
+"""The data sets below CGH_DATA under names of their own, and the endless batches of a training."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
+from detectron2.data.common import DatasetFromList, MapDataset
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Sampler
+
+COCO_FORMAT = {
+    "animal_scenes/train": ("animal_scenes/train/annotations.json", "animal_scenes/train/images"),
+    "animal_scenes/val": ("animal_scenes/val/annotations.json", "animal_scenes/val/images"),
+    "coco/train2017": ("coco/annotations/instances_train2017.json", "coco/train2017"),
+    "coco/val2017": ("coco/annotations/instances_val2017.json", "coco/val2017"),
+}
+VOC_FORMAT = {
+    "voc/2007_trainval": ("VOCdevkit/VOC2007", "trainval", 2007),
+    "voc/2012_trainval": ("VOCdevkit/VOC2012", "trainval", 2012),
+    "voc/2007_test": ("VOCdevkit/VOC2007", "test", 2007),
+}
+
+
+def register() -> None:
+    """Tell detectron2 of them; nothing is read yet."""
+    root = Path(os.environ.get("CGH_DATA", "data"))
+    for name, (annotations, images) in COCO_FORMAT.items():
+        register_coco_instances(name, {}, str(root / annotations), str(root / images))
+    for name, (folder, split, year) in VOC_FORMAT.items():
+        register_pascal_voc(name, str(root / folder), split, year)
+
+
+class Batches(Sampler[list[int]]):
+    """Endless batches of indices; images wider than high never share one with others where `wide` says which they are.
+
+    As detectron2's AspectRatioGroupedDataset, but of indices: a run that is taken up passes over those that it has
+    seen without reading an image.
+    """
+
+    def __init__(self, indices: Sampler[int], wide: Sequence[bool], size: int, seen: int) -> None:
+        self.indices, self.wide, self.size, self.seen = indices, wide, size, seen
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return itertools.islice(self._all(), self.seen, None)
+
+    def _all(self) -> Iterator[list[int]]:
+        groups: dict[bool, list[int]] = {True: [], False: []}
+        for index in self.indices:
+            group = groups[self.wide[index]]
+            group.append(index)
+            if len(group) == self.size:
+                yield list(group)
+                group.clear()
+
+
+def training_batches(config: CfgNode, seed: int, seen: int) -> DataLoader[Any]:
+    """The batches of one process, each a list of mapped images, after the first `seen`; the same ones for each seed."""
+    images = get_detection_dataset_dicts(config.DATASETS.TRAIN, filter_empty=config.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    wide = [config.DATALOADER.ASPECT_RATIO_GROUPING and image["width"] > image["height"] for image in images]
+    size = config.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    return DataLoader(
+        MapDataset(DatasetFromList(images, copy=False), DatasetMapper(config, is_train=True)),
+        batch_sampler=Batches(TrainingSampler(len(images), seed=seed), wide, size, seen),
+        num_workers=config.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=worker_init_reset_seed,
+    )

@@ -1,0 +1,83 @@
+"""detectron2's own evaluators; their metrics under our names, and predictions in COCO's results format."""
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
+from keeping import write_text
+
+KINDS = {"bbox": "box", "segm": "mask"}
+
+
+class Coco(COCOEvaluator):
+    """COCO's metric: 101 points of recall, mean over IoU .50 to .95."""
+
+    def __init__(self, name: str, masks: bool, work: Path) -> None:
+        self.folder = work / "evaluation"
+        super().__init__(name, tasks=("bbox", "segm") if masks else ("bbox",), output_dir=str(self.folder))
+        self.predictions = work / "predictions.json"
+
+    def evaluate(self, img_ids: Any = None) -> dict[str, Any]:
+        """As detectron2, which leaves its predictions in files of other names."""
+        results: dict[str, Any] = super().evaluate(img_ids)
+        if comm.is_main_process():
+            (self.folder / "coco_instances_results.json").replace(self.predictions)
+            shutil.rmtree(self.folder)
+        return results
+
+
+class Voc(PascalVOCDetectionEvaluator):
+    """VOC's metric: for 2007, 11 points of recall, mean over IoU .50 to .95; difficult objects do not count."""
+
+    def __init__(self, name: str, work: Path) -> None:
+        super().__init__(name)
+        self.predictions = work / "predictions.json"
+
+    def reset(self) -> None:
+        """Forget."""
+        super().reset()
+        self.lines: list[dict[str, Any]] = []
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        """Take the outputs of a batch."""
+        super().process(inputs, outputs)
+        for image, output in zip(inputs, outputs, strict=True):
+            self.lines += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """As detectron2; image ids are VOC's names, category ids the places of the classes."""
+        lines = comm.gather(self.lines)
+        if comm.is_main_process():
+            write_text(self.predictions, json.dumps(list(itertools.chain(*lines))))
+        results: dict[str, Any] | None = super().evaluate()
+        return results
+
+
+def evaluator(name: str, masks: bool, work: Path) -> DatasetEvaluator:
+    """For the test set `name`; leaves `predictions.json` in `work`."""
+    return Voc(name, work) if name.startswith("voc/") else Coco(name, masks, work)
+
+
+def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: str) -> dict[str, float]:
+    """`box_AP`, `mask_AP50`, …, `box_AP.CLASS` in per cent, and `detections`, their number.
+
+    Where nothing at all is detected every AP is 0. What the images have no truth for is left out.
+    """
+    if not results:
+        return {}
+    detections = len(json.loads((work / "predictions.json").read_text(encoding="utf-8")))
+    metrics: dict[str, float] = {"detections": detections}
+    classes = [f"AP.{label}" for label in MetadataCatalog.get(name).thing_classes]
+    for kind, reported in results.items():
+        values = reported if detections else dict.fromkeys([*reported, *classes], 0.0)
+        known = {stat.replace("AP-", "AP."): float(value) for stat, value in values.items() if math.isfinite(value)}
+        metrics |= {f"{KINDS[kind]}_{stat}": value for stat, value in known.items()}
+    return metrics

@@ -1,0 +1,188 @@
+"""One training and its evaluation, by detectron2's own trainer, solver and evaluators."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import arrival
+import evaluation
+import numpy as np
+import torch
+from data_sets import training_batches
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from keeping import replacing
+from solver import optimizer
+from torch.nn.parallel import DistributedDataParallel
+from watch import Interrupted, Watch
+
+
+class Run:
+    """A training that can be left and taken up, and its test.
+
+    Args:
+        config: of `protocol.read`.
+        weights: of the trunk, in detectron2's names.
+        work: the run's folder.
+        seed: of the order of images.
+        resume: go on from `state.pth` where there is one.
+    """
+
+    def __init__(self, config: CfgNode, weights: dict[str, torch.Tensor], work: Path, seed: int, resume: bool) -> None:
+        self.config, self.weights, self.work, self.seed = config, weights, work, seed
+        self.state_path = work / "state.pth"
+        self.watch = Watch(tells=comm.is_main_process())
+        self.model = build_model(config)
+        arrival.put(weights, self.model.state_dict(), config.TRANSFER.WEIGHTS_INTO)
+        devices = {} if config.MODEL.DEVICE == "cuda" else {"device_ids": None}
+        wrapped = create_ddp_model(self.model, broadcast_buffers=False, **devices)
+        self.saved = self._read_state() if resume and self.state_path.exists() else None
+        start = self.saved["trainer"]["iteration"] if self.saved else 0
+        batches = training_batches(config, seed, seen=start)
+        kind = AMPTrainer if config.SOLVER.AMP.ENABLED else SimpleTrainer
+        self.trainer = kind(wrapped, batches, optimizer(config, self.model))
+        self.trainer.iter = self.trainer.start_iter = start
+        self.scheduler = build_lr_scheduler(config, self.trainer.optimizer)
+        if self.saved:
+            self._restore(self.saved)
+
+    def train(self) -> None:
+        """Every step that is left; then precise statistics where the protocol has them."""
+        trainer, last = self.trainer, self.config.SOLVER.MAX_ITER
+        with EventStorage(trainer.start_iter) as trainer.storage:
+            iter(trainer._data_loader_iter)  # made now: that draws a random number
+            self._start()
+            for done in range(trainer.start_iter + 1, last + 1):
+                trainer.run_step()  # detectron2 refuses a loss that is no number
+                self.scheduler.step()
+                trainer.iter = trainer.storage.iter = done
+                self._after_step(done, last)
+        if self.config.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            self._precise_statistics(self.config.TEST.PRECISE_BN.NUM_ITER)
+
+    def _start(self) -> None:
+        """Before the first step prove that all weights are there; before a later one, put the random states back."""
+        if self.saved:
+            _set_random_states(self.saved["random"])
+            self.saved = None
+            return
+        loaded = arrival.account(
+            self.weights,
+            self.model.state_dict(),
+            self.config.TRANSFER.WEIGHTS_INTO,
+            self.config.TRANSFER.NOT_IN_WEIGHTS,
+            in_force(self.model),
+        )
+        if comm.is_main_process():
+            arrival.write(loaded, self.work)
+        arrival.require_complete(loaded)
+
+    def _after_step(self, done: int, last: int) -> None:
+        loss = self.trainer.storage.latest()["total_loss"][0] if comm.is_main_process() else None
+        self.watch.tick("train", done, last, loss)
+        if (self.watch.time_to_save() or done == last) and comm.is_main_process():
+            self._write_state()
+        if self.watch.asked_to_stop:
+            raise Interrupted
+
+    def _precise_statistics(self, iterations: int) -> None:
+        """BatchNorm's statistics as means over training batches under the final weights, as detectron2's PreciseBN."""
+        batches = training_batches(self.config, self.seed + 1, seen=0)
+        self.model.train()
+        with EventStorage():
+            update_bn_stats(self.trainer.model, self._told(batches, "statistics", iterations), iterations)
+
+    def test(self) -> dict[str, float]:
+        """The metrics; `predictions.json` is left in the run's folder. Of all processes only the first gets them."""
+        (name,) = self.config.DATASETS.TEST
+        loader = build_detection_test_loader(self.config, name)
+        judge = evaluation.evaluator(name, self.config.MODEL.MASK_ON, self.work)
+        told = _Sized(self._told(loader, "test", len(loader)), len(loader))
+        return evaluation.flat(inference_on_dataset(self.model, told, judge), self.work, name)
+
+    def _told(self, batches: Any, phase: str, of: int) -> Iterator[Any]:
+        for done, batch in enumerate(itertools.islice(batches, of), start=1):
+            if self.watch.asked_to_stop:
+                raise Interrupted  # the state was saved after the last step of training
+            yield batch
+            self.watch.tick(phase, done, of)
+
+    def tidy(self) -> None:
+        """After the end: keep the fine-tuned weights, without the optimiser."""
+        with replacing(self.work / "model.pth") as path:
+            torch.save(self.model.state_dict(), path)
+        self.state_path.unlink()
+
+    def _write_state(self) -> None:
+        """All that the rest of the run depends on: tensors and plain values, so that it is read with `weights_only`."""
+        state = {
+            "model": self.model.state_dict(),
+            "trainer": self.trainer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": _random_states(),
+        }
+        with replacing(self.state_path) as temporary:
+            torch.save(state, temporary)
+
+    def _read_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+class _Sized:
+    """An iterator that says its length."""
+
+    def __init__(self, items: Iterator[Any], length: int) -> None:
+        self.items, self.length = items, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.items
+
+
+def in_force(model: torch.nn.Module) -> dict[str, Any]:
+    """How the model that was built prepares images (pixels 0 to 255), and where its bottlenecks stride."""
+    model = model.module if isinstance(model, DistributedDataParallel) else model
+    return {
+        "channel_order": model.input_format,
+        "mean_std": [*model.pixel_mean.flatten().tolist(), *model.pixel_std.flatten().tolist()],
+        "stride_in_1x1": any(
+            name.endswith("conv1") and module.kernel_size == (1, 1) and module.stride != (1, 1)
+            for name, module in model.named_modules()
+        ),
+    }
+
+
+def _random_states() -> dict[str, Any]:
+    algorithm, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def _set_random_states(state: dict[str, Any]) -> None:
+    """Of one process; several go on with their own."""
+    if comm.get_world_size() > 1:
+        return
+    algorithm, keys, *rest = state["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])

@@ -1,0 +1,35 @@
+"""The optimiser that a protocol names in SOLVER.OPTIMIZER: detectron2's SGD, or AdamW."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import build_optimizer
+from detectron2.solver.build import get_default_optimizer_params
+
+
+class ClippedAdamW(torch.optim.AdamW):
+    """AdamW on a gradient that is first shortened to the length `most` as a whole, not parameter by parameter."""
+
+    def __init__(self, parameters: Any, lr: float, weight_decay: float, most: float) -> None:
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        self.most = most
+
+    def step(self, closure: Any = None) -> Any:
+        """Clip and step."""
+        torch.nn.utils.clip_grad_norm_((p for group in self.param_groups for p in group["params"]), self.most)
+        return super().step(closure)
+
+
+def optimizer(config: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """For all parameters that are trained, with the weight decay of each kind."""
+    given = config.SOLVER
+    if given.OPTIMIZER == "SGD":
+        made: torch.optim.Optimizer = build_optimizer(config, model)
+        return made
+    if (given.OPTIMIZER, given.CLIP_GRADIENTS.ENABLED, given.CLIP_GRADIENTS.CLIP_TYPE) != ("AdamW", True, "full_model"):
+        raise SystemExit(f"SOLVER.OPTIMIZER is {given.OPTIMIZER}; accepted: SGD, and AdamW with full_model clipping")
+    parameters = get_default_optimizer_params(
+        model, base_lr=given.BASE_LR, weight_decay_norm=given.WEIGHT_DECAY_NORM, bias_lr_factor=given.BIAS_LR_FACTOR
+    )
+    return ClippedAdamW(parameters, given.BASE_LR, given.WEIGHT_DECAY, given.CLIP_GRADIENTS.CLIP_VALUE)

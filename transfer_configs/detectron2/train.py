@@ -1,0 +1,81 @@
+"""Fine-tune a converted trunk under one protocol in detectron2, evaluate it, prove it arrived.
+
+Run by path, in a process of its own and maybe in another environment; it needs detectron2, not the package around it:
+
+    python train.py --config coco_det.yaml --weights trunk.pth --work DIR --seed 0 [--gpus N] [--resume] [--set K=V …]
+
+Leaves in DIR: `metrics.json` {metric: value}; `loaded.json` (did every tensor arrive, and the preprocessing in force);
+`predictions.json`; `model.pth`, the fine-tuned weights. While it runs, `state.pth` is where --resume goes on.
+Standard output has one JSON object a line for progress, {"phase", "done", "of", "loss"}; all other lines are a log.
+Exit codes: 0 done; 130 interrupted, state saved; anything else has failed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
+warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch names
+
+import data_sets  # noqa: E402 (the path must be there first)
+import heads  # noqa: E402, F401 (registers them)
+import protocol  # noqa: E402
+import torch  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+from detectron2.utils.env import seed_all_rng  # noqa: E402
+from detectron2.utils.logger import setup_logger  # noqa: E402
+from keeping import write_text  # noqa: E402
+from run import Run  # noqa: E402
+from watch import Interrupted  # noqa: E402
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run; the exit code."""
+    options = _parse()
+    if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.gpus}"]
+        os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
+    options.work.mkdir(parents=True, exist_ok=True)
+    config = protocol.read(options.config, options.settings, options.gpus, options.iterations)
+    if options.gpus > 1:
+        join_processes(options.gpus)
+    setup_logger(distributed_rank=comm.get_rank(), color=False)
+    seed_all_rng(options.seed + comm.get_rank())
+    data_sets.register()
+    weights = torch.load(options.weights, map_location="cpu", weights_only=True)["model"]
+    run = Run(config, weights, options.work, options.seed, options.resume)
+    try:
+        run.train()
+        metrics = run.test()
+    except Interrupted:
+        return INTERRUPTED
+    if comm.is_main_process():
+        write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+        run.tidy()
+    return 0
+
+
+def join_processes(count: int) -> None:
+    """Of torchrun, all on one machine."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    comm.create_local_process_group(count)
+
+
+def _parse() -> argparse.Namespace:
+    parser = protocol.parser(__doc__ or "")
+    parser.add_argument("--weights", type=Path, required=True, help="written by `cgh-bench convert --to detectron2`")
+    parser.add_argument("--work", type=Path, required=True, help="folder for all that is written")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from state.pth if there is one")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
