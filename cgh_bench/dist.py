@@ -6,7 +6,7 @@ Process `r` of `W` owns the `r`-th of `W` equal, contiguous blocks of every glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
@@ -19,8 +19,11 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[torch.device]:
-    """Join the processes that `torchrun` started (nccl with CUDA, else gloo), if it did; gives the device to use."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Join the processes that `torchrun` started (nccl with CUDA, else gloo), if it did; gives the device to use.
+
+    Within another such block nothing happens: they are joined already.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch_dist.is_initialized():
         yield pick_device()
         return
     device = pick_device()
@@ -50,6 +53,11 @@ def block(global_batch: int) -> slice:
     return slice(rank() * each, (rank() + 1) * each)
 
 
+def share(count: int) -> slice:
+    """The part of `count` rows that is this process's: contiguous, in order, none twice; of any number of rows."""
+    return slice(rank() * count // world_size(), (rank() + 1) * count // world_size())
+
+
 @torch.no_grad()
 def gather(rows: Tensor) -> Tensor:
     """The (W·B, …) rows of all processes, in the order of the global batch; no gradient flows."""
@@ -65,6 +73,24 @@ def from_first(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         torch_dist.broadcast(tensor, src=0)
     return tensor
+
+
+def gather_shares(rows: T) -> list[T]:
+    """What each process gives, arrays for instance, in the order of the processes."""
+    if world_size() == 1:
+        return [rows]
+    parts: list[Any] = [None] * world_size()
+    torch_dist.all_gather_object(parts, rows)
+    return parts
+
+
+def agreed(value: T) -> T:
+    """The first process's `value`, on all."""
+    if world_size() == 1:
+        return value
+    holder = [value]
+    torch_dist.broadcast_object_list(holder, src=0)
+    return holder[0]
 
 
 def mean(tensor: Tensor) -> Tensor:

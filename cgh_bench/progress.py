@@ -60,3 +60,11 @@ class _Lines:
         left = elapsed / done * (self.total - done) if done else float("nan")
         line = f"{self.title}: {done}/{self.total}, {elapsed:.0f} s, eta {left:.0f} s {note}"
         print(line.rstrip(), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `45 s`, `12 min`, `3 h 20 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -30,6 +30,10 @@ class FolderImages(ImageSet):
         """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `read_image`."""
         return read_image(self.folder / self.paths[index])
 
+    def called(self, index: int) -> str:
+        """Its path below `folder`."""
+        return self.paths[index]
+
 
 def from_list(
     name: str,

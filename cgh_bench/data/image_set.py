@@ -44,6 +44,10 @@ class ImageSet(ABC):
         """Whether an image can show several classes."""
         return self.labels.ndim == 2
 
+    def called(self, index: int) -> str:
+        """What a message calls image `index`."""
+        return f"number {index}"
+
     @abstractmethod
     def image(self, index: int) -> torch.Tensor:
         """Image `index` as (3, H, W) uint8 RGB.

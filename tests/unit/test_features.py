@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from cgh_bench import features as module
+from cgh_bench import extraction as module
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.data.folder import load_folder
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.features import extract
+from cgh_bench.features import extract, plan
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +94,65 @@ def test_a_trunk_that_moves_is_caught(trunk: Checkpoint, tmp_path: Path, monkeyp
 def test_features_that_are_not_finite_name_their_images(trunk: Checkpoint, tmp_path: Path) -> None:
     weights = {**trunk.weights, "conv1.weight": torch.full_like(trunk.weights["conv1.weight"], torch.nan)}
     broken = Checkpoint("broken", trunk.architecture, weights, trunk.preprocessing, trunk.origin)
-    with pytest.raises(UserError, match=r"not finite for 9 images or more \(numbers 0, 1, 2, 3, 4\)"):
+    with pytest.raises(UserError, match=r"not finite for 9 images \(number 0, number 1, .*inspect"):
         extract(broken, pictures(), AS_IS, "layer4", tmp_path)
 
 
 def test_done_is_written_last(trunk: Checkpoint, tmp_path: Path) -> None:
     bank = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
     done = json.loads((tmp_path / bank.fingerprint / "done.json").read_text())
-    assert done == {"images": "toy/train", "checkpoint": "random:resnet18", "dim": 512}
+    assert done == {"images": "toy/train", "checkpoint": "random:resnet18"}
+
+
+def folder_of_pictures(root: Path, broken: int) -> Path:
+    for split in ("train", "val"):
+        for index in range(24):
+            path = root / split / "cat" / f"{index:02d}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (9 * index, 0, 0)).save(path)
+            if index >= 24 - broken:
+                path.write_bytes(b"no picture")
+    return root
+
+
+def test_all_images_that_cannot_be_read_are_named_in_one_line(
+    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_SIZE", 4)
+    images = load_folder(folder_of_pictures(tmp_path / "zoo", broken=2), "train")
+    with pytest.raises(UserError, match=r"^2 images of zoo/train cannot be used: .*22\.bmp.* \| .*23\.bmp.*$"):
+        extract(trunk, images, AS_IS, "layer4", tmp_path)
+    Image.new("RGB", (16, 32)).save(images.folder / "cat/22.bmp")
+    Image.new("RGB", (32, 32)).save(images.folder / "cat/23.bmp")
+    with pytest.raises(UserError, match=r"sizes \(32, 16\) to \(32, 32\)"):
+        extract(trunk, load_folder(tmp_path / "zoo", "train"), AS_IS, "layer4", tmp_path)
+    many = load_folder(folder_of_pictures(tmp_path / "bad", broken=24), "train")
+    with pytest.raises(UserError, match=r"^20 or more images"):
+        extract(trunk, many, AS_IS, "layer4", tmp_path)
+
+
+def test_a_file_that_was_written_again_is_read_again(trunk: Checkpoint, tmp_path: Path) -> None:
+    folder = folder_of_pictures(tmp_path / "zoo", broken=0)
+    before = extract(trunk, load_folder(folder, "train"), AS_IS, "layer1", tmp_path)
+    size = (folder / "train/cat/00.bmp").stat().st_size
+    Image.new("RGB", (32, 32), (200, 0, 0)).save(folder / "train/cat/00.bmp")
+    assert (folder / "train/cat/00.bmp").stat().st_size == size
+    after = extract(trunk, load_folder(folder, "train"), AS_IS, "layer1", tmp_path)
+    assert not np.array_equal(before.features[0], after.features[0])
+    np.testing.assert_array_equal(before.features[1:], after.features[1:])
+
+
+def test_a_bank_cut_short_is_made_again(trunk: Checkpoint, tmp_path: Path) -> None:
+    whole = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+    path = tmp_path / whole.fingerprint / "features.npy"
+    expected = np.array(whole.features)
+    path.write_bytes(path.read_bytes()[:-4])
+    np.testing.assert_array_equal(extract(trunk, pictures(), AS_IS, "layer4", tmp_path).features, expected)
+
+
+def test_the_plan_says_what_is_to_do(trunk: Checkpoint, tmp_path: Path) -> None:
+    line = plan(trunk, pictures(), AS_IS, "layer4", tmp_path)
+    assert line.startswith("features layer4 of toy/train: 9 images, 0.00 GB on disk, about 0 s at ")
+    assert not list(tmp_path.iterdir())
+    extract(trunk, pictures(), AS_IS, "layer4", tmp_path / "features")
+    assert plan(trunk, pictures(), AS_IS, "layer4", tmp_path).endswith("9 images, in the cache")

@@ -1,0 +1,233 @@
+"""Filling a bank of features on disk: each process a part of the images, in any number of sessions."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cgh_bench import dist
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data.image_set import ColourImages, GreyImages, ImageSet
+from cgh_bench.data.transform import EvalTransform
+from cgh_bench.device import pick_device
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.progress import progress
+
+BATCH_SIZE = 256
+BATCHES_PER_SAVE = 32
+MOST_NAMED = 20
+"""Images that are named in one message; after so many that cannot be used the extraction stops."""
+IMAGES_TIMED = 16
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is extracted from what."""
+
+    checkpoint: Checkpoint
+    images: ImageSet
+    transform: EvalTransform
+    targets: tuple[str, ...]
+
+    def forward(self, trunk: Any, batch: Tensor) -> Tensor:
+        """The features (B, D) of a batch (B, 3, H, W) on the device."""
+        features: Tensor = trunk.pooled(self.checkpoint.preprocessing(batch), self.targets)
+        return features.float()
+
+
+def fill(folder: Path, work: Work) -> None:
+    """Compute the rows of the bank in `folder` that earlier sessions have not; every process must call this.
+
+    Raises:
+        UserError: images that cannot be used, or whose features are not finite; each is named, up to `MOST_NAMED`. The
+            other rows are kept.
+        CheckFailed: the trunk has moved.
+    """
+    device = pick_device()
+    trunk = work.checkpoint.backbone().to(device)
+    bank, filled = _open_bank(folder, len(work.images), trunk.width(work.targets))
+    mine = dist.share(len(work.images))
+    todo = np.flatnonzero(~filled[mine]) + mine.start
+    faults = _Faults(work.images)
+    waiting: list[Rows] = []
+    title = f"features of {work.images.name}" + (f", process {dist.rank()}" if dist.world_size() > 1 else "")
+    with torch.inference_mode(), progress(title, mine.stop - mine.start) as tick:
+        for start, batch in _batches(work, todo):
+            rows = todo[start : start + BATCH_SIZE]
+            faults.unusable += batch.refused
+            if batch.usable:
+                usable = rows[batch.usable]
+                values = work.forward(trunk, batch.pixels.to(device, non_blocking=True)).cpu().numpy()
+                finite = np.isfinite(values).all(axis=1)
+                bank[usable[finite]] = values[finite]
+                waiting.append(usable[finite])
+                faults.not_finite += map(work.images.called, usable[~finite].tolist())
+            tick(mine.stop - mine.start - len(todo) + min(start + BATCH_SIZE, len(todo)))
+            if len(waiting) == BATCHES_PER_SAVE:
+                _save(bank, filled, waiting)
+            if faults.enough():
+                break
+    _save(bank, filled, waiting)
+    faults.require_none()
+    _require_frozen(work.checkpoint, trunk)
+
+
+def images_per_second(work: Work) -> float:
+    """Measured on a few images, reading included."""
+    device = pick_device()
+    trunk = work.checkpoint.backbone().to(device)
+    rows = range(min(IMAGES_TIMED, len(work.images)))
+    with torch.inference_mode():
+        work.forward(trunk, work.transform(work.images.image(0))[None].to(device))
+        start = time.perf_counter()
+        for row in rows:
+            work.forward(trunk, work.transform(work.images.image(row))[None].to(device))
+        return len(rows) / (time.perf_counter() - start)
+
+
+@dataclass
+class _Faults:
+    """Images that there are no features of."""
+
+    images: ImageSet
+    unusable: list[str] = field(default_factory=list)
+    """Why, one line each."""
+    not_finite: list[str] = field(default_factory=list)
+    """What they are called."""
+
+    def enough(self) -> bool:
+        """Whether it is time to stop."""
+        return len(self.unusable) >= MOST_NAMED or len(self.not_finite) >= MOST_NAMED
+
+    def require_none(self) -> None:
+        """Name them all."""
+        more = " or more" if self.enough() else ""
+        if self.unusable:
+            named = " | ".join(self.unusable[:MOST_NAMED])
+            count = f"{len(self.unusable)}{more} images of {self.images.name} cannot be used: "
+            raise UserError(named if len(self.unusable) == 1 else count + named)
+        if self.not_finite:
+            raise UserError(
+                f"the features of {self.images.name} are not finite for {len(self.not_finite)}{more} images "
+                f"({', '.join(self.not_finite[:MOST_NAMED])}); the weights or the preprocessing are broken: look at "
+                "`cgh-bench inspect`"
+            )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    pixels: Tensor
+    """(B', 3, H, W) of the usable images."""
+    usable: list[int]
+    """Their places in the batch."""
+    refused: list[str]
+    """Why the others are not."""
+
+    def pin_memory(self) -> "_Batch":
+        """As DataLoader asks of a batch of its own kind."""
+        return _Batch(self.pixels.pin_memory(), self.usable, self.refused)
+
+
+class _Transformed(Dataset["Tensor | str"]):
+    """The images `rows`, transformed; or why one cannot be (an error in a loader process would lose its kind)."""
+
+    def __init__(self, work: Work, rows: Rows) -> None:
+        self.work, self.rows = work, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> "Tensor | str":
+        try:
+            return self.work.transform(self.work.images.image(int(self.rows[index])))
+        except UserError as error:
+            return str(error)
+
+
+def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
+    """Each batch with the place of its first image among `rows`."""
+    loader = DataLoader(
+        _Transformed(work, rows),
+        BATCH_SIZE,
+        num_workers=_workers(work.images),
+        collate_fn=_together,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for number, batch in enumerate(loader):
+        yield number * BATCH_SIZE, batch
+
+
+def _together(items: "list[Tensor | str]") -> _Batch:
+    """The usable images as one tensor; under a transform that keeps sizes they must all be of one."""
+    images = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
+    refused = [item for item in items if isinstance(item, str)]
+    sizes = sorted({tuple(image.shape[1:]) for image in images.values()})
+    if len(sizes) > 1:
+        refused.append(f"images of sizes {sizes[0]} to {sizes[-1]}, which the transform keeps; set transform.crop")
+        images = {}
+    pixels = torch.stack(list(images.values())) if images else torch.empty(0)
+    return _Batch(pixels, list(images), refused)
+
+
+def _workers(images: ImageSet) -> int:
+    """Worker processes pay where files are decoded, not for images that are in memory."""
+    if isinstance(images, GreyImages | ColourImages):
+        return 0
+    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _open_bank(folder: Path, n: int, dim: int) -> "tuple[np.memmap[Any, Any], np.memmap[Any, Any]]":
+    """The features on disk (N, D), and which of the rows are filled (N,)."""
+    bank, filled = folder / "features.npy", folder / "filled.npy"
+    if dist.rank() == 0 and not filled.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _allocate(bank, np.float32, (n, dim))
+        _allocate(filled, np.bool_, (n,))
+    dist.wait_for_all()
+    return np.load(bank, mmap_mode="r+"), np.load(filled, mmap_mode="r+")
+
+
+def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
+    """An array of zeros on disk, which appears under its name when it is all there."""
+    temporary = path.with_suffix(".part")
+    array = open_memmap(temporary, mode="w+", dtype=kind, shape=shape)  # type: ignore[no-untyped-call]
+    try:
+        with temporary.open("rb+") as file:  # a full disk must be an error here, not a bus error later
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+    except OSError as error:
+        temporary.unlink()
+        size = f"{array.nbytes / 1e9:.1f} GB"
+        raise UserError(f"no room for {size} in {path.parent} ({error.strerror}); make some, or name --work") from None
+    temporary.replace(path)
+
+
+def _save(bank: "np.memmap[Any, Any]", filled: "np.memmap[Any, Any]", rows: list[Rows]) -> None:
+    """Say that these rows are filled, after they are."""
+    bank.flush()
+    for part in rows:
+        filled[part] = True
+    filled.flush()
+    rows.clear()
+
+
+def _require_frozen(checkpoint: Checkpoint, trunk: torch.nn.Module) -> None:
+    """Prove that the extraction moved neither a weight nor a BatchNorm statistic."""
+    for key, tensor in trunk.state_dict().items():
+        if not torch.equal(_bytes(tensor.cpu()), _bytes(checkpoint.weights[key])):
+            raise CheckFailed(f"{checkpoint.name}: {key} changed during feature extraction; the trunk must stay frozen")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """As bytes even NaN equals itself."""
+    return tensor.reshape(-1).view(torch.uint8)
