@@ -4,13 +4,18 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from cgh_bench.errors import UserError
+
+MEBIBYTE = 1024**2
 
 
 @contextmanager
@@ -31,8 +36,29 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except (RuntimeError, SafetensorError) as error:
+        _tell_of_full_disk(error, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _tell_of_full_disk(error: Exception, temporary: Path, path: Path) -> None:
+    """Find the disk's complaint in what torch (which hides it: so it is asked again) and safetensors made of it.
+
+    Raises:
+        OSError: full, over a quota, or broken.
+    """
+    number = re.search(r"os error (\d+)", str(error))
+    if number:
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(MEBIBYTE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as complaint:
+        raise OSError(complaint.errno, complaint.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str, flush: bool = True) -> None:
