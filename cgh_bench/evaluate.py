@@ -1,5 +1,6 @@
 """Evaluate one checkpoint by one task: find, override, run, stamp, append. No task can forget any of it."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cgh_bench import results, tasks
+from cgh_bench import dist, results, tasks
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint, override, plain
 from cgh_bench.device import pick_device
@@ -19,6 +20,7 @@ from cgh_bench.errors import CheckFailed
 from cgh_bench.files import alone_in
 from cgh_bench.results import Result
 from cgh_bench.tasks import Folders, Metric, Task
+from cgh_bench.transfer import in_framework
 
 PACKAGES = (
     "cgh-bench",
@@ -86,11 +88,15 @@ def protocol_id(name: str, task: Task) -> str:
 def prepare(name: str, settings: Sequence[str] = ()) -> Evaluation:
     """The task of that name with each `field=value` of `settings` applied.
 
-    Naming the data of a task that has none of its own is no override: it makes another protocol.
+    Naming the data of a task that has none of its own is no override: it makes another protocol. Nor is naming the
+    framework, which chooses among tasks.
 
     Raises:
         UserError: unknown task or field (nearest names given), or a value of the wrong type.
     """
+    for framework in [s.removeprefix("framework=") for s in settings if s.startswith("framework=")]:
+        name = in_framework(name, framework)
+    settings = [s for s in settings if not s.startswith("framework=")]
     task = tasks.find(name)
     changes = tuple(s for s in settings if not (s.startswith("data=") and not task.data))
     return Evaluation(name, override(task, settings), changes)
@@ -118,7 +124,7 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
     folder = workspace.evaluation(checkpoint, evaluation.protocol, seed)
     folder.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    with alone_in(folder):
+    with contextlib.nullcontext() if dist.rank() else alone_in(folder):
         metrics = task.run(checkpoint, Folders(folder, workspace.cache), seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
     result = Result(
