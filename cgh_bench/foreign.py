@@ -74,7 +74,7 @@ def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict
         command = _command(job, framework.settings(checkpoint), weights, folder)
         _launch(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
         weights.unlink()
-    _require_arrived(folder, checkpoint)
+    _require_arrived(folder, checkpoint, framework.tensors_given(checkpoint))
     metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
@@ -192,8 +192,8 @@ def _reason(log: str) -> str:
     return [*lines[-1:], *errors][-1] if lines else "it printed nothing"
 
 
-def _require_arrived(folder: Path, checkpoint: Checkpoint) -> None:
-    """Check the framework's own account of the model that it trained.
+def _require_arrived(folder: Path, checkpoint: Checkpoint, given: int) -> None:
+    """Check the framework's own account of the model that it trained, to which `given` tensors were handed.
 
     Raises:
         CheckFailed: see `run`.
@@ -201,7 +201,7 @@ def _require_arrived(folder: Path, checkpoint: Checkpoint) -> None:
     loaded = _loaded(folder)
     if loaded is None:
         raise CheckFailed(f"{folder} has no loaded.json: nothing proves that the weights arrived")
-    if loaded["missing"] or loaded["unfilled"] or not loaded["given"] == loaded["arrived"] == len(checkpoint.weights):
+    if loaded["missing"] or loaded["unfilled"] or not loaded["given"] == loaded["arrived"] == given:
         raise _not_arrived(loaded)
     expected, in_force = checkpoint.preprocessing, loaded["in_force"]
     scale = 255 / expected.input_range

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from typing import Any
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.errors import UserError, unknown
+from cgh_bench.trunks import COUNTER
+
+NAMES_ITS_BASE = re.compile(r"^_base_\s*[=:]\s*['\"]?(\w+)\.", re.IGNORECASE | re.MULTILINE)
+STATES_A_PROTOCOL = re.compile(r"^\s*weights_into\s*[=:]", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Framework:
     """What it must be told of a checkpoint, in its own words, to prepare images and build the trunk as needed."""
     folder_beside: str = ""
     """A folder of the environment that is on this framework's path only, as it would hide other packages."""
+    has_counters: bool = True
+    """Whether its weights include BatchNorm's counters of batches."""
 
     @property
     def python(self) -> str:
@@ -60,6 +67,16 @@ class Framework:
         if spec is None or not spec.submodule_search_locations:
             raise UserError(f"the package transfer_configs.{self.folder} is absent; install cgh-bench again")
         return Path(spec.submodule_search_locations[0])
+
+    @property
+    def protocols(self) -> dict[str, Path]:
+        """Its protocol files by name: those in its folder that state `weights_into`."""
+        files = sorted(self.path.glob(f"*{self.suffix}"))
+        return {file.stem: file for file in files if STATES_A_PROTOCOL.search(file.read_text(encoding="utf-8"))}
+
+    def tensors_given(self, checkpoint: Checkpoint) -> int:
+        """How many tensors of the checkpoint are handed over."""
+        return sum(self.has_counters or not name.endswith(COUNTER) for name in checkpoint.weights)
 
 
 def openmmlab_settings(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -114,6 +131,7 @@ FRAMEWORKS = {
         interpreter_variable="CGH_D2_PYTHON",
         install="run `make detectron2`, or name a Python that has it in CGH_D2_PYTHON",
         folder_beside="detectron2",
+        has_counters=False,
         settings=detectron2_settings,
     ),
 }
@@ -131,7 +149,7 @@ def find(name: str) -> Framework:
 
 
 def definition(framework: str, protocol: str) -> str:
-    """Sixteen hex digits of what the protocol file says; comments and layout do not count.
+    """Sixteen hex digits of what the protocol file says, and what it inherits; comments and empty lines do not count.
 
     Raises:
         UserError: the framework has no such protocol.
@@ -142,17 +160,23 @@ def definition(framework: str, protocol: str) -> str:
         if ast.get_docstring(module) is not None:
             del module.body[0]
         text = ast.unparse(module)
+    else:
+        lines = (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines())
+        text = "\n".join(line for line in lines if line)
+    text += "".join(definition(framework, base) for base in NAMES_ITS_BASE.findall(text))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def protocol_file(framework: str, protocol: str) -> Path:
-    """Where the protocol is written down."""
-    known = find(framework)
-    folder = known.path
-    path = folder / f"{protocol}{known.suffix}"
-    if not path.exists():
-        raise unknown(f"{framework} protocol", protocol, (p.stem for p in folder.glob(f"*{known.suffix}")))
-    return path
+    """Where the protocol is written down.
+
+    Raises:
+        UserError: the framework has no such protocol.
+    """
+    protocols = find(framework).protocols
+    if protocol not in protocols:
+        raise unknown(f"{framework} protocol", protocol, protocols)
+    return protocols[protocol]
 
 
 def require_installed(framework: str) -> None:

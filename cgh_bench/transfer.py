@@ -8,8 +8,9 @@ from cgh_bench import foreign, frameworks
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
 from cgh_bench.data.dense import locate
-from cgh_bench.errors import UserError
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.discovery import registered
+from cgh_bench.errors import UserError, unknown
+from cgh_bench.tasks import Folders, Metric, Task, find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +64,24 @@ class Transfer:
         )
         metrics = foreign.run(job, checkpoint, data.root, folders.run)
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
+
+
+def in_framework(name: str, framework: str) -> str:
+    """The name of the task that is `name` in `framework`: each framework's has results, and an id, of its own.
+
+    Raises:
+        UserError: no such task, or not in that framework.
+    """
+    task = find(name)
+    known: dict[str, Task] = registered("cgh_bench.tasks", "TASKS")
+    variants = {
+        other.framework: key
+        for key, other in known.items()
+        if isinstance(task, Transfer) and isinstance(other, Transfer)
+        if (other.protocol, other.data) == (task.protocol, task.data)
+    }
+    if not variants:
+        raise UserError(f"{name} runs in no framework, so none can be chosen; leave out framework={framework}")
+    if framework not in variants:
+        raise unknown(f"framework of {name}", framework, variants)
+    return variants[framework]

@@ -17,6 +17,9 @@ def eval_(
     source: Source = None,
     branch: Branch = None,
     trust_pickle: Trust = False,
+    framework: Annotated[
+        str, typer.Option(help="Of detection and segmentation: mmdet and mmseg where none is named, or detectron2.")
+    ] = "",
     seeds: Seeds = 1,
     settings: Settings = None,
     dry_run: DryRun = False,
@@ -29,12 +32,14 @@ def eval_(
       cgh-bench eval animals_knn,animals_linear --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
       cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data ~/photos
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
+      cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
     """
     from cgh_bench import checkpoint
     from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
     from cgh_bench.report.terminal import show_result
 
-    settings = [*(settings or []), *([f"data={data}"] if data else [])]
+    chosen = {"data": data, "framework": framework}
+    settings = [*(settings or []), *(f"{field}={value}" for field, value in chosen.items() if value)]
     evaluations = [prepare(name, settings) for name in task.split(",")]
     workspace = Workspace(work)
     for evaluation in evaluations:

@@ -1,6 +1,6 @@
 """Object detection and instance segmentation: a detector fine-tuned on the trunk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cgh_bench.tasks import Metric
@@ -44,3 +44,5 @@ TASKS = {
     "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),
 }
+IN_DETECTRON2 = ("animals_det", "voc_det", "coco_det", "coco_det_2x", "coco_fpn", "coco_fpn_4conv1fc")
+TASKS |= {f"{name}_detectron2": replace(TASKS[name], framework="detectron2") for name in IN_DETECTRON2}

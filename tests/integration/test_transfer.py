@@ -243,9 +243,9 @@ def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
         (tmp_path / "loaded.json").write_text(text)
         if stride_in_1x1:
             with pytest.raises(CheckFailed, match="stride"):
-                foreign._require_arrived(tmp_path, checkpoint)
+                foreign._require_arrived(tmp_path, checkpoint, len(checkpoint.weights))
         else:
-            foreign._require_arrived(tmp_path, checkpoint)
+            foreign._require_arrived(tmp_path, checkpoint, len(checkpoint.weights))
     caffe = dataclasses.replace(checkpoint.architecture, stride_in_1x1=True)
     told = frameworks.openmmlab_settings(dataclasses.replace(checkpoint, architecture=caffe))
     assert told["model.backbone.style"] == "caffe"

@@ -1,5 +1,6 @@
 """Running a framework as a process, shown on a stand-in of forty lines that keeps the same contract."""
 
+import dataclasses
 import json
 import os
 import textwrap
@@ -74,7 +75,7 @@ def stand_in(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     unquoted = textwrap.dedent(STAND_IN).replace('settings["order"]', 'settings["order"].strip(chr(34))')
     (folder / "train.py").write_text(unquoted)
-    (folder / "tiny.py").write_text('"""A protocol."""\n\nbatch = 16  # images\n')
+    (folder / "tiny.py").write_text('"""A protocol."""\n\nweights_into = ("trunk",)\nbatch = 16  # images\n')
     monkeypatch.setattr(transfer_configs, "__path__", [*transfer_configs.__path__, str(folder.parent)])
     known = frameworks.Framework(
         "stand_in", ".py", "torchvision", ("json",), "CGH_STAND_IN_PYTHON", "pip install stand-in", settings
@@ -233,10 +234,36 @@ def test_unknown_names_get_the_nearest(stand_in):
 
 def test_the_definition_is_what_the_file_says_not_how(stand_in):
     before = frameworks.definition("stand_in", "tiny")
-    (stand_in / "tiny.py").write_text('"""The same, in other words."""\nbatch   =  16\n')
+    (stand_in / "tiny.py").write_text('"""The same, in other words."""\nweights_into = ("trunk",)\nbatch   =  16\n')
     assert frameworks.definition("stand_in", "tiny") == before
-    (stand_in / "tiny.py").write_text("batch = 32\n")
+    (stand_in / "tiny.py").write_text('weights_into = ("trunk",)\nbatch = 32\n')
     assert frameworks.definition("stand_in", "tiny") != before
+
+
+def test_a_comment_in_yaml_is_no_part_of_the_definition(stand_in, monkeypatch):
+    known = dataclasses.replace(frameworks.find("stand_in"), suffix=".yaml")
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", known)
+    ids = []
+    for text in ("# A\nWEIGHTS_INTO: [a]\nX: 1\n", "WEIGHTS_INTO: [a]  # b\n\nX: 1\n", "WEIGHTS_INTO: [a]\nX: 2\n"):
+        (stand_in / "tiny.yaml").write_text(text)
+        ids.append(frameworks.definition("stand_in", "tiny"))
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize(("framework", "module"), [("stand_in", "train"), ("mmdet", "train"), ("mmdet", "transfer")])
+def test_other_files_of_the_folder_are_no_protocols(stand_in, framework, module):
+    with pytest.raises(UserError, match=f"unknown {framework} protocol"):
+        frameworks.protocol_file(framework, module)
+
+
+def test_every_framework_has_its_protocols():
+    assert {"animals_det", "coco_det", "coco_fpn"} <= set(frameworks.find("mmdet").protocols)
+    assert {"animals_det", "coco_det", "coco_det_2x", "voc_det"} <= set(frameworks.find("detectron2").protocols)
+
+
+def test_counters_of_batches_are_not_handed_to_detectron2(checkpoint):
+    assert frameworks.find("mmdet").tensors_given(checkpoint) == len(checkpoint.weights) == 120
+    assert frameworks.find("detectron2").tensors_given(checkpoint) == 100
 
 
 def test_preprocessing_in_the_words_of_mmengine(checkpoint):

@@ -3,16 +3,13 @@
 import argparse
 from pathlib import Path
 
+import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
 
 def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> CfgNode:
-    """The configuration of a run, complete and frozen.
-
-    A protocol states the batch of a whole step; it is divided among the GPUs, so that its learning rate holds for any
-    number of them.
-    """
+    """The configuration of a run, complete and frozen."""
     config = get_cfg()
     config.TRANSFER = CfgNode(
         {
@@ -27,11 +24,9 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> 
         config.merge_from_list([part for setting in settings for part in _parsed(setting)])
     except (AssertionError, ValueError, KeyError) as error:
         raise SystemExit(f"--set: {error}") from None
-    config.MODEL.DEVICE = "cuda" if gpus else "cpu"
+    config.MODEL.DEVICE = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     if iterations:
         reschedule(config, iterations)
-    if config.SOLVER.IMS_PER_BATCH % max(1, gpus):
-        raise SystemExit(f"a batch of {config.SOLVER.IMS_PER_BATCH} images cannot be divided among {gpus} GPUs")
     config.freeze()
     return config
 
@@ -41,6 +36,19 @@ def _parsed(setting: str) -> tuple[str, object]:
     if not equals:
         raise SystemExit(f"--set {setting!r} is not of the form key=value")
     return key, yaml.safe_load(text)
+
+
+def images_at_a_time(config: CfgNode, processes: int, wanted: int | None) -> int:
+    """How many images of a step each process takes at a time: its whole share, or as many as are wanted."""
+    share, rest = divmod(config.SOLVER.IMS_PER_BATCH, processes)
+    if rest:
+        raise SystemExit(f"a batch of {config.SOLVER.IMS_PER_BATCH} images cannot be divided among {processes} GPUs")
+    at_a_time = wanted or share
+    if share % at_a_time:
+        raise SystemExit(f"{share} images of a process cannot be taken {at_a_time} at a time; 1 always can")
+    if at_a_time < share and config.SOLVER.AMP.ENABLED:
+        raise SystemExit("with SOLVER.AMP.ENABLED all images of a step are taken at a time")
+    return at_a_time
 
 
 def reschedule(config: CfgNode, iterations: int) -> None:
@@ -56,7 +64,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The options that name a configuration."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--config", type=Path, required=True, help="the protocol file")
-    made.add_argument("--gpus", type=int, default=0, help="0: on the CPU")
+    made.add_argument("--gpus", type=int, default=0, help="as many processes; 0: one on the CPU")
     made.add_argument("--iterations", type=int, help="in place of the protocol's")
     made.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE")
     return made

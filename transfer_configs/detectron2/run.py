@@ -1,19 +1,20 @@
 """One training and its evaluation, by detectron2's own trainer, solver and evaluators."""
 
+import argparse
 import itertools
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import arrival
 import evaluation
 import numpy as np
 import torch
+from accumulation import AccumulatingTrainer
 from data_sets import training_batches
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model
+from detectron2.engine import AMPTrainer, create_ddp_model
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
@@ -32,24 +33,26 @@ class Run:
     Args:
         config: of `protocol.read`.
         weights: of the trunk, in detectron2's names.
-        work: the run's folder.
-        seed: of the order of images.
-        resume: go on from `state.pth` where there is one.
+        options: of the command line: the run's folder `work`, the `seed` of the order of images, `resume`.
+        at_a_time: see `protocol.images_at_a_time`.
     """
 
-    def __init__(self, config: CfgNode, weights: dict[str, torch.Tensor], work: Path, seed: int, resume: bool) -> None:
-        self.config, self.weights, self.work, self.seed = config, weights, work, seed
-        self.state_path = work / "state.pth"
+    def __init__(
+        self, config: CfgNode, weights: dict[str, torch.Tensor], options: argparse.Namespace, at_a_time: int
+    ) -> None:
+        self.config, self.weights, self.work, self.seed = config, weights, options.work, options.seed
+        self.state_path = self.work / "state.pth"
         self.watch = Watch(tells=comm.is_main_process())
         self.model = build_model(config)
         arrival.put(weights, self.model.state_dict(), config.TRANSFER.WEIGHTS_INTO)
         devices = {} if config.MODEL.DEVICE == "cuda" else {"device_ids": None}
         wrapped = create_ddp_model(self.model, broadcast_buffers=False, **devices)
-        self.saved = self._read_state() if resume and self.state_path.exists() else None
+        self.saved = self._read_state() if options.resume and self.state_path.exists() else None
         start = self.saved["trainer"]["iteration"] if self.saved else 0
-        batches = training_batches(config, seed, seen=start)
-        kind = AMPTrainer if config.SOLVER.AMP.ENABLED else SimpleTrainer
+        batches = training_batches(config, self.seed, seen=start)
+        kind = AMPTrainer if config.SOLVER.AMP.ENABLED else AccumulatingTrainer
         self.trainer = kind(wrapped, batches, optimizer(config, self.model))
+        self.trainer.at_a_time = at_a_time
         self.trainer.iter = self.trainer.start_iter = start
         self.scheduler = build_lr_scheduler(config, self.trainer.optimizer)
         if self.saved:

@@ -42,18 +42,22 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
     options.work.mkdir(parents=True, exist_ok=True)
     config = protocol.read(options.config, options.settings, options.gpus, options.iterations)
+    at_a_time = protocol.images_at_a_time(config, max(1, options.gpus), options.images_at_a_time)
     if options.gpus > 1:
         join_processes(options.gpus)
     setup_logger(distributed_rank=comm.get_rank(), color=False)
     seed_all_rng(options.seed + comm.get_rank())
     data_sets.register()
     weights = torch.load(options.weights, map_location="cpu", weights_only=True)["model"]
-    run = Run(config, weights, options.work, options.seed, options.resume)
     try:
+        run = Run(config, weights, options, at_a_time)
         run.train()
         metrics = run.test()
     except Interrupted:
         return INTERRUPTED
+    except torch.cuda.OutOfMemoryError as error:
+        fewer = f"try --images-at-a-time {max(1, at_a_time // 2)}"
+        raise SystemExit(f"the GPU has not enough memory for {at_a_time} images; {fewer}") from error
     if comm.is_main_process():
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         run.tidy()
@@ -72,6 +76,7 @@ def _parse() -> argparse.Namespace:
     parser = protocol.parser(__doc__ or "")
     parser.add_argument("--weights", type=Path, required=True, help="written by `cgh-bench convert --to detectron2`")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is written")
+    parser.add_argument("--images-at-a-time", type=int, help="in each process; the gradients of a step add up")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from state.pth if there is one")
     return parser.parse_args()
