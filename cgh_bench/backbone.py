@@ -1,4 +1,4 @@
-"""The canonical backbone: a residual trunk under torchvision's key names, whose stages are returned, never hooked."""
+"""The canonical residual backbone: a trunk under torchvision's key names, whose stages are returned, never hooked."""
 
 import re
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from cgh_bench.errors import unknown
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
+GLOBAL_FEATURE = "layer4"
+"""What tasks call the global feature of a trunk of any kind. The name is a ResNet's, as protocol ids contain it."""
 ARCHS = (
     "resnet18",
     "resnet34",
@@ -72,6 +74,10 @@ class Architecture:
             if stage not in STAGES:
                 raise unknown("stage", stage, STAGES)
         return tuple(sorted(named))
+
+    def build(self) -> "Backbone":
+        """The network, with torchvision's initial weights."""
+        return Backbone(self)
 
 
 class Backbone(nn.Module):

@@ -1,4 +1,4 @@
-"""A checkpoint in canonical form: trunk tensors under torchvision's names, and what the weights expect of an image."""
+"""A checkpoint in canonical form: a trunk under torchvision's (a ViT: timm's) names, and what it expects of images."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -17,6 +17,10 @@ from torch import Tensor
 from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
+from cgh_bench.vit import ViT
+
+if TYPE_CHECKING:
+    from cgh_bench.vit_backbone import ViTBackbone
 
 FORMAT = "cgh-bench/1"
 
@@ -65,15 +69,15 @@ class Checkpoint:
     """A trunk's weights with all that is needed to use them rightly."""
 
     name: str
-    architecture: Architecture
+    architecture: Architecture | ViT
     weights: Mapping[str, Tensor] = field(repr=False)
-    """Exactly the state dict of `Backbone(architecture)`, on the CPU."""
+    """Exactly the state dict of `architecture.build()`, on the CPU."""
     preprocessing: Preprocessing
     origin: Origin
 
     def __post_init__(self) -> None:
         with torch.device("meta"):
-            expected = Backbone(self.architecture).state_dict()
+            expected = self.architecture.build().state_dict()
         require_exact(self.name, expected, self.weights)
 
     @cached_property
@@ -86,14 +90,42 @@ class Checkpoint:
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    def backbone(self, copy: bool = True) -> Backbone:
+    @property
+    def residual(self) -> Architecture:
+        """The architecture, for what takes ResNets only.
+
+        Raises:
+            UserError: it is a vision transformer.
+        """
+        return require_residual(self.architecture, self.name)
+
+    def backbone(self, copy: bool = True) -> "Backbone | ViTBackbone":
         """The trunk with these weights, in eval mode; without `copy` it shares their memory and must not be trained."""
         with torch.device("meta"):
-            trunk = Backbone(self.architecture)
+            trunk = self.architecture.build()
         if copy:
             trunk.to_empty(device="cpu")
         trunk.load_state_dict(self.weights, assign=not copy)
         return trunk.eval()
+
+
+def require_residual(architecture: Architecture | ViT, what: str) -> Architecture:
+    """`architecture`, if it is a ResNet's; `what` is told otherwise.
+
+    Raises:
+        UserError: it is a vision transformer.
+    """
+    if isinstance(architecture, ViT):
+        raise UserError(
+            f"{what}: {architecture.name} is a vision transformer; accepted here: ResNets. "
+            "ViTs convert to timm and huggingface, and are evaluated frozen (eval knn, linear)"
+        )
+    return architecture
+
+
+def architecture_named(name: str) -> Architecture | ViT:
+    """The usual architecture of that name: `resnet50`, `vit_small_patch16_224`."""
+    return ViT(name) if name.startswith("vit_") else Architecture(name)
 
 
 def load(
@@ -142,11 +174,11 @@ def _is_ours(path: Path) -> bool:
 
 
 def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
-    """The control `random:ARCH`: untrained weights, torchvision's initialisation, from `seed`."""
+    """The control `random:ARCH`: untrained weights, torchvision's or (a ViT) timm's initialisation, from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = Backbone(Architecture(arch)).state_dict()
-    return Checkpoint(f"random:{arch}", Architecture(arch), weights, Preprocessing(), Origin("random", seed=seed))
+        weights = architecture_named(arch).build().state_dict()
+    return Checkpoint(f"random:{arch}", architecture_named(arch), weights, Preprocessing(), Origin("random", seed=seed))
 
 
 def describe(checkpoint: Checkpoint) -> str:
@@ -165,13 +197,13 @@ def from_description(description: str, weights: Mapping[str, Tensor]) -> Checkpo
     return Checkpoint(rest["name"], rest["architecture"], weights, rest["preprocessing"], rest["origin"])
 
 
-def architecture_of(description: str) -> Architecture:
+def architecture_of(description: str) -> Architecture | ViT:
     """The architecture in a description, to know which weights belong to it.
 
     Raises:
         UserError: the description is damaged or of another version.
     """
-    architecture: Architecture = _parse(description)["architecture"]
+    architecture: Architecture | ViT = _parse(description)["architecture"]
     return architecture
 
 
@@ -180,7 +212,9 @@ def _parse(description: str) -> dict[str, Any]:
         rest = json.loads(description, object_hook=_tuples)
         return {
             "name": str(rest["name"]),
-            "architecture": Architecture(**rest["architecture"]),
+            "architecture": (ViT if str(rest["architecture"]["name"]).startswith("vit_") else Architecture)(
+                **rest["architecture"]
+            ),
             "preprocessing": Preprocessing(**rest["preprocessing"]),
             "origin": Origin(**rest["origin"]),
         }

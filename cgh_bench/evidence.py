@@ -1,13 +1,16 @@
-"""What a file says of the images that its weights expect, and how sure that is."""
+"""What a file says beside its tensors: of the images that the weights expect, and of what shapes do not show."""
 
 import ast
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cgh_bench.checkpoint import ChannelOrder, Preprocessing
+from cgh_bench.errors import UserError
 from cgh_bench.trunks import Trunk
+from cgh_bench.vit import ViT
 from cgh_bench.weights_file import WeightsFile
 
 MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
@@ -38,6 +41,30 @@ def preprocessing_of(
     if found := _huggingface(file.facts):
         return found
     return (implied, False, "implied") if implied else (Preprocessing(), False, "assumed")
+
+
+def attention_of(file: WeightsFile, vit: ViT, naming: str, source: str) -> ViT:
+    """`vit` with the number of heads and the norms' epsilon that the file's configuration or its origin says.
+
+    MoCo v3's small network has twelve heads of 32 (facebookresearch/moco-v3 vits.py), mmpretrain's `mocov3-s` too.
+    transformers' configuration says all; where it is absent its default holds, 1e-12 in `ViTConfig`.
+
+    Raises:
+        UserError: the configuration asks for another activation than GELU.
+    """
+    facts = file.facts
+    if facts.get("config/hidden_act", "gelu") != "gelu":
+        raise UserError(f"{file.path}: its activation is {facts['config/hidden_act']}; accepted: gelu")
+    is_moco = source == "moco_v3" or bool(re.search(r"['\"]mocov3-s", str(facts.get("meta/cfg"))))
+    if is_moco and vit.name.startswith("vit_small"):
+        vit = dataclasses.replace(vit, head_width=32)
+    if naming.startswith("vit_huggingface"):
+        vit = dataclasses.replace(vit, norm_eps=1e-12)
+    if isinstance(heads := facts.get("config/num_attention_heads"), int) and heads > 0:
+        vit = dataclasses.replace(vit, head_width=vit.dim // heads)
+    if isinstance(eps := facts.get("config/layer_norm_eps"), float):
+        vit = dataclasses.replace(vit, norm_eps=eps)
+    return vit
 
 
 def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:

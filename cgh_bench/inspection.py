@@ -20,9 +20,11 @@ from cgh_bench.config import plain
 from cgh_bench.errors import UserError
 from cgh_bench.evidence import preprocessing_of
 from cgh_bench.files import sha256
+from cgh_bench.naming import BUFFERS
 from cgh_bench.readers import READERS
 from cgh_bench.recognition import Recognised
 from cgh_bench.trunks import place
+from cgh_bench.vit import ViT
 from cgh_bench.weights_file import WeightsFile, open_weights
 
 Report = dict[str, Any]
@@ -69,8 +71,9 @@ def _about_trunk(file: WeightsFile, recognised: Recognised, branch: str) -> Repo
     if file.description:
         described = from_description(file.description, weights)
         preprocessing, sureness = described.preprocessing, "stated"
-        stride_in_1x1 = described.architecture.stride_in_1x1
-    assert trunk.architecture is not None
+        architecture = described.architecture
+    else:
+        architecture = recognition.architecture_of(file, trunk, recognised.source, stride_in_1x1)
     reader = READERS.get(recognised.source)
     return {
         "source": recognised.source,
@@ -78,13 +81,17 @@ def _about_trunk(file: WeightsFile, recognised: Recognised, branch: str) -> Repo
         "branch": branch,
         "branches": list(recognised.trunks),
         "at": trunk.location,
-        "architecture": dataclasses.asdict(trunk.architecture) | {"stride_in_1x1": stride_in_1x1},
-        "parameters": sum(t.numel() for key, t in weights.items() if key.endswith(("weight", "bias"))),
+        "architecture": dataclasses.asdict(architecture),
+        "parameters": sum(t.numel() for key, t in weights.items() if not key.endswith(BUFFERS)),
         "used": len(used),
         "ignored": _groups(name for name in file.tensors if name not in used),
         "preprocessing": plain(preprocessing) | {"sureness": sureness},
         "checks": checks(weights),
-        "commands": _commands(file.path, branch if branch != next(iter(recognised.trunks)) else ""),
+        "commands": _commands(
+            file.path,
+            "timm" if isinstance(architecture, ViT) else "mmdet",
+            branch if branch != next(iter(recognised.trunks)) else "",
+        ),
     }
 
 
@@ -97,6 +104,10 @@ def _groups(names: Iterable[str]) -> dict[str, int]:
 
 def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
     """Remarks on canonical `weights`: `verdict` is ok, doubt or bad, `remark` says why."""
+    if "pos_embed" in weights:
+        matrices = {key: tensor for key, tensor in weights.items() if tensor.ndim == 2}
+        found = [_finite(weights), _dead(matrices), _norms(weights)]
+        return [{"verdict": verdict, "remark": remark} for verdict, remark in found]
     convolutions = {key: tensor for key, tensor in weights.items() if tensor.ndim == 4}
     found = [_finite(weights), _dead(convolutions), _statistics(weights), _initial(convolutions)]
     if "conv1.weight" in convolutions and convolutions["conv1.weight"].shape[-1] > 3:
@@ -111,11 +122,20 @@ def _finite(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     return "ok", "all values are finite"
 
 
-def _dead(convolutions: Mapping[str, Tensor]) -> tuple[str, str]:
-    dead = [key for key, tensor in convolutions.items() if bool((tensor == tensor.flatten()[0]).all())]
+def _dead(layers: Mapping[str, Tensor]) -> tuple[str, str]:
+    dead = [key for key, tensor in layers.items() if bool((tensor == tensor.flatten()[0]).all())]
     if dead:
-        return "bad", f"{len(dead)} convolutions are zero or constant, first {dead[0]}"
-    return "ok", "no convolution is constant"
+        return "bad", f"{len(dead)} convolutions or matrices are zero or constant, first {dead[0]}"
+    return "ok", "no convolution or matrix is constant"
+
+
+def _norms(weights: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Whether the LayerNorms of a vision transformer are as initialised."""
+    norms = {key: tensor for key, tensor in weights.items() if "norm" in key}
+    as_new = [key for key, t in norms.items() if bool((t == (1 if key.endswith("weight") else 0)).all())]
+    if len(as_new) == len(norms):
+        return "bad", "all LayerNorms are at their initial values: untrained weights"
+    return "ok", f"{len(norms) - len(as_new)} of {len(norms)} LayerNorm tensors are not at their initial values"
 
 
 def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -155,11 +175,11 @@ def _smooth(kernels: Tensor) -> tuple[str, str]:
     return "ok", f"the first 7x7 kernels are smooth (correlation of neighbours {correlation:.2f})"
 
 
-def _commands(path: Path, branch: str) -> list[str]:
+def _commands(path: Path, target: str, branch: str) -> list[str]:
     name = path.name.split(".")[0]
     option = f" --branch {branch}" if branch else ""
     return [
-        f"cgh-bench convert {path}{option} --to mmdet -o {name}.pth",
+        f"cgh-bench convert {path}{option} --to {target} -o {name}.pth",
         f"cgh-bench eval knn --ckpt {path} --data FOLDER",
     ]
 
@@ -188,13 +208,20 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     architecture, images = report["architecture"], report["preprocessing"]
     others = [name for name in report["branches"] if name != report["branch"]]
     size = f"{report['parameters'] / 1e6:.1f} M parameters"
-    stride = "first 1x1 (caffe)" if architecture["stride_in_1x1"] else "3x3"
+    if "stem" in architecture:
+        shape = [
+            ("trunk", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
+            ("stride", f"in the {'first 1x1 (caffe)' if architecture['stride_in_1x1'] else '3x3'} of a bottleneck"),
+        ]
+    else:
+        details = f"heads of {architecture['head_width']}, norms with epsilon {architecture['norm_eps']:g}"
+        tokens = f"{'a' if architecture['class_token'] else 'no'} class token, {architecture['registers']} registers"
+        shape = [("trunk", f"{architecture['name']}, {size}"), ("tokens", f"{tokens}; {details}")]
     return [
         *lines,
         ("origin", f"{report['source']}: {report['origin']}"),
         ("branch", report["branch"] + (f"; also there: {', '.join(others)} (--branch)" if others else "")),
-        ("trunk", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
-        ("stride", f"in the {stride} of a bottleneck"),
+        *shape,
         ("tensors", f"{report['used']} used; ignored: {ignored or 'none'}"),
         ("images", _formula(images)),
     ]

@@ -1,7 +1,10 @@
 """Proof of a conversion: the same pixels through the source and through the target framework's own network."""
 
+import importlib.util
 import json
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,14 +15,12 @@ import torch
 from torch import Tensor
 
 from cgh_bench import frameworks
-from cgh_bench.backbone import STAGES
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.weights_file import open_weights
 
 TOLERANCE = 1e-4
 """Largest difference of a stage relative to its largest value, float32."""
-STAGE_NAMES = ("input", *STAGES)
 SECONDS = 600
 
 
@@ -28,7 +29,7 @@ class Outputs:
     """What a network made of the probe images."""
 
     stages: Mapping[str, Tensor]
-    """`input` (after preprocessing) and the output of each stage, (B, C, H, W)."""
+    """`input` (after preprocessing) and the output of each stage, (B, C, H, W), or block of a ViT, (B, tokens, D)."""
     network: str
     """The class that was built."""
     versions: Mapping[str, str]
@@ -61,11 +62,11 @@ class Difference:
         return ""
 
 
-def probe_images() -> Tensor:
-    """Two fixed RGB images (2, 3, 96, 128), uint8: noise over ramps that differ by channel and direction."""
+def probe_images(height: int = 96, width: int = 128) -> Tensor:
+    """Two fixed RGB images (2, 3, H, W), uint8: noise over ramps that differ by channel and direction."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 96, (2, 3, 96, 128), generator=generator)
-    down, right = torch.linspace(0, 1, 96).view(96, 1), torch.linspace(0, 1, 128).view(1, 128)
+    noise = torch.randint(0, 96, (2, 3, height, width), generator=generator)
+    down, right = torch.linspace(0, 1, height).view(height, 1), torch.linspace(0, 1, width).view(1, width)
     ramps = torch.stack([150 * down + 0 * right, 90 * right + 0 * down, 40 * down * right])
     return (noise + ramps).to(torch.uint8)
 
@@ -106,7 +107,7 @@ def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[
             not finite).
     """
     differences = []
-    for stage in STAGE_NAMES:
+    for stage in source:
         ours = source[stage].double().contiguous()
         if stage not in target or target[stage].shape != ours.shape:
             found = tuple(target[stage].shape) if stage in target else "nothing"
@@ -153,20 +154,40 @@ def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tenso
     """
     frameworks.require_installed(framework)
     known = frameworks.find(framework)
+    command = [known.python, str(known.path / "forward.py"), f"--framework={framework}", f"--fragment={fragment}"]
+    return _ask(framework, command, weights, pixels, known.environment)
+
+
+def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor) -> Outputs:
+    """What the network of a `package` of our own environment makes of `pixels`: `network_outputs` of the `converter`.
+
+    In a process of its own, so that its memory is not ours.
+
+    Raises:
+        UserError: the package is not installed.
+        CheckFailed: it could not build the network from the files.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
+    command = [sys.executable, "-m", "cgh_bench.converters.library", f"--converter={converter}"]
+    return _ask(package, command, weights, pixels, dict(os.environ))
+
+
+def _ask(who: str, command: list[str], weights: Path, pixels: Tensor, environment: dict[str, str]) -> Outputs:
+    """Run a process that takes `--weights --images --out` and leaves its outputs and its report in `out`."""
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder, "images.pt"), Path(folder, "outputs.pt")
         torch.save(pixels, images)
-        command = [known.python, str(known.path / "forward.py"), f"--framework={framework}", f"--weights={weights}"]
-        command += [f"--fragment={fragment}", f"--images={images}", f"--out={out}"]
-        environment = {**known.environment, "CUDA_VISIBLE_DEVICES": ""}
+        files = [f"--weights={weights}", f"--images={images}", f"--out={out}"]
+        environment = {**environment, "CUDA_VISIBLE_DEVICES": ""}
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
+                [*command, *files], capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise UserError(f"{framework} did not answer ({error}); see `cgh-bench doctor`") from None
+            raise UserError(f"{who} did not answer ({error}); see `cgh-bench doctor`") from None
         if done.returncode or not out.exists():
             last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-            raise CheckFailed(f"{framework} could not build its network from {weights.name}: {last}")
+            raise CheckFailed(f"{who} could not build its network from {weights.name}: {last}")
         answer = torch.load(out, map_location="cpu", weights_only=True)
     return Outputs(answer["stages"], **json.loads(answer["report"]))

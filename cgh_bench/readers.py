@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cgh_bench.checkpoint import Preprocessing
 
 SPECIFIC, LAYOUT = range(2)
+_VITS = ("vit", "vit_dinov2")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Reader:
     """Regular expressions; each must be found among the file's names (at a line's start: `^`)."""
     lacks: tuple[str, ...] = ()
     """None of these may be found."""
-    namings: tuple[str, ...] = ("torchvision",)
+    namings: tuple[str, ...] = ("torchvision", *_VITS)
     preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
     """What the origin's own code does to pixels; None where that is left to its users."""
     rank: int = SPECIFIC
@@ -39,7 +40,8 @@ class Reader:
 
 
 _IN = r"(state_dict/|model/|model_state_dict/|)"  # where most trainers keep the model
-_MM = ("torchvision", "openmmlab_deep")
+_MM = ("torchvision", "openmmlab_deep", "vit_openmmlab")
+_HUGGINGFACE_VITS = ("vit_huggingface", "vit_huggingface_5", "dinov2_huggingface", "dinov2_huggingface_5")
 _INDEXED = ("sequential", "sequential_no_pool")
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """Pixels from 0 to 1 and no normalisation."""
@@ -127,6 +129,13 @@ READERS: dict[str, Reader] = {
         "DINO",
         {"teacher": "teacher/backbone", "student": "student/backbone"},
         "https://github.com/facebookresearch/dino main_dino.py, utils.py",
+    ),
+    "mae": Reader(
+        "MAE: the encoder of a pretraining checkpoint",
+        {"model": "(model/|)"},
+        "https://github.com/facebookresearch/mae models_mae.py, util/misc.py",
+        marks=(r"(^|/)decoder_blocks\.0\.",),
+        namings=("vit",),
     ),
     "ressl": Reader(
         "ReSSL",
@@ -235,18 +244,18 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
     ),
     "huggingface": Reader(
-        "Hugging Face transformers: ResNet, a file or a folder",
+        "Hugging Face transformers: ResNet, ViT or DINOv2, a file or a folder",
         {"model": ".*"},
-        "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models/resnet/modeling_resnet.py",
-        namings=("huggingface",),
+        "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models, conversion_mapping.py",
+        namings=("huggingface", *_HUGGINGFACE_VITS),
         preprocessing=None,
     ),
     "timm": Reader(
-        "timm: a training checkpoint, a Hub folder, or a deep stem",
-        {"ema": "state_dict_ema/", "model": "(state_dict/|)"},
-        "https://github.com/huggingface/pytorch-image-models timm/utils/checkpoint_saver.py, timm/models/resnet.py",
-        marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$",),
-        lacks=("^pytorch-lightning",),
+        "timm: a training checkpoint, a Hub folder, a deep stem, or a bare ViT (as DINO, DINOv2, MAE, DeiT publish)",
+        {"ema": "state_dict_ema/", "model": "(state_dict/|model/|)"},
+        "https://github.com/huggingface/pytorch-image-models timm/utils/checkpoint_saver.py, timm/models/",
+        marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$|(^|/)blocks\.0\.norm1\.weight$",),
+        lacks=("^pytorch-lightning", r"(^|/)decoder_"),
         preprocessing=None,
     ),
     "ema": Reader(

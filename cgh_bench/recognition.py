@@ -1,5 +1,6 @@
 """Reading a checkpoint of any origin: find its trunks, find its origin, take one trunk whole."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from torch import Tensor
 from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description
 from cgh_bench.errors import UserError, unknown
-from cgh_bench.evidence import preprocessing_of
+from cgh_bench.evidence import attention_of, preprocessing_of
 from cgh_bench.files import sha256
 from cgh_bench.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.trunks import Trunk, expected, find_trunks, place
+from cgh_bench.vit import ViT
+from cgh_bench.vit_names import find_vits, joined_weights
 from cgh_bench.weights_file import COUNTERS, WeightsFile, open_weights
 
 
@@ -68,8 +71,7 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
     preprocessing, stride_in_1x1, _ = preprocessing_of(file, trunk, recognised.implied)
     weights = canonical_weights(file, trunk)
     _require_finite(file.path, weights)
-    assert trunk.architecture is not None
-    architecture = Architecture(trunk.architecture.name, trunk.architecture.stem, stride_in_1x1)
+    architecture = architecture_of(file, trunk, recognised.source, stride_in_1x1)
     used = set(trunk.names.values())
     origin = Origin(
         recognised.source,
@@ -82,6 +84,14 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
 
 
+def architecture_of(file: WeightsFile, trunk: Trunk, source: str, stride_in_1x1: bool) -> Architecture | ViT:
+    """The trunk's architecture with what its tensors do not tell."""
+    assert trunk.architecture is not None
+    if isinstance(trunk.architecture, ViT):
+        return attention_of(file, trunk.architecture, trunk.naming, source)
+    return dataclasses.replace(trunk.architecture, stride_in_1x1=stride_in_1x1)
+
+
 def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
     """The trunk's tensors under our names, in our order, as float32.
 
@@ -89,6 +99,9 @@ def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
     and offset they are those of an identity: mean 0, variance 1 - eps.
     """
     assert trunk.architecture is not None
+    if isinstance(trunk.architecture, ViT):
+        rounded = {name: _float32(name, file.tensors[name]) for name in trunk.names.values()}
+        return joined_weights(rounded, trunk)
     weights = {}
     for key, shape in expected(trunk.architecture).items():
         if key in trunk.names:
@@ -126,7 +139,7 @@ def recognise(file: WeightsFile, source: str | None = None, branch: str | None =
     """
     if source is not None and source not in READERS:
         raise unknown("source", source, READERS)
-    trunks = find_trunks(file.tensors)
+    trunks = [*find_trunks(file.tensors), *find_vits(file.tensors)]
     whole = [trunk for trunk in trunks if not trunk.problem]
     if not whole:
         raise _nothing_usable(file, trunks)
@@ -203,10 +216,10 @@ def _same(tensors: Mapping[str, Tensor], one: Trunk, other: Trunk) -> bool:
 def _nothing_usable(file: WeightsFile, trunks: list[Trunk]) -> UserError:
     if trunks:
         where = trunks[0].location or "its top level"
-        return UserError(f"{file.path}: the ResNet at {where} cannot be used: {trunks[0].problem}")
+        return UserError(f"{file.path}: the network at {where} cannot be used: {trunks[0].problem}")
     some = ", ".join(list(file.tensors)[:3])
     holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
     return UserError(
-        f"{file.path} holds {holds} and no ResNet under any known names "
+        f"{file.path} holds {holds} and no ResNet or ViT under any known names "
         f"(tried: {', '.join(READERS)}); name a file with the model's weights"
     )

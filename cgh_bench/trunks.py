@@ -8,8 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from cgh_bench.backbone import ARCHS, Architecture, Backbone
+from cgh_bench.backbone import ARCHS, Architecture
 from cgh_bench.naming import BUFFERS, NAMINGS, canonical_names
+from cgh_bench.vit import ViT
 
 _ANCHOR = "layer1.0.conv1.weight"
 _WRAPPERS = ("module", "_orig_mod")
@@ -24,16 +25,16 @@ _STEMS: Mapping[tuple[int, ...], str] = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3
 
 @dataclass(frozen=True)
 class Trunk:
-    """A ResNet found in a file."""
+    """A ResNet, or a vision transformer, found in a file."""
 
     location: str
     """What stands before every name of it but the last stage's in a C4 detector (`state_dict/module.encoder_q.`)."""
     naming: str
-    """One of `naming.NAMINGS`."""
+    """One of `naming.NAMINGS` or of `vit_names.FAMILIES`."""
     names: Mapping[str, str] = field(repr=False)
     """Our name to the full name in the file."""
-    architecture: Architecture | None
-    """With the stride in the 3x3, which tensors do not tell; None where there is a `problem`."""
+    architecture: Architecture | ViT | None
+    """With the usual values of what tensors do not tell (stride's place, heads); None where there is a `problem`."""
     problem: str = ""
     """Why it is not a whole trunk of a known architecture."""
 
@@ -115,16 +116,17 @@ def _identify(tensors: Mapping[str, Tensor], naming: str) -> tuple[Architecture 
     nearest: tuple[int, str] = (len(tensors) * 2, "it resembles no known ResNet")
     for name in ARCHS:
         architecture = Architecture(name, stem)  # type: ignore[arg-type]
-        wrong = _differences(expected(architecture), tensors, COUNTER if not folded else BUFFERS)
+        wrong = differences(expected(architecture), tensors, COUNTER if not folded else BUFFERS)
         if not wrong:
             return architecture, ""
         nearest = min(nearest, (len(wrong), f"{wrong[0]} (nearest: {name}, {len(wrong)} tensors differ)"))
     return None, nearest[1]
 
 
-def _differences(
+def differences(
     shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], may_lack: tuple[str, ...]
 ) -> list[str]:
+    """What keeps `tensors` from having exactly these names and `shapes`; names that end in `may_lack` may be absent."""
     wrong = [f"{key} is not of it" for key in tensors if key not in shapes]
     wrong += [f"{key} is missing" for key in shapes if key not in tensors and not key.endswith(may_lack)]
     wrong += [
@@ -136,7 +138,7 @@ def _differences(
 
 
 @cache
-def expected(architecture: Architecture) -> dict[str, torch.Size]:
+def expected(architecture: Architecture | ViT) -> dict[str, torch.Size]:
     """The names and shapes of a trunk's tensors."""
     with torch.device("meta"):
-        return {key: tensor.shape for key, tensor in Backbone(architecture).state_dict().items()}
+        return {key: tensor.shape for key, tensor in architecture.build().state_dict().items()}

@@ -16,6 +16,7 @@ from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.discovery import registered
 from cgh_bench.errors import CheckFailed, UserError, unknown
 from cgh_bench.files import sha256, write_text
+from cgh_bench.vit import ViT
 
 FORMAT = "cgh-bench-certificate/1"
 
@@ -38,11 +39,11 @@ class Converter(Protocol):
         """Whether it writes a folder, not a file."""
         ...
 
-    def rename(self, key: str, architecture: Architecture) -> str:
+    def rename(self, key: str, architecture: Architecture | ViT) -> str:
         """The target's name for our `key`."""
         ...
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, architecture: Architecture | ViT) -> None:
         """Raise UserError for what the target cannot build."""
         ...
 
@@ -131,7 +132,9 @@ def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify:
         return {}, f"what was read back from the {converter.name} file is not what was written"
     if not verify:
         return {}, ""
-    pixels = parity.probe_images()
+    architecture = checkpoint.architecture
+    sides = (architecture.image_side, architecture.image_side) if isinstance(architecture, ViT) else ()
+    pixels = parity.probe_images(*sides)
     try:
         target = converter.outputs(staged, pixels)
         differences = parity.compare(parity.source_outputs(checkpoint, pixels).stages, target.stages)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from cgh_bench import frameworks, naming, parity, recognition
 from cgh_bench.backbone import Architecture
-from cgh_bench.checkpoint import Checkpoint, describe
+from cgh_bench.checkpoint import Checkpoint, describe, require_residual
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
 from cgh_bench.trunks import COUNTER
+from cgh_bench.vit import ViT
 from cgh_bench.weights_file import COUNTERS, DESCRIPTION
 
 _NOTE = """# Preprocessing and backbone that {weights} needs: cfg.merge_from_file() this after your protocol's file.
@@ -34,12 +35,13 @@ class Detectron2:
     suffixes: tuple[str, ...] = (".pkl", ".pth")
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture) -> str:
+    def rename(self, key: str, architecture: Architecture | ViT) -> str:
         """Its name for our `key`."""
         return naming.detectron2(key)
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, architecture: Architecture | ViT) -> None:
         """Refuse what its `build_resnet_backbone` cannot build."""
+        architecture = require_residual(architecture, self.name)
         if architecture.stem != "imagenet":
             raise UserError(f"detectron2 has no {architecture.stem} stem; accepted: networks with the imagenet stem")
 

@@ -17,9 +17,10 @@ from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_des
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
 from cgh_bench.trunks import expected
+from cgh_bench.vit import ViT
 from cgh_bench.weights_file import DESCRIPTION, open_weights
 
-Rename = Callable[[str, Architecture], str]
+Rename = Callable[[str, Architecture | ViT], str]
 """A framework's name for our key, in a trunk of that architecture."""
 
 

@@ -1,5 +1,6 @@
 """Hugging Face: a folder for `AutoModel.from_pretrained` and `AutoImageProcessor.from_pretrained`, with a card."""
 
+import importlib
 import json
 import shutil
 import tempfile
@@ -11,17 +12,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cgh_bench import naming, parity, recognition
-from cgh_bench.backbone import STAGES, Architecture, Backbone
+from cgh_bench import naming, parity, recognition, vit_names
+from cgh_bench.backbone import STAGES, Architecture
 from cgh_bench.checkpoint import Checkpoint, describe
-from cgh_bench.converters.packages import require_package
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
+from cgh_bench.vit import ViT
 from cgh_bench.weights_file import DESCRIPTION
 
 _CARD = """---
 library_name: transformers
-tags: [image-feature-extraction, resnet]
+tags: [image-feature-extraction, {kind}]
 ---
 # {name}
 
@@ -32,7 +33,7 @@ A {arch} trunk without a classifier, converted by `cgh-bench convert`; its conte
 
 ```python
 from transformers import AutoImageProcessor, AutoModel
-processor, model = AutoImageProcessor.from_pretrained("{folder}"), AutoModel.from_pretrained("{folder}")
+processor, model = AutoImageProcessor.from_pretrained("{folder}"), AutoModel.from_pretrained("{folder}"{options})
 ```
 """
 
@@ -45,13 +46,18 @@ class HuggingFace:
     suffixes: tuple[str, ...] = ()
     is_folder: bool = True
 
-    def rename(self, key: str, architecture: Architecture) -> str:
-        """Its name for our `key`, in `ResNetModel`."""
+    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+        """Its name in files for our `key`; query, key and value of a ViT are `attn.q`, `.k` and `.v`."""
+        if isinstance(architecture, ViT):
+            return vit_names.FAMILIES[_family(architecture)].rename(key)
         return naming.huggingface(key)
 
-    def require_supported(self, architecture: Architecture) -> None:
-        """Refuse what `ResNetModel` cannot be."""
-        if architecture.stem != "imagenet" or not architecture.name.startswith("resnet"):
+    def require_supported(self, architecture: Architecture | ViT) -> None:
+        """Refuse what `ResNetModel`, `ViTModel` and `Dinov2Model` cannot be."""
+        if isinstance(architecture, ViT):
+            if architecture.registers or not (architecture.class_token and architecture.class_position):
+                raise UserError(f"transformers' ViT cannot be {architecture}; accepted: a class token, no registers")
+        elif architecture.stem != "imagenet" or not architecture.name.startswith("resnet"):
             raise UserError(f"transformers' ResNet cannot be {architecture}; accepted: resnet18 to 152, imagenet stem")
 
     def write(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -63,7 +69,10 @@ class HuggingFace:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             staged = Path(folder, path.name)
             staged.mkdir()
-            weights = {naming.huggingface(key): tensor.contiguous() for key, tensor in checkpoint.weights.items()}
+            weights = {
+                self.rename(key, checkpoint.architecture): tensor.contiguous()
+                for key, tensor in vit_names.split(checkpoint.weights).items()
+            }
             safetensors.torch.save_file(weights, staged / "model.safetensors", {"format": "pt"})
             for name, document in (("config", _config(checkpoint)), ("preprocessor_config", _processor(checkpoint))):
                 write_text(staged / f"{name}.json", json.dumps(document, indent=2) + "\n")
@@ -82,34 +91,72 @@ class HuggingFace:
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What transformers' network makes of RGB `pixels`."""
-        started = time.monotonic()
-        transformers = require_package("transformers")
-        seconds = time.monotonic() - started
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        model = transformers.AutoModel.from_pretrained(str(path)).eval()
-        processor = transformers.AutoImageProcessor.from_pretrained(str(path))
-        prepared = processor(images=list(pixels), do_resize=False, return_tensors="pt")["pixel_values"]
-        with torch.inference_mode():
-            maps = model(prepared, output_hidden_states=True).hidden_states[1:]
-        return parity.Outputs(
-            {"input": prepared, **dict(zip(STAGES, maps, strict=True))},
-            f"{type(model).__module__}.{type(model).__name__}",
-            {"transformers": transformers.__version__, "torch": torch.__version__},
-            **parity.coverage(path / "model.safetensors", model.state_dict()),
-            seconds_of_import=seconds,
-        )
+        return parity.library_outputs(self.name, "transformers", path, pixels)
+
+
+def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
+    """What transformers' network, built from the folder, makes of RGB `pixels`; in the process of `library`."""
+    started = time.monotonic()
+    transformers = importlib.import_module("transformers")  # its types are partial
+    seconds = time.monotonic() - started
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    model = transformers.AutoModel.from_pretrained(str(path), **_OPTIONS.get(config["model_type"], {})).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(str(path))
+    as_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
+    prepared = processor(images=list(pixels), **as_is)["pixel_values"]
+    with torch.inference_mode():
+        found = model(prepared, output_hidden_states=True)
+    maps = found.hidden_states[1:]
+    network = model.state_dict()
+    if config["model_type"] == "resnet":
+        stages = dict(zip(STAGES, maps, strict=True))
+    else:
+        stages = {f"block{number}": tokens for number, tokens in enumerate(maps, start=1)}
+        stages["norm"] = found.last_hidden_state
+        network = _by_their_files_names(network, f"{config['model_type']}_huggingface")
+    return parity.Outputs(
+        {"input": prepared, **stages},
+        f"{type(model).__module__}.{type(model).__name__}",
+        {"transformers": transformers.__version__, "torch": torch.__version__},
+        **parity.coverage(path / "model.safetensors", network),
+        seconds_of_import=seconds,
+    )
+
+
+_OPTIONS = {"vit": {"add_pooling_layer": False}}
+"""`ViTModel` would add a pooling layer, whose weights no trunk has, and fill it at random."""
+
+
+def _by_their_files_names(network: dict[str, Tensor], family: str) -> dict[str, Tensor]:
+    """A network's tensors by the names in files: since version 5 its own are others.
+
+    `Dinov2Model` always has a mask token, which only masked images use.
+    """
+    ours = vit_names.canonical_names(f"{family}_5")
+    rename = vit_names.FAMILIES[family].rename
+    named = {rename(ours[name]) if name in ours else name: tensor for name, tensor in network.items()}
+    return {name: tensor for name, tensor in named.items() if name != "embeddings.mask_token"}
+
+
+def _family(architecture: ViT) -> str:
+    return "dinov2_huggingface" if architecture.layer_scale else "vit_huggingface"
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, object]:
-    """Source of the fields: transformers' configuration_resnet.py."""
+    """Source of the fields: transformers' configuration_resnet.py, configuration_vit.py and configuration_dinov2.py."""
     architecture = checkpoint.architecture
+    shape = _vit(architecture) if isinstance(architecture, ViT) else _resnet(architecture)
+    return {**shape, "num_channels": 3, "dtype": "float32", DESCRIPTION: describe(checkpoint)}
+
+
+def _resnet(architecture: Architecture) -> dict[str, object]:
     with torch.device("meta"):
-        trunk = Backbone(architecture)
+        trunk = architecture.build()
     return {
         "architectures": ["ResNetModel"],
         "model_type": "resnet",
-        "num_channels": 3,
         "embedding_size": 64,
         "hidden_sizes": list(trunk.channels.values()),
         "depths": [len(getattr(trunk, stage)) for stage in STAGES],
@@ -117,18 +164,37 @@ def _config(checkpoint: Checkpoint) -> dict[str, object]:
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": architecture.stride_in_1x1,
-        "dtype": "float32",
-        DESCRIPTION: describe(checkpoint),
     }
 
 
+def _vit(architecture: ViT) -> dict[str, object]:
+    shape: dict[str, object] = {
+        "architectures": ["Dinov2Model" if architecture.layer_scale else "ViTModel"],
+        "model_type": "dinov2" if architecture.layer_scale else "vit",
+        "hidden_size": architecture.dim,
+        "num_hidden_layers": architecture.depth,
+        "num_attention_heads": architecture.dim // architecture.head_width,
+        "intermediate_size": 4 * architecture.dim,
+        "hidden_act": "gelu",
+        "layer_norm_eps": architecture.norm_eps,
+        "image_size": architecture.image_side,
+        "patch_size": architecture.patch,
+        "qkv_bias": True,
+    }
+    return shape | ({"mlp_ratio": 4, "use_swiglu_ffn": False} if architecture.layer_scale else {})
+
+
 def _processor(checkpoint: Checkpoint) -> dict[str, object]:
-    given = checkpoint.preprocessing
+    given, architecture = checkpoint.preprocessing, checkpoint.architecture
+    if isinstance(architecture, ViT):
+        size = {"height": architecture.image_side, "width": architecture.image_side}
+        resizing: dict[str, object] = {"image_processor_type": "ViTImageProcessor", "size": size}
+    else:
+        size = {"shortest_edge": 224}
+        resizing = {"image_processor_type": "ConvNextImageProcessor", "size": size, "crop_pct": 0.875}
     return {
-        "image_processor_type": "ConvNextImageProcessor",
+        **resizing,
         "do_resize": True,
-        "size": {"shortest_edge": 224},
-        "crop_pct": 0.875,
         "resample": 3,
         "do_rescale": True,
         "rescale_factor": given.input_range / 255,
@@ -140,7 +206,10 @@ def _processor(checkpoint: Checkpoint) -> dict[str, object]:
 
 def _card(checkpoint: Checkpoint, folder: str) -> str:
     given, origin = checkpoint.preprocessing, checkpoint.origin
+    kind = _config(checkpoint)["model_type"]
     return _CARD.format(
+        kind=kind,
+        options=", add_pooling_layer=False" if kind == "vit" else "",
         name=checkpoint.name,
         arch=checkpoint.architecture.name,
         id=checkpoint.id,

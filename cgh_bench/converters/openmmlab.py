@@ -7,9 +7,10 @@ from torch import Tensor
 
 from cgh_bench import naming, parity
 from cgh_bench.backbone import Architecture
-from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.checkpoint import Checkpoint, require_residual
 from cgh_bench.converters.flat import read_flat, write_flat
 from cgh_bench.errors import UserError
+from cgh_bench.vit import ViT
 
 _NOTE = '''"""Preprocessing and backbone that {weights} needs; add this file to your config's `_base_` list, or copy it.
 
@@ -35,12 +36,13 @@ class OpenMMLab:
     suffixes: tuple[str, ...] = (".pth",)
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture) -> str:
+    def rename(self, key: str, architecture: Architecture | ViT) -> str:
         """The framework's name for our `key`."""
-        return naming.openmmlab_deep(key) if architecture.stem == "deep" else key
+        return naming.openmmlab_deep(key) if require_residual(architecture, self.name).stem == "deep" else key
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, architecture: Architecture | ViT) -> None:
         """Refuse what the framework cannot build."""
+        architecture = require_residual(architecture, self.name)
         if architecture.stem == "cifar" or architecture.name.startswith("wide"):
             raise UserError(
                 f"{self.name} cannot build {architecture.name} with the {architecture.stem} stem; "
@@ -58,7 +60,7 @@ class OpenMMLab:
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The part of an mmengine config that the weights imply, by file name."""
-        given, architecture = checkpoint.preprocessing, checkpoint.architecture
+        given, architecture = checkpoint.preprocessing, checkpoint.residual
         scale = 255 / given.input_range
         mean, std = ([round(scale * value, 6) for value in values] for values in (given.mean, given.std))
         options = {

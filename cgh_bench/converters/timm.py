@@ -1,5 +1,6 @@
 """timm: a flat file for `timm.create_model(…, checkpoint_path=…)`, and the arguments of that call beside it."""
 
+import importlib
 import json
 import time
 from dataclasses import dataclass
@@ -14,24 +15,26 @@ from cgh_bench import parity
 from cgh_bench.backbone import STAGES, Architecture
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters.flat import read_flat, write_flat
-from cgh_bench.converters.packages import require_package
 from cgh_bench.errors import UserError
+from cgh_bench.vit import ViT
 
 
 @dataclass(frozen=True)
 class Timm:
-    """For timm: names unchanged, the deep stem included."""
+    """For timm: names unchanged, the deep stem and vision transformers included."""
 
     name: str = "timm"
     suffixes: tuple[str, ...] = (".safetensors", ".pth")
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture) -> str:
+    def rename(self, key: str, architecture: Architecture | ViT) -> str:
         """Its name for our `key`: the same."""
         return key
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, architecture: Architecture | ViT) -> None:
         """Refuse what `timm.create_model` cannot build."""
+        if isinstance(architecture, ViT):
+            return
         if architecture.stem == "cifar" or architecture.stride_in_1x1:
             raise UserError(
                 f"timm cannot build {architecture}; it has the imagenet and deep stems, and the stride in the 3x3"
@@ -50,35 +53,63 @@ class Timm:
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The arguments of `timm.create_model`, as JSON."""
-        given, deep = checkpoint.preprocessing, checkpoint.architecture.stem == "deep"
+        given = checkpoint.preprocessing
         mean, std = ([value / given.input_range for value in values] for values in (given.mean, given.std))
         arguments: dict[str, Any] = {
-            "model_name": checkpoint.architecture.name,
             "num_classes": 0,
             "checkpoint_path": path.name,
             "pretrained_cfg_overlay": {"mean": mean, "std": std, "url": "", "hf_hub_id": None},
-            **({"stem_type": "deep", "stem_width": 32} if deep else {}),
+            **_network(checkpoint.architecture),
         }
         return {f"{path.name}.config.json": json.dumps(arguments, indent=2) + "\n"}
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What timm's network makes of RGB `pixels`."""
-        started = time.monotonic()
-        timm = require_package("timm")
-        seconds = time.monotonic() - started
-        arguments = json.loads(path.with_name(f"{path.name}.config.json").read_text(encoding="utf-8"))
-        model = timm.create_model(**{**arguments, "checkpoint_path": str(path)}).eval()
-        settings = timm.data.resolve_data_config({}, model=model)
-        prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
-        with torch.inference_mode():
+        return parity.library_outputs(self.name, "timm", path, pixels)
+
+
+def _network(architecture: Architecture | ViT) -> dict[str, Any]:
+    """The model's name in timm's registry, and what differs from it."""
+    if isinstance(architecture, Architecture):
+        deep = {"stem_type": "deep", "stem_width": 32} if architecture.stem == "deep" else {}
+        return {"model_name": architecture.name, **deep}
+    from cgh_bench.vit_backbone import network_arguments
+
+    registered = ViT(f"vit_{architecture.size}_patch16_224")
+    usual = network_arguments(registered)
+    other = {
+        name: value
+        for name, value in network_arguments(architecture).items()
+        if name != "norm_layer" and value != usual[name]  # timm's epsilon is 1e-6; the proof tells if it matters
+    }
+    pool = {} if architecture.class_token else {"global_pool": "avg", "fc_norm": False}
+    return {"model_name": registered.name, **other, **pool}
+
+
+def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
+    """What timm's network, built from the files, makes of RGB `pixels`; in the process of `library`."""
+    started = time.monotonic()
+    timm = importlib.import_module("timm")  # its types are partial
+    seconds = time.monotonic() - started
+    arguments = json.loads(path.with_name(f"{path.name}.config.json").read_text(encoding="utf-8"))
+    model = timm.create_model(**{**arguments, "checkpoint_path": str(path)}).eval()
+    settings = timm.data.resolve_data_config({}, model=model)
+    prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
+    with torch.inference_mode():
+        if isinstance(model, timm.models.VisionTransformer):
+            from cgh_bench.vit_backbone import block_outputs
+
+            stages = block_outputs(model, prepared)
+        else:
             maps = model.forward_intermediates(prepared, indices=4, intermediates_only=True)
-        return parity.Outputs(
-            {"input": prepared, **dict(zip(STAGES, maps, strict=True))},
-            f"{type(model).__module__}.{type(model).__name__}",
-            {"timm": timm.__version__, "torch": torch.__version__},
-            **parity.coverage(path, model.state_dict()),
-            seconds_of_import=seconds,
-        )
+            stages = dict(zip(STAGES, maps, strict=True))
+    return parity.Outputs(
+        {"input": prepared, **stages},
+        f"{type(model).__module__}.{type(model).__name__}",
+        {"timm": timm.__version__, "torch": torch.__version__},
+        **parity.coverage(path, model.state_dict()),
+        seconds_of_import=seconds,
+    )
 
 
 CONVERTERS = {"timm": Timm()}

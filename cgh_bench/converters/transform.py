@@ -16,8 +16,8 @@ def transform_fragment(checkpoint: Checkpoint) -> str:
     document = {
         "name": checkpoint.name,
         "id": checkpoint.id,
-        "model": checkpoint.architecture.name,
-        "stem": checkpoint.architecture.stem,
+        "model": checkpoint.residual.name,
+        "stem": checkpoint.residual.stem,
         **asdict(checkpoint.preprocessing),
         "formula": "(pixel / 255 * input_range - mean) / std, channels in channel_order",
     }

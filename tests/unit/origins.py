@@ -18,9 +18,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.evidence import MSRA, X101
 from cgh_bench.naming import NAMINGS
+from cgh_bench.vit import ViT
 
 State = dict[str, Tensor]
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -39,6 +41,12 @@ class Sample:
     suffix: str = ".pth"
     folder: Mapping[str, str] | None = None
     """Text files beside `model.safetensors`, where the origin is a folder."""
+    vit: ViT | None = None
+    """Where it is no ResNet."""
+
+    @property
+    def architecture(self) -> Architecture | ViT:
+        return self.vit or Architecture(self.arch, self.stem, self.stride_in_1x1)  # type: ignore[arg-type]
 
     def write(self, folder: Path) -> Path:
         if self.folder is not None:
@@ -610,6 +618,156 @@ def timm_hub() -> Sample:
     )
 
 
+TINY = ViT("vit_tiny_patch16_64")
+
+
+def vit(seed: int = 0, **options: Any) -> Any:
+    """timm's own network; the number of heads is not in the tensors."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(seed)
+    with torch.device("meta"):
+        usual = {"img_size": 64, "embed_dim": 192, "depth": 12, "num_heads": 3, "num_classes": 10}
+        model = VisionTransformer(**usual | options)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.05, 0.05)
+    return model
+
+
+def vit_trunk(model: nn.Module) -> State:
+    return {key: tensor.clone() for key, tensor in model.state_dict().items() if not key.startswith("head.")}
+
+
+def timm_vit() -> Sample:
+    """Bare, as DINO, MAE and DeiT publish theirs."""
+    model = vit(patch_size=8)
+    return Sample(model.state_dict(), "timm", {"model": vit_trunk(model)}, vit=ViT("vit_tiny_patch8_64"))
+
+
+def dinov2() -> Sample:
+    """As published, with registers: layer scale, a mask token, and a position for the class token."""
+    model = vit(init_values=1.0, reg_tokens=4, no_embed_class=True, patch_size=14, img_size=56, num_classes=0)
+    truth = vit_trunk(model)
+    state = dict(truth)
+    position = torch.rand(1, 1, 192)
+    state["register_tokens"] = state.pop("reg_token")
+    state["pos_embed"] = torch.cat([position, truth["pos_embed"]], dim=1)
+    state["mask_token"] = torch.zeros(1, 192)
+    truth["cls_token"] = truth["cls_token"] + position
+    architecture = ViT("vit_tiny_patch14_56", class_position=False, registers=4, layer_scale=True)
+    return Sample(state, "timm", {"model": truth}, vit=architecture)
+
+
+def dino_vit() -> Sample:
+    models = [vit(seed, num_classes=0) for seed in (1, 2)]
+    student, teacher = (Holder(backbone=model, head=Holder(mlp=mlp(192, 16, 8))) for model in models)
+    document = {"student": ddp(student), "teacher": teacher.state_dict(), "args": argparse.Namespace(arch="vit_tiny")}
+    branches = {"teacher": vit_trunk(models[1]), "student": vit_trunk(models[0])}
+    return Sample(document, "dino", branches, vit=TINY)
+
+
+def moco_v3_vit() -> Sample:
+    base, momentum = (vit(seed) for seed in (1, 2))
+    branches = {"base": vit_trunk(base), "momentum": vit_trunk(momentum)}
+    base.head, momentum.head = (mlp(192, 16, 8, bias=False) for _ in range(2))
+    model = Holder(base_encoder=base, momentum_encoder=momentum, predictor=mlp(8, 16, 8))
+    return Sample({"epoch": 300, "state_dict": ddp(model)}, "moco_v3", branches, suffix=".pth.tar", vit=TINY)
+
+
+def mae() -> Sample:
+    model = vit(num_classes=0)
+    truth = vit_trunk(model)
+    decoder = vit(seed=1, depth=2, num_classes=0)
+    model.mask_token = nn.Parameter(torch.zeros(1, 1, 192))
+    model.decoder_embed, model.decoder_blocks, model.decoder_norm = nn.Linear(192, 192), decoder.blocks, decoder.norm
+    model.decoder_pos_embed = nn.Parameter(torch.zeros(1, 17, 192))
+    document = {"model": model.state_dict(), "epoch": 800, "args": argparse.Namespace(model="mae_vit")}
+    return Sample(document, "mae", {"model": truth}, vit=TINY)
+
+
+def solo_learn_vit() -> Sample:
+    model = vit(num_classes=0)
+    state = Holder(backbone=model, classifier=nn.Linear(192, 10), projector=mlp(192, 16, 8)).state_dict()
+    return Sample(lightning(state), "solo_learn", {"online": vit_trunk(model)}, suffix=".ckpt", vit=TINY)
+
+
+def mmpretrain_vit() -> Sample:
+    """mmpretrain's VisionTransformer: `layers`, `ln1`, `ffn.layers`."""
+    model = vit(num_classes=0)
+    layers = [
+        Holder(
+            ln1=block.norm1,
+            attn=Holder(qkv=block.attn.qkv, proj=block.attn.proj),
+            ln2=block.norm2,
+            ffn=Holder(layers=nn.Sequential(nn.Sequential(block.mlp.fc1, nn.GELU()), block.mlp.fc2)),
+        )
+        for block in model.blocks
+    ]
+    backbone = Holder(
+        cls_token=model.cls_token,
+        pos_embed=model.pos_embed,
+        patch_embed=Holder(projection=model.patch_embed.proj),
+        layers=nn.ModuleList(layers),
+        ln1=model.norm,
+    )
+    head = Holder(layers=nn.ModuleDict({"head": nn.Linear(192, 10)}))
+    document = _openmmlab("cls", Holder(backbone=backbone, head=head))
+    return Sample(document, "mmpretrain", {"model": vit_trunk(model)}, vit=TINY)
+
+
+def huggingface_vit(dinov2: bool) -> Sample:
+    """transformers' own network, as its `save_pretrained` writes it."""
+    import json
+    import tempfile
+
+    import safetensors.torch
+    from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTForImageClassification
+
+    shape = {"image_size": 64, "patch_size": 16, "hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 768}
+    torch.manual_seed(0)
+    if dinov2:
+        whole = network = Dinov2Model(Dinov2Config(**shape, layer_norm_eps=1e-6)).eval()
+        blocks, names = network.encoder.layer, ("norm1", "norm2")
+    else:
+        whole = ViTForImageClassification(ViTConfig(**shape))
+        network = whole.vit
+        blocks, names = network.layers, ("layernorm_before", "layernorm_after")
+    embeddings = network.embeddings
+    truth = {"cls_token": embeddings.cls_token, "pos_embed": embeddings.position_embeddings}
+    modules = {"patch_embed.proj": embeddings.patch_embeddings.projection}
+    for number, block in enumerate(blocks):
+        at, heads = f"blocks.{number}", block.attention
+        parts = {
+            leaf: [getattr(p, leaf) for p in (heads.q_proj, heads.k_proj, heads.v_proj)] for leaf in ("weight", "bias")
+        }
+        modules[f"{at}.norm1"] = getattr(block, names[0])
+        truth |= {f"{at}.attn.qkv.{leaf}": torch.cat(tensors) for leaf, tensors in parts.items()}
+        modules |= {f"{at}.attn.proj": heads.o_proj, f"{at}.norm2": getattr(block, names[1])}
+        modules |= {f"{at}.mlp.fc1": block.mlp.fc1, f"{at}.mlp.fc2": block.mlp.fc2}
+        if dinov2:
+            truth |= {f"{at}.ls1.gamma": block.layer_scale1.lambda1, f"{at}.ls2.gamma": block.layer_scale2.lambda1}
+    modules["norm"] = network.layernorm
+    truth |= {
+        f"{name}.{leaf}": getattr(module, leaf) for name, module in modules.items() for leaf in ("weight", "bias")
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        whole.save_pretrained(folder)
+        document = safetensors.torch.load_file(Path(folder, "model.safetensors"))
+        config = Path(folder, "config.json").read_text()
+    return Sample(
+        document,
+        "huggingface",
+        {"model": {key: tensor.detach() for key, tensor in truth.items()}},
+        Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        folder={
+            "config.json": config,
+            "preprocessor_config.json": json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}),
+        },
+        vit=ViT("vit_tiny_patch16_64", head_width=32, norm_eps=1e-6 if dinov2 else 1e-12, layer_scale=dinov2),
+    )
+
+
 def ema() -> Sample:
     online, average, o, a = pair(lambda: nn.Linear(512, 10))
     model = Holder(online_model=online, ema_model=average, initted=torch.tensor(True), step=torch.tensor(5))
@@ -675,6 +833,15 @@ ORIGINS = {
     "timm_training": Origin("timm", timm_training, needs="timm"),
     "timm_deep": Origin("timm", timm_deep, needs="timm"),
     "timm_hub": Origin("timm", timm_hub, needs="timm"),
+    "timm_vit": Origin("timm", timm_vit),
+    "dinov2": Origin("timm", dinov2),
+    "dino_vit": Origin("dino", dino_vit),
+    "moco_v3_vit": Origin("moco_v3", moco_v3_vit),
+    "mae": Origin("mae", mae),
+    "solo_learn_vit": Origin("solo_learn", solo_learn_vit),
+    "mmpretrain_vit": Origin("mmpretrain", mmpretrain_vit, needs="mmengine"),
+    "huggingface_vit": Origin("huggingface", lambda: huggingface_vit(dinov2=False), needs="transformers"),
+    "huggingface_dinov2": Origin("huggingface", lambda: huggingface_vit(dinov2=True), needs="transformers"),
     "ema": Origin("ema", ema),
     "unknown_prefixes": Origin("unknown", unknown_prefixes),
 }

@@ -110,7 +110,7 @@ def test_damaged_description(tmp_path: Path, checkpoint: Checkpoint) -> None:
 
 
 def test_nothing_matches(tmp_path: Path) -> None:
-    refused(written(tmp_path, nn.Linear(2, 2).state_dict()), "no ResNet under any known names.*tried: .*moco_v2")
+    refused(written(tmp_path, nn.Linear(2, 2).state_dict()), "no ResNet or ViT under any known names.*tried: .*moco_v2")
 
 
 def test_optimizer_only(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from origins import ORIGINS, Sample
 
-from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import load
 from cgh_bench.readers import READERS
 
@@ -30,7 +29,7 @@ def assert_is(sample: Sample, expected: str, path: Path, **how: str) -> None:
         key for key, tensor in truth.items() if not torch.equal(read.weights[key], tensor.to(read.weights[key].dtype))
     ]
     assert not wrong, f"{expected}: {wrong[:3]}"
-    assert read.architecture == Architecture(sample.arch, sample.stem, sample.stride_in_1x1)
+    assert read.architecture == sample.architecture
     assert (read.origin.source, read.origin.branch) == (sample.source, expected)
     assert read.preprocessing == sample.preprocessing
 
