@@ -1,6 +1,7 @@
 """Softmax regression on features, for a whole grid of weight decays at once."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from cgh_bench.device import pick_device
+from cgh_bench.features import FeatureBank
 from cgh_bench.optim import minimise
 
 ROWS_PER_PASS = 16_384
@@ -37,8 +39,7 @@ class Problem:
     def read(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Inputs (B, D + 1), standardised and with a one for the bias behind, and labels (B,)."""
         x = torch.tensor(self.features[rows]).to(self.mean.device)
-        x = torch.cat([(x - self.mean) / self.deviation, x.new_ones(len(x), 1)], dim=1)
-        return x, torch.tensor(self.labels[rows]).to(x.device)
+        return with_ones((x - self.mean) / self.deviation), torch.tensor(self.labels[rows]).to(x.device)
 
 
 def problem(features: NDArray[np.float32], labels: NDArray[np.int64], rows: Rows) -> Problem:
@@ -75,6 +76,67 @@ def fit(task: Problem, weight_decays: tuple[float, ...], start: Tensor, iteratio
     return minimise(objective, start.flatten(1), iterations, tolerance).view(start.shape)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What is searched, and how exactly; see `fit`."""
+
+    weight_decays: tuple[float, ...]
+    iterations: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the search came to; accuracies are one for each weight decay, in percent."""
+
+    index: int
+    """Of the weight decay that is best on the held-out images, the smallest of equals."""
+    held_out: list[float]
+    val: list[float]
+    scores: Tensor
+    """The logits (N, C) of val at the chosen weight decay."""
+
+
+def choose(
+    train: FeatureBank,
+    val: FeatureBank,
+    split: tuple[Rows, Rows],
+    grid: Grid,
+    accuracy: Callable[[Tensor, Tensor], float],
+) -> Choice:
+    """Choose the weight decay on the held-out part of train, fit again on all of train, and score val.
+
+    Args:
+        train: features.
+        val: features.
+        split: rows of train to fit, and to hold out.
+        grid: the weight decays.
+        accuracy: logits (N, C) and labels (N,) to a fraction.
+    """
+    fitted, held = split
+    some = problem(train.features, train.labels, fitted)
+    start = torch.zeros(len(grid.weight_decays), train.features.shape[1] + 1, len(train.classes))
+    heads = _fit(some, grid, start.to(some.mean.device))
+    on_held = _accuracies(scores(replace(some, rows=held), heads), train.labels[held], accuracy)
+
+    every = problem(train.features, train.labels, np.arange(len(train.labels)))
+    heads = _fit(every, grid, heads)
+    on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
+    logits = scores(on_val, heads)
+    index = int(np.argmax(on_held))
+    return Choice(index, on_held, _accuracies(logits, val.labels, accuracy), logits[:, index])
+
+
+def _fit(task: Problem, grid: Grid, start: Tensor) -> Tensor:
+    return fit(task, grid.weight_decays, start, grid.iterations, grid.tolerance)
+
+
+def _accuracies(logits: Tensor, labels: Rows, accuracy: Callable[[Tensor, Tensor], float]) -> list[float]:
+    """Of each of the G classifiers whose logits are (N, G, C), in percent."""
+    truth = torch.tensor(labels)
+    return [100 * accuracy(logits[:, head], truth) for head in range(logits.shape[1])]
+
+
 def scores(task: Problem, heads: Tensor) -> Tensor:
     """The logits (N, G, C) of the problem's rows under classifiers (G, D + 1, C), on the CPU."""
     return torch.cat([_logits(task.read(rows)[0], heads).cpu() for rows in task.slices()])
@@ -94,11 +156,23 @@ def _cross_entropy(task: Problem, heads: Tensor, decays: Tensor) -> tuple[Tensor
     gradient = penalised * decays[:, None, None]
     for rows in task.slices():
         x, y = task.read(rows)
-        log_p = log_softmax(_logits(x, heads), dim=2)
-        index = y[:, None, None].expand(-1, len(heads), 1)
-        value -= log_p.gather(2, index)[:, :, 0].double().sum(dim=0) / len(task.rows)
-        residual = log_p.exp_()
-        residual.scatter_add_(2, index, residual.new_full(index.shape, -1.0))
+        losses, residual = cross_entropy(_logits(x, heads), y)
+        value += losses / len(task.rows)
         product = x.T @ residual.flatten(1) / len(task.rows)
         gradient += product.view(-1, *heads.shape[::2]).transpose(0, 1)
     return value, gradient.flatten(1)
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """Inputs (B, D) with a one for the bias behind, (B, D + 1)."""
+    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropies of (B, G, C) logits summed over the batch, (G,) float64, and their gradient (B, G, C)."""
+    log_p = log_softmax(logits, dim=2)
+    index = labels[:, None, None].expand(-1, logits.shape[1], 1)
+    losses = -log_p.gather(2, index)[:, :, 0].double().sum(dim=0)
+    residual = log_p.exp_()
+    residual.scatter_add_(2, index, residual.new_full(index.shape, -1.0))
+    return losses, residual

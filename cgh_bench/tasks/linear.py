@@ -6,22 +6,21 @@ decay is chosen on a part of the train images that is held out, never on the ima
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from sklearn.model_selection import StratifiedShuffleSplit
-from torch import Tensor
 
 from cgh_bench import probe
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import FeatureBank, extract_pair, pair_fingerprint
+from cgh_bench.features import extract_pair, load_pair, pair_fingerprint
 from cgh_bench.files import write_text
 from cgh_bench.metrics import top_accuracy
+from cgh_bench.selection import hold_out, require_one_label
 from cgh_bench.tasks import Folders, Metric
 
 
@@ -57,46 +56,19 @@ class Linear:
         `top1` is of the weight decay chosen on the held-out images, refitted on all train images.
         `top1_selected_on_val` is the best of the grid on val: what the literature often prints, and optimistic.
         """
+        images = load_pair(self.data)
+        require_one_label(*images)
+        split = hold_out(images[0], self.held_out, seed)
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        fitted, held = _split(train, self.held_out, seed)
-        some = probe.problem(train.features, train.labels, fitted)
-        start = torch.zeros(len(self.weight_decays), train.features.shape[1] + 1, len(train.classes))
-        heads = self._fit(some, start.to(some.mean.device))
-        held_accuracy = _accuracies(probe.scores(replace(some, rows=held), heads), train.labels[held])
-        chosen = int(np.argmax(held_accuracy))
-
-        every = probe.problem(train.features, train.labels, np.arange(len(train.labels)))
-        heads = self._fit(every, heads)
-        on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
-        scores = probe.scores(on_val, heads)
-        val_accuracy = _accuracies(scores, val.labels)
-        record = {"weight_decays": self.weight_decays, "held_out_top1": held_accuracy, "val_top1": val_accuracy}
-        write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[chosen]}))
+        grid = probe.Grid(self.weight_decays, self.iterations, self.tolerance)
+        choice = probe.choose(train, val, split, grid, partial(top_accuracy, k=1))
+        record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
+        write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
         return {
-            "top1": val_accuracy[chosen],
-            "top5": 100 * top_accuracy(scores[:, chosen], torch.tensor(val.labels), 5),
-            "top1_selected_on_val": max(val_accuracy),
+            "top1": choice.val[choice.index],
+            "top5": 100 * top_accuracy(choice.scores, torch.tensor(val.labels), 5),
+            "top1_selected_on_val": max(choice.val),
         }
-
-    def _fit(self, task: probe.Problem, start: Tensor) -> Tensor:
-        return probe.fit(task, self.weight_decays, start, self.iterations, self.tolerance)
-
-
-def _split(train: FeatureBank, held_out: float, seed: int) -> tuple[probe.Rows, probe.Rows]:
-    """Row numbers to fit and to hold out, every class in both."""
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    if counts.min() < 2:
-        name = train.classes[int(counts.argmin())]
-        raise UserError(f"class {name!r} has {counts.min()} train images; two are needed, one of them to hold out")
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=held_out, random_state=seed)
-    fitted, held = next(splitter.split(np.zeros(len(train.labels)), train.labels))
-    return np.sort(fitted), np.sort(held)
-
-
-def _accuracies(scores: Tensor, labels: probe.Rows) -> list[float]:
-    """Top-1 in percent of each of the G classifiers whose logits are `scores` (N, G, C)."""
-    truth = torch.tensor(labels)
-    return [100 * top_accuracy(scores[:, head], truth, 1) for head in range(scores.shape[1])]
 
 
 TASKS = {

@@ -1,0 +1,74 @@
+"""What hyper-parameters are chosen on: never the images that are reported; and that the two splits fit each other."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from cgh_bench.data.image_set import ImageSet
+from cgh_bench.errors import UserError
+
+Rows = NDArray[np.int64]
+
+
+def require_one_label(train: ImageSet, val: ImageSet) -> None:
+    """Refuse data that no softmax classifier fits.
+
+    Raises:
+        UserError: several labels an image, other classes in val than in train, a label that is no class, or a class
+            that val asks for and train has no image of.
+    """
+    if train.labels.ndim != 1:
+        raise UserError(f"{train.name} shows several classes an image; evaluate it by a task for such data: voc07_svm")
+    if train.classes != val.classes:
+        odd = sorted(set(train.classes) ^ set(val.classes))
+        raise UserError(f"{train.name} and {val.name} have different classes; only in one: {', '.join(odd[:5])}")
+    for images in (train, val):
+        if not len(images):
+            raise UserError(f"{images.name} has no images")
+        if not 0 <= images.labels.min() <= images.labels.max() < len(images.classes):
+            raise UserError(
+                f"{images.name} has labels from {images.labels.min()} to {images.labels.max()}, "
+                f"but {len(images.classes)} classes: they must count from 0"
+            )
+    unseen = np.setdiff1d(val.labels, train.labels)
+    if len(unseen):
+        name = train.classes[unseen[0]]
+        raise UserError(f"class {name!r} is in {val.name} but has no image in {train.name}; {len(unseen)} such in all")
+
+
+def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """Row numbers to fit and to hold out: those the data set's authors set apart, else a `fraction` of every class.
+
+    Raises:
+        UserError: a class has too few images to be in both, or `fraction` leaves less than an image of each class.
+    """
+    every = np.arange(len(train))
+    if train.held_out is not None:
+        return np.setdiff1d(every, train.held_out), np.sort(train.held_out)
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if counts.min() < 2:
+        name = train.classes[int(counts.argmin())]
+        raise UserError(f"class {name!r} has {counts.min()} train images; two are needed, one of them to hold out")
+    held, fitted = fraction * len(train), (1 - fraction) * len(train)
+    if min(held, fitted) < len(train.classes):
+        raise UserError(
+            f"held_out={fraction:g} of the {len(train)} images of {train.name} leaves less than one of each of "
+            f"{len(train.classes)} classes on one side; set held_out between "
+            f"{len(train.classes) / len(train):.2g} and {1 - len(train.classes) / len(train):.2g}"
+        )
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    fitted_rows, held_rows = next(splitter.split(every, train.labels))
+    return np.sort(fitted_rows), np.sort(held_rows)
+
+
+def share_of_classes(train: ImageSet, share: float, seed: int) -> Rows:
+    """A `share` of the images of every class, at least one of each.
+
+    Raises:
+        UserError: `share` is no share.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"labelled={share:g} is not a share above 0, up to 1, of the train images")
+    order = np.random.default_rng(seed).permutation(len(train))
+    rows = [order[train.labels[order] == label] for label in np.unique(train.labels)]
+    return np.sort(np.concatenate([of_class[: max(1, round(share * len(of_class)))] for of_class in rows]))

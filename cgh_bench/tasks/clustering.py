@@ -1,0 +1,80 @@
+"""k-means on frozen features, compared with the classes: how far the groups a trunk sees are those people name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    confusion_matrix,
+    normalized_mutual_info_score,
+)
+
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
+from cgh_bench.errors import UserError
+from cgh_bench.features import extract, load_pair, pair_fingerprint
+from cgh_bench.selection import require_one_label
+from cgh_bench.tasks import Folders, Metric
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Group the val images, without labels, into as many clusters as there are classes, and compare."""
+
+    METRICS: ClassVar = (Metric("NMI"), Metric("AMI"), Metric("ARI"), Metric("accuracy"))
+
+    data: str = ""
+    transform: EvalTransform = IMAGENET_KNN
+    feature: str = "layer4"
+    starts: int = 5
+    """k-means++ starts, of which the one with the smallest inertia counts. (zaczgao/Cross-Context_Learning
+    eval_clustering.py: five, of random centres.)"""
+    iterations: int = 300
+
+    def __post_init__(self) -> None:
+        if min(self.starts, self.iterations) < 1:
+            raise UserError(f"starts {self.starts} and iterations {self.iterations} must be at least 1")
+
+    def data_fingerprint(self, cache: Path) -> str:
+        """Of train and val images together."""
+        return pair_fingerprint(self.data)
+
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one an image."""
+        images, val = load_pair(self.data)
+        require_one_label(images, val)
+        bank = extract(checkpoint, val, self.transform, self.feature, folders.cache / "features")
+        count = len(val.classes)
+        if len(val) < count:
+            raise UserError(f"{val.name} has {len(val)} images, fewer than its {count} classes; they cannot be grouped")
+        unit = bank.features / np.maximum(np.linalg.norm(bank.features, axis=1, keepdims=True), 1e-12)
+        found = KMeans(count, n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(unit)
+        np.save(folders.run / "clusters.npy", found)
+        return {
+            "NMI": 100 * normalized_mutual_info_score(val.labels, found),
+            "AMI": 100 * adjusted_mutual_info_score(val.labels, found),
+            "ARI": 100 * adjusted_rand_score(val.labels, found),
+            "accuracy": 100 * matched_accuracy(val.labels, found),
+        }
+
+
+def matched_accuracy(truth: Labels, found: Labels) -> float:
+    """The fraction that is right when clusters are given to classes, one each, as well as can be (Hungarian method)."""
+    counts = confusion_matrix(truth, found)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return float(counts[rows, columns].sum() / len(truth))
+
+
+TASKS = {
+    "clusters": Clusters(),
+    "imagenet_clusters": Clusters("imagenet1k"),
+    "animals_clusters": Clusters("animals", AS_IS),
+}

@@ -1,0 +1,190 @@
+"""Linear SVMs on frozen features, one a class, from all train images and from a few of each.
+
+Source: Goyal et al., Scaling and Benchmarking Self-Supervised Visual Representation Learning, ICCV 2019
+(https://arxiv.org/abs/1905.01235, 6.1 and 6.2), as in facebookresearch/vissl `vissl/utils/svm_utils` and
+`extra_scripts/create_voc07_low_shot_samples.py`: features of unit length, squared hinge loss, positives weighted
+twice; from all images, costs chosen per class by threefold cross-validation; k-shot: k positives of each class and
+(C - 1) k negatives. There the k-shot cost is the best on test; here it is the best on train images that were not drawn.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
+
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data import ImageSet
+from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
+from cgh_bench.errors import UserError
+from cgh_bench.features import extract_pair, load_pair, pair_fingerprint
+from cgh_bench.files import write_text
+from cgh_bench.progress import progress
+from cgh_bench.tasks import Folders, Metric
+
+FOLDS = 3
+POSITIVE_WEIGHT = 2
+MOST_ITERATIONS = 2000
+
+Floats = NDArray[np.float64]
+Marks = NDArray[np.int64]
+"""(N, C): 1 shown, 0 not shown, -1 not counted."""
+
+
+@dataclass(frozen=True)
+class Svm:
+    """Mean over classes of the average precision of linear SVMs."""
+
+    METRICS: ClassVar = (Metric("mAP"), Metric("mAP_selected_on_val"))
+
+    data: str = "voc07"
+    transform: EvalTransform = TRANSFER
+    feature: str = "layer4"
+    costs: tuple[float, ...] = (0.01, 0.1, *(0.5**n for n in range(4, 20)))
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 96)
+    """Every k whose mean over `repeats` is reported as `mAP_k1`, …, beside `mAP_k1_selected_on_val`."""
+    shot_costs: tuple[float, ...] = (1.0, 10.0, 100.0, *(0.5**n for n in range(4, 20)))
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.costs + self.shot_costs, default=0) <= 0 or min((*self.shots, self.repeats)) < 1:
+            raise UserError(f"costs {self.costs} must be above 0, shots {self.shots} and repeats at least 1")
+
+    def data_fingerprint(self, cache: Path) -> str:
+        """Of train and val images together."""
+        return pair_fingerprint(self.data)
+
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        """The seed draws the shots and the order in which the solver visits images.
+
+        `…_selected_on_val` takes the cost that is best on the images that are reported: optimistic, and what the
+        sources report of k-shot. `folders.run` gets all average precisions in `classes.json`.
+
+        Raises:
+            UserError: a class has too few images.
+        """
+        splits = load_pair(self.data)
+        banks = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        (train, val), (marks, truth) = (unit(bank.features) for bank in banks), map(targets, splits)
+        _require_enough(splits[0], marks, truth, max((FOLDS, *self.shots)))
+        draw = np.random.default_rng(seed)
+        found: dict[str, list[Floats]] = {}
+        with progress(f"SVMs of {checkpoint.name}", len(splits[0].classes)) as tick:
+            for number in range(len(splits[0].classes)):
+                one = _OneClass(train, marks[:, number], val, truth[:, number], seed)
+                found.setdefault("mAP", []).append(one.cross_validated(self.costs))
+                for k in self.shots:
+                    drawn = [one.drawn(k, marks.shape[1], self.shot_costs, draw) for _ in range(self.repeats)]
+                    found.setdefault(f"mAP_k{k}", []).append(np.mean(drawn, axis=0))
+                tick(number + 1)
+        write_text(
+            folders.run / "classes.json", json.dumps({name: np.array(aps).tolist() for name, aps in found.items()})
+        )
+        metrics: dict[str, float] = {}
+        for name, by_class in found.items():
+            chosen, best = 100 * np.mean(by_class, axis=0)
+            metrics |= {name: float(chosen), f"{name}_selected_on_val": float(best)}
+        return metrics
+
+
+@dataclass(frozen=True)
+class _OneClass:
+    """One class against the others: features (N, D), marks (N,)."""
+
+    train: Floats
+    marks: Marks
+    val: Floats
+    truth: Marks
+    seed: int
+
+    def cross_validated(self, costs: tuple[float, ...]) -> Floats:
+        """AP on val (2,): of the cost that is best over the folds, and of the best on val."""
+        rows = np.flatnonzero(self.marks >= 0)
+        folds = [(rows[fitted], rows[held]) for fitted, held in StratifiedKFold(FOLDS).split(rows, self.marks[rows])]
+        scores = [mean(self._precision(self._fit(cost, fitted), held) for fitted, held in folds) for cost in costs]
+        return self._choose(scores, [self._fit(cost, rows) for cost in costs])
+
+    def drawn(self, k: int, classes: int, costs: tuple[float, ...], draw: np.random.Generator) -> Floats:
+        """The same from k positives and (C - 1) k negatives (all where there are fewer), the cost best on the rest."""
+        wanted = {1: k, 0: (classes - 1) * k}
+        parts = [draw.permutation(np.flatnonzero(self.marks == mark)) for mark in wanted]
+        rows = np.concatenate([part[:count] for part, count in zip(parts, wanted.values(), strict=True)])
+        rest = np.concatenate([part[count:] for part, count in zip(parts, wanted.values(), strict=True)])
+        machines = [self._fit(cost, rows) for cost in costs]
+        return self._choose([self._precision(machine, rest) for machine in machines], machines)
+
+    def _choose(self, scores: Sequence[float], machines: Sequence[LinearSVC]) -> Floats:
+        seen = self.truth >= 0
+        on_val = [average_precision(m.decision_function(self.val[seen]), self.truth[seen] == 1) for m in machines]
+        return np.array([on_val[int(np.argmax(scores))], max(on_val)])
+
+    def _precision(self, machine: LinearSVC, held: Marks) -> float:
+        return average_precision(machine.decision_function(self.train[held]), self.marks[held] == 1)
+
+    def _fit(self, cost: float, rows: Marks) -> LinearSVC:
+        machine = LinearSVC(
+            C=cost,
+            class_weight={1: POSITIVE_WEIGHT, 0: 1},
+            dual=True,
+            max_iter=MOST_ITERATIONS,
+            random_state=self.seed,
+        )
+        with warnings.catch_warnings():  # the sources stop after so many iterations, too
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return machine.fit(self.train[rows], self.marks[rows])
+
+
+def unit(features: NDArray[np.float32]) -> Floats:
+    """Features (N, D) divided by their Euclidean norm."""
+    wide = features.astype(np.float64)
+    normed: Floats = wide / (np.linalg.norm(wide, axis=1, keepdims=True) + 1e-5)
+    return normed
+
+
+def targets(images: ImageSet) -> Marks:
+    """Which classes each image shows; of a set with one label an image, that one."""
+    if images.multi_label:
+        return images.labels
+    marks = np.zeros((len(images), len(images.classes)), dtype=np.int64)
+    marks[np.arange(len(images)), images.labels] = 1
+    return marks
+
+
+def average_precision(scores: Floats, present: NDArray[np.bool_]) -> float:
+    """The area under precision over recall, precision made falling from the right (VOC's since 2010).
+
+    Nothing present gives zero.
+    """
+    hits = present[np.argsort(-scores, kind="stable")]
+    if not hits.any():
+        return 0.0
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    falling = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(falling[hits].mean())
+
+
+def _require_enough(train: ImageSet, marks: Marks, truth: Marks, needed: int) -> None:
+    """Every class must have an image to find, and more to learn from than are drawn."""
+    for number, name in enumerate(train.classes):
+        positives, negatives = ((marks[:, number] == mark).sum() for mark in (1, 0))
+        if positives <= needed or negatives <= FOLDS:
+            raise UserError(
+                f"class {name!r} of {train.name} has {positives} images that show it and {negatives} that do not; more "
+                f"than {needed} and {FOLDS} are needed: leave out the larger shots, or the class"
+            )
+        if not (truth[:, number] == 1).any():
+            raise UserError(f"no image to be reported shows class {name!r} of {train.name}; leave out the class")
+
+
+TASKS = {
+    "voc07_svm": Svm(),
+    "animals_svm": Svm("animals", AS_IS, costs=(0.1, 1.0), shots=(1, 4, 16), shot_costs=(1.0, 10.0), repeats=2),
+}
