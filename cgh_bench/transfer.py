@@ -47,7 +47,7 @@ class Transfer:
             UserError: the protocol is for another architecture, the data are absent, or the framework failed.
             CheckFailed: the weights did not all arrive.
         """
-        given = checkpoint.architecture
+        given = checkpoint.residual
         if given.name != self.arch or given.stem != "imagenet":
             raise UserError(
                 f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "
