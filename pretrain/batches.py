@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench import dist
 from cgh_bench.data import ImageSet
-from cgh_bench.data.image_set import GreyImages
+from cgh_bench.data.image_set import ColourImages, GreyImages
 from cgh_bench.errors import UserError
 from pretrain.recipe import Recipe
 
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
     views: list[Tensor]
     """One (B, 3, H, W) tensor in [0, 1] for each augmentation."""
     labels: Tensor
-    """Classes (B,) int64."""
+    """Classes (B,) int64, or as the data have them."""
     corrupt: list[str]
     """What is wrong with each file that could not be read; the next readable image stands in its place."""
 
@@ -65,15 +66,16 @@ class Batches(Dataset[Batch]):
         epoch, number = divmod(step, self.per_epoch)
         seed, size = self.recipe.seed, self.recipe.batch_size
         chosen = _order(seed, epoch, len(self.images))[number * size :][self.rows]
-        read, corrupt = [], []
+        read: list[tuple[Tensor, NDArray[np.int64]]] = []
+        corrupt: list[str] = []
         for index in chosen.tolist():
             at = index
             while (image := self._image(at, corrupt)) is None:
                 at = (at + 1) % len(self.images)
-            read.append((image, self.images.labels[at]))
+            read.append((image, np.asarray(self.images.labels[at])))
         images, labels = zip(*read, strict=True)
         generators = [_generator(seed, VIEWS, step, view) for view in range(len(self.recipe.views.augments))]
-        return Batch(self.recipe.views(images, generators, self.rows), torch.tensor(labels), corrupt)
+        return Batch(self.recipe.views(images, generators, self.rows), torch.from_numpy(np.stack(labels)), corrupt)
 
     def _image(self, index: int, corrupt: list[str]) -> Tensor | None:
         try:
@@ -95,7 +97,7 @@ def too_many(corrupt: Collection[str]) -> UserError:
 
 def loader(batches: Batches, start: int) -> DataLoader[Batch]:
     """The batches from step `start` on; files are decoded in worker processes, images in memory are not worth one."""
-    in_memory = isinstance(batches.images, GreyImages)
+    in_memory = isinstance(batches.images, GreyImages | ColourImages)
     return DataLoader(
         batches,
         batch_size=None,

@@ -1,7 +1,7 @@
 """A run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt` and, when done, the trunk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from cgh_bench.data import ImageSet
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing, write_text
 from pretrain.recipe import Recipe
+from pretrain.watching import tracker
 
 SHOWN_DIFFERENCES = 5
 
@@ -35,6 +36,11 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def snapshots(self) -> Path:
+        """Trunks exported on the way."""
+        return self.path / "snapshots"
+
+    @property
     def log(self) -> Path:
         """One JSON object a line."""
         return self.path / "log.jsonl"
@@ -48,7 +54,8 @@ class RunFolder:
         identity = {"name": name, "data_fingerprint": images.fingerprint, "recipe": recorded(recipe)}
         path = self.path / "recipe.json"
         if not resume:
-            for old in (self.weights, self.state, self.log, *self.path.glob("events.out.tfevents.*")):
+            events, snapshots = self.path.glob("events.out.tfevents.*"), self.snapshots.glob("*.safetensors")
+            for old in (self.weights, self.state, self.log, *self._older(), *events, *snapshots):
                 old.unlink(missing_ok=True)
         elif path.exists():
             differing = _differences(json.loads(path.read_text()), identity)
@@ -62,8 +69,11 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state whole, or keep the previous one."""
+    def save(self, state: Mapping[str, Any], keep: int = 1) -> None:
+        """Write the state whole, or keep the previous one; beside it the last `keep` stay, if more than one.
+
+        To go back, copy a `checkpoint-STEP.pt` over `checkpoint.pt`.
+        """
         try:
             with replacing(self.state) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
@@ -71,6 +81,16 @@ class RunFolder:
             raise UserError(
                 f"cannot write {self.state} ({error}); the previous checkpoint is intact: make room and run again"
             ) from None
+
+        if keep > 1:
+            link = self.path / f"checkpoint-{state['step']:08d}.pt"
+            link.unlink(missing_ok=True)
+            link.hardlink_to(self.state)
+            for old in self._older()[:-keep]:
+                old.unlink()
+
+    def _older(self) -> list[Path]:
+        return sorted(self.path.glob("checkpoint-*.pt"))
 
     def load(self) -> dict[str, Any]:
         """The last state that was saved; empty where there is none."""
@@ -83,12 +103,13 @@ class RunFolder:
 class Log:
     """The lines of `log.jsonl`, and the same numbers for TensorBoard."""
 
-    def __init__(self, folder: RunFolder, step: int) -> None:
+    def __init__(self, folder: RunFolder, step: int, trackers: Iterable[str] = ()) -> None:
         """Continue after `step`: lines that an interrupted run wrote beyond it are dropped."""
         if folder.log.exists():
             lines = folder.log.read_text().splitlines(keepends=True)
             write_text(folder.log, "".join(line for line in lines if _step(line) <= step))
         self.file = folder.log.open("a")
+        self.trackers = [tracker(name, folder.path) for name in trackers]
         self.board = SummaryWriter(str(folder.path), purge_step=step + 1 if step else None)
 
     def write(self, line: Mapping[str, float]) -> None:
@@ -97,11 +118,15 @@ class Log:
         self.file.flush()
         for name, value in line.items():
             self.board.add_scalar(name, value, int(line["step"]))
+        for each in self.trackers:
+            each.write(line, int(line["step"]))
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close all."""
         self.file.close()
         self.board.close()
+        for each in self.trackers:
+            each.close()
 
 
 def _step(line: str) -> float:

@@ -159,7 +159,7 @@ def synchronised(network: M, device: torch.device) -> M:
         raise UserError("sync_bn needs GPUs; set sync_bn=false, or use one process, whose BatchNorm sees everything")
     if any(isinstance(module, SplitBatchNorm2d) for module in network.modules()):
         raise UserError("sync_bn and bn_groups contradict each other; set method.bn_groups=1 or sync_bn=false")
-    synchronous: M = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    synchronous: M = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return synchronous
 
 

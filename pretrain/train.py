@@ -25,12 +25,14 @@ from pretrain.folder import Log, RunFolder
 from pretrain.parts import synchronised
 from pretrain.recipe import Method, Recipe
 from pretrain.schedule import optimizer, set_rate
+from pretrain.watching import Watching, knn_top1
 
 STEPS_PER_LOG_LINE = 5
+SILENT = Watching()
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True) -> Path:
+def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching: Watching = SILENT) -> Path:
     """Pretrain by `recipe` in the folder `out` and export the trunk.
 
     A finished run of the same recipe is returned at once, an interrupted one is continued from its last step.
@@ -40,6 +42,7 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True) -> Path:
         name: the recipe's name, for the record.
         out: the run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt`.
         resume: False throws away what the folder holds of an earlier run.
+        watching: what is looked at and kept on the way; the result is the same.
 
     Returns:
         `out/backbone.safetensors`, a canonical checkpoint.
@@ -57,10 +60,10 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True) -> Path:
         dist.wait_for_all()
         if not folder.weights.exists():
             check(recipe)
-            run = _start(recipe, folder, device, Batches(recipe, images))
+            run = _start(recipe, folder, device, Batches(recipe, images), watching)
             _steps(run, name, stop)
             if dist.rank() == 0:
-                checkpoint.save(_exported(run, name), folder.weights)
+                checkpoint.save(_exported(run, name, name), folder.weights)
             dist.wait_for_all()
     return folder.weights
 
@@ -99,6 +102,7 @@ class _Run:
     """The method, or the method inside DistributedDataParallel."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    watching: Watching
     step: int = 0
     """Finished steps."""
     seconds: float = 0.0
@@ -131,7 +135,9 @@ class _Run:
         torch.set_rng_state(state["rng"])
 
 
-def _start(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batches) -> _Run:
+def _start(
+    recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batches, watching: Watching = SILENT
+) -> _Run:
     """Build everything from the seed, or from the folder's last state."""
     torch.manual_seed(recipe.seed)
     method = recipe.method.build(recipe.architecture).to(device).to(memory_format=torch.channels_last).train()
@@ -144,7 +150,7 @@ def _start(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Bat
         # The queues are equal on all processes and BatchNorm statistics are each one's own: nothing to broadcast.
         parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    run = _Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler)
+    run = _Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler, watching)
     state = folder.load()
     if state:
         run.restore(state)
@@ -153,7 +159,7 @@ def _start(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Bat
 
 def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
     """Train from where the run is to its end; save at the end of each epoch and when told to stop."""
-    log = Log(run.folder, run.step) if dist.rank() == 0 else None
+    log = Log(run.folder, run.step, run.watching.trackers) if dist.rank() == 0 else None
     title = f"pretrain {name}, seed {run.recipe.seed}"
     # ExitStack: only the first process draws and writes.
     with contextlib.ExitStack() as stack:
@@ -174,16 +180,31 @@ def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
                 logged_step, logged_at = run.step, run.seconds
                 tick(run.step, f"loss {line['loss']:.3f}  {line['images_per_second']:.0f} images/s")
             stopping = stop.anywhere()
-            if stopping or run.step % run.batches.per_epoch == 0:
-                if dist.rank() == 0:
-                    run.folder.save(run.state())
+            whole = run.step % run.batches.per_epoch == 0
+            if log and (stopping or whole):
+                if whole:
+                    _watch(run, name, log)
+                run.folder.save(run.state(), run.watching.keep)
+            if stopping or whole:
                 dist.wait_for_all()
             if stopping:
-                if dist.rank() == 0:
+                if log:
                     print(
                         f"stopped at step {run.step} of {len(run.batches)}, saved; run again to go on", file=sys.stderr
                     )
                 raise KeyboardInterrupt
+
+
+def _watch(run: _Run, name: str, log: Log) -> None:
+    """What is due at the end of an epoch, before it is saved, so that a crash in between repeats it."""
+    epoch = run.step // run.batches.per_epoch
+    if run.watching.knn_epochs and epoch % run.watching.knn_epochs == 0:
+        val = data.load(run.recipe.data, "val")
+        top1 = knn_top1(run.method.backbone, run.recipe, run.batches.images, val)
+        log.write({"step": run.step, "epoch": run.epoch, "seconds": run.seconds, "knn_top1": top1})
+    if run.watching.snapshot_epochs and epoch % run.watching.snapshot_epochs == 0:
+        snapshot = _exported(run, f"{name}, epoch {epoch}", name)
+        checkpoint.save(snapshot, run.folder.snapshots / f"epoch{epoch:04d}.safetensors")
 
 
 def _step(run: _Run, batch: Batch) -> dict[str, float]:
@@ -245,12 +266,12 @@ def _note_corrupt(run: _Run, batch: Batch) -> None:
         raise too_many(run.corrupt)
 
 
-def _exported(run: _Run, name: str) -> Checkpoint:
-    """The trunk as a canonical checkpoint."""
+def _exported(run: _Run, title: str, name: str) -> Checkpoint:
+    """The trunk as a canonical checkpoint, called `title`, by the recipe called `name`."""
     recipe = run.recipe
     weights = {key: value.cpu().contiguous() for key, value in run.method.backbone.state_dict().items()}
     origin = Origin("pretrain", recipe=name, recipe_fingerprint=fingerprint(recipe), seed=recipe.seed)
-    return Checkpoint(name, recipe.architecture, weights, recipe.preprocessing, origin)
+    return Checkpoint(title, recipe.architecture, weights, recipe.preprocessing, origin)
 
 
 class _StopSignal:

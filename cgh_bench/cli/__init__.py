@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cgh_bench import __version__
-from cgh_bench.cli import checkpoints, demo, doctor, evaluating, listing, pretraining, reporting, results
+from cgh_bench.cli import checkpoints, demo, doctor, evaluating, listing, pretraining, reporting, results, watching
 from cgh_bench.errors import CheckFailed, UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for group in (demo, doctor, pretraining, checkpoints, evaluating, reporting, results, listing):
+for group in (demo, doctor, pretraining, checkpoints, evaluating, reporting, results, watching, listing):
     app.add_typer(group.verbs)
 
 INTERRUPTED = 130

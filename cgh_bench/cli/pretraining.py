@@ -17,27 +17,47 @@ def pretrain(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: WORK/pretrain/RECIPE/seedN]")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order and views.")] = 0,
     settings: Settings = None,
+    knn_epochs: Annotated[int, typer.Option(help="Log a bounded kNN accuracy every N epochs; 0 never.")] = 0,
+    snapshot_epochs: Annotated[int, typer.Option(help="Export the trunk every N epochs, for `watch`; 0 never.")] = 0,
+    keep: Annotated[int, typer.Option(help="Keep the states of the last N epochs.")] = 1,
+    track: Annotated[list[str] | None, typer.Option(help="Log to wandb or mlflow too; may be repeated.")] = None,
     dry_run: DryRun = False,
     work: Work = HERE,
 ) -> None:
     """Train a recipe; a finished run is reused, an interrupted one goes on where it stopped.
 
+    A recipe (`cgh-bench list recipes`) is a method with its data, views, optimiser and schedule; --dry-run prints all
+    its fields, and --set changes any. Its folder gets `backbone.safetensors`, the trained trunk, for `eval` and
+    `convert`; `log.jsonl` and TensorBoard events (`tensorboard --logdir work/pretrain`); `recipe.json`;
+    and `checkpoint.pt`, from which the same command goes on, bit for bit on a CPU. Ctrl-C saves first. An own data
+    set is a folder with train/CLASS/*.jpg and val/CLASS/*.jpg: --set data=FOLDER.
+
     \b
     Examples:
       cgh-bench pretrain cgh_r18_animals
+      cgh-bench pretrain cgh_r50_in1k_200ep --dry-run
       cgh-bench pretrain cgh_r18_animals --set epochs=2 --set method.queue_length=1024 -o runs/short
+      cgh-bench pretrain cgh_r50_in1k_200ep --set data=photos --set precision=bf16 --knn-epochs 10
       torchrun --nproc-per-node 8 -m cgh_bench pretrain cgh_r50_in1k_200ep
+
+    \b
+    Out of memory? --set accumulate=4 computes a step's batch in four parts (batch_size and learning rate stay).
+    Several machines: see tools/pretrain.sh.
     """
-    from cgh_bench.config import override, plain
+    from cgh_bench.config import fingerprint, override, plain
     from cgh_bench.evaluate import Workspace
     from pretrain.recipe import find
 
     chosen = override(find(recipe), [*(settings or []), f"seed={seed}"])
     folder = out or Workspace(work).pretraining(recipe, seed)
     if dry_run:
-        print(json.dumps({"recipe": recipe, "out": str(folder), **plain(chosen)}, indent=2))
+        shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}
+        print(json.dumps(shown, indent=2))
         return
     from pretrain.train import train
+    from pretrain.watching import Watching
 
+    watching = Watching(knn_epochs, snapshot_epochs, keep, tuple(track or ()))
     # With other settings it is not the recipe any more, and must not fill the recipe's row in a table.
-    print(train(chosen, f"{recipe} with {', '.join(settings)}" if settings else recipe, folder))
+    name = f"{recipe} with {', '.join(settings)}" if settings else recipe
+    print(train(chosen, name, folder, watching=watching))

@@ -5,8 +5,9 @@ what is chosen here instead is chosen by reason, as the comments say, and was ne
 """
 
 from dataclasses import replace
+from typing import Any, cast
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbone import Architecture, Stem
 from cgh_bench.checkpoint import Preprocessing
 from pretrain.methods.cgh import IMAGENET_STRONG, IMAGENET_WEAK, Cgh
 from pretrain.methods.cgh import RECIPES as PUBLISHED
@@ -21,7 +22,13 @@ CROPS = tuple(
     for size, area in ((192, (0.172, 0.86)), (160, (0.143, 0.715)), (128, (0.114, 0.571)), (96, (0.086, 0.429)))
 )
 
-ABLATIONS = {
+
+def _variant(recipe: Recipe, **changes: Any) -> Recipe:
+    """`recipe` with fields of its method changed."""
+    return replace(recipe, method=replace(cast(Cgh, recipe.method), **changes))
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
     "global_only": {"contexts": ("global",)},
     "hyper_only": {"contexts": ("hyper",)},
     "same_context": {"crossed": False},
@@ -31,12 +38,7 @@ ABLATIONS = {
 }
 
 
-def _ablated(recipe: Recipe, **changes: object) -> Recipe:
-    assert isinstance(recipe.method, Cgh)
-    return replace(recipe, method=replace(recipe.method, **changes))
-
-
-def _small(name: str, size: int, epochs: int, queue_length: int, stem: str, preprocessing: Preprocessing) -> Recipe:
+def _small(name: str, size: int, epochs: int, queue_length: int, stem: Stem, preprocessing: Preprocessing) -> Recipe:
     """A ResNet-18 on a small set of small images."""
     # Blur only where images have the pixels for it (SimCLR, arXiv 2002.05709, B.9, leaves it out on CIFAR-10).
     blur = {"blur": 0.0} if size < 64 else {"blur_sigma": (0.1, 2.0 * size / 224)}
@@ -44,7 +46,7 @@ def _small(name: str, size: int, epochs: int, queue_length: int, stem: str, prep
         # Widths as MoCo's demo on CIFAR-10 has them, doubled for two contexts' sake; a teacher that moves faster,
         # because a run has a hundredth of ImageNet's steps; the queue is a tenth of the images, as on ImageNet.
         method=Cgh(dim_global=256, dim_hyper=256, hidden=2048, queue_length=queue_length, momentum=0.99, bn_groups=8),
-        architecture=Architecture("resnet18", stem=stem),  # type: ignore[arg-type]
+        architecture=Architecture("resnet18", stem=stem),
         views=Views((replace(IMAGENET_WEAK, size=size), replace(IMAGENET_STRONG, size=size, **blur))),
         data=name,
         epochs=epochs,
@@ -65,13 +67,13 @@ TINY = Preprocessing(mean=(0.4802, 0.4481, 0.3975), std=(0.2302, 0.2265, 0.2262)
 RECIPES = {
     # What the released code computes where it differs from the recipe: the norms of shortcuts and of the hypercolumn
     # decay, for its test of names overlooks them; the hypercolumn's norm sees a process's whole batch.
-    "cgh_r50_in1k_200ep_strict": replace(_ablated(IMAGENET, split_hyper_bn=False), decay="names"),
+    "cgh_r50_in1k_200ep_strict": replace(_variant(IMAGENET, split_hyper_bn=False), decay="names"),
     "cgh_r50_in1k_200ep_multicrop": replace(IMAGENET, views=Views((*IMAGENET.views.augments, *CROPS))),
-    **{f"cgh_r50_in1k_200ep_{name}": _ablated(IMAGENET, **changes) for name, changes in ABLATIONS.items()},
-    **{f"cgh_r18_animals_{name}": _ablated(ANIMALS, **changes) for name, changes in ABLATIONS.items()},
+    **{f"cgh_r50_in1k_200ep_{name}": _variant(IMAGENET, **changes) for name, changes in ABLATIONS.items()},
+    **{f"cgh_r18_animals_{name}": _variant(ANIMALS, **changes) for name, changes in ABLATIONS.items()},
     # A tenth of the images: a tenth of the queue, and a teacher that is as fast for the fewer steps.
     "cgh_r50_in100_200ep": replace(
-        _ablated(IMAGENET, queue_length=16_384, momentum=0.99), data="imagenet100", base_lr=0.06
+        _variant(IMAGENET, queue_length=16_384, momentum=0.99), data="imagenet100", base_lr=0.06
     ),
     # The 3x3 stem is the released code's for CIFAR, the stock stem for the others. At 32 pixels it leaves a 4x4 grid.
     "cgh_r18_cifar10_200ep": _small("cifar10", 32, 200, 4096, "cifar", CIFAR10),

@@ -75,7 +75,7 @@ class Student(nn.Module):
         """Cosines (B, C) with the classes of images (B, 3, H, W); `frozen` gives the classes a gradient of zero."""
         directions = self.directions.detach() + 0 * self.directions if frozen else self.directions
         embedding = F.normalize(self.head(self.backbone(images)).float(), dim=1)
-        return F.linear(embedding, F.normalize(directions, dim=1)).float()
+        return F.linear(embedding, F.normalize(directions.float(), dim=1)).float()
 
 
 class DinoMethod(Method):

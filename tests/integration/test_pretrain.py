@@ -77,11 +77,11 @@ def interrupt_in_step(monkeypatch, number, kind=signal.SIGINT):
     """Let the signal come while step `number` of this session is computed."""
     original, calls = CghMethod.forward, []
 
-    def forward(self, views, epoch):
+    def forward(self, views, epoch, labels):
         calls.append(epoch)
         if len(calls) == number:
             signal.raise_signal(kind)
-        return original(self, views, epoch)
+        return original(self, views, epoch, labels)
 
     monkeypatch.setattr(CghMethod, "forward", forward)
 
@@ -207,8 +207,8 @@ def test_random_init_is_the_start_of_every_other_recipe(tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     original = CghMethod.forward
 
-    def forward(self, views, epoch):
-        terms = original(self, views, epoch)
+    def forward(self, views, epoch, labels):
+        terms = original(self, views, epoch, labels)
         return {**terms, "infonce_hyper": terms["infonce_hyper"] * float("nan")} if epoch > 1.1 else terms
 
     monkeypatch.setattr(CghMethod, "forward", forward)

@@ -1,0 +1,144 @@
+"""Watching a run without changing it: a bounded kNN now and then, trunks on the way, other people's dashboards."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cgh_bench.backbone import Backbone
+from cgh_bench.data.image_set import ImageSet
+from cgh_bench.data.transform import EvalTransform
+from cgh_bench.errors import UserError, unknown
+from cgh_bench.metrics import top_accuracy
+from cgh_bench.neighbours import neighbours
+from cgh_bench.tasks.knn import KNN, vote_weights, votes
+from pretrain.recipe import Recipe
+
+BANK, QUERIES, BATCH_SIZE = 4096, 1024, 128
+"""The most images that the kNN looks at, evenly spread, and at a time: its cost does not grow with the data."""
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What is done on the way; the weights are the same with and without."""
+
+    knn_epochs: int = 0
+    """Log the kNN accuracy of the trunk every so many epochs; 0 never."""
+    snapshot_epochs: int = 0
+    """Export the trunk to `snapshots/` every so many epochs; 0 never."""
+    keep: int = 1
+    """How many of the last epochs' states to keep; more than one makes `checkpoint-STEP.pt` beside the last."""
+    trackers: tuple[str, ...] = ()
+    """Log to these too: wandb, mlflow."""
+
+    def __post_init__(self) -> None:
+        if min(self.knn_epochs, self.snapshot_epochs) < 0 or self.keep < 1:
+            raise UserError("knn_epochs and snapshot_epochs must be at least 0, keep at least 1")
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise unknown("tracker", name, TRACKERS)
+
+
+@torch.inference_mode()
+def knn_top1(trunk: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) -> float:
+    """Top-1 in per cent of a 20-nearest-neighbour vote (`cgh_bench.tasks.knn`) on a part of the data.
+
+    Comparable within a run, not with `cgh-bench eval`, which uses all images. The trunk is left in train mode.
+
+    Raises:
+        UserError: the images have several labels each.
+    """
+    if train.labels.ndim > 1:
+        raise UserError(f"{train.name} has several labels an image; the kNN needs one: leave --knn-epochs out")
+    trunk.eval()
+    bank, known = _features(trunk, recipe, train, BANK)
+    queries, truth = _features(trunk, recipe, val, QUERIES)
+    trunk.train()
+    task = KNN()
+    similarity, row = neighbours(bank, queries, task.k)
+    scores = votes(vote_weights(similarity, task.temperature), torch.from_numpy(known[row]), len(train.classes))
+    return 100 * top_accuracy(scores, torch.from_numpy(truth), 1)
+
+
+def _features(
+    trunk: Backbone, recipe: Recipe, images: ImageSet, most: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The features (N, D) and labels (N,) of at most so many images."""
+    rows = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
+    size = recipe.views.augments[0].size
+    transform = EvalTransform(resize=size * 8 // 7, crop=size)
+    device = next(trunk.parameters()).device
+    parts = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = torch.stack([transform(images.image(int(row))) for row in rows[start : start + BATCH_SIZE]])
+        features: Tensor = trunk(recipe.preprocessing(batch.to(device)))
+        parts.append(features.float().cpu().numpy())
+    return np.concatenate(parts), images.labels[rows]
+
+
+class Tracker(Protocol):
+    """Someone's dashboard."""
+
+    def write(self, line: Mapping[str, float], step: int) -> None:
+        """The numbers of a step."""
+        ...
+
+    def close(self) -> None:
+        """There are no more."""
+        ...
+
+
+class WandB:
+    """Weights & Biases (https://docs.wandb.ai); a run goes on under the id that its folder's path gives."""
+
+    def __init__(self, module: ModuleType, folder: Path) -> None:
+        name = "-".join(folder.resolve().parts[-2:])
+        self.run = module.init(project="cgh-bench", name=name, id=name, dir=str(folder), resume="allow")
+
+    def write(self, line: Mapping[str, float], step: int) -> None:
+        """The numbers of a step."""
+        self.run.log(dict(line), step=step)
+
+    def close(self) -> None:
+        """There are no more."""
+        self.run.finish()
+
+
+class MLflow:
+    """MLflow (https://mlflow.org/docs); where to is its own MLFLOW_TRACKING_URI."""
+
+    def __init__(self, module: ModuleType, folder: Path) -> None:
+        self.module = module
+        module.set_experiment("cgh-bench")
+        module.start_run(run_name="-".join(folder.resolve().parts[-2:]))
+
+    def write(self, line: Mapping[str, float], step: int) -> None:
+        """The numbers of a step."""
+        self.module.log_metrics(dict(line), step=step)
+
+    def close(self) -> None:
+        """There are no more."""
+        self.module.end_run()
+
+
+TRACKERS: dict[str, Callable[[ModuleType, Path], Tracker]] = {"wandb": WandB, "mlflow": MLflow}
+
+
+def tracker(name: str, folder: Path) -> Tracker:
+    """The tracker of that name, started.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"{name} is not installed: pip install {name}, or leave --track {name} out") from None
+    return TRACKERS[name](module, folder)

@@ -1,0 +1,166 @@
+"""A step of each rival against its formula, written again from the paper, in float64; LARS against its algorithm."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cgh_bench.backbone import Architecture
+from cgh_bench.errors import UserError
+from pretrain.lars import TRUST, Lars
+from pretrain.methods.byol import Byol
+from pretrain.methods.dino import Dino
+from pretrain.methods.ressl import Ressl
+from pretrain.methods.simsiam import SimSiam
+from pretrain.methods.supervised import Supervised
+
+R18 = Architecture("resnet18")
+
+
+def build(config, seed=0):
+    torch.manual_seed(seed)
+    return config.build(R18).train().double()
+
+
+def images(seed, b=8, side=17):
+    return torch.randn(b, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def cosine(a, b):
+    return float(sum((x @ y).detach() / float(x.norm() * y.norm()) for x, y in zip(a, b, strict=True))) / len(a)
+
+
+def follow(slow, fast, momentum):
+    with torch.no_grad():
+        for mine, its in zip(slow.parameters(), fast.parameters(), strict=True):
+            mine.copy_(momentum * mine + (1 - momentum) * its)
+
+
+def descend(method, loss, rate=0.1):
+    trained = [p for p in method.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
+            parameter.sub_(rate * gradient)
+
+
+def test_ressl_is_a_cross_entropy_over_one_queue():
+    method = build(Ressl(dim=6, hidden=8, queue_length=30, momentum=0.9, bn_groups=1)).float()
+    twin = copy.deepcopy(method)
+    method.begin_step(0.0)
+    queue = method.queue["keys"].clone()
+    weak, strong = images(1).float(), images(2).float()
+    (z,), (t,) = twin.student(strong), twin.teacher(weak)
+    target = (t.double() @ queue.double().T / 0.04).softmax(dim=1)
+    wanted = -(target * (z.double() @ queue.double().T / 0.1).log_softmax(dim=1)).sum(dim=1).mean()
+    got = method([weak, strong], 0.0)
+    assert got["relation"].item() == pytest.approx(wanted.item(), rel=1e-4)
+    torch.testing.assert_close(method.queue["keys"][:8], t)
+    assert torch.equal(method.queue["keys"][8:], queue[8:])
+
+
+def test_simsiam_is_a_mean_of_two_cosines_and_stops_one_gradient():
+    method = build(SimSiam(dim=8, predictor_hidden=4))
+    twin = copy.deepcopy(method)
+    one, two = images(1), images(2)
+    z = [twin.projector(twin.trunk(x)) for x in (one, two)]
+    p = [twin.predictor(x) for x in z]
+    got = method([one, two], 0.0)["cosine"]
+    assert got.item() == pytest.approx(-(cosine(p[0], z[1]) + cosine(p[1], z[0])) / 2, abs=1e-6)
+    method.predictor[
+        -1
+    ].weight.data.zero_()  # the predictions are constant: nothing is left to learn but the last layer
+    twin = method([one, two], 0.0)["cosine"]
+    twin.backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in method.trunk.parameters())
+    assert method.predictor[-1].weight.grad.abs().max() > 0
+
+
+def test_three_steps_of_byol_are_those_of_the_paper():
+    method = build(Byol(dim=6, hidden=8, momentum=0.8, momentum_epochs=4))
+    online, predictor = copy.deepcopy(method.online), copy.deepcopy(method.predictor)
+    target = copy.deepcopy(online)
+    for step in range(3):
+        views = images(2 * step), images(2 * step + 1)
+        momentum = 1 - 0.2 * (math.cos(math.pi * step / 4) + 1) / 2
+        follow(target, online, momentum)
+        p, t = [predictor(online(v)) for v in views], [target(v).detach() for v in views]
+        wanted = sum(
+            (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(dim=1).mean()
+            for a, b in ((p[0], t[1]), (p[1], t[0]))
+        )
+        method.begin_step(float(step))
+        got = method(list(views), float(step))["distance"]
+        assert got.item() == pytest.approx(wanted.item(), abs=2e-5)
+        descend(method, got)
+        descend(nn.ModuleList([online, predictor]), wanted)
+
+
+@pytest.mark.parametrize("epoch", [0.0, 5.0])
+def test_dino_is_a_cross_entropy_of_pairs_with_a_centre(epoch):
+    method = build(Dino(classes=12, hidden=8, bottleneck=6, momentum=0.8, frozen_epochs=1.0))
+    method.centre.copy_(torch.linspace(-0.1, 0.1, 12))
+    twin = copy.deepcopy(method)
+    views = [images(1), images(2), images(3, side=12)]
+    teacher = [twin.teacher(view).double() for view in views[:2]]
+    student = [twin.student(view).double() for view in views]
+    targets = [((t - twin.centre) / 0.04).softmax(dim=1) for t in teacher]
+    pairs = [(i, j) for i in range(2) for j in range(3) if i != j]
+    wanted = -sum((targets[i] * (student[j] / 0.1).log_softmax(dim=1)).sum(dim=1).mean() for i, j in pairs) / len(pairs)
+    got = method(views, epoch)["cross_entropy"]
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-4)
+    mean = torch.cat(teacher).mean(dim=0)
+    torch.testing.assert_close(method.centre, 0.9 * twin.centre + 0.1 * mean, rtol=0, atol=1e-6)
+    got.backward()
+    moved = method.student.directions.grad.abs().max() > 0
+    assert moved == (epoch >= 1), "in its first epoch DINO leaves the layer of classes as it was drawn"
+
+
+def test_the_supervised_baseline_sees_labels_and_says_when_there_are_too_many_classes():
+    method = build(Supervised(classes=3))
+    twin = copy.deepcopy(method)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    logits = twin.classifier(twin.trunk(images(1)))
+    wanted = -sum(float(row.log_softmax(0)[label]) for row, label in zip(logits, labels, strict=True)) / 8
+    assert method([images(1)], 0.0, labels)["cross_entropy"].item() == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(UserError, match=r"more than 3 classes; set method\.classes=6"):
+        method([images(1)], 0.0, labels + 3)
+
+
+@pytest.mark.parametrize("config", [Ressl(), SimSiam(), Byol(), Supervised()], ids=lambda c: type(c).__name__)
+def test_a_wrong_number_of_views_is_refused(config):
+    with pytest.raises(UserError, match="the recipe has 3"):
+        config.check(256, 3)
+
+
+def test_dino_needs_two_views():
+    with pytest.raises(UserError, match="2 views or more"):
+        Dino().check(256, 1)
+
+
+def test_lars_is_sgd_on_gradients_as_long_as_a_thousandth_of_their_parameters():
+    torch.manual_seed(0)
+    matrix, vector, still = torch.randn(4, 3), torch.randn(4), torch.zeros(2, 2)
+    ours = [nn.Parameter(x.clone()) for x in (matrix, vector, still)]
+    optimizer = Lars(
+        [{"params": [ours[0], ours[2]], "weight_decay": 0.1}, {"params": [ours[1]], "weight_decay": 0.0}], 0.9
+    )
+    momenta = [torch.zeros_like(x) for x in (matrix, vector, still)]
+    for step in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5
+        gradients = [torch.randn_like(x) for x in (matrix, vector, still)]
+        for parameter, gradient in zip(ours, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+        for i, x in enumerate((matrix, vector, still)):
+            update = gradients[i]
+            if i != 1:
+                update = update + 0.1 * x
+                ratio = TRUST * float(x.norm()) / float(update.norm()) if x.norm() > 0 else 1.0
+                update = ratio * update
+            momenta[i] = 0.9 * momenta[i] + update if step else update
+            x.sub_(0.5 * momenta[i])
+            torch.testing.assert_close(ours[i].data, x)
