@@ -23,7 +23,8 @@ ops.install()
 # mmdet imports mmpretrain where it is installed; beside some versions of transformers that fails, and nobody needs it.
 sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 
-import state  # noqa: E402 (mmcv's operators must be there first)
+import batch  # noqa: E402 (mmcv's operators must be there first)
+import state  # noqa: E402
 import torch  # noqa: E402
 from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
 from mmengine.dist import get_rank  # noqa: E402
@@ -31,6 +32,18 @@ from mmengine.runner import Runner  # noqa: E402
 from transfer import Interrupted, Transfer  # noqa: E402
 
 INTERRUPTED = 130
+READ = (
+    "batch_size",
+    "model",
+    "train_dataloader",
+    "test_dataloader",
+    "test_evaluator",
+    "train_cfg",
+    "optim_wrapper",
+    "param_scheduler",
+    "custom_hooks",
+)
+"""What a setting may change; the other names of a protocol file are there to write these."""
 
 
 def main() -> int:
@@ -43,14 +56,16 @@ def main() -> int:
     config = protocol(options)
     if options.gpus > 1:
         join_processes()
-    runner = Runner.from_cfg(config)
-    transfer = Transfer(config, options.weights, options.work, options.resume)
-    runner.register_hook(transfer)
     try:
+        runner = Runner.from_cfg(config)
+        transfer = Transfer(config, options.weights, options.work, options.resume)
+        runner.register_hook(transfer)
         runner.train()
         metrics = runner.test()
     except Interrupted:
         return INTERRUPTED
+    except torch.cuda.OutOfMemoryError as error:
+        raise SystemExit(batch.too_large(config)) from error
     if get_rank() == 0:
         state.write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         transfer.tidy(runner)
@@ -62,7 +77,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="protocol file (mmengine, .py)")
     parser.add_argument("--weights", type=Path, required=True, help="the trunk's tensors under mmdetection's names")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--gpus", type=int, default=0, help="0: on the CPU")
+    parser.add_argument("--gpus", type=int, default=0, help="as many processes; 0: one on the CPU")
+    parser.add_argument(
+        "--images-at-a-time", type=int, help="in each process; the gradients of a step add up"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pth where there is one")
     parser.add_argument("--iterations", type=int, help="another length; the schedule is stretched to it")
@@ -82,23 +100,23 @@ def protocol(options: argparse.Namespace) -> Config:
     """The protocol file with the command line applied.
 
     A protocol states the batch of a whole step; it is divided among the GPUs, so that its learning rate holds for any
-    number of them.
+    number of them. With another `batch_size` set, learning rate and number of steps follow it.
     """
     if options.gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     config = Config.fromfile(options.config)
     for setting in options.settings:
         require_known(config, setting)
+    published = config.batch_size
     config.merge_from_dict(options.settings)
     drop_pretrained(config._cfg_dict)
     if "shared_head" in config.model.get("roi_head", {}):
         config.model.roi_head.shared_head.style = config.model.backbone.style  # the last stage of the same trunk
+    if config.batch_size != published:
+        reschedule(config, batch.change_batch(config, config.batch_size))
     if options.iterations:
         reschedule(config, options.iterations)
-    batch, gpus = config.train_dataloader.batch_size, max(1, options.gpus)
-    if batch % gpus:
-        raise SystemExit(f"a batch of {batch} images cannot be divided among {gpus} GPUs")
-    config.train_dataloader.batch_size = batch // gpus
+    batch.divide(config, max(1, options.gpus), options.images_at_a_time)
     config.work_dir = config.test_evaluator.work = str(options.work)
     config.load_from, config.resume = None, False
     if options.gpus > 1:
@@ -111,7 +129,9 @@ def protocol(options: argparse.Namespace) -> Config:
 
 
 def require_known(config: Config, setting: str) -> None:
-    """Refuse a setting that the protocol does not have: mmengine would add it, and nothing would read it."""
+    """Refuse a setting that the protocol does not have, or that nothing reads: mmengine would take it."""
+    if setting.split(".", maxsplit=1)[0] not in READ:
+        raise SystemExit(f"--set {setting}: it has no effect; what counts are {', '.join(READ)}")
     place: Any = config._cfg_dict
     for part in setting.split("."):
         if isinstance(place, list | tuple) and part.isdigit() and int(part) < len(place):

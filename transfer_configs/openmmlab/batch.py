@@ -1,0 +1,80 @@
+"""A step's batch on fewer or smaller GPUs: in parts, whose gradients add up, or another batch by rule."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import LOOPS
+from mmengine.runner import IterBasedTrainLoop
+from state import bare
+
+
+@LOOPS.register_module()
+class TrainInParts(IterBasedTrainLoop):
+    """Steps whose batch is taken `images_at_a_time`: the memory of a part, the gradient of the whole.
+
+    The mean over the batch is the same where a loss is a mean over images. BatchNorm in training sees a part only;
+    detection losses are normalised within a part, as they are within each GPU of several.
+    """
+
+    def __init__(self, *options: Any, images_at_a_time: int, **more: Any) -> None:
+        super().__init__(*options, **more)
+        self.images_at_a_time = images_at_a_time
+
+    def run_iter(self, data_batch: Mapping[str, Sequence[Any]]) -> None:
+        """One step."""
+        self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        outputs = step_in_parts(self.runner.model, self.runner.optim_wrapper, data_batch, self.images_at_a_time)
+        self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+
+def step_in_parts(
+    model: torch.nn.Module, optim_wrapper: Any, batch: Mapping[str, Sequence[Any]], images_at_a_time: int
+) -> dict[str, torch.Tensor]:
+    """Move the weights by the gradient of the whole batch; returns the losses, means over its images."""
+    network, images = bare(model), len(batch["inputs"])
+    outputs: dict[str, torch.Tensor] = {}
+    for start in range(0, images, images_at_a_time):
+        part = {key: values[start : start + images_at_a_time] for key, values in batch.items()}
+        share = len(part["inputs"]) / images
+        is_last = start + images_at_a_time >= images
+        # Processes exchange gradients once a step.
+        with contextlib.nullcontext() if is_last or model is network else model.no_sync():
+            loss, values = network.parse_losses(model(**network.data_preprocessor(part, training=True), mode="loss"))
+            optim_wrapper.backward(share * loss)
+        for name, value in values.items():
+            outputs[name] = outputs.get(name, 0.0) + share * value.detach()
+    optim_wrapper.step()
+    optim_wrapper.zero_grad()
+    return outputs
+
+
+def change_batch(config: Config, batch_size: int) -> int:
+    """Take another batch than the protocol's; the number of steps that sees as many images.
+
+    The learning rate goes in proportion (Goyal et al., https://arxiv.org/abs/1706.02677).
+    """
+    factor = batch_size / config.train_dataloader.batch_size
+    config.train_dataloader.batch_size = batch_size
+    config.optim_wrapper.optimizer.lr *= factor
+    return round(config.train_cfg.max_iters / factor)
+
+
+def divide(config: Config, processes: int, images_at_a_time: int | None) -> None:
+    """Divide the batch of a step among processes, and within each into parts."""
+    batch = config.train_dataloader.batch_size
+    if batch % processes:
+        raise SystemExit(f"a batch of {batch} images cannot be divided among {processes} GPUs")
+    config.train_dataloader.batch_size = batch // processes
+    if images_at_a_time and images_at_a_time < batch // processes:
+        config.train_cfg.type, config.train_cfg.images_at_a_time = "TrainInParts", images_at_a_time
+
+
+def too_large(config: Config) -> str:
+    """What to tell where a GPU has no memory left."""
+    images = config.train_cfg.get("images_at_a_time", config.train_dataloader.batch_size)
+    less = f"take fewer: --images-at-a-time {images // 2}" if images > 1 else "take smaller images, or a larger GPU"
+    return f"OutOfMemoryError: {images} images at a time are too many for this GPU; {less}"
