@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 
 from cgh_bench.errors import UserError
 
+UNFINISHED = ".unfinished-"
+"""How the names of temporary files begin; a process that is killed leaves them behind."""
 MEBIBYTE = 1024**2
 
 
@@ -26,7 +28,7 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
     Without `flush` that holds for a crash of the process only: for the many files that are quickly made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -73,6 +75,7 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
 
     The lock is the kernel's, on a small file beside the folder: it is gone with the process, however that ends. It is a
     record lock, as others would live on in loader processes that a killed process leaves behind for some seconds.
+    What such a process has not finished writing in `folder` is removed.
 
     Raises:
         UserError: another process is in (its number is given), or the folder's place cannot be written to.
@@ -97,6 +100,8 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
+        for left_behind in folder.glob(f"{UNFINISHED}*"):  # nobody else is here, so nobody is writing it
+            left_behind.unlink(missing_ok=True)
         yield
 
 

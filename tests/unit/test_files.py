@@ -1,10 +1,18 @@
+import errno
+import multiprocessing
 import os
+import resource
+import threading
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from cgh_bench.discovery import registered
-from cgh_bench.files import replacing, sha256, write_text
+from cgh_bench.errors import UserError
+from cgh_bench.files import alone_in, replacing, sha256, write_text
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -41,3 +49,54 @@ def test_two_files_that_register_one_name_are_a_defect(tmp_path: Path, monkeypat
     (package / "four.py").write_text("OTHERS = {'a': 1}")
     with pytest.raises(AssertionError, match="'a' is in both claims.four and claims.three"):
         registered("claims", "OTHERS")
+
+
+def _hold(folder: Path, ready: Connection) -> None:
+    with alone_in(folder):
+        ready.send("in")
+        ready.recv()
+
+
+def test_one_process_a_folder_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    folder, forks = tmp_path / "run", multiprocessing.get_context("fork")
+    folder.mkdir()
+    (folder / ".unfinished-checkpoint.pt.x1").touch()
+    mine, its = forks.Pipe()
+    other = forks.Process(target=_hold, args=(folder, its))
+    other.start()
+    assert mine.recv() == "in"
+    assert list(folder.iterdir()) == [], "what a killed process had not finished is removed, once nobody else is in"
+    with pytest.raises(UserError, match=f"in use by process {other.pid} on .*name another folder"), alone_in(folder):
+        pass
+    other.kill()
+    other.join()
+    with alone_in(folder):
+        pass
+    with pytest.raises(UserError, match="cannot write to /proc/self"), alone_in(Path("/proc/self/run")):
+        pass
+
+
+def test_to_wait_is_to_come_when_the_other_has_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    forks = multiprocessing.get_context("fork")
+    mine, its = forks.Pipe()
+    other = forks.Process(target=_hold, args=(tmp_path / "run", its))
+    other.start()
+    assert mine.recv() == "in"
+    threading.Timer(0.3, mine.send, ["go"]).start()
+    with alone_in(tmp_path / "run", wait=True):
+        assert f"process {other.pid} on " in capfd.readouterr().err
+    other.join()
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_a_full_disk_is_told_as_such_whoever_writes(tmp_path: Path, kind: str) -> None:
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    weights = {"a": torch.zeros(100_000)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error, replacing(tmp_path / "x") as temporary:
+            torch.save(weights, temporary) if kind == "torch" else safetensors.torch.save_file(weights, temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert error.value.errno == errno.EFBIG and error.value.filename == str(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,210 @@
+"""Small real work, each kind in a process of its own that can be killed, starved and robbed."""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pretrain_process import TINY_MOCO, made_up
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "torchvision", "cgh_bench.cli", "cgh_bench.evaluate", "cgh_bench.tasks.knn"])
+EVALUATION = ("transform.resize=32", "transform.crop=32", "k=3", "k_grid=1,3")
+
+
+# work
+
+
+def pretrain(folder: Path) -> None:
+    """Fifteen steps; a state is saved after each fifth."""
+    from cgh_bench import data
+    from pretrain.train import train
+
+    data.load = lambda *_: made_up()
+    train(replace(TINY_MOCO, epochs=3), "tiny", folder / "run")
+
+
+def evaluate(folder: Path) -> None:
+    """Features of a folder of images, saved after each second image, and kNN."""
+    from cgh_bench import extraction
+
+    extraction.BATCH_SIZE, extraction.BATCHES_PER_SAVE = 2, 1
+    command("eval", "knn", "--ckpt", "random:resnet18", "--data", str(folder / "images"), *_settings(), work=folder)
+
+
+def probe(folder: Path) -> None:
+    """The same features, and the linear probe."""
+    settings = _settings("transform.resize=32", "transform.crop=32", "held_out=0.5")
+    command("eval", "linear", "--ckpt", "random:resnet18", "--data", str(folder / "images"), *settings, work=folder)
+
+
+def report(folder: Path) -> None:
+    """The page of a table, with what `evaluate` has measured."""
+    command("report", "animals", work=folder)
+
+
+def convert(folder: Path) -> None:
+    """A trunk for another library."""
+    from cgh_bench import checkpoint, converters
+
+    converters.find("torchvision").write(checkpoint.random_checkpoint("resnet18"), folder / "out.pth")
+
+
+def save(folder: Path) -> None:
+    """A trunk in our own format."""
+    from cgh_bench import checkpoint
+
+    checkpoint.save(checkpoint.random_checkpoint("resnet18"), folder / "out.safetensors")
+
+
+def transfer(folder: Path) -> None:
+    """Six steps of a stand-in for a framework, which saves its state after each and goes on from it."""
+    from cgh_bench import foreign, frameworks
+    from cgh_bench.checkpoint import random_checkpoint
+
+    real = frameworks.FRAMEWORKS["mmdet"]
+    script = folder / "train.py"
+    trunk = random_checkpoint("resnet18")
+    script.write_text(STAND_IN.replace("GIVEN", str(real.tensors_given(trunk))), encoding="utf-8")
+    frameworks.FRAMEWORKS["mmdet"] = replace(real, modules=())
+    foreign._command = lambda job, settings, weights, work: [
+        sys.executable, str(script), str(work), json.dumps(settings),
+    ]  # fmt: skip
+    job = foreign.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
+    metrics = foreign.run(job, trunk, folder, folder / "transfer")
+    (folder / "transfer.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+
+STAND_IN = """
+import json, pathlib, sys, time
+work, settings = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+state = work / "state.pth"
+done, total = json.loads(state.read_text()) if state.exists() else (0, 0)
+mean_std = [*settings["model.data_preprocessor.mean"], *settings["model.data_preprocessor.std"]]
+in_force = {"channel_order": "RGB", "mean_std": mean_std, "stride_in_1x1": False}
+loaded = {"given": GIVEN, "arrived": GIVEN, "missing": [], "unfilled": [], "in_force": in_force}
+(work / "loaded.json").write_text(json.dumps(loaded))
+while done < 6:
+    done, total = done + 1, total + done * done
+    time.sleep(0.05)
+    temporary = work / "state.tmp"
+    temporary.write_text(json.dumps([done, total]))
+    temporary.replace(state)
+    print(json.dumps({"phase": "train", "done": done, "of": 6, "loss": 1.0}), flush=True)
+temporary = work / "metrics.tmp"
+temporary.write_text(json.dumps({"AP": total}))
+temporary.replace(work / "metrics.json")
+"""
+
+
+# processes
+
+
+def start(work, folder: Path, *faults) -> multiprocessing.Process:
+    """Begin `work` in a process of its own, under the `faults`; what it prints goes to `folder/said`."""
+    process = FORKS.Process(target=_run, args=(work, folder, faults))
+    process.start()
+    return process
+
+
+def run(work, folder: Path, *faults) -> tuple[int, str]:
+    """The exit code of `work`, and what it printed."""
+    process = start(work, folder, *faults)
+    process.join(120)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode, (folder / "said").read_text(encoding="utf-8", errors="replace")
+
+
+def _run(work, folder: Path, faults) -> None:
+    from cgh_bench import cli
+
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # loaders inherit the faults, and start as they do for users
+    with (folder / "said").open("w", encoding="utf-8") as said:
+        for stream in (1, 2):
+            os.dup2(said.fileno(), stream)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    for fault in faults:
+        fault()
+    if work not in (evaluate, probe, report):  # they are commands themselves
+        cli.app = lambda: work(folder)
+        cli.main()
+    else:
+        work(folder)
+
+
+def command(*words: str, work: Path) -> None:
+    """A verb of ours, here."""
+    from cgh_bench import cli
+
+    sys.argv = ["cgh-bench", *words, "--work", str(work / "work")]
+    cli.main()
+
+
+def _settings(*settings: str) -> list[str]:
+    return [word for setting in settings or EVALUATION for word in ("--set", setting)]
+
+
+# faults
+
+
+def no_file_above(size: int) -> None:
+    """As on a full disk: no file can grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def no_privilege() -> None:
+    """The superuser's right to write where it is not allowed, given up."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, of the effective set
+    assert libc.capset(header, sets) == 0
+
+
+def loaders_die() -> None:
+    """Every loader process is killed at its first image."""
+    from cgh_bench import extraction
+
+    def killed(*_: object) -> None:
+        assert torch.utils.data.get_worker_info() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    extraction.EvalTransform.__call__ = killed
+
+
+def clock_runs_backwards() -> None:
+    """Each look at the clock is an hour before the last."""
+    import time
+
+    now = [time.time()]
+
+    def earlier() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    time.time = earlier
+
+
+# data
+
+
+def images(folder: Path, each: int = 6) -> Path:
+    """Two classes of noise, as PNG."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            place = folder / "images" / split / name
+            place.mkdir(parents=True)
+            for number in range(each):
+                Image.fromarray(random.integers(0, 255, (40, 40, 3), np.uint8)).save(place / f"{number}.png")
+    return folder / "images"

@@ -1,0 +1,223 @@
+"""What clusters do to jobs: kill them, fill the disk, start them twice. Nothing is lost or hangs; one line says it."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+
+import faulty
+import pytest
+import torch
+from PIL import Image
+
+from cgh_bench import results
+from cgh_bench.checkpoint import load_canonical
+
+
+@pytest.fixture
+def folder(tmp_path):
+    faulty.images(tmp_path)
+    return tmp_path
+
+
+def measured(folder):
+    """Every number in the store, by protocol; each may be there once only."""
+    records, complaints = results.read(folder / "work" / "results.jsonl")
+    assert len({record.protocol for record in records}) == len(records)
+    return {record.task: dict(record.metrics) for record in records}, complaints
+
+
+def outcome(work, folder):
+    """What `work` is for, in a form that can be compared."""
+    if work is faulty.pretrain:
+        log = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+        return load_canonical(folder / "run/backbone.safetensors").id, [(line["step"], line["loss"]) for line in log]
+    if work is faulty.transfer:
+        return json.loads((folder / "transfer.json").read_text())
+    if work is faulty.report:
+        page = (folder / "work/report/animals.html").read_text(encoding="utf-8")
+        return page.startswith("<!DOCTYPE html>"), page.rstrip().endswith("</html>")
+    return measured(folder)[0]
+
+
+WORKS = (faulty.pretrain, faulty.evaluate, faulty.probe, faulty.transfer, faulty.report)
+
+
+def saved_steps(folder):
+    """Up to where a killed pretraining or transfer would go on; fails where that cannot be read."""
+    state, other = folder / "run/checkpoint.pt", folder / "transfer/state.pth"
+    if state.exists():
+        return torch.load(state, weights_only=True)["step"]
+    return json.loads(other.read_text())[0] if other.exists() else 0
+
+
+def kill_often(work, folder, kills, tmp_path):
+    """Kill `work` at `kills` random moments, always in the same folder; then let it finish."""
+    seed = int(os.environ.get("CGH_FAULT_SEED", time.time_ns() % 10**6))
+    print(f"CGH_FAULT_SEED={seed}")
+    dice = random.Random(seed)
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole, ignore=shutil.ignore_patterns("whole", "said"))
+    started = time.monotonic()
+    assert faulty.run(work, whole)[0] == 0
+    seconds = time.monotonic() - started
+    steps = 0
+    for number in range(kills):
+        process = faulty.start(work, folder)
+        process.join(dice.uniform(0, seconds))
+        process.kill()
+        process.join()
+        assert saved_steps(folder) >= steps, f"CGH_FAULT_SEED={seed}: kill {number} has lost what was saved"
+        steps = saved_steps(folder)
+    code, said = faulty.run(work, folder)
+    assert code == 0, f"CGH_FAULT_SEED={seed}: {said}"
+    assert outcome(work, folder) == outcome(work, whole), f"CGH_FAULT_SEED={seed}"
+    assert list(folder.glob("run/.unfinished-*")) == [], "what the killed have left is removed"
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
+def test_killed_at_random_moments(folder, tmp_path, work):
+    kill_often(work, folder, 2, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
+def test_killed_at_twenty_random_moments(folder, tmp_path, work):
+    kill_often(work, folder, 20, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "work, bytes_allowed",
+    [
+        (faulty.pretrain, 1_000_000),  # the state
+        (faulty.evaluate, 20_000),  # the features
+        (faulty.evaluate, 500),  # anything at all
+        (faulty.report, 20_000),
+        (faulty.convert, 1_000_000),
+        (faulty.save, 1_000_000),
+        (faulty.transfer, 1_000_000),  # the converted weights
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_full_disk(folder, work, bytes_allowed):
+    code, said = faulty.run(work, folder, partial(faulty.no_file_above, bytes_allowed))
+    assert code == 2 and "Traceback" not in said, said
+    assert "error: " in said.splitlines()[-1] and ("File too large" in said or "cannot write" in said)
+    left = [path.name for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= bytes_allowed > 10_000]
+    assert left == [], "half of a file is left"
+    assert faulty.run(work, folder)[0] == 0, "with room it goes on"
+
+
+@pytest.mark.parametrize("work", [faulty.pretrain, faulty.evaluate], ids=lambda work: work.__name__)
+def test_output_that_cannot_be_written(folder, work):
+    (folder / "said").touch()
+    place = folder / ("run" if work is faulty.pretrain else "work")
+    place.mkdir()
+    place.chmod(0o555)
+    code, said = faulty.run(work, folder, faulty.no_privilege)
+    place.chmod(0o755)
+    assert code == 2 and "Permission denied" in said and "Traceback" not in said, said
+
+
+def test_images_that_are_none_are_all_named(folder):
+    cats = folder / "images" / "train" / "cat"
+    good = (cats / "0.png").read_bytes()
+    bad = {
+        "empty.png": b"",
+        "half.png": good[: len(good) // 2],
+        "text.jpg": b"not an image",
+        "wild.png": good[:30] + os.urandom(99),
+    }
+    bomb = bytearray(good)
+    bomb[16:24] = (50_000).to_bytes(4, "big") * 2  # 50,000 × 50,000 pixels, says the header
+    bad["bomb.png"] = bytes(bomb)
+    for name, content in bad.items():
+        (cats / name).write_bytes(content)
+    frames = [Image.new("L", (40, 40), shade) for shade in (0, 255)]
+    frames[0].save(cats / "moves.webp", save_all=True, append_images=frames[1:])
+    for mode, name in (("CMYK", "print.jpg"), ("I;16", "deep.png"), ("LA", "clear.png"), ("1", "bits.png")):
+        Image.new(mode, (40, 40)).save(cats / name)
+    (cats / "notes.txt").write_text("of no interest")
+    code, said = faulty.run(faulty.evaluate, folder)
+    assert code == 2 and "Traceback" not in said
+    for name in (*bad, "moves.webp"):
+        assert name in said, name
+    for name in ("print.jpg", "deep.png", "clear.png", "bits.png"):
+        assert name not in said
+    for name in (*bad, "moves.webp"):
+        (cats / name).unlink()
+    assert faulty.run(faulty.evaluate, folder)[0] == 0
+
+
+def test_a_loader_process_is_killed(folder):
+    code, said = faulty.run(faulty.evaluate, folder, faulty.loaders_die)
+    assert code == 2 and "loader process" in said.splitlines()[-1] and "Traceback" not in said, said
+
+
+def test_two_runs_in_one_folder(folder):
+    first = faulty.start(faulty.pretrain, folder)
+    deadline = time.monotonic() + 60
+    while not (folder / "run/checkpoint.pt").exists():
+        assert first.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(first.pid, 19)  # SIGSTOP: it cannot finish under the test
+    second = folder / "second"
+    second.mkdir()
+    (second / "run").symlink_to(folder / "run")
+    (second / ".run.lock").symlink_to(folder / ".run.lock")
+    code, said = faulty.run(faulty.pretrain, second)
+    assert code == 2 and f"is in use by process {first.pid}" in said
+    first.kill()
+    first.join()
+    assert faulty.run(faulty.pretrain, folder)[0] == 0, "the lock went with its holder"
+
+
+def test_a_clock_that_runs_backwards(folder, tmp_path):
+    for work in (faulty.pretrain, faulty.evaluate):
+        place = tmp_path / f"{work.__name__}_back"
+        place.mkdir()
+        (place / "images").symlink_to(folder / "images")
+        assert faulty.run(work, folder)[0] == faulty.run(work, place, faulty.clock_runs_backwards)[0] == 0
+        assert outcome(work, folder) == outcome(work, place)
+
+
+def test_any_path_and_the_c_locale(tmp_path):
+    place = tmp_path / "mit Leerzeichen & 'ähm' 猫"
+    place.mkdir()
+    data = faulty.images(place, each=2)
+    command = [sys.executable, "-m", "cgh_bench", "eval", "knn", "--ckpt", "random:resnet18", "--work", place / "work"]
+    settings = [word for setting in faulty.EVALUATION for word in ("--set", setting)]
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
+    done = subprocess.run(
+        [*command, "--data", data, *settings], check=False, capture_output=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert measured(place)[1] == [] and measured(place)[0]["knn"]["top1"] >= 0
+
+
+def test_a_killed_process_of_several_stops_all_within_a_minute(tmp_path):
+    script = tmp_path / "ranks.py"
+    here = str(faulty.__file__).rsplit(os.sep, 1)[0]
+    script.write_text(
+        f"import os, sys; sys.path.insert(0, {here!r})\n"
+        f"from pathlib import Path; Path({str(tmp_path)!r}, 'pid' + os.environ['RANK']).write_text(str(os.getpid()))\n"
+        f"import pretrain_process; pretrain_process.main({str(tmp_path / 'run')!r}, '1', '200')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    with subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    ) as job:
+        deadline = time.monotonic() + 180
+        while not (tmp_path / "run/checkpoint.pt").exists():
+            assert job.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(int((tmp_path / "pid1").read_text()), 9)
+        killed = time.monotonic()
+        _, errors = job.communicate(timeout=60)
+    assert job.returncode != 0 and "SIGKILL" in errors
+    assert time.monotonic() - killed < 60
+    assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["step"] > 0
