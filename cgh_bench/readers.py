@@ -255,7 +255,7 @@ READERS: dict[str, Reader] = {
         {"ema": "state_dict_ema/", "model": "(state_dict/|model/|)"},
         "https://github.com/huggingface/pytorch-image-models timm/utils/checkpoint_saver.py, timm/models/",
         marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$|(^|/)blocks\.0\.norm1\.weight$",),
-        lacks=("^pytorch-lightning", r"(^|/)decoder_"),
+        lacks=("^pytorch-lightning", r"(^|/)decoder_", "^checkpoint$"),
         preprocessing=None,
     ),
     "ema": Reader(

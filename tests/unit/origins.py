@@ -7,7 +7,11 @@ import argparse
 import collections
 import copy
 import itertools
+import os
 import pickle
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -437,10 +441,26 @@ def solo_learn_cifar() -> Sample:
     return Sample(lightning(model.state_dict()), "solo_learn", {"online": truth}, stem="cifar", suffix=".ckpt")
 
 
+LIGHTLY = Path(sys.prefix, "lightly")
+"""Where `make providers` installs it, out of the way of everything else."""
+
+
 def lightly() -> Sample:
-    """As lightly's MoCo example: `backbone`, `projection_head` and their momentum copies."""
+    """As lightly's MoCo example, by the real library: in a process that alone has it on its path."""
+    path = os.pathsep.join([str(LIGHTLY), str(Path(__file__).parent)])
+    with tempfile.TemporaryDirectory() as folder:
+        code = f"import origins; origins.write_lightly({folder!r})"
+        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})
+        document, online, momentum = torch.load(Path(folder, "x.pt"), weights_only=True)
+    return Sample(document, "lightly", {"online": online, "momentum": momentum})
+
+
+def write_lightly(folder: str) -> None:
+    """`backbone`, `projection_head` and their momentum copies; for the process above."""
+    import lightly
     from lightly.models.modules import MoCoProjectionHead
 
+    assert Path(lightly.__file__).is_relative_to(LIGHTLY)
     online, momentum, o, m = pair()
     model = Holder(
         backbone=nn.Sequential(*list(online.children())[:-1]),
@@ -448,7 +468,7 @@ def lightly() -> Sample:
         backbone_momentum=nn.Sequential(*list(momentum.children())[:-1]),
         projection_head_momentum=MoCoProjectionHead(512, 16, 8),
     )
-    return Sample(model.state_dict(), "lightly", {"online": o, "momentum": m})
+    torch.save((model.state_dict(), o, m), Path(folder, "x.pt"))
 
 
 def lightly_cifar() -> Sample:
@@ -719,7 +739,6 @@ def mmpretrain_vit() -> Sample:
 def huggingface_vit(dinov2: bool) -> Sample:
     """transformers' own network, as its `save_pretrained` writes it."""
     import json
-    import tempfile
 
     import safetensors.torch
     from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTForImageClassification

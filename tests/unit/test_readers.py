@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from origins import ORIGINS, Sample
+from origins import LIGHTLY, ORIGINS, Sample
 
 from cgh_bench.checkpoint import load
 from cgh_bench.readers import READERS
@@ -14,7 +14,10 @@ from cgh_bench.readers import READERS
 @pytest.fixture(scope="module", params=list(ORIGINS))
 def origin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sample, Path]]:
     known = ORIGINS[request.param]
-    if known.needs:
+    if known.needs == "lightly":
+        if not LIGHTLY.is_dir():
+            pytest.skip("lightly is absent; make providers")
+    elif known.needs:
         pytest.importorskip(known.needs)
     sample = known.make()
     assert sample.source == known.source
