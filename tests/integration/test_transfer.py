@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from miniatures import TINY
 from PIL import Image
 
 from cgh_bench import foreign, frameworks
 from cgh_bench.checkpoint import Preprocessing, random_checkpoint
 from cgh_bench.data import dense
-from cgh_bench.data.composition import SceneSettings
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.data.scenes import write_scenes
 from cgh_bench.errors import CheckFailed, UserError
@@ -28,7 +28,6 @@ from cgh_bench.tasks import Folders, find
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-TINY = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 ITERATIONS = 6
 
 
@@ -171,68 +170,6 @@ def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_coco_that_is_absent(cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("CGH_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"annotations/instances_train2017\.json.*expected in .*/coco.*train2017\.zip"):
-        find("coco_det").data_fingerprint(cache)
-
-
-def test_coco_that_is_half_unpacked(cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("CGH_DATA", str(tmp_path))
-    for split in ("train2017", "val2017"):
-        (tmp_path / "coco" / split).mkdir(parents=True)
-        (tmp_path / "coco" / split / "1.jpg").touch()
-        (tmp_path / "coco" / "annotations").mkdir(exist_ok=True)
-        images = [{"id": i, "file_name": f"{i}.jpg"} for i in (1, 2)]
-        (tmp_path / f"coco/annotations/instances_{split}.json").write_text(json.dumps({"images": images}))
-    with pytest.raises(UserError, match=r"train2017 holds 1 files, .* lists 2 images; unpack it again"):
-        find("coco_det").data_fingerprint(cache)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["coco_det", "coco_fpn", "coco_fpn_4conv1fc"])
-def test_a_coco_protocol_on_a_miniature_of_coco(protocol, cache, tmp_path, monkeypatch):
-    """The protocol file itself, with other sizes and counts. C4's last stage arrives in the shared head."""
-    scenes = write_scenes(tmp_path / "scenes", TINY)
-    for split in ("train", "val"):
-        (tmp_path / "coco" / "annotations").mkdir(parents=True, exist_ok=True)
-        (scenes / split / "images").rename(tmp_path / "coco" / f"{split}2017")
-        annotations = read(scenes / split / "annotations.json")
-        # COCO's eighty classes, of which the first ten occur.
-        annotations["categories"] = [{"id": i, "name": n} for i, n in enumerate(coco_classes(), start=1)]
-        (tmp_path / "coco" / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(annotations))
-    monkeypatch.setenv("CGH_DATA", str(tmp_path))
-    small = (
-        "train_dataloader.batch_size=2",
-        "train_dataloader.num_workers=0",
-        "train_dataloader.persistent_workers=false",
-        "test_dataloader.num_workers=0",
-        "train_dataloader.dataset.pipeline.1.poly2mask=true",
-        "train_dataloader.dataset.pipeline.2.scales=[(96,96),(128,128)]",
-        "test_dataloader.dataset.pipeline.1.scale=(96,96)",
-        "model.train_cfg.rcnn.sampler.num=8",
-        "model.test_cfg.rpn.max_per_img=8",
-        "custom_hooks.0.iterations=2",
-    )
-    task = dataclasses.replace(find(protocol), iterations=2, settings=small)
-    checkpoint = random_checkpoint("resnet50")
-    task.data_fingerprint(cache)
-    assert set(task.run(checkpoint, Folders(tmp_path / "run", cache), 0)) >= {"box_AP", "mask_AP75"}
-    loaded = read(tmp_path / "run" / "loaded.json")
-    assert loaded["into"] == ["backbone", *(["roi_head.shared_head"] if protocol == "coco_det" else [])]
-    assert loaded["given"] == loaded["arrived"] == len(checkpoint.weights)
-
-
-def coco_classes() -> tuple[str, ...]:
-    """In their order, as mmdetection has them."""
-    from transfer_configs.openmmlab import ops
-
-    ops.install()
-    from mmdet.datasets import CocoDataset
-
-    return CocoDataset.METAINFO["classes"]
-
-
 def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
     """A trunk of the original MSRA kind in a model that strides like torchvision's."""
     checkpoint = random_checkpoint("resnet50")
@@ -254,7 +191,8 @@ def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
     """As on two GPUs, but over gloo."""
-    monkeypatch.setattr(foreign.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CGH_GPUS", "2")
+    monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "2")  # of the four that each process has
     folder = tmp_path / "run"
     metrics = shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
     assert 0 < metrics["mIoU"] < 100

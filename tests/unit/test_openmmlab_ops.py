@@ -146,6 +146,35 @@ def test_batched_nms_keeps_classes_apart():
     assert kept.tolist() == [0, 1]
 
 
+def test_focal_loss_and_its_gradient_equal_float64_loops():
+    """Equation 5 of https://arxiv.org/abs/1708.02002, and its derivative by central differences."""
+    scores = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target, gamma, alpha = torch.tensor([0, 2, 3, 1, 3]), 2.0, 0.25  # 3 is none of the three
+
+    def loss(value: float, positive: bool) -> float:
+        p = 1 / (1 + math.exp(-value))
+        p, a = (p, alpha) if positive else (1 - p, 1 - alpha)
+        return -a * (1 - p) ** gamma * math.log(p)
+
+    places = list(itertools.product(range(5), range(3)))
+    expected = [loss(float(scores[i, c]), bool(target[i] == c)) for i, c in places]
+    step = 1e-6
+    slopes = [
+        (
+            loss(float(scores[i, c]) + step, bool(target[i] == c))
+            - loss(float(scores[i, c]) - step, bool(target[i] == c))
+        )
+        / (2 * step)
+        for i, c in places
+    ]
+    leaf = scores.clone().requires_grad_()
+    output = mmcv_ops.sigmoid_focal_loss(leaf, target, gamma, alpha, None, "none")
+    weights = torch.arange(15.0, dtype=torch.float64).reshape(5, 3)
+    (weights * output).sum().backward()
+    torch.testing.assert_close(output.flatten(), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(leaf.grad.flatten(), weights.flatten() * torch.tensor(slopes), rtol=1e-6, atol=1e-8)
+
+
 def test_other_operators_say_what_is_missing_and_how_to_get_it():
     with pytest.raises(NotImplementedError, match=r"softnms.*MMCV_WITH_OPS=1 pip install"):
         mmcv_ops.soft_nms(torch.zeros(1, 4), torch.ones(1))

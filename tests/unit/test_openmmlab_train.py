@@ -1,7 +1,10 @@
-"""The pieces of the mmengine process that need no run: configuration, metrics, batch norm, random states."""
+"""The pieces of the mmengine process that need no run: configuration, batches, batch norm, random states."""
 
+import ast
+import copy
 import dataclasses
 import random
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +22,13 @@ import transfer_configs.openmmlab
 # The process runs by path: its own folder comes first.
 sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parent))
 
+import batch
 import state
 import train
 from detection_metric import InstanceAP
 from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from precise_bn import PreciseBN
 from segmentation_metric import SemanticIoU
 
@@ -148,10 +154,12 @@ def test_precise_statistics_are_means_over_batches():
 
 @pytest.mark.parametrize("path", PROTOCOLS, ids=lambda path: path.stem)
 def test_a_protocol_is_whole(path):
-    """It inherits nothing and downloads nothing; its schedule ends with its training."""
+    """It inherits from no file but ours and downloads nothing; its schedule ends with its training."""
     config = Config.fromfile(path)
-    assert "_base_" not in path.read_text()
+    (base,) = re.findall(r"^_base_ = (.*)$", path.read_text(), re.MULTILINE) or [None]
+    assert base is None or ast.literal_eval(base) in {known.name for known in PROTOCOLS}
     assert "Pretrained" not in path.read_text()
+    assert config.batch_size == config.train_dataloader.batch_size
     assert config.train_cfg.max_iters == config.iterations
     assert {s.end for s in config.param_scheduler if s.type != "LinearLR"} == {config.iterations}
     backbone = config.model.backbone
@@ -175,9 +183,15 @@ def test_a_stretched_schedule_keeps_its_proportions():
 def test_settings_must_exist():
     config = Config.fromfile(FOLDER / "coco_det.py")
     train.require_known(config, "train_dataloader.dataset.pipeline.1.poly2mask")
-    for wrong in ("optim_wrapper.optimizer.rl", "train_dataloader.dataset.pipeline.9.x", "iterations.x"):
+    for wrong in ("optim_wrapper.optimizer.rl", "train_dataloader.dataset.pipeline.9.x", "batch_size.x"):
         with pytest.raises(SystemExit, match=r"no .* in the protocol"):
             train.require_known(config, wrong)
+
+
+@pytest.mark.parametrize("setting", ["iterations", "norm.type", "data_root", "crop"])
+def test_a_setting_that_nothing_reads_is_refused(setting):
+    with pytest.raises(SystemExit, match=rf"{setting}: it has no effect"):
+        train.require_known(Config.fromfile(FOLDER / "voc_seg.py"), setting)
 
 
 def test_every_download_is_removed():
@@ -193,17 +207,79 @@ def test_every_download_is_removed():
     assert config.model.neck.init_cfg.type == "Xavier"
 
 
+def options(work: Path, **changes) -> SimpleNamespace:
+    given = {"config": FOLDER / "coco_det.py", "settings": {}, "gpus": 1, "images_at_a_time": None, "iterations": None}
+    return SimpleNamespace(**{**given, "work": work, "seed": 3, **changes})
+
+
 def test_the_batch_of_a_step_is_divided_among_gpus(tmp_path):
-    options = SimpleNamespace(
-        config=FOLDER / "coco_det.py", settings={}, gpus=8, iterations=None, work=tmp_path, seed=3
-    )
-    config = train.protocol(options)
+    config = train.protocol(options(tmp_path, gpus=8))
     assert config.train_dataloader.batch_size == 2
     assert config.optim_wrapper.optimizer.lr == 0.02
     assert config.randomness.seed == 3
-    options.gpus = 5
     with pytest.raises(SystemExit, match="16 images cannot be divided among 5 GPUs"):
-        train.protocol(options)
+        train.protocol(options(tmp_path, gpus=5))
+
+
+def test_fewer_images_at_a_time_leave_the_protocol_as_it_is(tmp_path):
+    whole, parts = (train.protocol(options(tmp_path, gpus=2, images_at_a_time=n)) for n in (8, 3))
+    assert whole.train_cfg.type == "IterBasedTrainLoop"
+    assert (parts.train_cfg.type, parts.train_cfg.images_at_a_time) == ("TrainInParts", 3)
+    del parts.train_cfg["images_at_a_time"]
+    parts.train_cfg.type = whole.train_cfg.type
+    assert parts.to_dict() == whole.to_dict()
+
+
+def test_another_batch_takes_learning_rate_and_schedule_with_it(tmp_path):
+    config = train.protocol(options(tmp_path, settings={"batch_size": 4}))
+    assert config.train_dataloader.batch_size == 4
+    assert config.optim_wrapper.optimizer.lr == pytest.approx(0.02 / 4)
+    assert config.train_cfg.max_iters == 4 * 90_000
+    assert config.param_scheduler[0].end == 4_000
+    assert config.param_scheduler[1].milestones == [240_000, 320_000]
+    short = train.protocol(options(tmp_path, settings={"batch_size": 4}, iterations=900))
+    assert (short.train_cfg.max_iters, short.optim_wrapper.optimizer.lr) == (900, pytest.approx(0.02 / 4))
+
+
+def test_memory_that_is_short_suggests_a_part(tmp_path):
+    config = train.protocol(options(tmp_path, gpus=4))
+    assert batch.too_large(config).endswith("take fewer: --images-at-a-time 2")
+    config = train.protocol(options(tmp_path, gpus=4, images_at_a_time=1))
+    assert "smaller images" in batch.too_large(config)
+
+
+class Network(BaseModel):
+    """A mean squared error over images, without BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+
+    def forward(self, inputs, data_samples=None, mode="loss"):
+        assert mode == "loss"
+        return {
+            "loss_squares": (self.layers(torch.stack(inputs)).squeeze(1) - torch.stack(data_samples)).square().mean()
+        }
+
+
+@pytest.mark.parametrize("images_at_a_time", [1, 3, 4, 8])
+def test_gradients_of_parts_add_up_to_that_of_the_batch(images_at_a_time):
+    """Also where the last part is smaller; with clipping, momentum and several steps."""
+    torch.manual_seed(0)
+    whole = Network().double()
+    parts = copy.deepcopy(whole)
+    wrappers = [
+        OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), clip_grad={"max_norm": 0.5})
+        for model in (whole, parts)
+    ]
+    for _ in range(3):
+        images = {"inputs": list(torch.randn(8, 3).double()), "data_samples": list(torch.randn(8).double())}
+        expected = whole.train_step(images, wrappers[0])
+        given = batch.step_in_parts(parts, wrappers[1], images, images_at_a_time)
+        torch.testing.assert_close(given["loss"], expected["loss"].detach())
+        assert set(given) == set(expected)
+        for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
 def test_random_states_survive_a_file(tmp_path):

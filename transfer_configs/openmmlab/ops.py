@@ -2,7 +2,7 @@
 
 mmcv from pip is pure Python on most machines, and `import mmcv.ops` then fails for want of its compiled module `_ext`.
 `install` puts a module of that name in place. The signatures are those of mmcv's own calls
-(https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops, nms.py and roi_align.py), CPU and CUDA alike.
+(https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops, nms.py, roi_align.py and focal_loss.py), CPU and CUDA alike.
 """
 
 import importlib.machinery
@@ -35,6 +35,9 @@ class Operators(types.ModuleType):
         # mmengine asks importlib.util.find_spec whether operators exist, which reads this.
         self.__spec__ = importlib.machinery.ModuleSpec(NAME, importlib.machinery.BuiltinImporter, origin="torchvision")
         self.nms, self.roi_align_forward, self.roi_align_backward = nms, roi_align_forward, roi_align_backward
+        # mmdetection has its own on CPUs.
+        self.sigmoid_focal_loss_forward = sigmoid_focal_loss_forward
+        self.sigmoid_focal_loss_backward = sigmoid_focal_loss_backward
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -42,7 +45,8 @@ class Operators(types.ModuleType):
 
         def missing(*_: Any, **__: Any) -> NoReturn:
             raise NotImplementedError(
-                f"mmcv's operator {name} needs compiled code; without it there are only nms and average roi_align. "
+                f"mmcv's operator {name} needs compiled code; without it there are only nms, average roi_align and "
+                "sigmoid_focal_loss. "
                 "Build it: MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv "
                 "--force-reinstall --no-deps onedl-mmcv (a C++ compiler; 10 to 20 minutes)"
             )
@@ -110,3 +114,42 @@ def roi_align_backward(  # noqa: PLR0913 (mmcv's signature)
 def _require_average(pool_mode: int) -> None:
     if pool_mode != 1:
         raise NotImplementedError("roi_align with pool_mode='max' needs compiled mmcv; use pool_mode='avg'")
+
+
+def sigmoid_focal_loss_forward(
+    scores: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    output: torch.Tensor,
+    *,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Fill `output` (N, C) from logits (N, C), classes (N,), where C is none, and weights of classes (C,) or (0,)."""
+    output.copy_(_focal_loss(scores, target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(
+    scores: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    grad_input: torch.Tensor,
+    *,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Fill `grad_input` (N, C) with each element's derivative of `sigmoid_focal_loss_forward`."""
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_focal_loss(leaf, target, weight, gamma, alpha).sum(), leaf)
+    grad_input.copy_(gradient)
+
+
+def _focal_loss(
+    scores: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, gamma: float, alpha: float
+) -> torch.Tensor:
+    """Lin et al., Focal Loss (https://arxiv.org/abs/1708.02002), equation 5."""
+    classes = scores.shape[1]
+    truth = torch.nn.functional.one_hot(target, classes + 1)[:, :classes].to(scores)
+    losses = torchvision.ops.sigmoid_focal_loss(scores, truth, alpha, gamma)
+    return losses * weight[target.clamp(max=classes - 1)][:, None] if weight.numel() else losses

@@ -1,0 +1,45 @@
+"""Processes and parts: what a framework's script is told."""
+
+import os
+
+import pytest
+
+from cgh_bench import launch
+from cgh_bench.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said(monkeypatch):
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("CGH_")})
+
+
+@pytest.mark.parametrize(("present", "expected"), [(0, "--gpus=0"), (4, "--gpus=4")])
+def test_all_gpus_are_taken(present, expected, monkeypatch):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: present)
+    assert launch.arguments() == [expected]
+
+
+def test_fewer_gpus_and_fewer_images(monkeypatch):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 4)
+    launch.choose(2, 1)
+    launch.choose(None, None)
+    assert launch.arguments() == ["--gpus=2", "--images-at-a-time=1"]
+
+
+def test_processes_on_cpus(monkeypatch):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 0)
+    launch.choose(2, None)
+    assert launch.gpus() == 2
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 1)
+    launch.choose(2, None)
+    with pytest.raises(UserError, match="2 GPUs are asked for .* 1 are there"):
+        launch.gpus()
+
+
+def test_no_number():
+    os.environ[launch.GPUS] = "all"
+    with pytest.raises(UserError, match="CGH_GPUS='all' is no number"):
+        launch.gpus()
