@@ -32,10 +32,11 @@ framework and proves that it computes the same there. Every verb that takes a ch
    called (those of {harmless}).
    A whole pickled model gives up its tensors that way, too. Any other name in the pickle is refused and told;
    `--trust-pickle` lets it in. What runs a command, `os.system` and the like, is called what it is.
-2. **Searched for trunks.** A trunk is a ResNet under any known family of names, at any depth, under any prefix;
-   `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. It must be whole: every tensor of the
-   architecture, of its shape, and none besides. Half a network, a squeeze-and-excitation network, an average-pooled
-   shortcut or GroupNorm are refused with the name of the first tensor that does not fit.
+2. **Searched for trunks.** A trunk is a ResNet or a plain vision transformer under any known family of names, at any
+   depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. It must be whole:
+   every tensor of the architecture, of its shape, and none besides. Half a network, a squeeze-and-excitation network,
+   an average-pooled shortcut, GroupNorm or rotary positions are refused with the name of the first tensor that does
+   not fit.
 3. **Its origin is found** by the rules below. Exactly one must fit; otherwise the error says what was tried and why
    each failed, and `--source` decides. A file of no known origin is read all the same if it holds one trunk only.
 4. **One trunk is taken**: the origin's default, or `--branch`. Heads, queues and optimisers stay behind; their names
@@ -43,7 +44,29 @@ framework and proves that it computes the same there. Every verb that takes a ch
 
 ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts of torchvision; the 7x7, the CIFAR (3x3) and the deep (v1c) stem;
 the stride in the 3x3 or, as in caffe networks, in the first 1x1. Half precision becomes float32; float64 only where
-nothing is lost. NaN and infinity are refused. Vision transformers are not read yet.
+nothing is lost. NaN and infinity are refused.
+
+## Vision transformers
+
+ViT-Ti, S, B and L of any patch size, for any square images, with or without class token, register tokens and layer
+scale. The canonical names and the network are timm's; the architecture's name is, too: `vit_small_patch16_224` says
+size, patch, and the image side that its position embeddings are for. `random:vit_small_patch16_224:1` is a control.
+
+- **Other image sizes** are taken as timm takes them: the position embeddings of the patches are resampled to the new
+  grid, bicubic with antialiasing, at each forward pass; sides must be multiples of the patch. (DINO's and DINOv2's own code
+  resamples a little differently, transformers without antialiasing: there, other sizes give slightly other features.)
+- **Features** (`feature` of knn, linear, …): `cls`, `patch_mean`, both after the final norm; `block1` to `block12` or
+  `block24`, what `cls` would be if the network ended there; several joined by `+`. DINO's linear evaluation of a ViT-S
+  takes `block9+block10+block11+block12`. `layer4`, the tasks' default, is the global feature: `cls`, or `patch_mean`
+  where there is no class token.
+- **What no tensor tells**: heads are 64 wide, but for MoCo v3's ViT-S (twelve of 32); the norms' epsilon is 1e-6. Where
+  transformers' `config.json` is there, it says both. Weights of other heads without such a
+  configuration would be read wrongly, as no tensor shows them.
+- **Registers** have no position in timm. DINOv2's class token has one, which is added to the token when reading.
+- **Not read**: DINOv2's training checkpoints in chunks of blocks (its published weights are), CLIP, BEiT, DINOv3,
+  distilled DeiT, ViT-g and H, networks pooled without a final norm (MAE fine-tuned with global pooling).
+- **Targets**: timm and Hugging Face (`ViTModel`; `Dinov2Model` where there is layer scale; no registers). The others,
+  and the tasks of detection and segmentation, take ResNets, and say so in one line.
 
 ## Origins
 
@@ -54,6 +77,10 @@ The first branch is the default. Preprocessing is what the origin's code does; "
 """
 
 TAIL = """
+The samples of timm, transformers and lightly are written by these libraries; whole pickled models and torchvision's by
+torchvision. The others, mmpretrain's, solo-learn's and lightly-train's among them, are built in the layout that the
+source in the table documents, with real parts where they are at hand (mmengine's log buffers, timm's transformers).
+
 `unknown` is what a file of no rule is called: its only trunk, under whatever prefix (`unknown_prefixes`).
 Our own `.safetensors` hold architecture, preprocessing and origin in the header, and need no guess.
 
@@ -80,11 +107,12 @@ A written file can be read back, bit for bit, with its name, origin and preproce
 `OUT.certificate.json` stands beside every written file. Before the file is moved into place
 
 - it is read back and compared bit for bit;
-- the target's **own** network is built from the file and the fragment (mmdetection, mmsegmentation and detectron2 in a
-  process of their own), and every tensor of the file must be in it, and none of its own be left unfilled;
+- the target's **own** network is built from the file and the fragment (in a process of its own, but for torchvision's),
+  and every tensor of the file must be in it, and none of its own be left unfilled;
 - the same pixels go through the source and through the target, **preprocessing included**: what the target makes of RGB
-  pixels by the fragment's mean, std and channel order, and the output of each stage, must agree to {tolerance:.0e} of
-  the stage's largest value. Swapped channels or a stride at the wrong place fail.
+  pixels by the fragment's mean, std and channel order, and the output of each stage (of a vision transformer: of each
+  block, all tokens, at its own image size), must agree to {tolerance:.0e} of the stage's largest value. Swapped
+  channels, a stride at the wrong place or another number of heads fail.
 
 On failure nothing is left at `OUT`, the certificate says why, and the exit code is 1. `--no-verify` skips the network,
 and the certificate's verdict is then "not verified". Weights whose outputs are constant prove nothing, and fail.
