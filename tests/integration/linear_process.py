@@ -1,0 +1,41 @@
+"""A tiny linear probe on made-up images, as a process that tests multiply."""
+
+import sys
+from pathlib import Path
+
+import torch
+from toy_images import toy_pair
+
+from cgh_bench import features
+from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.dist import process_group
+from cgh_bench.heads import Descent
+from cgh_bench.tasks import Folders
+from cgh_bench.tasks.linear_sgd import LinearSgd
+from cgh_bench.training import Crop
+
+
+def main(out: str) -> None:
+    """Train in `out`; 30 of 40 images in batches of 7, which no number of processes divides."""
+    torch.set_num_threads(1)
+    features._pair = lambda data, root: toy_pair()  # type: ignore[assignment]
+    task = LinearSgd(
+        data="toy",
+        crop=Crop(32, (0.5, 1.0)),
+        transform=AS_IS,
+        features=("layer4", "layer3"),
+        learning_rates=(0.03, 1.0),
+        descent=Descent(trust=0.05),
+        epochs=2,
+        batch_size=7,
+        held_out=0.25,
+    )
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with process_group():
+        task.run(random_checkpoint("resnet18"), Folders(folder, folder / "cache"), 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

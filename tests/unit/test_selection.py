@@ -1,0 +1,89 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cgh_bench.data.image_set import GreyImages
+from cgh_bench.data.subset import Subset, subset
+from cgh_bench.errors import UserError
+from cgh_bench.selection import hold_out, require_one_label, share_of_classes
+
+
+def images(labels: Any, split: str = "train", classes: tuple[str, ...] = ("a", "b", "c")) -> GreyImages:
+    marks = np.array(labels, dtype=np.int64)
+    pixels = np.arange(len(marks), dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    return GreyImages(f"toy/{split}", classes, marks, f"f{split}", pixels)
+
+
+FULL = images([0, 1, 2] * 10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(fraction=st.floats(0.1, 0.89), seed=st.integers(0, 99))
+def test_the_held_out_part_is_of_every_class_and_none_is_in_both(fraction: float, seed: int) -> None:
+    fitted, held = hold_out(FULL, fraction, seed)
+    assert sorted([*fitted, *held]) == list(range(30))
+    assert set(FULL.labels[held]) == set(FULL.labels[fitted]) == {0, 1, 2}
+    assert len(held) == int(np.ceil(fraction * 30))
+
+
+def test_the_authors_own_split_is_taken_where_there_is_one() -> None:
+    fitted, held = hold_out(replace(FULL, held_out=np.array([4, 2])), 0.5, 0)
+    assert held.tolist() == [2, 4]
+    assert len(fitted) == 28
+
+
+@pytest.mark.parametrize(
+    ("train", "fraction", "message"),
+    [
+        (images([0, 0, 1, 1]), 0.5, "class 'c' has 0 train images"),
+        (images([0, 0, 1, 1, 2]), 0.5, "class 'c' has 1 train images; two are needed"),
+        (FULL, 0.01, r"held_out=0.01 of the 30 images .* set held_out between 0.1 and 0.9"),
+        (FULL, 0.99, "leaves less than one"),
+    ],
+)
+def test_what_cannot_be_held_out(train: GreyImages, fraction: float, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        hold_out(train, fraction, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        (images([0, 1]), images([0, 2], "val"), "class 'c' is in toy/val but has no image in toy/train"),
+        (images([0]), images([0], "val", ("a", "b", "d")), "different classes; only in one: c, d"),
+        (images([[0, 1, 1]]), images([[1, 0, 0]]), "several classes an image"),
+    ],
+)
+def test_splits_that_do_not_fit(train: GreyImages, val: GreyImages, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        require_one_label(train, val)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_only_train_has_is_no_fault() -> None:
+    require_one_label(images([0, 1, 2]), images([0, 0], "val"))
+
+
+def test_a_share_is_of_every_class() -> None:
+    rows = share_of_classes(FULL, 0.2, 0)
+    assert np.bincount(FULL.labels[rows]).tolist() == [2, 2, 2]
+    assert rows.tolist() != share_of_classes(FULL, 0.2, 1).tolist()
+    assert len(share_of_classes(FULL, 0.001, 0)) == 3
+    assert share_of_classes(FULL, 1.0, 0).tolist() == list(range(30))
+    for wrong in (0.0, 1.5, float("nan")):
+        with pytest.raises(UserError, match="not a share"):
+            share_of_classes(FULL, wrong, 0)
+
+
+def test_a_subset_is_its_images_with_a_fingerprint_of_its_own() -> None:
+    rows = np.array([5, 1])
+    for part in (subset(FULL, rows, "some"), Subset("p", FULL.classes, FULL.labels[rows], "f", FULL, rows)):
+        assert [int(part.image(i)[0, 0, 0]) for i in range(2)] == [5, 1]
+        assert part.labels.tolist() == [2, 1]
+    prints = {subset(FULL, np.array(rows), "some").fingerprint for rows in ([5, 1], [1, 5], [1])}
+    assert len({*prints, FULL.fingerprint}) == 4

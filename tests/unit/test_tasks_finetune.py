@@ -1,0 +1,139 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_images import toy_pair
+
+from cgh_bench import tasks
+from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.errors import UserError
+from cgh_bench.tasks import Folders
+from cgh_bench.tasks import finetune as module
+from cgh_bench.tasks.finetune import FineTune
+from cgh_bench.training import Cosine, Crop, Steps
+
+TOY = FineTune(
+    data="toy",
+    crop=Crop(32, (0.8, 1.0)),
+    transform=AS_IS,
+    trunk_rate=0.01,
+    head_rate=0.1,
+    schedule=Cosine(),
+    epochs=2,
+    batch_size=8,
+)
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Checkpoint:
+    return random_checkpoint("resnet18")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgh_bench.features._pair", lambda data, root: toy_pair())
+
+
+def run(task: FineTune, trunk: Checkpoint, folder: Path) -> dict[str, float]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return task.run(trunk, Folders(folder, folder / "cache"), 0)
+
+
+def network(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "state.pt", weights_only=True)["learner"]["network"]
+
+
+def test_it_learns(trunk: Checkpoint, tmp_path: Path) -> None:
+    metrics = run(replace(TOY, epochs=4), trunk, tmp_path)
+    assert metrics["top1"] >= 50  # 25 is chance
+    assert metrics["top1"] <= metrics["top1_selected_on_val"]
+    assert metrics["top5"] == 100
+
+
+def test_trunk_and_head_have_a_rate_each(trunk: Checkpoint, tmp_path: Path) -> None:
+    run(replace(TOY, trunk_rate=0.0, epochs=1), trunk, tmp_path / "trunk")
+    run(replace(TOY, head_rate=0.0, epochs=1), trunk, tmp_path / "head")
+    fixed, moved = network(tmp_path / "trunk"), network(tmp_path / "head")
+    before = trunk.weights["layer4.1.conv2.weight"]
+    assert torch.equal(fixed["trunk.layer4.1.conv2.weight"], before)
+    assert not torch.equal(moved["trunk.layer4.1.conv2.weight"], before)
+    assert not torch.equal(fixed["head.weight"], moved["head.weight"])
+    # BatchNorm is trained: its statistics follow the data even where nothing else moves.
+    assert not torch.equal(fixed["trunk.bn1.running_mean"], trunk.weights["bn1.running_mean"])
+
+
+def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
+    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {key: tensor.clone() for key, tensor in trunk.weights.items()}
+    metrics = run(TOY, trunk, tmp_path / "whole")
+    learn = module._Tuning.learn
+
+    def interrupted(self: Any, batch: Any, epoch: float) -> float:
+        if epoch > 1.1:
+            raise KeyboardInterrupt
+        return learn(self, batch, epoch)
+
+    monkeypatch.setattr(module._Tuning, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, trunk, tmp_path / "part")
+    monkeypatch.setattr(module._Tuning, "learn", learn)
+    assert run(TOY, trunk, tmp_path / "part") == metrics
+    whole, part = network(tmp_path / "whole"), network(tmp_path / "part")
+    assert all(torch.equal(whole[key], part[key]) for key in whole)
+    assert all(torch.equal(before[key], trunk.weights[key]) for key in before)
+
+
+def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    learn = module._Tuning.learn
+
+    def noting(self: Any, batch: Any, epoch: float) -> float:
+        seen.append(batch.total)
+        return learn(self, batch, epoch)
+
+    monkeypatch.setattr(module._Tuning, "learn", noting)
+    run(replace(TOY, labelled=0.3, epochs=1), trunk, tmp_path)
+    assert sum(seen) == 12
+
+
+def test_several_processes_without_gpus_are_refused(
+    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgh_bench.dist.world_size", lambda: 2)
+    with pytest.raises(UserError, match="BatchNorm, which needs a GPU each"):
+        run(TOY, trunk, tmp_path)
+
+
+def test_a_rate_that_explodes_is_said(trunk: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the loss is not finite in epoch 1"):
+        run(replace(TOY, trunk_rate=1e20, head_rate=1e20), trunk, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"trunk_rate": -1.0}, {"head_rate": -0.1}, {"epochs": 0}])
+def test_impossible_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="must not be below 0"):
+        replace(TOY, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "trunk_rate", "head_rate", "schedule", "epochs"),
+    [
+        ("imagenet_1pct_swav", 0.02, 5.0, Steps((12, 16), 0.2), 20),
+        ("imagenet_10pct_swav", 0.01, 0.2, Steps((12, 16), 0.2), 20),
+        ("imagenet_1pct_vicreg", 0.03, 0.08, Cosine("epoch"), 20),
+        ("imagenet_10pct_vicreg", 0.01, 0.1, Cosine("epoch"), 20),
+        ("imagenet_1pct_barlow", 0.005, 0.5, Cosine("epoch"), 20),
+        ("imagenet_10pct_cgh", 0.005, 0.02, Steps((30, 60), 0.1), 70),
+    ],
+)
+def test_the_protocols_say_what_their_sources_say(
+    name: str, trunk_rate: float, head_rate: float, schedule: Any, epochs: int
+) -> None:
+    task = tasks.find(name)
+    assert isinstance(task, FineTune)
+    assert (task.trunk_rate, task.head_rate, task.schedule, task.epochs) == (trunk_rate, head_rate, schedule, epochs)
+    assert (task.batch_size, task.weight_decay, task.data) == (256, 0.0, f"imagenet1k_{name.split('_')[1]}")

@@ -1,0 +1,213 @@
+"""Logistic regression, SVMs and clusters on frozen features."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.metrics import average_precision_score
+from sklearn.svm import LinearSVC
+from toy_images import toy_pair
+
+from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.data import catalog
+from cgh_bench.data.image_set import FetchedImages, GreyImages
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.discovery import registered
+from cgh_bench.errors import UserError
+from cgh_bench.features import extract
+from cgh_bench.tasks import Folders, svm
+from cgh_bench.tasks.clustering import Clusters, matched_accuracy
+from cgh_bench.tasks.logistic import LogisticRegression
+from cgh_bench.tasks.svm import Svm, average_precision
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Checkpoint:
+    return random_checkpoint("resnet18")
+
+
+Pair = tuple[GreyImages, GreyImages]
+
+
+def run(task: Any, trunk: Checkpoint, folder: Path, pair: Pair | None = None) -> dict[str, float]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgh_bench.features._pair", lambda data, root: pair or toy_pair())
+        return task.run(trunk, Folders(folder, folder / "cache"), 0)
+
+
+def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(trunk: Checkpoint, tmp_path: Path) -> None:
+    task = LogisticRegression("toy", AS_IS, strengths=(1e-3, 0.1, 10.0), tolerance=1e-7)
+    metrics = run(task, trunk, tmp_path)
+    grid = json.loads((tmp_path / "grid.json").read_text())
+    assert grid["chosen"] == task.strengths[int(np.argmax(grid["held_out"]))]
+    train, val = (extract(trunk, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
+    mean, deviation = train.features.mean(axis=0), train.features.std(axis=0)
+    deviation[deviation == 0] = np.inf
+    best = Reference(C=1 / (grid["chosen"] * 40), tol=1e-10, max_iter=10_000)
+    best.fit((train.features - mean) / deviation, train.labels)
+    expected = 100 * best.score((val.features - mean) / deviation, val.labels)
+    assert metrics["top1"] == metrics["accuracy"] == pytest.approx(expected)
+    assert metrics["accuracy_selected_on_val"] == max(grid["val"])
+
+
+def test_the_authors_validation_images_choose(trunk: Checkpoint, tmp_path: Path) -> None:
+    train, val = toy_pair()
+    # Where the images to choose on are labelled wrongly, another strength is chosen: they are what is looked at.
+    rows = np.arange(20, 40)
+    upside_down = replace(train, labels=np.where(np.arange(40) >= 20, 3 - train.labels, train.labels), held_out=rows)
+    task = LogisticRegression("toy", AS_IS, strengths=(1e-3, 1e3))
+    run(task, trunk, tmp_path, (upside_down, val))
+    assert json.loads((tmp_path / "grid.json").read_text())["held_out"][0] < 30
+
+
+def test_the_mean_over_classes_counts_each_class_alike(trunk: Checkpoint, tmp_path: Path) -> None:
+    train, val = toy_pair()
+    rows = np.flatnonzero((val.labels == 0) | (np.arange(24) < 6))
+    skewed = replace(val, labels=val.labels[rows], pixels=val.pixels[rows], fingerprint="skewed")
+    task = LogisticRegression("toy", AS_IS, metric="class_balanced", strengths=(1e3,))
+    metrics = run(task, trunk, tmp_path, (train, skewed))
+    assert metrics["accuracy"] == metrics["class_balanced"] != metrics["top1"]
+
+
+def test_every_logistic_task_takes_its_data_sets_own_transform_and_metric() -> None:
+    for name, task in registered("cgh_bench.tasks", "TASKS").items():
+        entry = catalog().get(task.data)
+        if isinstance(task, LogisticRegression) and isinstance(entry, FetchedImages):
+            assert (task.transform, task.metric) == (entry.transform, entry.metric), name
+    strengths = LogisticRegression().strengths
+    assert (len(strengths), strengths[0], strengths[-1]) == (45, 1e-6, 1e5)
+
+
+def test_average_precision_by_hand_and_beside_scikit_learn() -> None:
+    present = np.array([True, False, True, False, True])
+    scores = np.array([5.0, 4, 3, 2, 1])
+    # precision at the hits 1, 2/3, 3/5; falling from the right it stays so.
+    assert average_precision(scores, present) == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
+    # precision 0, 1/2, 2/3: both hits get the 2/3 that comes later.
+    assert average_precision(scores[:3], np.array([False, True, True])) == pytest.approx(2 / 3)
+    assert average_precision(scores, np.zeros(5, bool)) == 0
+    rng = np.random.default_rng(0)
+    many, hits = rng.normal(size=300), rng.random(300) < 0.2
+    theirs = average_precision_score(hits, many)
+    assert theirs <= average_precision(many, hits) < theirs + 0.05
+
+
+def test_svm_of_one_cost_is_scikit_learns(trunk: Checkpoint, tmp_path: Path) -> None:
+    metrics = run(Svm("toy", AS_IS, costs=(1.0,), shots=(), shot_costs=(1.0,)), trunk, tmp_path)
+    train, val = (extract(trunk, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
+    unit = [bank.features / np.linalg.norm(bank.features, axis=1, keepdims=True) for bank in (train, val)]
+    precisions = []
+    for label in range(4):
+        machine = LinearSVC(C=1.0, class_weight={1: 2, 0: 1}, dual=True, max_iter=2000, random_state=0)
+        machine.fit(unit[0].astype(np.float64), (train.labels == label).astype(int))
+        scores = machine.decision_function(unit[1].astype(np.float64))
+        precisions.append(average_precision(scores, val.labels == label))
+    assert metrics == {"mAP": pytest.approx(100 * np.mean(precisions), abs=0.2)} | {
+        "mAP_selected_on_val": metrics["mAP"]
+    }
+
+
+def test_shots_draw_so_many_and_more_help(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, int]] = []
+    fit = svm._OneClass._fit
+
+    def noting(self: Any, cost: float, rows: Any) -> Any:
+        drawn.append((int((self.marks[rows] == 1).sum()), int((self.marks[rows] == 0).sum())))
+        return fit(self, cost, rows)
+
+    monkeypatch.setattr(svm._OneClass, "_fit", noting)
+    task = Svm("toy", AS_IS, costs=(1.0,), shots=(1, 8), shot_costs=(1.0,), repeats=3)
+    metrics = run(task, trunk, tmp_path)
+    assert drawn.count((1, 3)) == 12
+    assert drawn.count((8, 24)) == 12
+    assert metrics["mAP_k8"] > metrics["mAP_k1"]
+    assert metrics["mAP_k1_selected_on_val"] >= metrics["mAP_k1"]
+    assert run(task, trunk, tmp_path) == metrics
+
+
+def test_what_is_marked_as_not_counted_is_not(trunk: Checkpoint, tmp_path: Path) -> None:
+    train, val = toy_pair()
+    marks = [np.eye(4, dtype=np.int64)[images.labels] for images in (train, val)]
+    pair = replace(train, labels=marks[0]), replace(val, labels=marks[1])
+    task = Svm("toy", AS_IS, costs=(1.0,), shots=(), shot_costs=(1.0,))
+    plain = run(task, trunk, tmp_path / "plain", pair)
+    assert plain == run(task, trunk, tmp_path / "single")
+    # Wrong marks on some images change the answer; the same images marked -1 do not count as wrong.
+    wrong = marks[1].copy()
+    wrong[:8] = 1 - wrong[:8]
+    ignored = np.where(wrong == marks[1], marks[1], -1)
+    worse = run(task, trunk, tmp_path / "wrong", (pair[0], replace(val, labels=wrong)))
+    spared = run(task, trunk, tmp_path / "spared", (pair[0], replace(val, labels=ignored)))
+    assert worse["mAP"] < min(plain["mAP"], spared["mAP"])
+    with pytest.raises(UserError, match="several classes an image"):
+        run(LogisticRegression("toy", AS_IS), trunk, tmp_path, pair)
+
+
+@pytest.mark.parametrize(
+    ("train_labels", "val_labels", "message"),
+    [
+        ([0] * 3 + [1] * 20 + [2, 3] * 8 + [1], [0, 1, 2, 3] * 6, "class 'a' of toy/train has 3 images that show it"),
+        ([0, 1, 2, 3] * 10, [0, 1, 2] * 8, "no image to be reported shows class 'd'"),
+    ],
+)
+def test_too_few_images_for_svms(
+    trunk: Checkpoint, tmp_path: Path, train_labels: list[int], val_labels: list[int], message: str
+) -> None:
+    train, val = toy_pair()
+    pair = replace(train, labels=np.array(train_labels)), replace(val, labels=np.array(val_labels))
+    with pytest.raises(UserError, match=message):
+        run(Svm("toy", AS_IS, costs=(1.0,), shots=(2,), shot_costs=(1.0,)), trunk, tmp_path, pair)
+
+
+def test_matched_accuracy_by_hand() -> None:
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    assert matched_accuracy(truth, np.array([2, 2, 2, 0, 0, 1])) == 1
+    assert matched_accuracy(truth, np.zeros(6, np.int64)) == pytest.approx(3 / 6)
+    assert matched_accuracy(truth, np.array([1, 1, 0, 0, 0, 0])) == pytest.approx(4 / 6)
+
+
+def test_clusters_of_well_parted_images_are_the_classes(trunk: Checkpoint, tmp_path: Path) -> None:
+    train, val = toy_pair()
+    levels = (40 + 60 * val.labels)[:, None, None] * np.ones((1, 32, 32))
+    flat = replace(val, pixels=levels.astype(np.uint8), fingerprint="flat")
+    metrics = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, flat))
+    assert metrics == pytest.approx({"NMI": 100, "AMI": 100, "ARI": 100, "accuracy": 100})
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 32)).astype(np.uint8)
+    by_chance = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, replace(val, pixels=noise, fingerprint="noise")))
+    assert abs(by_chance["ARI"]) < 25
+    assert len(np.load(tmp_path / "clusters.npy")) == 24
+
+
+def test_clusters_need_as_many_images_as_classes(trunk: Checkpoint, tmp_path: Path) -> None:
+    train, val = toy_pair()
+    few = replace(val, labels=val.labels[:3], pixels=val.pixels[:3], fingerprint="few")
+    with pytest.raises(UserError, match="has 3 images, fewer than its 4 classes"):
+        run(Clusters("toy", AS_IS), trunk, tmp_path, (train, few))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LogisticRegression(strengths=()), "strengths"),
+        (lambda: LogisticRegression(held_out=0.0), "held_out 0.0"),
+        (lambda: Svm(costs=(0.0,)), "costs"),
+        (lambda: Svm(shots=(0,)), "shots"),
+        (lambda: Clusters(starts=0), "starts 0"),
+    ],
+)
+def test_impossible_settings(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_features_that_are_not_finite_name_the_images(trunk: Checkpoint, tmp_path: Path) -> None:
+    broken = replace(trunk, weights={**trunk.weights, "conv1.weight": trunk.weights["conv1.weight"] * torch.nan})
+    for task in (LogisticRegression("toy", AS_IS), Svm("toy", AS_IS), Clusters("toy", AS_IS)):
+        with pytest.raises(UserError, match="not finite"):
+            run(task, broken, tmp_path)

@@ -1,0 +1,192 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_images import toy_pair
+
+from cgh_bench import tasks
+from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.evaluate import protocol_id
+from cgh_bench.features import extract
+from cgh_bench.heads import Descent, Heads
+from cgh_bench.selection import hold_out
+from cgh_bench.tasks import Folders
+from cgh_bench.tasks import linear_sgd as module
+from cgh_bench.tasks.linear import Linear
+from cgh_bench.tasks.linear_sgd import LinearSgd
+from cgh_bench.training import Cosine, Crop, Steps
+
+TOY = LinearSgd(
+    data="toy",
+    crop=Crop(32, (0.5, 1.0)),
+    transform=AS_IS,
+    learning_rates=(0.03, 1.0),
+    weight_decays=(0.0, 1e-2),
+    features=("layer4", "layer2+layer3"),
+    epochs=4,
+    batch_size=8,
+    held_out=0.25,
+)
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Checkpoint:
+    return random_checkpoint("resnet18")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgh_bench.features._pair", lambda data, root: toy_pair())
+
+
+def run(task: Any, trunk: Checkpoint, folder: Path, seed: int = 0) -> dict[str, float]:
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    return task.run(trunk, Folders(folder / "run", folder / "cache"), seed)
+
+
+def weights(folder: Path, feature: str) -> torch.Tensor:
+    state = torch.load(folder / "run" / "state.pt", weights_only=True)
+    return state["learner"][feature]["weights"]
+
+
+def test_the_head_is_chosen_on_held_out_images_and_the_literatures_number_stands_beside(
+    trunk: Checkpoint, tmp_path: Path
+) -> None:
+    metrics = run(TOY, trunk, tmp_path)
+    record = json.loads((tmp_path / "run" / "epochs.json").read_text())
+    assert [tuple(head) for head in record["heads"]] == TOY.grid
+    assert len(TOY.grid) == 8
+    last = record["epochs"][-1]
+    chosen = int(np.argmax(last["held_out_top1"]))
+    assert metrics["top1"] == last["val_top1"][chosen]
+    assert metrics["top5"] == 100
+    assert metrics["top1_selected_on_val"] == max(max(epoch["val_top1"]) for epoch in record["epochs"])
+    assert len(record["epochs"]) == 4
+    assert max(last["val_top1"]) > 50
+    assert run(TOY, trunk, tmp_path / "again") == metrics
+
+
+def test_heads_trained_together_are_heads_trained_alone(trunk: Checkpoint, tmp_path: Path) -> None:
+    run(TOY, trunk, tmp_path / "all")
+    for number, (rate, decay) in ((1, (0.03, 1e-2)), (2, (1.0, 0.0))):
+        one = replace(TOY, features=("layer4",), learning_rates=(rate,), weight_decays=(decay,))
+        run(one, trunk, tmp_path / str(number))
+        torch.testing.assert_close(
+            weights(tmp_path / "all", "layer4")[:, number], weights(tmp_path / str(number), "layer4")[:, 0]
+        )
+
+
+def test_without_augmentation_it_is_sgd_on_the_cached_features(trunk: Checkpoint, tmp_path: Path) -> None:
+    plain = replace(TOY, features=("layer4",), crop=Crop(32, (1.0, 1.0), 0.0), epochs=5, batch_size=100, held_out=0.25)
+    run(plain, trunk, tmp_path)
+    images, _ = toy_pair()
+    rows, _ = hold_out(images, 0.25, 0)
+    bank = extract(trunk, images, AS_IS, "layer4", tmp_path / "cache")
+    first = 0.01 * torch.randn(513, 4, generator=torch.Generator().manual_seed(0))
+    first[-1] = 0
+    heads = Heads(first, torch.tensor([0.03, 0.03, 1.0, 1.0]), torch.tensor([0, 1e-2] * 2), Descent())
+    for epoch in range(5):
+        heads.step(torch.tensor(bank.features[rows]), torch.tensor(images.labels[rows]), Cosine().at(epoch, 5))
+    torch.testing.assert_close(weights(tmp_path, "layer4"), heads.weights, atol=1e-4, rtol=1e-3)
+
+
+def test_interrupted_is_uninterrupted(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = run(TOY, trunk, tmp_path / "whole")
+    assess = module._Probe.assess
+    calls = []
+
+    def interrupted(self: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return assess(self)
+
+    monkeypatch.setattr(module._Probe, "assess", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, trunk, tmp_path / "part")
+    monkeypatch.setattr(module._Probe, "assess", assess)
+    assert run(TOY, trunk, tmp_path / "part") == metrics
+    for feature in TOY.features:
+        assert torch.equal(weights(tmp_path / "whole", feature), weights(tmp_path / "part", feature))
+
+
+def test_a_trunk_whose_statistics_move_is_caught(
+    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooled = module.pooled
+
+    def careless(network: Any, images: torch.Tensor, targets: Any) -> Any:
+        return pooled(network.train(), images, targets)
+
+    monkeypatch.setattr(module, "pooled", careless)
+    with pytest.raises(CheckFailed, match="must stay frozen"):
+        run(replace(TOY, epochs=1), trunk, tmp_path)
+
+
+def test_one_head_needs_nothing_held_out(trunk: Checkpoint, tmp_path: Path) -> None:
+    one = replace(
+        TOY, features=("layer4",), learning_rates=(0.3,), weight_decays=(0.0,), held_out=0.0, descent=Descent(trust=0.1)
+    )
+    metrics = run(one, trunk, tmp_path)
+    last = json.loads((tmp_path / "run" / "epochs.json").read_text())["epochs"][-1]
+    assert set(last) == {"val_top1", "val_top5"}
+    assert metrics["top1"] == last["val_top1"][0]
+
+
+def test_all_heads_diverged_is_said(trunk: Checkpoint, tmp_path: Path) -> None:
+    broken = replace(TOY, learning_rates=(1e35,), weight_decays=(1e5,))
+    with pytest.raises(UserError, match="the loss is not finite in epoch 1"):
+        run(broken, trunk, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"learning_rates": ()}, "learning_rates"),
+        ({"learning_rates": (0.1, 0.0)}, "must be above 0"),
+        ({"weight_decays": (-1.0,)}, "not below"),
+        ({"features": ()}, "a feature"),
+        ({"epochs": 0}, "epochs 0 must be at least 1"),
+        ({"held_out": 1.0}, "held_out 1.0"),
+        ({"held_out": 0.0}, "a grid of 8 heads needs images to choose on"),
+    ],
+)
+def test_impossible_settings(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        replace(TOY, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_protocols_say_what_their_sources_say() -> None:
+    moco = tasks.find("imagenet_linear_moco")
+    assert isinstance(moco, LinearSgd)
+    assert (moco.learning_rates, moco.weight_decays, moco.batch_size, moco.epochs) == ((30.0,), (0.0,), 256, 100)
+    assert (moco.schedule, moco.crop, moco.held_out, moco.initial) == (Steps((60, 80), 0.1), Crop(224), 0.0, 0.01)
+    cgh, swav, simsiam, dinov2 = (
+        tasks.find(f"imagenet_linear_{name}") for name in ("cgh", "swav", "simsiam", "dinov2")
+    )
+    assert cgh == replace(moco, learning_rates=(0.3,), schedule=Cosine("step"))
+    assert swav == replace(moco, learning_rates=(0.3,), weight_decays=(1e-6,), schedule=Cosine("epoch"))
+    assert isinstance(simsiam, LinearSgd)
+    assert (simsiam.learning_rates[0], simsiam.batch_size, simsiam.epochs) == (0.1 * 4096 / 256, 4096, 90)
+    assert simsiam.descent == Descent(0.9, 0.001)
+    assert isinstance(dinov2, LinearSgd)
+    assert len(dinov2.grid) == 26
+    assert dinov2.learning_rates[-1] == pytest.approx(0.1 * 1024 / 256)
+
+
+def test_the_cached_probe_keeps_its_protocol_and_its_choice(trunk: Checkpoint, tmp_path: Path) -> None:
+    assert protocol_id("animals_linear", tasks.find("animals_linear")) == "animals_linear@3a3b0567"
+    metrics = run(Linear("toy", AS_IS), trunk, tmp_path)
+    grid = json.loads((tmp_path / "run" / "grid.json").read_text())
+    chosen = int(np.argmax(grid["held_out_top1"]))
+    assert grid["chosen"] == grid["weight_decays"][chosen]
+    assert metrics["top1"] == grid["val_top1"][chosen]
+    assert metrics["top1_selected_on_val"] == max(grid["val_top1"])
+    assert metrics["top1"] > 80
