@@ -15,11 +15,14 @@ import torch
 from cgh_bench import dist, results, tasks
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint, override, plain
+from cgh_bench.data import catalog, find_folder
+from cgh_bench.data.dense import layouts
 from cgh_bench.device import pick_device
 from cgh_bench.errors import CheckFailed
+from cgh_bench.features import pair_fingerprint
 from cgh_bench.files import alone_in
 from cgh_bench.results import Result
-from cgh_bench.tasks import Folders, Metric, Task
+from cgh_bench.tasks import Folders, Metric, Planned, Task
 from cgh_bench.transfer import in_framework
 
 PACKAGES = (
@@ -81,8 +84,14 @@ class Evaluation:
 
 
 def protocol_id(name: str, task: Task) -> str:
-    """Name and fingerprint of the whole configuration: whatever changes a number's meaning changes this."""
-    return f"{name}@{fingerprint(task)[:8]}"
+    """Name and fingerprint of the whole configuration: whatever changes a number's meaning changes this.
+
+    A folder of the user's enters by its content, so that the id is the same wherever that lies, on any machine.
+    """
+    config = plain(task)
+    if task.data not in {*catalog(), *layouts()} and task.data and find_folder(task.data):
+        config["data"] = pair_fingerprint(task.data)
+    return f"{name}@{fingerprint(config)[:8]}"
 
 
 def prepare(name: str, settings: Sequence[str] = ()) -> Evaluation:
@@ -145,8 +154,19 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
         seconds=round(time.monotonic() - clock, 2),
         work=str(folder.relative_to(workspace.root)),
     )
-    results.append(workspace.store, result)
+    dist.wait_for_all()  # or one that is late would find this result and not take part
+    if dist.rank() == 0:
+        results.append(workspace.store, result)
     return result
+
+
+def plan(evaluation: Evaluation, checkpoint: Checkpoint, workspace: Workspace) -> list[str]:
+    """What the evaluation will take, in lines; none where the task cannot tell."""
+    task = evaluation.task
+    if not isinstance(task, Planned):
+        return []
+    folder = workspace.evaluation(checkpoint, evaluation.protocol, 0)
+    return task.plan(checkpoint, Folders(folder, workspace.cache))
 
 
 def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, float]) -> None:

@@ -1,23 +1,29 @@
 """Exact nearest neighbours by cosine similarity: faiss or torch, the bank streamed, the answers identical."""
 
 import importlib.util
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgh_bench import dist
 from cgh_bench.device import pick_device
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Backend = Literal["faiss", "torch"]
 
-ROWS_PER_CHUNK = 65_536
+ROWS_PER_CHUNK = 16_384
+ROWS_PER_NORMALISATION = 1_024
 QUERIES_PER_BATCH = 1_024
-QUERIES_PER_RESCORING = 16
+QUERIES_PER_RESCORING = 4
 SPARE_CANDIDATES = 16
+MAPPED_AROUND = 65_536
+"""Bytes that Linux maps around a page that is read (fault_around_bytes)."""
 ROUNDING = 1e-5
 """Two backends' float32 similarities of unit vectors differ by less than this (2048 products, each rounded to 6e-8)."""
 
@@ -44,8 +50,10 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
         similarities (Q, K) float32 and row numbers (Q, K) int64, K = min(k, N).
     """
     k = min(k, len(bank))
+    if not len(queries):
+        return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
     spare = min(k + SPARE_CANDIDATES, len(bank))
-    queries = _unit(queries)
+    queries = unit_rows(queries)
     rows = _candidates(bank, queries, spare, SEARCHES[backend or default_backend()])
     similarity, row = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), QUERIES_PER_RESCORING):
@@ -55,15 +63,33 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
             for i in np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= ROUNDING):
                 scores[i, :k], ordered[i, :k] = _exhaustive(bank, queries[start + i], k)
         similarity[part], row[part] = scores[:, :k], ordered[:, :k]
+        _forget_pages(bank)
     return similarity, row
+
+
+def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, Indices]:
+    """The same on all processes (`dist`), each of which searches for its share of the queries."""
+    found = dist.gather_shares(neighbours(bank, queries[dist.share(len(queries))], k))
+    similarity, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return similarity, row
+
+
+def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
+    """What `neighbours` needs at most beside what it is given; of a memory-mapped bank of any size only these pages."""
+    chunk = min(n, ROWS_PER_CHUNK)
+    spare = min(k + SPARE_CANDIDATES, n)
+    unit = 4 * dim * (4 * chunk + 2 * q)  # a chunk as mapped, normalised, and in float64 for near-ties; the queries
+    product = 4 * min(q, QUERIES_PER_BATCH) * chunk
+    merging = 4 * (4 + 8) * q * spare  # similarities and rows: kept, found, joined and chosen
+    rescoring = QUERIES_PER_RESCORING * spare * (dim * (2 * 4 + 8) + MAPPED_AROUND)
+    return unit + product + merging + rescoring
 
 
 def _candidates(bank: Floats, queries: Floats, k: int, search: "Search") -> Indices:
     """Row numbers (Q, k) of the best `k` by the backend's float32 arithmetic, in no particular order."""
     best: Floats = np.empty((len(queries), 0), np.float32)
     rows: Indices = np.empty((len(queries), 0), np.int64)
-    for start in range(0, len(bank), ROWS_PER_CHUNK):
-        chunk = _unit(bank[start : start + ROWS_PER_CHUNK])
+    for start, chunk in unit_chunks(bank):
         similarity, row = search(queries, chunk, min(k, len(chunk)))
         best = np.concatenate([best, similarity], axis=1)
         rows = np.concatenate([rows, row + start], axis=1)
@@ -75,7 +101,7 @@ def _candidates(bank: Floats, queries: Floats, k: int, search: "Search") -> Indi
 
 def _rescore(bank: Floats, queries: Floats, rows: Indices) -> tuple[NDArray[np.float64], Indices]:
     """Similarity in float64 of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
-    candidates = _unit(bank[rows]).astype(np.float64)
+    candidates = unit_rows(bank[rows]).astype(np.float64)
     similarity = np.einsum("qkd,qd->qk", candidates, queries.astype(np.float64))
     order = np.lexsort((rows, -similarity), axis=1)
     return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(rows, order, axis=1)
@@ -83,36 +109,74 @@ def _rescore(bank: Floats, queries: Floats, rows: Indices) -> tuple[NDArray[np.f
 
 def _exhaustive(bank: Floats, query: Floats, k: int) -> tuple[NDArray[np.float64], Indices]:
     """The same against every row, for a query with more near-ties at rank `k` than there were spare candidates."""
-    similarity = np.concatenate(
-        [
-            np.einsum(
-                "nd,d->n", _unit(bank[start : start + ROWS_PER_CHUNK]).astype(np.float64), query.astype(np.float64)
-            )
-            for start in range(0, len(bank), ROWS_PER_CHUNK)
-        ]
-    )
+    unit = query.astype(np.float64)
+    parts = [np.einsum("nd,d->n", unit_rows(chunk).astype(np.float64), unit) for _, chunk in _chunks(bank)]
+    similarity = np.concatenate(parts)
     order = np.lexsort((np.arange(len(bank)), -similarity))[:k]
     return similarity[order], order
 
 
-def _unit(rows: Floats) -> Floats:
+def _chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
+    """The rows, `ROWS_PER_CHUNK` at a time, with the number of the first; of a mapped bank no more stay in memory."""
+    for start in range(0, len(bank), ROWS_PER_CHUNK):
+        yield start, bank[start : start + ROWS_PER_CHUNK]
+        _forget_pages(bank)
+
+
+def unit_rows(rows: Floats) -> Floats:
     """`rows` (…, D) divided by their Euclidean norm (a row of zeros stays zero)."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     unit: Floats = rows / np.maximum(norm, np.float32(1e-12))
     return unit
 
 
+def unit_chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
+    """The same with every row divided by its norm; a chunk is overwritten by the next."""
+    buffer: Floats = np.empty((min(ROWS_PER_CHUNK, len(bank)), bank.shape[1]), np.float32)
+    for start, chunk in _chunks(bank):
+        for first in range(0, len(chunk), ROWS_PER_NORMALISATION):
+            part = slice(first, first + ROWS_PER_NORMALISATION)
+            buffer[part][: len(chunk) - first] = unit_rows(chunk[part])
+        yield start, buffer[: len(chunk)]
+
+
+def _forget_pages(bank: Floats) -> None:
+    """Give back the memory of what was read of a memory-mapped bank: it can be read again."""
+    if isinstance(bank, np.memmap) and isinstance(bank.base, mmap.mmap) and bank.mode == "r":
+        bank.base.madvise(mmap.MADV_DONTNEED)
+
+
 def _search_faiss(queries: Floats, chunk: Floats, k: int) -> tuple[Floats, Indices]:
-    """The exact search of faiss, on the GPU where faiss sees one (a branch that was never run on a GPU)."""
+    """The exact search of faiss."""
     import faiss
 
-    if faiss.get_num_gpus():
-        similarity, row = faiss.knn_gpu(
-            faiss.StandardGpuResources(), queries, chunk, k, metric=faiss.METRIC_INNER_PRODUCT
-        )
-    else:
-        similarity, row = faiss.knn(queries, chunk, k, metric=faiss.METRIC_INNER_PRODUCT)
+    if devices := faiss.get_num_gpus():
+        return _search_faiss_gpus(queries, chunk, k, devices)
+    similarity, row = faiss.knn(queries, chunk, k, metric=faiss.METRIC_INNER_PRODUCT)
     return similarity, row
+
+
+def _search_faiss_gpus(queries: Floats, chunk: Floats, k: int, devices: int) -> tuple[Floats, Indices]:
+    """The same, a part of the chunk on each GPU. This function was never run: no GPU was at hand."""
+    import faiss
+
+    starts = np.linspace(0, len(chunk), min(devices, len(chunk)) + 1, dtype=np.int64)
+
+    def search(device: int) -> tuple[Floats, Indices]:
+        part = chunk[starts[device] : starts[device + 1]]
+        similarity, row = faiss.knn_gpu(
+            faiss.StandardGpuResources(),
+            queries,
+            part,
+            min(k, len(part)),
+            metric=faiss.METRIC_INNER_PRODUCT,
+            device=device,
+        )
+        return similarity, row + starts[device]
+
+    with ThreadPoolExecutor(devices) as pool:
+        similarity, row = zip(*pool.map(search, range(len(starts) - 1)), strict=True)
+    return np.concatenate(similarity, axis=1), np.concatenate(row, axis=1)
 
 
 def _search_torch(queries: Floats, chunk: Floats, k: int) -> tuple[Floats, Indices]:

@@ -7,7 +7,7 @@ from cgh_bench.data.image_set import DetectionScenes, FetchedImages, ImageSet, L
 from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError, unknown
 
-__all__ = ["DetectionScenes", "FetchedImages", "ImageSet", "LabelledImages", "Split", "catalog", "data_root", "load"]
+__all__ = ["DetectionScenes", "FetchedImages", "ImageSet", "LabelledImages", "Split", "catalog", "data_root", "find_folder", "load"]
 
 
 def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes]:
@@ -18,6 +18,11 @@ def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes]:
 def data_root() -> Path:
     """Where data sets live: `$CGH_DATA`, else `./data`."""
     return Path(os.environ.get("CGH_DATA", "data"))
+
+
+def find_folder(name: str, root: Path | None = None) -> Path | None:
+    """The folder of the user's that `load` takes `name` for: as given, else below `root`; None if there is none."""
+    return next((folder for folder in (Path(name), (root or data_root()) / name) if folder.is_dir()), None)
 
 
 def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
@@ -46,9 +51,8 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
     if entry is not None:
         labelled = [known for known, other in catalog().items() if other.kind == "classification"]
         raise UserError(f"{name!r} is a set of scenes for detection and segmentation; labelled images: {labelled}")
-    for folder in (Path(name), root / name):
-        if folder.is_dir():
-            return load_shards(folder, split) if are_shards(folder) else load_folder(folder, split)
+    if folder := find_folder(name, root):
+        return load_shards(folder, split) if are_shards(folder) else load_folder(folder, split)
     if os.sep in name:
         raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
     hint = unknown("data set", name, catalog())

@@ -48,14 +48,10 @@ def from_list(
     unaffordable. `touched` covers the times of change too.
 
     Raises:
-        UserError: there is none in the list, files are absent, or a label is no class.
+        UserError: there is none in the list, files are absent, or a label is no class (`ImageSet`).
     """
     paths = tuple(path for path, _ in listed)
     labels = np.array([label for _, label in listed], dtype=np.int64)
-    if not paths:
-        raise UserError(f"no image is listed for {name} in {folder}")
-    if labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise UserError(f"{name} in {folder} has labels {labels.min()} to {labels.max()}, but {len(classes)} classes")
     absent = []
     digest = hashlib.sha256("\0".join(classes).encode())
     times = hashlib.sha256()

@@ -36,6 +36,15 @@ class ImageSet(ABC):
     touched: str = field(default="", kw_only=True)
     """Changes when a file is written again, even with as many bytes; for caches, for it differs between copies."""
 
+    def __post_init__(self) -> None:
+        if not len(self.labels):
+            raise UserError(f"{self.name} has no image; at least one is needed")
+        low, high = (-1, 1) if self.multi_label else (0, len(self.classes) - 1)
+        if not low <= self.labels.min() <= self.labels.max() <= high:
+            raise UserError(
+                f"{self.name} has labels from {self.labels.min()} to {self.labels.max()}; {low} to {high} are accepted"
+            )
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.discovery import registered
@@ -49,6 +49,15 @@ class Task(Protocol):
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """Evaluate `checkpoint` and return `{metric: value}`; goes on where an interrupted run of the same stopped."""
+        ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """What a task also offers that can tell beforehand what it will take."""
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """Time, disk and memory, a line each; nothing is written."""
         ...
 
 

@@ -4,22 +4,26 @@ Source: Wu et al., Instance Discrimination, CVPR 2018 (https://arxiv.org/abs/180
 facebookresearch/dino `eval_knn.py` made usual: cosine similarity s, a neighbour votes exp(s / T) for its class.
 """
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
+from cgh_bench.data.imagenet import CATALOG as IMAGENET
+from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
+from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
+from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, pair_fingerprint
-from cgh_bench.metrics import class_balanced_accuracy, top_accuracy
-from cgh_bench.neighbours import neighbours
+from cgh_bench.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.files import write_text
+from cgh_bench.neighbours import planned_bytes, shared_neighbours
 from cgh_bench.tasks import Folders, Metric
+from cgh_bench.voting import Ranked, rank
 
 RETRIEVED = 10
 """Neighbours kept for the retrieval pictures."""
@@ -41,48 +45,92 @@ class KNN:
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        if min(self.k, *self.k_grid) < 1 or self.temperature <= 0:
-            raise UserError(f"k {self.k}, {self.k_grid} and temperature {self.temperature} must be above zero")
+        require_positive(self.k, *self.k_grid, self.temperature)
 
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
 
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """Time and disk of the features, memory of the search."""
+        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        train, val = load_pair(self.data)
+        return [*features, search_plan(checkpoint, self.feature, (len(train), len(val)), self._deepest())]
+
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        similarity, row = neighbours(train.features, val.features, max(self.k, *self.k_grid, RETRIEVED))
-        weights = vote_weights(similarity, self.temperature)
-        labels, truth = torch.tensor(train.labels[row]), torch.tensor(val.labels)
-        scores = {k: votes(weights[:, :k], labels[:, :k], len(train.classes)) for k in {self.k, *self.k_grid}}
-        predicted = scores[self.k].argmax(dim=1)
-        np.savez(
-            folders.run / "neighbours.npz",
-            row=row[:, :RETRIEVED],
-            similarity=similarity[:, :RETRIEVED],
-            predicted=predicted.numpy(),
-        )
+        require_one_label(train)
+        similarity, row = shared_neighbours(train.features, val.features, self._deepest())
+        ks = sorted({self.k, *self.k_grid})
+        ranked = rank(similarity, train.labels[row], val.labels, ks, [self.temperature])
+        chosen = ranked[self.k, self.temperature]
+        if dist.rank() == 0:
+            np.savez(
+                folders.run / "neighbours.npz",
+                row=row[:, :RETRIEVED],
+                similarity=similarity[:, :RETRIEVED],
+                predicted=chosen.predicted.numpy(),
+            )
+        write_per_class(folders.run, train, val, chosen)
         return {
-            "top1": 100 * top_accuracy(scores[self.k], truth, 1),
-            "top5": 100 * top_accuracy(scores[self.k], truth, 5),
-            "class_balanced": 100 * class_balanced_accuracy(predicted, truth),
-            **{f"top1_k{k}": 100 * top_accuracy(scores[k], truth, 1) for k in self.k_grid},
+            **chosen.metrics(),
+            **{f"top1_k{k}": ranked[k, self.temperature].top(1) for k in self.k_grid},
         }
 
-
-def vote_weights(similarity: NDArray[np.float32], temperature: float) -> Tensor:
-    """exp(s / T), (Q, K) float64, each row divided by its largest so that no temperature overflows."""
-    s = torch.from_numpy(similarity).double()
-    return ((s - s[:, :1]) / temperature).exp()
+    def _deepest(self) -> int:
+        return max(self.k, *self.k_grid, RETRIEVED)
 
 
-def votes(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The sum (Q, C) of the `weights` (Q, K) of the neighbours of each class; `labels` (Q, K) are theirs."""
-    return weights.new_zeros(len(weights), classes).scatter_add_(1, labels, weights)
+def require_positive(*values: float) -> None:
+    """Refuse a K or temperature that is none."""
+    if min(values) <= 0:
+        raise UserError(f"k and temperature must be above zero, not {', '.join(map(str, values))}")
+
+
+def require_one_label(bank: FeatureBank) -> None:
+    """Refuse a multi-label set, for tasks that know one class an image."""
+    if bank.labels.ndim != 1:
+        raise UserError("the images of this set show several classes each; take a task that knows that, like voc07_knn")
+
+
+def search_plan(checkpoint: Checkpoint, feature: str, sizes: tuple[int, int], k: int) -> str:
+    """What the search for `k` neighbours needs, in one line; `sizes` are the images in the bank and those classified."""
+    n, q = sizes
+    dim = checkpoint.backbone().width(checkpoint.architecture.targets(feature))
+    megabytes = planned_bytes(n, q, dim, k) / 1e6
+    return f"search: {q:,} images in a bank of {n:,} × {dim}, {k} neighbours, at most {megabytes:,.0f} MB of memory"
+
+
+def write_per_class(folder: Path, train: FeatureBank, val: FeatureBank, ranked: Ranked) -> None:
+    """`per_class.csv` in the run's folder: how many images of each class there are, and how many came out right."""
+    if dist.rank() != 0:
+        return
+    right = (ranked.true_rank == 0).numpy()
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(["class", "train", "val", "right", "accuracy"])
+    for label, name in enumerate(train.classes):
+        shown = val.labels == label
+        count, hits = int(shown.sum()), int(right[shown].sum())
+        accuracy = f"{100 * hits / count:.2f}" if count else ""
+        lines.writerow([name, int((train.labels == label).sum()), count, hits, accuracy])
+    write_text(folder / "per_class.csv", table.getvalue())
+
+
+def _suite() -> dict[str, KNN]:
+    """One of each fetched set that has one class an image, under the set's own transform (kNN's for ImageNet)."""
+    entries = {**SMALL_PICTURES, **TRANSFER_SUITE, **IMAGENET}
+    return {
+        f"{name}_knn": KNN(data=name, transform=IMAGENET_KNN if entry.transform == IMAGENET_LINEAR else entry.transform)
+        for name, entry in entries.items()
+        if entry.metric != "mAP" and name != "imagenet1k"
+    }
 
 
 TASKS = {
     "knn": KNN(),
     "animals_knn": KNN(data="animals", transform=AS_IS),
     "imagenet_knn": KNN(data="imagenet1k"),
+    **_suite(),
 }

@@ -1,24 +1,54 @@
+import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cgh_bench import features as features_module
+from cgh_bench import voting
+from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.data.image_set import GreyImages, ImageSet
+from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import UserError
-from cgh_bench.metrics import class_balanced_accuracy, top_accuracy
+from cgh_bench.metrics import (
+    average_precisions,
+    average_precisions_11_points,
+    class_balanced_accuracy,
+    top_accuracy,
+)
 from cgh_bench.neighbours import neighbours
-from cgh_bench.tasks.knn import KNN, vote_weights, votes
+from cgh_bench.tasks import Folders, Task
+from cgh_bench.tasks.knn import KNN
+from cgh_bench.tasks.knn_approximate import KNNApproximate
+from cgh_bench.tasks.knn_few_shot import KNNFewShot
+from cgh_bench.tasks.knn_grid import KNNGrid
+from cgh_bench.tasks.knn_leave_one_out import LeaveOneOut
+from cgh_bench.tasks.knn_multi_label import KNNMultiLabel, shares
+from cgh_bench.voting import rank, vote_weights, without_self
 
 
 def test_four_points_by_hand() -> None:
-    # Two neighbours at similarity .9 and .8 of class 1 against one at .95 of class 0: with T = .1 class 1 wins.
+    # Two neighbours at similarity .9 and .8 of class 1 against one at .95 of class 0: with T = .2 class 1 wins.
     similarity = np.array([[0.95, 0.9, 0.8, 0.1]], np.float32)
-    labels = torch.tensor([[0, 1, 1, 2]])
-    scores = votes(vote_weights(similarity, 0.1), labels, 3)
     expected = np.exp((np.array([0.95, 0.9, 0.8, 0.1]) - 0.95) / 0.1)
-    np.testing.assert_allclose(scores[0].numpy(), [expected[0], expected[1] + expected[2], expected[3]], rtol=1e-5)
-    assert scores.argmax() == 0
-    assert votes(vote_weights(similarity, 0.2), labels, 3).argmax() == 1
+    np.testing.assert_allclose(vote_weights(similarity, 0.1)[0].numpy(), expected, rtol=1e-5)
+    labels, truth = np.array([[0, 1, 1, 2]]), np.array([2])
+    ranked = rank(similarity, labels, truth, [1, 2, 4], [0.04, 0.2])
+    assert {point: int(answer.predicted) for point, answer in ranked.items()} == {
+        (1, 0.04): 0,
+        (2, 0.04): 0,
+        (4, 0.04): 0,
+        (1, 0.2): 0,
+        (2, 0.2): 0,
+        (4, 0.2): 1,
+    }
+    assert [int(answer.true_rank) for answer in ranked.values()] == [2] * 6
+    assert ranked[4, 0.2].metrics() == {"top1": 0, "top5": 100, "class_balanced": 0}
 
 
 def loop_knn(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, k: int, classes: int) -> list[int]:
@@ -37,8 +67,42 @@ def test_equals_loops_also_with_few_queries_and_large_k(n: int, q: int, k: int) 
     bank, queries = rng.normal(size=(n, 8)).astype(np.float32), rng.normal(size=(q, 8)).astype(np.float32)
     labels = rng.integers(0, 3, n)
     similarity, row = neighbours(bank, queries, k)
-    scores = votes(vote_weights(similarity, 0.07), torch.tensor(labels[row]), 3)
-    assert scores.argmax(dim=1).tolist() == loop_knn(bank, labels, queries, k, 3)
+    truth = rng.integers(0, 3, q)
+    ranked = rank(similarity, labels[row], truth, [1, k], [0.07])
+    for some in (1, k):
+        assert ranked[some, 0.07].predicted.tolist() == loop_knn(bank, labels, queries, some, 3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), copies=st.integers(2, 4))
+def test_copies_of_the_bank_change_nothing_with_as_many_times_the_neighbours(seed: int, copies: int) -> None:
+    rng = np.random.default_rng(seed)
+    bank, queries = rng.normal(size=(40, 6)).astype(np.float32), rng.normal(size=(9, 6)).astype(np.float32)
+    labels, truth = rng.integers(0, 4, 40), rng.integers(0, 4, 9)
+    once, often = (
+        rank(s, np.tile(labels, n)[row], truth, [5 * n], [0.07])[5 * n, 0.07]
+        for n, (s, row) in ((n, neighbours(np.tile(bank, (n, 1)), queries, 5 * n)) for n in (1, copies))
+    )
+    assert once.predicted.tolist() == often.predicted.tolist()
+    assert once.true_rank.tolist() == often.true_rank.tolist()
+
+
+def test_no_chunk_of_the_queries_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    similarity = -np.sort(-rng.uniform(-1, 1, (50, 30)).astype(np.float32), axis=1)
+    labels, truth = rng.integers(0, 7, (50, 30)), rng.integers(0, 7, 50)
+    whole = rank(similarity, labels, truth, [3, 30], [0.1])
+    monkeypatch.setattr(voting, "QUERIES_PER_VOTE", 7)
+    parts = rank(similarity, labels, truth, [3, 30], [0.1])
+    assert all(whole[point].true_rank.tolist() == parts[point].true_rank.tolist() for point in whole)
+
+
+def test_an_image_is_not_its_own_neighbour() -> None:
+    similarity = np.array([[1, 0.9, 0.8], [1, 1, 1], [1, 0.5, 0.2]], np.float32)
+    row = np.array([[0, 4, 5], [7, 8, 9], [3, 2, 1]])  # the second is missing from its own: it has equals enough
+    others, numbers = without_self(similarity, row, np.array([0, 10, 2]))
+    assert numbers.tolist() == [[4, 5], [7, 8], [3, 1]]
+    np.testing.assert_array_equal(others, np.array([[0.9, 0.8], [1, 1], [1, 0.2]], np.float32))
 
 
 def test_no_temperature_overflows() -> None:
@@ -55,8 +119,140 @@ def test_accuracies_by_hand() -> None:
     assert class_balanced_accuracy(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 2])) == pytest.approx(1 / 3)
 
 
+def average_precision_by_loops(scores: list[float], truth: list[int], points: int = 0) -> float:
+    ordered = [right for _, right in sorted(zip(scores, truth, strict=True), reverse=True)]
+    precision = [sum(ordered[: n + 1]) / (n + 1) for n in range(len(ordered))]
+    if not points:
+        return sum(p for p, right in zip(precision, ordered, strict=True) if right) / sum(ordered)
+    recall = [sum(ordered[: n + 1]) / sum(ordered) for n in range(len(ordered))]
+    steps = [
+        max((p for p, r in zip(precision, recall, strict=True) if r >= t - 1e-9), default=0)
+        for t in (step / (points - 1) for step in range(points))
+    ]
+    return sum(steps) / points
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 30))
+def test_average_precision_equals_loops(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, truth = rng.permutation(n)[:, None] / n, rng.integers(0, 2, (n, 1))
+    truth[0] = 1
+    expected = average_precision_by_loops(scores[:, 0].tolist(), truth[:, 0].tolist())
+    eleven = average_precision_by_loops(scores[:, 0].tolist(), truth[:, 0].tolist(), 11)
+    assert average_precisions(scores, truth)[0] == pytest.approx(expected)
+    assert average_precisions_11_points(scores, truth)[0] == pytest.approx(eleven)
+
+
+def test_what_is_not_counted_counts_nowhere() -> None:
+    scores, truth = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.3]]), np.array([[-1, 0], [1, 0], [0, -1]])
+    assert average_precisions(scores, truth)[0] == 1
+    assert np.isnan(average_precisions(scores, truth)[1])
+    weights, labels = np.array([[1.0, 0.5, 0.5]]), np.array([[[1, -1], [0, -1], [-1, -1]]])
+    np.testing.assert_allclose(shares(weights, labels), [[1 / 1.5, 0]])
+
+
 def test_bad_settings_and_missing_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="above zero"):
         KNN(k=0)
     with pytest.raises(UserError, match="--data FOLDER"):
         KNN().data_fingerprint(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Checkpoint:
+    return random_checkpoint("resnet18")
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Folders:
+    """Three shades of grey and a little noise; the class "none" occurs nowhere in val."""
+    pairs: dict[str, tuple[ImageSet, ImageSet]] = {}
+    for name, count in (("toy", 12), ("several", 12), ("single", 1)):
+        pairs[name] = (shades(f"{name}/train", 24, name), shades(f"{name}/val", count, name, classes=3))
+    monkeypatch.setattr(features_module, "load", lambda data, split, root: pairs[data][split == "val"])
+    features_module._pair.cache_clear()
+    (tmp_path / "run").mkdir()
+    return Folders(tmp_path / "run", tmp_path / "cache")
+
+
+def shades(name: str, n: int, kind: str, classes: int = 4) -> GreyImages:
+    rng = np.random.default_rng(n)
+    labels = np.arange(n) % classes
+    noise = rng.integers(0, 20, (n, 32, 32))
+    pattern = np.indices((32, 32)).sum(axis=0)[None] * (labels[:, None, None] + 1) * 7 % 200
+    pixels = (pattern + noise).astype(np.uint8)
+    shown = np.eye(4, dtype=np.int64)[labels] if kind == "several" else labels
+    return GreyImages(name, ("a", "b", "c", "none"), shown, name, pixels)
+
+
+SINGLE_LABEL: dict[str, Callable[[str], Task]] = {
+    "knn": lambda data: KNN(data, AS_IS, k=3),
+    "leave_one_out": lambda data: LeaveOneOut(data, AS_IS, k=3),
+    "few_shot": lambda data: KNNFewShot(data, AS_IS, shots=2, repeats=3),
+    "grid": lambda data: KNNGrid(data, AS_IS, features=("layer1", "layer4"), ks=(1, 200), selection_images=10),
+    "approximate": lambda data: KNNApproximate(data, AS_IS, k=3, index="IVF2,Flat", search="nprobe=2"),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE_LABEL)
+def test_every_task_runs_also_with_one_val_image_and_absent_classes(
+    name: str, trunk: Checkpoint, toy: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data in ("toy", "single"):
+        task = SINGLE_LABEL[name](data)
+        metrics = task.run(trunk, toy, 0)
+        assert {metric.name for metric in task.METRICS} <= metrics.keys()
+        assert metrics["top1"] >= 90
+        assert task.run(trunk, toy, 0) == metrics
+        lines = task.plan(trunk, toy)  # type: ignore[attr-defined]
+        assert any("in the cache" in line for line in lines)
+    with pytest.raises(UserError, match="several classes each"):
+        SINGLE_LABEL[name]("several").run(trunk, toy, 0)
+
+
+def test_what_a_run_leaves_behind(trunk: Checkpoint, toy: Folders) -> None:
+    KNN("toy", AS_IS, k=3).run(trunk, toy, 0)
+    with (toy.run / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["class"], row["train"], row["val"]) for row in rows] == [
+        ("a", "6", "4"),
+        ("b", "6", "4"),
+        ("c", "6", "4"),
+        ("none", "6", "0"),
+    ]
+    assert rows[3]["accuracy"] == ""
+    KNNGrid("toy", AS_IS, features=("layer4",), ks=(1, 5), temperatures=(0.1,)).run(trunk, toy, 0)
+    grid = json.loads((toy.run / "grid.json").read_text())
+    assert [point[:3] for point in grid["points"]] == [["layer4", 1, 0.1], ["layer4", 5, 0.1]]
+
+
+def test_the_grid_is_the_tasks_of_its_points(trunk: Checkpoint, toy: Folders) -> None:
+    KNNGrid("toy", AS_IS, features=("layer2",), ks=(2, 7), temperatures=(0.05, 1.0), selection_images=24).run(
+        trunk, toy, 0
+    )
+    for feature, k, temperature, on_train, on_val in json.loads((toy.run / "grid.json").read_text())["points"]:
+        alone = LeaveOneOut("toy", AS_IS, feature, "train", k, temperature).run(trunk, toy, 0)
+        assert on_train == alone["top1"]
+        assert on_val == KNN("toy", AS_IS, feature, k, (), temperature).run(trunk, toy, 0)["top1"]
+
+
+def test_several_classes_an_image(trunk: Checkpoint, toy: Folders) -> None:
+    metrics = KNNMultiLabel("several", AS_IS, k=3).run(trunk, toy, 0)
+    assert min(metrics.values()) > 95
+    with pytest.raises(UserError, match="take the task knn"):
+        KNNMultiLabel("toy", AS_IS).run(trunk, toy, 0)
+
+
+def test_too_few_images_for_the_shots(trunk: Checkpoint, toy: Folders) -> None:
+    with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
+        KNNFewShot("toy", AS_IS, shots=7).run(trunk, toy, 0)
+    few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(trunk, toy, 0)
+    top1 = json.loads((toy.run / "repeats.json").read_text())["top1"]
+    assert few["top1_std"] == pytest.approx(np.std(top1, ddof=1))
+
+
+def test_an_approximate_index_that_cannot_be_is_one_line(trunk: Checkpoint, toy: Folders) -> None:
+    for index, search in (("IVF4096,Flat", "nprobe=1"), ("Nonsense", "nprobe=1"), ("IVF2,Flat", "efSearch=1")):
+        with pytest.raises(UserError, match=r"faiss cannot use index"):
+            KNNApproximate("toy", AS_IS, index=index, search=search).run(trunk, toy, 0)

@@ -1,0 +1,82 @@
+"""Few-shot kNN: the bank holds a few train images of each class, drawn again and again; mean and deviation."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgh_bench import dist
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
+from cgh_bench.errors import UserError
+from cgh_bench.features import FeatureBank, extract_pair, pair_fingerprint, plan_pair
+from cgh_bench.files import write_text
+from cgh_bench.neighbours import shared_neighbours
+from cgh_bench.tasks import Folders, Metric
+from cgh_bench.tasks.knn import require_one_label, require_positive
+from cgh_bench.voting import rank
+
+
+@dataclass(frozen=True)
+class KNNFewShot:
+    """Classify the val images by a few train images of each class, drawn `repeats` times."""
+
+    METRICS: ClassVar = (Metric("top1"), Metric("top1_std", higher_is_better=False), Metric("class_balanced"))
+
+    data: str = ""
+    transform: EvalTransform = IMAGENET_KNN
+    feature: str = "layer4"
+    shots: int = 1
+    """Train images of each class."""
+    repeats: int = 10
+    k: int = 20
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        require_positive(self.k, self.temperature)
+        if self.shots < 1 or self.repeats < 2:
+            raise UserError(f"shots {self.shots} must be 1 or more, and repeats {self.repeats} 2 or more")
+
+    def data_fingerprint(self, cache: Path) -> str:
+        """Of train and val images together."""
+        return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """Time and disk of the features; the searches are small."""
+        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
+        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        require_one_label(train)
+        top1, balanced = [], []
+        for repeat in range(self.repeats):
+            rows = drawn(train, self.shots, np.random.default_rng([seed, repeat]))
+            similarity, row = shared_neighbours(train.features[rows], val.features, self.k)
+            ranked = rank(similarity, train.labels[rows][row], val.labels, [self.k], [self.temperature])
+            metrics = ranked[self.k, self.temperature].metrics()
+            top1.append(metrics["top1"])
+            balanced.append(metrics["class_balanced"])
+        if dist.rank() == 0:
+            write_text(folders.run / "repeats.json", json.dumps({"top1": top1, "class_balanced": balanced}))
+        std = float(np.std(top1, ddof=1))
+        return {"top1": float(np.mean(top1)), "top1_std": std, "class_balanced": float(np.mean(balanced))}
+
+
+def drawn(bank: FeatureBank, shots: int, draw: np.random.Generator) -> NDArray[np.int64]:
+    """The row numbers of `shots` images of each class, each at most once, sorted."""
+    counts = np.bincount(bank.labels, minlength=len(bank.classes))
+    if counts.min() < shots:
+        name = bank.classes[int(counts.argmin())]
+        raise UserError(f"class {name!r} has {counts.min()} train images; {shots} are needed, or set fewer shots")
+    rows = [draw.choice(np.flatnonzero(bank.labels == label), shots, replace=False) for label in range(len(counts))]
+    return np.sort(np.concatenate(rows))
+
+
+TASKS = {
+    **{f"knn_{shots}shot": KNNFewShot(shots=shots) for shots in (1, 5, 10)},
+    "animals_knn_5shot": KNNFewShot(data="animals", transform=AS_IS, shots=5),
+}

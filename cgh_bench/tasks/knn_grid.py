@@ -1,0 +1,100 @@
+"""kNN over a whole grid of features, K and temperatures, chosen on train images that leave themselves out.
+
+The literature prints the best of such a grid on val. Here that number stands beside the one whose choice never saw val.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from cgh_bench import dist
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
+from cgh_bench.errors import UserError
+from cgh_bench.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.files import write_text
+from cgh_bench.neighbours import shared_neighbours
+from cgh_bench.tasks import Folders, Metric
+from cgh_bench.tasks.knn import require_one_label, require_positive, search_plan, write_per_class
+from cgh_bench.voting import Ranked, rank, without_self
+
+Point = tuple[str, int, float]
+"""Feature, K, temperature."""
+
+
+@dataclass(frozen=True)
+class KNNGrid:
+    """Classify each val image by kNN, its feature, K and temperature chosen on the train images."""
+
+    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"), Metric("top1_selected_on_val"))
+
+    data: str = ""
+    transform: EvalTransform = IMAGENET_KNN
+    features: tuple[str, ...] = ("layer3", "layer4", "layer3+layer4")
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
+    temperatures: tuple[float, ...] = (0.02, 0.05, 0.07, 0.1, 0.2)
+    selection_images: int = 10_000
+    """Train images, drawn by the seed, that are classified by all the other train images, to choose by."""
+
+    def __post_init__(self) -> None:
+        if not (self.features and self.ks and self.temperatures):
+            raise UserError("features, ks and temperatures need one value each at least")
+        require_positive(*self.ks, *self.temperatures, self.selection_images)
+
+    def data_fingerprint(self, cache: Path) -> str:
+        """Of train and val images together."""
+        return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """Time and disk of the features, memory of one search each."""
+        train, val = load_pair(self.data)
+        queries = len(val) + min(self.selection_images, len(train))
+        lines = []
+        for feature in self.features:
+            lines += plan_pair(checkpoint, self.data, self.transform, feature, folders.cache)
+            lines.append(search_plan(checkpoint, feature, (len(train), queries), max(self.ks) + 1))
+        return lines
+
+    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        """The seed chooses the train images that are chosen by. `grid.json` in the run's folder has every point."""
+        on_train: dict[Point, Ranked] = {}
+        on_val: dict[Point, Ranked] = {}
+        for feature in self.features:
+            train, val = extract_pair(checkpoint, self.data, self.transform, feature, folders.cache)
+            require_one_label(train)
+            for where, ranked in zip((on_train, on_val), self._both(train, val, seed), strict=True):
+                where.update({(feature, *point): answer for point, answer in ranked.items()})
+        chosen = max(on_train, key=lambda point: on_train[point].top(1))  # the first of equals
+        if dist.rank() == 0:
+            grid = [[*point, on_train[point].top(1), on_val[point].top(1)] for point in on_val]
+            names = ["feature", "k", "temperature", "train_top1", "val_top1"]
+            write_text(folders.run / "grid.json", json.dumps({"columns": names, "points": grid, "chosen": chosen}))
+        write_per_class(folders.run, train, val, on_val[chosen])
+        best = max(answer.top(1) for answer in on_val.values())
+        return {**on_val[chosen].metrics(), "top1_selected_on_val": best}
+
+    def _both(
+        self, train: FeatureBank, val: FeatureBank, seed: int
+    ) -> tuple[Mapping[tuple[int, float], Ranked], Mapping[tuple[int, float], Ranked]]:
+        """The answers on train images and on val images, from one search for both."""
+        draw = np.random.default_rng(seed)
+        own = np.sort(draw.choice(len(train.labels), min(self.selection_images, len(train.labels)), replace=False))
+        queries = np.concatenate([train.features[own], val.features])
+        similarity, row = shared_neighbours(train.features, queries, max(self.ks) + 1)
+        n, ks = len(own), sorted(set(self.ks))
+        others, other_row = without_self(similarity[:n], row[:n], own)
+        return (
+            rank(others, train.labels[other_row], train.labels[own], ks, self.temperatures),
+            rank(similarity[n:], train.labels[row[n:]], val.labels, ks, self.temperatures),
+        )
+
+
+TASKS = {
+    "knn_grid": KNNGrid(),
+    "animals_knn_grid": KNNGrid(data="animals", transform=AS_IS),
+    "imagenet_knn_grid": KNNGrid(data="imagenet1k"),
+}
