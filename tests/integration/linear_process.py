@@ -26,7 +26,7 @@ def main(out: str) -> None:
         transform=AS_IS,
         features=("layer4", "layer3"),
         learning_rates=(0.03, 1.0),
-        descent=Descent(trust=0.05),
+        descent=Descent(trust=0.5),
         epochs=2,
         batch_size=7,
         held_out=0.25,
