@@ -8,7 +8,6 @@ Memory is the peak beyond what the imports take, over the size of the file; a ta
 """
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -26,7 +25,6 @@ TARGETS = {
     "mmseg": "x.pth",
     "detectron2": "x.pkl",
 }
-PACKAGES = {"timm": "timm", "huggingface": "transformers.models.resnet.modeling_resnet"}
 REPEATS = 2
 
 
@@ -34,11 +32,10 @@ def main() -> None:
     """Measure all and write it down."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--one", nargs=3, metavar=("WHAT", "FILE", "FOLDER"), help="a single measurement, as JSON")
-    options.add_argument("--preload", action="store_true", help="import the target before measuring memory")
     chosen = options.parse_args()
     if chosen.one:
         what, file, folder = chosen.one
-        print(json.dumps(measure(what, Path(file), Path(folder), chosen.preload)))
+        print(json.dumps(measure(what, Path(file), Path(folder))))
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "resnet50.pth")
@@ -69,24 +66,21 @@ def _write_resnet50(path: Path) -> None:
 def _best(what: str, file: Path, folder: Path) -> dict[str, float]:
     """The smallest of several measurements, as the machine may have other work."""
     runs = [_run(what, file, folder / f"{what}{repeat}") for repeat in range(REPEATS)]
-    best = {key: round(min(run[key] for run in runs), 2) for key in runs[0]}
-    return best | {"memory_over_file": round(_run(what, file, folder / what, "--preload")["memory_over_file"], 2)}
+    return {key: round(min(run[key] for run in runs), 2) for key in runs[0]}
 
 
-def _run(what: str, file: Path, folder: Path, *more: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", what, str(file), str(folder), *more]
+def _run(what: str, file: Path, folder: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", what, str(file), str(folder)]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
 
-def measure(what: str, file: Path, folder: Path, preload: bool) -> dict[str, float]:
-    """One measurement in this process; with `preload` of memory, without the target's import."""
+def measure(what: str, file: Path, folder: Path) -> dict[str, float]:
+    """One measurement in this process."""
     started = time.monotonic()
     from cgh_bench import checkpoint, converters, inspection
 
     imported = time.monotonic()
-    if preload and what in PACKAGES:
-        importlib.import_module(PACKAGES[what])
     before = _peak()
     if what == "inspect":
         inspection.inspect(file)
@@ -94,10 +88,9 @@ def measure(what: str, file: Path, folder: Path, preload: bool) -> dict[str, flo
         read = checkpoint.load(file)
     found = {"imports": imported - started, what if what == "inspect" else "read": time.monotonic() - imported}
     if what in TARGETS:
-        if not preload:
-            middle = time.monotonic()
-            converters.convert(read, what, folder / "unproven" / TARGETS[what], verify=False)
-            found["convert_only"] = time.monotonic() - middle
+        middle = time.monotonic()
+        converters.convert(read, what, folder / "unproven" / TARGETS[what], verify=False)
+        found["convert_only"] = time.monotonic() - middle
         middle = time.monotonic()
         certificate = converters.convert(read, what, folder / TARGETS[what])
         found["convert_and_certify"] = time.monotonic() - middle

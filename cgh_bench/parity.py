@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,6 +171,7 @@ def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor)
     if importlib.util.find_spec(package) is None:
         raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
     command = [sys.executable, "-m", "cgh_bench.converters.library", f"--converter={converter}"]
+    command.append(f"--started={time.time()}")
     return _ask(package, command, weights, pixels, dict(os.environ))
 
 

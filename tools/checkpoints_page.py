@@ -53,8 +53,9 @@ scale. The canonical names and the network are timm's; the architecture's name i
 size, patch, and the image side that its position embeddings are for. `random:vit_small_patch16_224:1` is a control.
 
 - **Other image sizes** are taken as timm takes them: the position embeddings of the patches are resampled to the new
-  grid, bicubic with antialiasing, at each forward pass; sides must be multiples of the patch. (DINO's and DINOv2's own code
-  resamples a little differently, transformers without antialiasing: there, other sizes give slightly other features.)
+  grid, bicubic with antialiasing, at each forward pass; sides must be multiples of the patch. (DINO's and DINOv2's
+  own code resamples a little differently, transformers without antialiasing: there, other sizes give slightly other
+  features.)
 - **Features** (`feature` of knn, linear, …): `cls`, `patch_mean`, both after the final norm; `block1` to `block12` or
   `block24`, what `cls` would be if the network ended there; several joined by `+`. DINO's linear evaluation of a ViT-S
   takes `block9+block10+block11+block12`. `layer4`, the tasks' default, is the global feature: `cls`, or `patch_mean`
