@@ -1,5 +1,7 @@
 """Verbs that evaluate."""
 
+import itertools
+import sys
 from typing import Annotated
 
 import typer
@@ -20,6 +22,13 @@ def eval_(
     framework: Annotated[
         str, typer.Option(help="Of detection and segmentation: mmdet and mmseg where none is named, or detectron2.")
     ] = "",
+    gpus: Annotated[
+        int | None, typer.Option(min=0, envvar="CGH_GPUS", help="Of detection and segmentation; all that are visible.")
+    ] = None,
+    images_at_a_time: Annotated[
+        int | None,
+        typer.Option(min=1, envvar="CGH_IMAGES_AT_A_TIME", help="On each GPU; the gradients of a step's batch add up."),
+    ] = None,
     seeds: Seeds = 1,
     settings: Settings = None,
     dry_run: DryRun = False,
@@ -31,12 +40,16 @@ def eval_(
     Examples:
       cgh-bench eval animals_knn,animals_linear --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
       cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data ~/photos
+      torchrun --nproc-per-node=8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
     """
-    from cgh_bench import checkpoint
-    from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+    from cgh_bench import checkpoint, dist, estimate, launch, results
+    from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
     from cgh_bench.report.terminal import show_result
+    from cgh_bench.transfer import Transfer
+
+    launch.choose(gpus, images_at_a_time)
 
     chosen = {"data": data, "framework": framework}
     settings = [*(settings or []), *(f"{field}={value}" for field, value in chosen.items() if value)]
@@ -45,10 +58,21 @@ def eval_(
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
     loaded = checkpoint.load(ckpt, source, branch, trust_pickle)
-    for evaluation in evaluations:
-        for seed in range(seeds):
+    with dist.process_group():
+        first = dist.rank() == 0
+        for evaluation, seed in itertools.product(evaluations, range(seeds)):
             result = find_finished(evaluation, loaded, seed, workspace)
             if dry_run:
                 print(f"{evaluation.protocol} seed {seed}: {'finished' if result else 'would run'} on {loaded.name}")
+                if isinstance(evaluation.task, Transfer) and result is None:
+                    records, _ = results.read(workspace.store)
+                    folder = workspace.evaluation(loaded, evaluation.protocol, seed)
+                    print(f"  {estimate.describe(evaluation.task, evaluation.protocol, records, folder)}")
+            if first and not result:
+                for line in plan(evaluation, loaded, workspace):
+                    print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
+            if dry_run:
                 continue
-            show_result(result or evaluate(evaluation, loaded, seed, workspace), reused=result is not None)
+            done = result or evaluate(evaluation, loaded, seed, workspace)
+            if first:
+                show_result(done, reused=result is not None)

@@ -4,7 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.evaluation import CityScapesMetric
+from mmdet.evaluation.metrics.cityscapes_metric import HAS_CITYSCAPESAPI
 from mmdet.registry import METRICS
+
+if not HAS_CITYSCAPESAPI:  # mmdetection would say so after the training only
+    raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
 
 
 @METRICS.register_module()

@@ -1,0 +1,58 @@
+"""What a detection or segmentation run will take, said before it starts."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from cgh_bench import frameworks, launch
+from cgh_bench.results import Result
+from cgh_bench.transfer import Transfer
+
+SECONDS_PER_STEP = {
+    "voc_det": 0.537,
+    "coco_det": 0.575,
+    "coco_det_2x": 0.575,
+    "coco_fpn": 0.261,
+    "coco_fpn_4conv1fc": 0.371,
+    "coco_retinanet": 0.200,
+    "cityscapes_inst": 0.240,
+}
+"""On eight V100s: facebookresearch/detectron2 (commit 02478d2) MODEL_ZOO.md, the nearest network of each protocol."""
+GPUS_OF_THE_ZOO = 8
+GIGABYTES = 1.0
+"""Of a run's folder: state (weights and momenta of 60 million parameters at most), fine-tuned weights, predictions."""
+
+
+def describe(task: Transfer, protocol_id: str, records: Iterable[Result], folder: Path) -> str:
+    """One line: time and disk, and where the figures come from."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    short = "; NOT ENOUGH" if free < GIGABYTES else ""
+    return f"{_time(task, protocol_id, records)}; up to {GIGABYTES:g} GB in {folder}, {free:.0f} GB free{short}"
+
+
+def _time(task: Transfer, protocol_id: str, records: Iterable[Result]) -> str:
+    before = [record.seconds for record in records if record.protocol == protocol_id]
+    if before:
+        return f"about {_hours(median(before))}, as before ({len(before)} runs)"
+    if task.protocol not in SECONDS_PER_STEP:
+        return "time unknown: no run of it yet; its progress will tell"
+    seconds = SECONDS_PER_STEP[task.protocol] * (task.iterations or _iterations(task.protocol))
+    gpus = launch.gpus()
+    here = f", {_hours(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} like them" if gpus else ", days to weeks on CPUs"
+    return f"about {_hours(seconds)} on eight V100s (detectron2's model zoo){here}"
+
+
+def _iterations(protocol: str) -> int:
+    text = frameworks.protocol_file("mmdet", protocol).read_text(encoding="utf-8")
+    (number,) = re.findall(r"^iterations = ([\d_]+)$", text, re.MULTILINE) or [""]
+    base = re.search(r'^_base_ = "(\w+)\.py"$', text, re.MULTILINE)
+    if number or base is None:
+        return int(number)
+    return _iterations(base[1])
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
