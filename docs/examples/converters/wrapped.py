@@ -1,0 +1,69 @@
+"""A conversion target in one file: a program whose network keeps a torchvision ResNet under `encoder.`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from cgh_bench import parity
+from cgh_bench.backbone import STAGES, Architecture
+from cgh_bench.checkpoint import Checkpoint, require_residual
+from cgh_bench.converters.flat import read_flat, write_flat
+from cgh_bench.converters.transform import input_of, transform_fragment
+from cgh_bench.vit import ViT
+from cgh_bench.weights_file import open_weights
+
+
+class Wrapped(nn.Module):
+    """The target's own network; yours would be imported."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.encoder = torchvision.models.get_model(name, weights=None)
+        self.encoder.fc = nn.Identity()
+
+
+@dataclass(frozen=True)
+class ToWrapped:
+    """For our own training code."""
+
+    name: str = "wrapped"
+    suffixes: tuple[str, ...] = (".pth",)
+    is_folder: bool = False
+
+    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+        """Its name for our `key`: total and injective."""
+        return f"encoder.{key}"
+
+    def require_supported(self, architecture: Architecture | ViT) -> None:
+        """Refuse what the target cannot build."""
+        require_residual(architecture, self.name)
+
+    def write(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Write the weights, whole or not at all."""
+        write_flat(checkpoint, path, self.rename)
+
+    def read(self, path: Path) -> Checkpoint:
+        """Read them back, bit for bit."""
+        return read_flat(path, self.rename, self.name)
+
+    def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
+        """What the target must be told beside the weights."""
+        return {f"{path.name}.preprocessing.json": transform_fragment(checkpoint)}
+
+    def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
+        """What the target's own network makes of RGB `pixels`: the certificate compares it with ours."""
+        weights = open_weights(path).tensors
+        name, prepared = input_of(path.with_name(f"{path.name}.preprocessing.json"), pixels)
+        model = Wrapped(name).eval()
+        model.load_state_dict(weights)
+        extractor = create_feature_extractor(model.encoder, {stage: stage for stage in STAGES})
+        with torch.inference_mode():
+            stages = {"input": prepared, **extractor(prepared)}
+        return parity.Outputs(stages, "Wrapped", {"torch": torch.__version__}, tuple(weights))
+
+
+CONVERTERS = {"wrapped": ToWrapped()}
