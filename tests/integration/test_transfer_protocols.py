@@ -12,7 +12,7 @@ from pathlib import Path
 import miniatures
 import pytest
 
-from cgh_bench import foreign
+from cgh_bench import foreign, results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data.scenes import write_scenes
 from cgh_bench.evaluate import Evaluation, Workspace, evaluate
@@ -100,6 +100,7 @@ def small(name: str) -> Evaluation:
 
 def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     task, folder = find(name), workspace.root / result.work
+    assert results.read(workspace.store) == ([result], [])
     assert set(result.metrics) == {metric.name for metric in task.METRICS}
     assert all(0 <= value <= 100 for value in result.metrics.values())
     loaded = json.loads((folder / "loaded.json").read_text())
