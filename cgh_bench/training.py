@@ -26,7 +26,7 @@ from cgh_bench import dist
 from cgh_bench.data.image_set import ColourImages, GreyImages, ImageSet
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
-from cgh_bench.progress import progress
+from cgh_bench.progress import duration, progress
 
 WORKERS = 8
 """Processes that decode files, at most."""
@@ -252,6 +252,12 @@ def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
             history.append(learner.assess())
             _save(learner, course, history)
     return history
+
+
+def planned(images: int, epochs: int, rate: float) -> str:
+    """What a training will take, at `rate` images a second."""
+    left = duration(images * epochs / rate)
+    return f"{epochs} epochs of {images:,} random crops, about {left} at {rate:.0f} images a second"
 
 
 def _resume(learner: Learner, course: Course) -> list[Record]:

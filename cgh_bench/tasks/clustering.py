@@ -18,7 +18,7 @@ from sklearn.metrics import (
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract, load_pair, pair_fingerprint
+from cgh_bench.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.selection import require_one_label
 from cgh_bench.tasks import Folders, Metric
 
@@ -46,6 +46,10 @@ class Clusters:
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """What the extraction of features will take; k-means takes little beside it."""
+        return [plan(checkpoint, load_pair(self.data)[1], self.transform, self.feature, folders.cache)]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one an image."""

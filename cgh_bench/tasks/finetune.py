@@ -22,6 +22,7 @@ from cgh_bench.config import fingerprint
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
+from cgh_bench.extraction import Work, images_per_second
 from cgh_bench.features import load_pair, pair_fingerprint
 from cgh_bench.files import write_text
 from cgh_bench.heads import true_ranks
@@ -37,11 +38,14 @@ from cgh_bench.training import (
     Record,
     Schedule,
     Steps,
+    planned,
     train,
     workers,
 )
 
 SWAV_STEPS = Steps((12, 16), 0.2)
+FORWARDS_PER_STEP = 3
+"""What a step costs, backward pass included, as a multiple of the forward pass: a rule of thumb for the plan."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,13 @@ class FineTune:
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """How long the training takes, by the trunk's speed on a few images."""
+        images, _ = load_pair(self.data)
+        work = Work(checkpoint, images, self.transform, checkpoint.architecture.targets("layer4"))
+        rate = images_per_second(work) * dist.world_size() / FORWARDS_PER_STEP
+        return [planned(round(self.labelled * len(images)), self.epochs, rate)]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the labelled images, the first head, the order and the crops.

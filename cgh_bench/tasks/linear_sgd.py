@@ -24,7 +24,8 @@ from cgh_bench.data import ImageSet
 from cgh_bench.data.subset import subset
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.features import FeatureBank, extract, load_pair, pair_fingerprint
+from cgh_bench.extraction import Work, images_per_second
+from cgh_bench.features import FeatureBank, extract, load_pair, pair_fingerprint, plan
 from cgh_bench.files import write_text
 from cgh_bench.heads import SGD, Descent, Heads
 from cgh_bench.selection import hold_out, require_one_label
@@ -40,6 +41,7 @@ from cgh_bench.training import (
     Record,
     Schedule,
     Steps,
+    planned,
     train,
 )
 
@@ -89,6 +91,19 @@ class LinearSgd:
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """What the heads take, and how long their training, by the trunk's speed on a few images."""
+        train, val = load_pair(self.data)
+        targets = [checkpoint.architecture.targets(name) for name in self.features]
+        work = Work(checkpoint, train, self.transform, targets[-1])
+        width = sum(checkpoint.backbone(copy=False).width(target) for target in targets)
+        heads = len(self.learning_rates) * len(self.weight_decays) * width * len(train.classes)
+        return [
+            *(plan(checkpoint, val, self.transform, name, folders.cache) for name in self.features),
+            f"{len(self.grid)} heads, {3 * 4 * heads / 1e9:.2f} GB with momentum and gradient",
+            planned(len(train), self.epochs, images_per_second(work) * dist.world_size()),
+        ]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, the first weights, the order and the crops.

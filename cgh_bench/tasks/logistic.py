@@ -21,7 +21,7 @@ from cgh_bench import probe
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, load_pair, pair_fingerprint
+from cgh_bench.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
 from cgh_bench.metrics import class_balanced_accuracy, top_accuracy
 from cgh_bench.selection import hold_out, require_one_label
@@ -59,6 +59,10 @@ class LogisticRegression:
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """What the extraction of features will take; what is fitted to them takes little beside it."""
+        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, where the data set has none of its own.

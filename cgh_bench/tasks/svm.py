@@ -25,7 +25,7 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, load_pair, pair_fingerprint
+from cgh_bench.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
 from cgh_bench.progress import progress
 from cgh_bench.tasks import Folders, Metric
@@ -61,6 +61,10 @@ class Svm:
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """What the extraction of features will take; what is fitted to them takes little beside it."""
+        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the shots and the order in which the solver visits images.

@@ -100,6 +100,11 @@ def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monk
     assert sum(seen) == 12
 
 
+def test_the_plan_counts_the_labelled_images(trunk: Checkpoint, tmp_path: Path) -> None:
+    (line,) = replace(TOY, labelled=0.3).plan(trunk, Folders(tmp_path, tmp_path))
+    assert line.startswith("2 epochs of 12 random crops, about ")
+
+
 def test_several_processes_without_gpus_are_refused(
     trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,3 +190,10 @@ def test_the_cached_probe_keeps_its_protocol_and_its_choice(trunk: Checkpoint, t
     assert metrics["top1"] == grid["val_top1"][chosen]
     assert metrics["top1_selected_on_val"] == max(grid["val_top1"])
     assert metrics["top1"] > 80
+
+
+def test_the_plan_says_how_long_and_how_large(trunk: Checkpoint, tmp_path: Path) -> None:
+    lines = TOY.plan(trunk, Folders(tmp_path / "run", tmp_path / "cache"))
+    assert [line.split(":")[0] for line in lines[:2]] == [f"features {name} of toy/val" for name in TOY.features]
+    assert lines[2] == "8 heads, 0.00 GB with momentum and gradient"
+    assert lines[3].startswith("4 epochs of 40 random crops, about ")
