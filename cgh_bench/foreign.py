@@ -1,9 +1,9 @@
 """Run a protocol in another framework, as a process of its own: launch, follow, resume, check, read the metrics back.
 
 The contract with `transfer_configs/FOLDER/train.py`, whatever the framework: it takes `--config --weights --work --gpus
---seed [--iterations] [--resume] [--set key=value …]`; it leaves `metrics.json` {metric: value} and `loaded.json` (see
-`_require_arrived`) in the work folder; each line of its output that is a JSON object with `phase`, `done`, `of` and
-`loss` tells its progress; on SIGINT it saves its state in `state.pth` and exits with 130.
+--seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`; it leaves `metrics.json` {metric: value} and
+`loaded.json` (see `_require_arrived`) in the work folder; each line of its output that is a JSON object with `phase`,
+`done`, `of` and `loss` tells its progress; on SIGINT it saves its state in `state.pth` and exits with 130.
 """
 
 import contextlib
@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
-from cgh_bench import converters, frameworks
+from cgh_bench import converters, frameworks, launch
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import plain
 from cgh_bench.errors import CheckFailed, UserError
@@ -99,7 +97,7 @@ def _command(job: Job, settings: Mapping[str, Any], weights: Path, folder: Path)
         f"--config={frameworks.protocol_file(job.framework, job.protocol)}",
         f"--weights={weights}",
         f"--work={folder}",
-        f"--gpus={torch.cuda.device_count()}",
+        *launch.arguments(),
         f"--seed={job.seed}",
         "--resume",
         *([f"--iterations={job.iterations}"] if job.iterations else []),
@@ -178,14 +176,14 @@ def _failure(code: int, log: Path, folder: Path, job: Job) -> Exception:
     loaded = _loaded(folder)
     if loaded and (loaded["missing"] or loaded["unfilled"]):
         return _not_arrived(loaded)
-    reason = _reason(log.read_text(encoding="utf-8"))
+    cause = reason(log.read_text(encoding="utf-8"))
     if code < 0:
-        reason = f"killed by {signal.Signals(-code).name}, often for want of memory"
+        cause = f"killed by {signal.Signals(-code).name}, often for want of memory"
     goes_on = "; the same command goes on from the last saved state" if (folder / "state.pth").exists() else ""
-    return UserError(f"{job.protocol} failed in {job.framework}: {reason}{goes_on}; its log is {log}")
+    return UserError(f"{job.protocol} failed in {job.framework}: {cause}{goes_on}; its log is {log}")
 
 
-def _reason(log: str) -> str:
+def reason(log: str) -> str:
     """The line of a failed run's log that says why: the last that names an error, else the last with words."""
     lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
     errors = [line for line in lines if re.search(r"\b\w*(Error|Exception)\b\S*: \S", line)]
@@ -209,7 +207,7 @@ def _require_arrived(folder: Path, checkpoint: Checkpoint, given: int) -> None:
     same = all(
         math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(wanted, in_force["mean_std"], strict=True)
     )
-    stride = checkpoint.architecture.stride_in_1x1
+    stride = checkpoint.residual.stride_in_1x1
     if not same or in_force["channel_order"] != expected.channel_order or in_force["stride_in_1x1"] != stride:
         raise CheckFailed(f"the framework prepared images by {in_force}; the checkpoint needs {expected}, {stride=}")
 

@@ -87,7 +87,7 @@ def openmmlab_settings(checkpoint: Checkpoint) -> dict[str, Any]:
         "model.data_preprocessor.mean": [scale * value for value in given.mean],
         "model.data_preprocessor.std": [scale * value for value in given.std],
         "model.data_preprocessor.bgr_to_rgb": given.channel_order == "RGB",
-        "model.backbone.style": "caffe" if checkpoint.architecture.stride_in_1x1 else "pytorch",
+        "model.backbone.style": "caffe" if checkpoint.residual.stride_in_1x1 else "pytorch",
     }
 
 
@@ -105,7 +105,7 @@ def _openmmlab(package: str) -> Framework:
 
 def detectron2_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Preprocessing and trunk for a detectron2 configuration, whose images are of 0 to 255."""
-    given, architecture = checkpoint.preprocessing, checkpoint.architecture
+    given, architecture = checkpoint.preprocessing, checkpoint.residual
     scale = 255 / given.input_range
     groups, width = architecture.groups_and_width
     return {

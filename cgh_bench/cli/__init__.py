@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from cgh_bench import __version__
-from cgh_bench.cli import checkpoints, demo, doctor, evaluating, listing, pretraining, reporting, results, watching
+from cgh_bench.cli import (
+    checkpoints,
+    demo,
+    doctor,
+    evaluating,
+    listing,
+    pretraining,
+    protocols,
+    reporting,
+    results,
+    watching,
+)
 from cgh_bench.errors import CheckFailed, UserError
 
 app = typer.Typer(
@@ -20,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for group in (demo, doctor, pretraining, checkpoints, evaluating, reporting, results, watching, listing):
+for group in (demo, doctor, pretraining, checkpoints, evaluating, reporting, results, protocols, watching, listing):
     app.add_typer(group.verbs)
 
 INTERRUPTED = 130
@@ -45,6 +56,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        _stop("error: a loader process was killed, mostly for want of memory; see `cgh-bench doctor`, then go on", 2)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

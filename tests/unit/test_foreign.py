@@ -282,6 +282,6 @@ def test_lines_that_only_look_like_progress_are_log_lines():
 
 def test_the_reason_is_found_in_a_launchers_log():
     log = "[rank1]: ValueError: no GPU\nx.ChildFailedError:\n[W] exiting\n=====\nroot cause\n  exitcode: 1\n=====\n"
-    assert foreign._reason(log) == "[rank1]: ValueError: no GPU"
-    assert foreign._reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
-    assert foreign._reason("\n") == "it printed nothing"
+    assert foreign.reason(log) == "[rank1]: ValueError: no GPU"
+    assert foreign.reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
+    assert foreign.reason("\n") == "it printed nothing"

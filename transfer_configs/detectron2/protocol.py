@@ -9,7 +9,10 @@ from detectron2.config import CfgNode, get_cfg
 
 
 def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> CfgNode:
-    """The configuration of a run, complete and frozen."""
+    """The configuration of a run, complete and frozen.
+
+    With another batch set, learning rate and number of steps follow it.
+    """
     config = get_cfg()
     config.TRANSFER = CfgNode(
         {
@@ -20,11 +23,16 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> 
     )
     config.SOLVER.OPTIMIZER = "SGD"
     config.merge_from_file(str(path))
+    published = config.SOLVER.IMS_PER_BATCH
     try:
         config.merge_from_list([part for setting in settings for part in _parsed(setting)])
     except (AssertionError, ValueError, KeyError) as error:
         raise SystemExit(f"--set: {error}") from None
     config.MODEL.DEVICE = "cuda" if gpus and torch.cuda.is_available() else "cpu"
+    if published != config.SOLVER.IMS_PER_BATCH:  # Goyal et al., https://arxiv.org/abs/1706.02677
+        factor = config.SOLVER.IMS_PER_BATCH / published
+        config.SOLVER.BASE_LR *= factor
+        reschedule(config, round(config.SOLVER.MAX_ITER / factor))
     if iterations:
         reschedule(config, iterations)
     config.freeze()
@@ -57,7 +65,8 @@ def reschedule(config: CfgNode, iterations: int) -> None:
     factor = iterations / solver.MAX_ITER
     solver.MAX_ITER = iterations
     solver.WARMUP_ITERS = max(round(solver.WARMUP_ITERS * factor), 1)
-    solver.STEPS = tuple(round(step * factor) for step in solver.STEPS)
+    steps = {round(step * factor) for step in solver.STEPS}
+    solver.STEPS = tuple(sorted(step for step in steps if 0 < step < iterations))  # in a very short training, fewer
 
 
 def parser(description: str) -> argparse.ArgumentParser:

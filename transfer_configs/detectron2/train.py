@@ -56,8 +56,8 @@ def main() -> int:
     except Interrupted:
         return INTERRUPTED
     except torch.cuda.OutOfMemoryError as error:
-        fewer = f"try --images-at-a-time {max(1, at_a_time // 2)}"
-        raise SystemExit(f"the GPU has not enough memory for {at_a_time} images; {fewer}") from error
+        less = f"take fewer: --images-at-a-time {at_a_time // 2}" if at_a_time > 1 else "take smaller images"
+        raise SystemExit(f"OutOfMemoryError: {at_a_time} images at a time are too many for this GPU; {less}") from error
     if comm.is_main_process():
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         run.tidy()

@@ -1,0 +1,63 @@
+"""Do mmdetection and detectron2 give the same under one protocol? animals_det of three random trunks in both.
+
+    python benchmarks/frameworks_agree.py --work work
+
+Trunk and training have the same seed in both frameworks. Finished evaluations in WORK are not repeated: with
+`results/animals_seeds.jsonl` as WORK/results.jsonl mmdetection's half is there already. Each run takes about three
+minutes of a core. Saves `results/frameworks_agree.jsonl` (every result with its provenance) and
+`results/frameworks_agree.md`; fails where Welch's 95 % interval of a difference leaves out 0.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from cgh_bench import checkpoint
+from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+from cgh_bench.report.significance import welch_interval
+from cgh_bench.results import Result
+
+HERE = Path(__file__).parent / "results"
+FRAMEWORKS = ("mmdet", "detectron2")
+
+
+def main() -> None:
+    """Run what is missing, compare, write."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--work", type=Path, default=Path("work"))
+    chosen = options.parse_args()
+    workspace = Workspace(chosen.work)
+    found = {name: [_result(name, seed, workspace) for seed in range(chosen.seeds)] for name in FRAMEWORKS}
+    lines, agree = _compared(found)
+    text = "\n".join(lines) + "\n"
+    (HERE / "frameworks_agree.md").write_text(text, encoding="utf-8")
+    records = "".join(json.dumps(asdict(result)) + "\n" for name in FRAMEWORKS for result in found[name])
+    (HERE / "frameworks_agree.jsonl").write_text(records, encoding="utf-8")
+    print(text)
+    sys.exit(0 if agree else 1)
+
+
+def _result(framework: str, seed: int, workspace: Workspace) -> Result:
+    evaluation, trunk = prepare("animals_det", [f"framework={framework}"]), checkpoint.load(f"random:resnet18:{seed}")
+    return find_finished(evaluation, trunk, seed, workspace) or evaluate(evaluation, trunk, seed, workspace)
+
+
+def _compared(found: dict[str, list[Result]]) -> tuple[list[str], bool]:
+    lines = ["| metric | mmdet | detectron2 | difference, 95 % interval |", "|---|---|---|---|"]
+    agree = True
+    for metric in found["mmdet"][0].metrics:
+        values = {name: [result.metrics[metric] for result in found[name]] for name in FRAMEWORKS}
+        low, high = welch_interval(values["detectron2"], values["mmdet"])
+        agree = agree and low <= 0 <= high
+        cells = [f"{statistics.fmean(v):.2f} ± {statistics.stdev(v):.2f} ({len(v)})" for v in values.values()]
+        gap = statistics.fmean(values["detectron2"]) - statistics.fmean(values["mmdet"])
+        lines.append(f"| {metric} | {' | '.join(cells)} | {gap:+.2f}, {low:+.2f} to {high:+.2f} |")
+    return lines, agree
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Real detectron2 in its own process: arrival, training, resuming, metrics; every protocol on its miniature.
+
+Only sizes, counts, the schedule and the number of loaders are overridden, and that masks are read as run lengths.
+"""
+
+import dataclasses
+import functools
+import json
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import miniatures
+import pytest
+import torch
+
+from cgh_bench import converters, foreign, frameworks
+from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.data import dense
+from cgh_bench.data.image_set import DetectionScenes
+from cgh_bench.data.scenes import write_scenes
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.evaluate import prepare
+from cgh_bench.tasks import Folders, find
+
+DETECTRON2 = frameworks.find("detectron2")
+try:
+    frameworks.require_installed("detectron2")
+except UserError as absent:
+    pytest.skip(str(absent), allow_module_level=True)
+
+SMALL = (
+    "INPUT.MIN_SIZE_TRAIN=[96,128]",
+    "INPUT.MIN_SIZE_TEST=96",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8",
+    "MODEL.RPN.POST_NMS_TOPK_TEST=8",
+    "DATALOADER.NUM_WORKERS=0",
+    "TEST.PRECISE_BN.NUM_ITER=2",
+)
+MASKS = ("INPUT.MASK_FORMAT=bitmask",)
+ITERATIONS = 6
+ANIMALS = ("SOLVER.IMS_PER_BATCH=8", "MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.0")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "scenes", miniatures.TINY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fetched(scenes, tmp_path_factory):
+    """`CGH_DATA` with COCO and VOC in miniature, and few animal scenes."""
+    root = tmp_path_factory.mktemp("data")
+    miniatures.coco(scenes, root)
+    miniatures.voc(scenes, root)
+    entry = DetectionScenes("a few scenes", "embedded", functools.partial(write_scenes, settings=miniatures.TINY))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "catalog", lambda: {"animal_scenes": entry})
+        patch.setenv("CGH_DATA", str(root))
+        yield root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    return random_checkpoint("resnet18")
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return random_checkpoint("resnet50")
+
+
+def shortened(name: str, *settings: str, iterations: int = ITERATIONS):
+    return dataclasses.replace(find(name), iterations=iterations, settings=settings)
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def stopping_at(step: int):
+    """In place of the progress bar: Ctrl-C after so many steps."""
+
+    @contextmanager
+    def interrupting(title, total):
+        def tick(done, note=""):
+            if done >= step:
+                raise KeyboardInterrupt
+
+        yield tick
+
+    return interrupting
+
+
+@pytest.fixture(scope="module")
+def animals(resnet18, cache, tmp_path_factory):
+    """A whole run of animals_det."""
+    folder = tmp_path_factory.mktemp("animals") / "run"
+    return folder, shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(folder, cache), 0)
+
+
+def test_it_arrives_trains_and_reports(animals, cache):
+    folder, metrics = animals
+    assert set(metrics) == {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")}
+    loaded = read(folder / "loaded.json")
+    assert (loaded["given"], loaded["arrived"], loaded["missing"], loaded["unfilled"]) == (100, 100, [], [])
+    lines = read(folder / "predictions.json")
+    assert len(lines) == read(folder / "metrics.json")["detections"] > 0
+    assert set(lines[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    images = {image["id"] for image in read(cache / "animal_scenes/val/annotations.json")["images"]}
+    assert {line["image_id"] for line in lines} <= images
+    assert not list(folder.glob("state.pth"))
+    assert not (folder / "evaluation").exists()
+
+
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18, cache, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    task = shortened("animals_det_detectron2", *ANIMALS)
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign, "progress", stopping_at(2))
+        with pytest.raises(KeyboardInterrupt):
+            task.run(resnet18, Folders(folder, cache), 0)
+    stopped_at = torch.load(folder / "state.pth", weights_only=True)["trainer"]["iteration"]
+    assert 2 <= stopped_at < ITERATIONS
+    assert task.run(resnet18, Folders(folder, cache), 0) == animals[1]
+    whole, resumed = (torch.load(run / "model.pth", weights_only=True) for run in (animals[0], folder))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_the_last_stage_arrives_in_the_heads_or_the_run_fails(resnet50, cache, tmp_path):
+    task = shortened("voc_det_detectron2", *SMALL, "SOLVER.IMS_PER_BATCH=2", "TRANSFER.WEIGHTS_INTO=[backbone]")
+    with pytest.raises(CheckFailed, match=r"of 265 tensors 215 arrived.*res5\.0"):
+        task.run(resnet50, Folders(tmp_path / "run", cache), 0)
+
+
+SPOILING = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import train, run
+original = run.create_ddp_model
+def spoil(model, **options):
+    model.backbone.bottom_up.res3[0].conv1.weight.data.add_(1e-4)
+    return original(model, **options)
+run.create_ddp_model = spoil
+sys.exit(train.main())
+"""
+
+
+def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(animals, resnet18, cache, tmp_path):
+    weights = tmp_path / "weights.pth"
+    converters.find("detectron2").write(resnet18, weights)
+    config = frameworks.protocol_file("detectron2", "animals_det")
+    arguments = [f"--config={config}", f"--weights={weights}", f"--work={tmp_path}", "--iterations=2"]
+    done = subprocess.run(
+        [DETECTRON2.python, "-c", SPOILING, str(DETECTRON2.path), *arguments],
+        env={**DETECTRON2.environment, "CGH_DATA": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("the weights have not arrived: 1 of 100 tensors")
+    assert read(tmp_path / "loaded.json")["missing"] == ["res3.0.conv1.weight"]
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("SOLVER.BASE_RL=1", "Non-existent key: SOLVER.BASE_RL"),
+        pytest.param("SOLVER.MAX_ITER=soon", "Type mismatch", marks=pytest.mark.slow),
+        pytest.param("SOLVER.OPTIMIZER=LARS", "accepted: SGD, and AdamW", marks=pytest.mark.slow),
+    ],
+)
+def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, setting, complaint):
+    with pytest.raises(UserError, match=complaint) as told:
+        shortened("animals_det_detectron2", setting).run(resnet18, Folders(tmp_path / "run", cache), 0)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "voc_det",
+        pytest.param("coco_det", marks=pytest.mark.slow),
+        pytest.param("coco_det_2x", marks=pytest.mark.slow),
+        pytest.param("coco_fpn", marks=pytest.mark.slow),
+        pytest.param("coco_fpn_4conv1fc", marks=pytest.mark.slow),
+    ],
+)
+def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_path):
+    masks = () if name == "voc_det" else MASKS
+    evaluation = prepare(f"{name}_detectron2", ["iterations=2"])
+    task = dataclasses.replace(evaluation.task, settings=(*SMALL, *masks, "SOLVER.IMS_PER_BATCH=2"))
+    metrics = task.run(resnet50, Folders(tmp_path / "run", cache), 0)
+    assert set(metrics) == {metric.name for metric in task.METRICS}
+    loaded = read(tmp_path / "run" / "loaded.json")
+    # 265 tensors and none of the 53 counters, which detectron2's files do not have.
+    assert loaded["given"] == loaded["arrived"] == 265
+    trained = torch.load(tmp_path / "run" / "model.pth", weights_only=True)
+    assert ("roi_heads.res5.norm.weight" in trained) == ("fpn" not in name)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
+    """As on two GPUs, but over gloo."""
+    monkeypatch.setenv("CGH_GPUS", "2")
+    folder = tmp_path / "run"
+    shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(folder, cache), 0)
+    assert read(folder / "loaded.json")["arrived"] == 100
+    images = {line["image_id"] for line in read(folder / "predictions.json")}
+    assert len(images) == miniatures.TINY.val_scenes
+
+
+@pytest.mark.slow
+def test_a_step_in_parts(resnet18, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "2")
+    metrics = shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(tmp_path / "run", cache), 0)
+    assert metrics["box_AP"] >= 0
+    monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "3")
+    with pytest.raises(UserError, match="8 images of a process cannot be taken 3 at a time"):
+        shortened("animals_det_detectron2").run(resnet18, Folders(tmp_path / "other", cache), 0)
+
+
+VOC_BY_HAND = """
+import json, pathlib, sys
+folder, work = sys.argv[1], pathlib.Path(sys.argv[2])
+sys.path.insert(0, folder)
+sys.argv = ["train.py"]
+import train, evaluation, data_sets
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
+data_sets.register()
+judge = evaluation.Voc("voc/2007_test", work)
+judge.reset()
+seen, truth = {}, {}
+for image in DatasetCatalog.get("voc/2007_test"):
+    kept = []
+    for number, thing in enumerate(image["annotations"]):
+        truth.setdefault(thing["category_id"], []).append(image["image_id"])
+        seen[thing["category_id"]] = seen.get(thing["category_id"], 0) + 1
+        if seen[thing["category_id"]] == 1:  # the first of each class alone is found
+            kept.append(thing)
+    found = Instances((image["height"], image["width"]))
+    found.pred_boxes = Boxes(torch.tensor([thing["bbox"] for thing in kept]).reshape(-1, 4))
+    found.scores = torch.ones(len(kept))
+    found.pred_classes = torch.tensor([thing["category_id"] for thing in kept], dtype=torch.long)
+    judge.process([image], [{"instances": found}])
+flat = evaluation.flat(judge.evaluate(), work, "voc/2007_test")
+print(json.dumps(flat))
+"""
+
+
+def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(fetched, tmp_path):
+    """The first object of each class is found exactly: AP by hand from the XML files."""
+    done = subprocess.run(
+        [DETECTRON2.python, "-c", VOC_BY_HAND, str(DETECTRON2.path), str(tmp_path)],
+        env={**DETECTRON2.environment, "CGH_DATA": str(fetched)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    metrics = json.loads(done.stdout.splitlines()[-1])
+    expected = 100 * sum(eleven_points(objects) for objects in objects_of_the_test(fetched).values()) / 20
+    assert [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75")] == pytest.approx([expected] * 3)
+    assert expected > 5
+    assert len(read(tmp_path / "predictions.json")) == metrics["detections"]
+
+
+def objects_of_the_test(root: Path) -> dict[str, list[bool]]:
+    """For each class, of its objects in the order of images: whether it is difficult."""
+    from xml.etree import ElementTree
+
+    found: dict[str, list[bool]] = {}
+    devkit = root / "VOCdevkit/VOC2007"
+    for name in (devkit / "ImageSets/Main/test.txt").read_text().split():
+        for item in ElementTree.parse(devkit / f"Annotations/{name}.xml").iterfind("object"):
+            found.setdefault(item.findtext("name"), []).append(item.findtext("difficult") == "1")
+    return found
+
+
+def eleven_points(difficult: list[bool]) -> float:
+    """AP where only the first object is found: it is at precision 1 up to the recall of one object."""
+    easy = difficult.count(False)
+    if difficult[0] or not easy:
+        return 0.0
+    return sum(tenth / 10 <= 1 / easy + 1e-9 for tenth in range(11)) / 11

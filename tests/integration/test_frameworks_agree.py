@@ -1,0 +1,54 @@
+"""The same protocol in detectron2 and mmdetection: both are built, and only differences that are known may be left."""
+
+import pytest
+
+from cgh_bench import frameworks, protocol_diff
+from cgh_bench.errors import UserError
+from cgh_bench.tasks.detection import IN_DETECTRON2
+
+pytest.importorskip("mmdet")
+try:
+    frameworks.require_installed("detectron2")
+except UserError as absent:
+    pytest.skip(str(absent), allow_module_level=True)
+
+RATE = "solver / learning rate / "
+# mmdetection's linear warm-up ends a step early: its length counts both ends.
+WARM_UP = {"voc_det": (1, 10, 99), "animals_det": (1, 10), "coco_det": (1, 10, 99, 100, 500, 999)}
+NAIVE = {
+    # The same on equal batches of each GPU; MoCo found less variance with the naive form, mmdetection has none.
+    f"model / norm layers / {part} / {kind}"
+    for part in ("trunk", "extra norm")
+    for kind in ("NaiveSyncBatchNorm", "SyncBatchNorm")
+}
+OTHER = {
+    "voc_det": NAIVE,
+    "coco_det": NAIVE,
+    "coco_det_2x": NAIVE,
+    "animals_det": {
+        # detectron2 gives every object an anchor, however bad, and no region below the threshold; neither is a setting.
+        "model / RPN / least overlap of an object's best anchor",
+        "model / regions / low overlaps match",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "coco_det" else pytest.param(name, marks=pytest.mark.slow) for name in IN_DETECTRON2]
+)
+def test_only_known_differences_are_left(name):
+    described = [protocol_diff.facts(name, framework) for framework in ("detectron2", "mmdet")]
+    found = {difference.fact: difference.values for difference in protocol_diff.differences(described)}
+    rates = {fact: found.pop(fact) for fact in list(found) if fact.startswith(RATE)}
+    assert set(rates) == {f"{RATE}{step}" for step in WARM_UP.get(name, WARM_UP["coco_det"])}
+    for one, other in rates.values():
+        assert one == pytest.approx(other, rel=0.06)
+    assert set(found) == OTHER.get(name, set()), found
+    assert len(described[0]) > 60
+
+
+def test_a_protocol_that_cannot_be_described_is_told():
+    with pytest.raises(UserError, match="mmdet cannot describe coco_retinanet: only two-stage detectors"):
+        protocol_diff.facts("coco_retinanet")
+    with pytest.raises(UserError, match="animals_knn runs in no framework"):
+        protocol_diff.facts("animals_knn")

@@ -1,0 +1,51 @@
+import pytest
+
+from cgh_bench import protocol_diff, tasks
+from cgh_bench.errors import UserError
+from cgh_bench.evaluate import prepare
+from cgh_bench.protocol_diff import Difference
+from cgh_bench.tasks.detection import IN_DETECTRON2
+from cgh_bench.transfer import in_framework
+
+
+def test_only_what_differs_is_a_difference():
+    one = dict(protocol_diff._flat({"model": {"size": 3, "norms": {"BN": 2}}, "steps": 5}))
+    other = dict(protocol_diff._flat({"model": {"size": 3, "norms": {"GN": 2}}, "steps": 6}))
+    assert protocol_diff.differences([one, other]) == [
+        Difference("model / norms / BN", (2, None)),
+        Difference("steps", (5, 6)),
+        Difference("model / norms / GN", (None, 2)),
+    ]
+    assert protocol_diff.differences([one, dict(one)]) == []
+
+
+@pytest.mark.parametrize("name", IN_DETECTRON2)
+def test_each_framework_has_an_id_of_its_own(name):
+    assert in_framework(name, "detectron2") == f"{name}_detectron2"
+    assert in_framework(f"{name}_detectron2", "mmdet") == name
+    here, there = prepare(name), prepare(name, ["framework=detectron2"])
+    assert here.protocol != there.protocol
+    assert (here.task.framework, there.task.framework) == ("mmdet", "detectron2")
+    assert there.protocol == prepare(f"{name}_detectron2").protocol
+    assert there.overridden == ()  # another protocol, not a changed one
+
+
+def test_mmdets_ids_are_as_they_were():
+    assert prepare("animals_det").protocol == "animals_det@c34417e2"
+
+
+def test_a_framework_that_cannot_be_chosen():
+    with pytest.raises(UserError, match="did you mean detectron2"):
+        prepare("coco_det", ["framework=detectron"])
+    with pytest.raises(UserError, match="unknown framework of coco_retinanet 'detectron2'; known: mmdet"):
+        in_framework("coco_retinanet", "detectron2")
+    with pytest.raises(UserError, match="animals_knn runs in no framework"):
+        in_framework("animals_knn", "mmdet")
+
+
+def test_published_detection_figures_are_detectron2s():
+    from cgh_bench import published
+
+    for protocol in ("voc_det", "coco_c4_1x", "coco_c4_2x", "coco_fpn_1x_moco", "coco_fpn_1x_infomin"):
+        (follower,) = published.protocols()[protocol].tasks
+        assert tasks.find(follower).framework == "detectron2"

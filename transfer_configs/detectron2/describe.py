@@ -1,0 +1,152 @@
+"""Print what a protocol builds in detectron2, as a line of JSON: network, solver, data and metric as they take effect.
+
+python describe.py --config coco_det.yaml [--set K=V …]
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
+warnings.simplefilter("ignore")
+
+import facts  # noqa: E402 (the path must be there first)
+import heads  # noqa: E402, F401 (registers them)
+import protocol  # noqa: E402
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.data.detection_utils import build_augmentation  # noqa: E402
+from detectron2.modeling import build_model  # noqa: E402
+from detectron2.solver import build_lr_scheduler  # noqa: E402
+from solver import optimizer  # noqa: E402
+from torch import nn  # noqa: E402
+
+PARTS = (
+    ("roi_heads.res5.norm", "extra norm"),
+    ("roi_heads.res5", facts.TRUNK),
+    ("roi_heads.mask", "mask head"),
+    ("roi_heads", "box head"),
+    ("proposal_generator", "RPN"),
+    ("backbone.fpn", "neck"),
+    ("backbone", facts.TRUNK),
+)
+METRICS = {"coco": "COCO, 101 points", "animal_scenes": "COCO, 101 points", "voc": "VOC 2007, 11 points"}
+
+
+def main() -> None:
+    """Build and print."""
+    options = protocol.parser(__doc__ or "").parse_args()
+    config = protocol.read(options.config, options.settings, 0, options.iterations)
+    model = build_model(config).train()
+    print(json.dumps({"model": of_model(config, model), "solver": of_solver(config, model), "data": of_data(config)}))
+
+
+def part_of(name: str) -> str:
+    """The part of the network that a name belongs to."""
+    return next(part for prefix, part in PARTS if name.startswith(prefix))
+
+
+def of_model(config: CfgNode, model: nn.Module) -> dict[str, Any]:
+    """The network."""
+    return {
+        **facts.of_model(model, part_of),
+        "channels": model.input_format,
+        "mean": [round(value, 3) for value in model.pixel_mean.flatten().tolist()],
+        "std": [round(value, 3) for value in model.pixel_std.flatten().tolist()],
+        "sides padded to multiples of": max(1, model.backbone.size_divisibility),
+        "RPN": of_rpn(model.proposal_generator),
+        "regions": of_regions(config, model.roi_heads),
+    }
+
+
+def of_rpn(rpn: Any) -> dict[str, Any]:
+    """The proposals."""
+    generator, low, high = rpn.anchor_generator, *rpn.anchor_matcher.thresholds[1:-1]
+    return {
+        "anchors": facts.of_anchors(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
+        "overlap of negatives, positives": [low, high],
+        "least overlap of an object's best anchor": 0.0 if rpn.anchor_matcher.allow_low_quality_matches else high,
+        "anchors an image, share of positives": [rpn.batch_size_per_image, rpn.positive_fraction],
+        "before NMS a level, training and test": [rpn.pre_nms_topk[True], rpn.pre_nms_topk[False]],
+        "after NMS, training and test": [rpn.post_nms_topk[True], rpn.post_nms_topk[False]],
+        "overlap of NMS": rpn.nms_thresh,
+        "box loss": _box_loss(rpn.box_reg_loss_type, rpn.smooth_l1_beta, rpn.loss_weight["loss_rpn_loc"]),
+    }
+
+
+def of_regions(config: CfgNode, roi: Any) -> dict[str, Any]:
+    """The heads."""
+    predictor, matcher = roi.box_predictor, roi.proposal_matcher
+    pooler = roi.pooler if hasattr(roi, "pooler") else roi.box_pooler
+    agnostic = predictor.bbox_pred.out_features == 4
+    return {
+        "regions an image, share of positives": [roi.batch_size_per_image, roi.positive_fraction],
+        "overlap of positives": matcher.thresholds[1],
+        "low overlaps match": matcher.allow_low_quality_matches,
+        "objects added": roi.proposal_append_gt,
+        "classes": predictor.num_classes,
+        "one box for all classes": agnostic,
+        "box weights": list(predictor.box2box_transform.weights),
+        "box loss": _box_loss(predictor.box_reg_loss_type, predictor.smooth_l1_beta, 1.0),
+        "box pooling": _pooling(pooler),
+        "mask pooling": _pooling(getattr(roi, "mask_pooler", pooler)) if config.MODEL.MASK_ON else None,
+        "test: score, overlap of NMS, detections": [
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        ],
+    }
+
+
+def _pooling(pooler: Any) -> dict[str, Any]:
+    align = pooler.level_poolers[0]
+    several = len(pooler.level_poolers) > 1
+    return {
+        "side": align.output_size[0],
+        "samples": align.sampling_ratio,
+        "half a pixel off": align.aligned,
+        # The side of regions that the level of the largest maps stops to read.
+        "side of second level": pooler.canonical_box_size / 2 ** (pooler.canonical_level - pooler.min_level - 1)
+        if several
+        else None,
+    }
+
+
+def _box_loss(kind: str, beta: float, weight: float) -> str:
+    return f"{'L1' if (kind, beta) == ('smooth_l1', 0) else f'{kind} {beta}'} x {weight:g}"
+
+
+def of_solver(config: CfgNode, model: nn.Module) -> dict[str, Any]:
+    """The training."""
+    given, made = config.SOLVER, optimizer(config, model)
+    schedule = build_lr_scheduler(config, made)
+    clip = given.CLIP_GRADIENTS
+    return {
+        "steps": given.MAX_ITER,
+        "images a step": given.IMS_PER_BATCH,
+        "optimizer": facts.of_optimizer(made),
+        "learning rate": facts.of_schedule(
+            lambda step: given.BASE_LR * schedule._multiplier(step / given.MAX_ITER), given.MAX_ITER
+        ),
+        "gradient clipped": f"{clip.CLIP_TYPE} {clip.CLIP_VALUE:g}" if clip.ENABLED else None,
+        "precision": "mixed" if given.AMP.ENABLED else "full",
+        "batches of PreciseBN": config.TEST.PRECISE_BN.NUM_ITER if config.TEST.PRECISE_BN.ENABLED else 0,
+    }
+
+
+def of_data(config: CfgNode) -> dict[str, Any]:
+    """Images, augmentation and metric."""
+    training, test = (build_augmentation(config, is_train) for is_train in (True, False))
+    return {
+        "training: short sides, longest": [sorted(training[0].short_edge_length), training[0].max_size],
+        "training: further": [f"{type(a).__name__} {a.prob:g}" for a in training[1:]],
+        "training: images without objects": not config.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        "training: wide images apart": config.DATALOADER.ASPECT_RATIO_GROUPING,
+        "test: short side, longest": [test[0].short_edge_length[0], test[0].max_size],
+        "metric": METRICS[config.DATASETS.TEST[0].split("/")[0]],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Print what a protocol builds in mmdetection, as a line of JSON: network, solver, data, metric as they take effect.
+
+python describe.py --config coco_det.py [--set k=v …]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
+
+import facts  # (the path must be there first)
+import torch
+import train
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from torch import nn
+
+PARTS = (
+    ("roi_head.shared_head.norm", "extra norm"),
+    ("roi_head.shared_head", facts.TRUNK),
+    ("roi_head.mask", "mask head"),
+    ("roi_head", "box head"),
+    ("rpn_head", "RPN"),
+    ("neck", "neck"),
+    ("backbone", facts.TRUNK),
+)
+METRICS = {"InstanceAP": "COCO, 101 points", "ElevenPointAP": "VOC 2007, 11 points"}
+
+
+def main() -> None:
+    """Build and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="the protocol file")
+    parser.add_argument("--iterations", type=int, help="in place of the protocol's")
+    parser.add_argument("--set", nargs="*", action=DictAction, default={}, dest="settings", metavar="KEY=VALUE")
+    options = parser.parse_args()
+    config = train.protocol(argparse.Namespace(**vars(options), gpus=0, work=Path(), seed=0, images_at_a_time=None))
+    if "rpn_head" not in config.model:
+        raise SystemExit(f"only two-stage detectors can be described, not {config.model.type}")
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model).train()
+    print(json.dumps({"model": of_model(config, model), "solver": of_solver(config, model), "data": of_data(config)}))
+
+
+def part_of(name: str) -> str:
+    """The part of the network that a name belongs to."""
+    return next(part for prefix, part in PARTS if name.startswith(prefix))
+
+
+def of_model(config: Config, model: nn.Module) -> dict[str, Any]:
+    """The network."""
+    given = model.data_preprocessor
+    return {
+        **facts.of_model(model, part_of),
+        "channels": "RGB" if given._channel_conversion else "BGR",
+        "mean": [round(value, 3) for value in given.mean.flatten().tolist()],
+        "std": [round(value, 3) for value in given.std.flatten().tolist()],
+        "sides padded to multiples of": given.pad_size_divisor,
+        "RPN": of_rpn(model.rpn_head, config.model),
+        "regions": of_regions(model.roi_head),
+    }
+
+
+def of_rpn(rpn: Any, given: Any) -> dict[str, Any]:
+    """The proposals."""
+    generator, assigner, sampler = rpn.prior_generator, rpn.assigner, rpn.sampler
+    before = given.train_cfg.rpn_proposal, given.test_cfg.rpn
+    strides = [stride[0] for stride in generator.strides]
+    return {
+        "anchors": facts.of_anchors(dict(zip(strides, generator.base_anchors, strict=True))),
+        "overlap of negatives, positives": [assigner.neg_iou_thr, assigner.pos_iou_thr],
+        "least overlap of an object's best anchor": assigner.min_pos_iou
+        if assigner.match_low_quality
+        else assigner.pos_iou_thr,
+        "anchors an image, share of positives": [sampler.num, sampler.pos_fraction],
+        "before NMS a level, training and test": [cfg.nms_pre for cfg in before],
+        "after NMS, training and test": [cfg.max_per_img for cfg in before],
+        "overlap of NMS": given.test_cfg.rpn.nms.iou_threshold,
+        "box loss": _box_loss(rpn.loss_bbox),
+    }
+
+
+def of_regions(roi: Any) -> dict[str, Any]:
+    """The heads."""
+    head, assigner, sampler, test = roi.bbox_head, roi.bbox_assigner, roi.bbox_sampler, roi.test_cfg
+    pooling = _pooling(roi.bbox_roi_extractor)
+    mask = roi.mask_roi_extractor if getattr(roi, "mask_head", None) is not None else None
+    return {
+        "regions an image, share of positives": [sampler.num, sampler.pos_fraction],
+        "overlap of positives": assigner.pos_iou_thr,
+        "low overlaps match": assigner.match_low_quality,
+        "objects added": sampler.add_gt_as_proposals,
+        "classes": head.num_classes,
+        "one box for all classes": head.reg_class_agnostic,
+        "box weights": [round(1 / std, 6) for std in head.bbox_coder.stds],
+        "box loss": _box_loss(head.loss_bbox),
+        "box pooling": pooling,
+        "mask pooling": _pooling(mask) if mask is not None else None,
+        "test: score, overlap of NMS, detections": [test.score_thr, test.nms.iou_threshold, test.max_per_img],
+    }
+
+
+def _pooling(extractor: Any) -> dict[str, Any]:
+    align = extractor.roi_layers[0]
+    return {
+        "side": align.output_size[0],
+        "samples": align.sampling_ratio,
+        "half a pixel off": align.aligned,
+        "side of second level": 2 * extractor.finest_scale if len(extractor.roi_layers) > 1 else None,
+    }
+
+
+def _box_loss(loss: Any) -> str:
+    return f"{type(loss).__name__.removesuffix('Loss')} x {loss.loss_weight:g}"
+
+
+def of_solver(config: Config, model: nn.Module) -> dict[str, Any]:
+    """The training."""
+    given = config.optim_wrapper
+    clip, hooks = given.get("clip_grad"), config.get("custom_hooks", [])
+    return {
+        "steps": config.train_cfg.max_iters,
+        "images a step": config.train_dataloader.batch_size,
+        "optimizer": facts.of_optimizer(build_optim_wrapper(model, given).optimizer),
+        "learning rate": _learning_rates(config),
+        "gradient clipped": f"full_model {clip.max_norm:g}" if clip else None,
+        "precision": "mixed" if given.type == "AmpOptimWrapper" else "full",
+        "batches of PreciseBN": sum(hook.iterations for hook in hooks if hook.type == "PreciseBN"),
+    }
+
+
+def _learning_rates(config: Config) -> dict[str, float]:
+    """By running the schedulers to their end, on an optimiser of one parameter."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
+    schedulers = [PARAM_SCHEDULERS.build({**one, "optimizer": optimizer}) for one in config.param_scheduler]
+    steps, rates = config.train_cfg.max_iters, {}
+    wanted = set(facts.sampled(steps))
+    for step in range(steps):
+        if step in wanted:
+            rates[step] = optimizer.param_groups[0]["lr"]
+        for scheduler in schedulers:
+            scheduler.step()
+    return facts.of_schedule(lambda step: rates[step], steps)
+
+
+def of_data(config: Config) -> dict[str, Any]:
+    """Images, augmentation and metric."""
+    training, test = config.train_dataloader.dataset, config.test_dataloader.dataset
+    first = training.datasets[0] if "datasets" in training else training
+    resize, *further = first.pipeline[2:-1]
+    (tested,) = (step for step in test.pipeline if step.type == "Resize")
+    scales = [sorted(scale) for scale in resize.get("scales", [resize.get("scale")])]
+    return {
+        "training: short sides, longest": [[short for short, _ in sorted(scales)], scales[0][1]],
+        "training: further": [f"{step.type} {step.prob:g}" for step in further],
+        "training: images without objects": not first.filter_cfg.filter_empty_gt,
+        "training: wide images apart": "batch_sampler" in config.train_dataloader,
+        "test: short side, longest": sorted(tested.scale),
+        "metric": METRICS[config.test_evaluator.type],
+    }
+
+
+if __name__ == "__main__":
+    main()
