@@ -105,5 +105,5 @@ def sentence(certificate: dict[str, Any]) -> str:
     worst = max(stages, key=lambda stage: stage["relative"])
     return (
         f"{told}, all used by {certificate['network']}; outputs differ by at most {worst['relative']:.0e} "
-        f"({worst['stage']}); with {', '.join(certificate['fragments'])}"
+        f"({worst['stage']}){'; with ' if certificate['fragments'] else ''}{', '.join(certificate['fragments'])}"
     )
