@@ -2,13 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterable
-from pathlib import Path
 from statistics import median
 
-from cgh_bench import frameworks, launch
-from cgh_bench.results import Result
-from cgh_bench.transfer import Transfer
+from cgh_bench import frameworks, launch, results
+from cgh_bench.tasks import Folders
 
 SECONDS_PER_STEP = {
     "voc_det": 0.537,
@@ -25,21 +22,22 @@ GIGABYTES = 1.0
 """Of a run's folder: state (weights and momenta of 60 million parameters at most), fine-tuned weights, predictions."""
 
 
-def describe(task: Transfer, protocol_id: str, records: Iterable[Result], folder: Path) -> str:
-    """One line: time and disk, and where the figures come from."""
-    place = next(path for path in (folder, *folder.parents) if path.exists())
+def plan(protocol: str, iterations: int | None, folders: Folders) -> list[str]:
+    """Time and disk of a run of `protocol` in `folders`, a workspace's, and where the figures come from."""
+    place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
     free = shutil.disk_usage(place).free / 1e9
-    short = "; NOT ENOUGH" if free < GIGABYTES else ""
-    return f"{_time(task, protocol_id, records)}; up to {GIGABYTES:g} GB in {folder}, {free:.0f} GB free{short}"
+    short = ": NOT ENOUGH" if free < GIGABYTES else ""
+    return [_time(protocol, iterations, folders), f"up to {GIGABYTES:g} GB in {folders.run}, {free:.0f} GB free{short}"]
 
 
-def _time(task: Transfer, protocol_id: str, records: Iterable[Result]) -> str:
-    before = [record.seconds for record in records if record.protocol == protocol_id]
+def _time(protocol: str, iterations: int | None, folders: Folders) -> str:
+    records, _ = results.read(folders.cache.with_name("results.jsonl"))
+    before = [record.seconds for record in records if record.protocol == folders.run.parent.name]
     if before:
-        return f"about {_hours(median(before))}, as before ({len(before)} runs)"
-    if task.protocol not in SECONDS_PER_STEP:
+        return f"about {_hours(median(before))}, as before (runs: {len(before)})"
+    if protocol not in SECONDS_PER_STEP:
         return "time unknown: no run of it yet; its progress will tell"
-    seconds = SECONDS_PER_STEP[task.protocol] * (task.iterations or _iterations(task.protocol))
+    seconds = SECONDS_PER_STEP[protocol] * (iterations or _iterations(protocol))
     gpus = launch.gpus()
     here = f", {_hours(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} like them" if gpus else ", days to weeks on CPUs"
     return f"about {_hours(seconds)} on eight V100s (detectron2's model zoo){here}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from cgh_bench import foreign, frameworks
+from cgh_bench import estimate, foreign, frameworks
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
 from cgh_bench.data.dense import locate
@@ -39,6 +39,10 @@ class Transfer:
         """Of the annotations. Checks first that the framework is installed."""
         frameworks.require_installed(self.framework)
         return locate(self.data, cache).fingerprint
+
+    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+        """Time and disk that it will take."""
+        return estimate.plan(self.protocol, self.iterations, folders)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """Fine-tune and evaluate; `folders.run` then has every metric in `metrics.json`, and the predictions.

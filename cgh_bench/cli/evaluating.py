@@ -44,13 +44,11 @@ def eval_(
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
     """
-    from cgh_bench import checkpoint, dist, estimate, launch, results
+    from cgh_bench import checkpoint, dist, launch
     from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
     from cgh_bench.report.terminal import show_result
-    from cgh_bench.transfer import Transfer
 
     launch.choose(gpus, images_at_a_time)
-
     chosen = {"data": data, "framework": framework}
     settings = [*(settings or []), *(f"{field}={value}" for field, value in chosen.items() if value)]
     evaluations = [prepare(name, settings) for name in task.split(",")]
@@ -64,10 +62,6 @@ def eval_(
             result = find_finished(evaluation, loaded, seed, workspace)
             if dry_run:
                 print(f"{evaluation.protocol} seed {seed}: {'finished' if result else 'would run'} on {loaded.name}")
-                if isinstance(evaluation.task, Transfer) and result is None:
-                    records, _ = results.read(workspace.store)
-                    folder = workspace.evaluation(loaded, evaluation.protocol, seed)
-                    print(f"  {estimate.describe(evaluation.task, evaluation.protocol, records, folder)}")
             if first and not result:
                 for line in plan(evaluation, loaded, workspace):
                     print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
