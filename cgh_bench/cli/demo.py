@@ -10,7 +10,7 @@ verbs = typer.Typer()
 
 @verbs.command()
 def demo(work: Work = HERE, seeds: Seeds = 1) -> None:
-    """The whole path on real images: pretrain, convert, evaluate, the table and a web page.
+    """The whole path on real images: pretrain, convert, evaluate, the table and a web site.
 
     Uses the images that come with the installation; finished steps are reused.
 
@@ -20,4 +20,4 @@ def demo(work: Work = HERE, seeds: Seeds = 1) -> None:
       cgh-bench demo --seeds 3
     """
     table("animals", run=True, seeds=seeds, work=work)
-    report("animals", work=work)
+    report(work=work)

@@ -1,31 +1,18 @@
-"""Charts as plotly figures: the losses of the pretraining runs, and every single run of a column."""
+"""The losses of pretraining runs as charts."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgh_bench.published import Figure
 from cgh_bench.report.cells import Table
-from cgh_bench.tasks import Metric
+from cgh_bench.report.charts import Chart, literal
 
 POINTS = 240
 """A curve is averaged down to at most so many points: more than this cannot be seen, and weighs."""
 NOT_LOSSES = {"step", "epoch", "loss", "lr", "seconds", "images_per_second"}
 """What else is on a log line; every other number is a term of the loss."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A plotly figure without a theme (the page adds that) and what it says in words."""
-
-    title: str
-    caption: str
-    figure: dict[str, Any]
-    height: int
-    """CSS pixels."""
 
 
 @dataclass(frozen=True)
@@ -106,59 +93,15 @@ def _loss_chart(label: str, index: int, logs: Sequence[Log]) -> Chart:
 
 
 def _line(log: Log, name: str, label: str, style: dict[str, Any]) -> dict[str, Any]:
-    trace = {"type": "scatter", "mode": "lines", "x": log.epoch, "y": log.losses[name], "name": _literal(label)}
+    trace = {"type": "scatter", "mode": "lines", "x": log.epoch, "y": log.losses[name], "name": literal(label)}
     return {**trace, "hovertemplate": "epoch %{x:.1f}: %{y:.3f}", **style}
 
 
-def _literal(text: str) -> str:
-    """`text` as plotly shows it unchanged: it reads a few HTML tags in names."""
-    return html.escape(text, quote=False)
-
-
-def run_charts(table: Table) -> list[Chart]:
-    """One chart for each column: a dot for every value, a bar for the mean of each row."""
-    charts = []
-    for index, column in enumerate(table.columns):
-        filled = [(number, row.label, row.cells[index]) for number, row in enumerate(table.rows) if row.cells[index].n]
-        if not filled:
-            continue
-        traces = []
-        for number, name, cell in filled:
-            label = _literal(name)
-            dots = {"x": list(cell.values), "y": [label] * cell.n, "mode": "markers", "meta": number}
-            hover = "%{x:.2f}<extra></extra>"
-            traces.append({"type": "scatter", "name": label, "hovertemplate": hover, **dots})
-            bar = {"x": [cell.mean], "y": [label], "mode": "markers", "meta": number, "hoverinfo": "skip"}
-            traces.append({"type": "scatter", "marker": {"symbol": "line-ns-open", "size": 22}, **bar})
-        words = "; ".join(f"{label} {cell.text()}" for _, label, cell in filled)
-        axis = {"categoryorder": "array", "categoryarray": [_literal(row.label) for row in reversed(table.rows)]}
-        layout = {"yaxis": axis, "showlegend": False}
-        charts.append(Chart(column.header, f"{column.header}: {words}.", {"data": traces, "layout": layout}, 150))
-    return charts
-
-
-PASSES = {"asymmetric": 1, "symmetric": 2}
-"""How often an epoch takes each image through the trained network; multi-crop depends on the crops and is not drawn."""
-
-
-def cost_chart(figures: Sequence[Figure], metrics: Sequence[Metric]) -> Chart | None:
-    """The first metric of published figures against what their pretraining cost, where both are known."""
-    metric = metrics[0].name
-    known = [
-        (figure.epochs * PASSES[figure.cost], figure)
-        for figure in figures
-        if figure.metric == metric and figure.epochs and figure.cost in PASSES and not figure.deviation
-    ]
-    if len({cost for cost, _ in known}) < 2:
+def last_seconds(folder: Path) -> float | None:
+    """How long a pretraining run took, as the last line of its `log.jsonl` says; None where there is none."""
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    try:
+        return float(json.loads(lines[-1])["seconds"]) if lines else None
+    except (ValueError, KeyError, TypeError):
         return None
-    traces = []
-    for number, kind in enumerate(PASSES):
-        mine = [(cost, figure) for cost, figure in known if figure.cost == kind]
-        text = [_literal(" ".join(filter(None, [f.method, f.detail]))) for _, f in mine]
-        points = {"x": [cost for cost, _ in mine], "y": [f.value for _, f in mine], "text": text, "mode": "markers"}
-        hover = "%{text}: %{y} after %{x} passes<extra></extra>"
-        traces.append({"type": "scatter", "name": kind, "meta": number + 1, "hovertemplate": hover, **points})
-    title = {"text": "epochs × passes of each image through the trained network"}
-    axis = {"title": title, "type": "log", "tickvals": [50, 100, 200, 400, 800, 1600, 3200]}
-    caption = f"{metric} of {len(known)} published figures against the cost of pretraining."
-    return Chart(f"{metric} and cost", caption, {"data": traces, "layout": {"xaxis": axis, "showlegend": True}}, 360)

@@ -7,6 +7,7 @@ from pathlib import Path
 from cgh_bench.data import dense
 from cgh_bench.data import scenes as embedded
 from cgh_bench.report import retrieval, scenes
+from cgh_bench.report.pictures import css_colour
 from cgh_bench.results import Result
 
 Named = Sequence[tuple[str, Result]]
@@ -52,7 +53,7 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
         queries,
         scenes.detections(truth, detected, root, notes),
         scenes.segmentations(truth, segmented, root, notes),
-        [(name, scenes.css_colour(index)) for index, name in enumerate(truth.classes)],
+        [(name, css_colour(index)) for index, name in enumerate(truth.classes)],
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cgh_bench import results
 from cgh_bench.files import write_text
-from cgh_bench.report import curves, provenance, table
+from cgh_bench.report import charts, curves, provenance, table
 from cgh_bench.report.cells import Table
 from cgh_bench.report.gallery import gallery
 from cgh_bench.report.rendering import render
@@ -37,7 +37,7 @@ def context(filled: Table, root: Path, work: Path, complaints: Sequence[str] = (
         [(row.label, row.cells[index].runs[0]) for row in filled.rows if row.cells[index].runs]
         for index in range(len(filled.columns))
     ]
-    run_charts, loss_charts = curves.run_charts(filled), curves.loss_charts(filled, work, notes)
+    run_charts, loss_charts = charts.run_charts(filled), curves.loss_charts(filled, work, notes)
     return {
         "table": filled,
         "provenance": provenance.of_table(filled),

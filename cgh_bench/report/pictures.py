@@ -43,6 +43,11 @@ def colour(label: int) -> tuple[int, int, int]:
     return PALETTE[label % len(PALETTE)]
 
 
+def css_colour(label: int) -> str:
+    """The colour of a class as a page's legend names it."""
+    return "rgb({}, {}, {})".format(*colour(label))
+
+
 def data_uri(image: Image.Image) -> str:
     """The picture as a lossy WebP data URI."""
     stream = io.BytesIO()

@@ -87,7 +87,7 @@ def _read(path: Path, row: str, notes: list[str]) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("row", "similarity", "predicted")}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         notes.append(f"{row}: no retrieval pictures, {path.name} of that run is missing or broken ({error}).")
         return None
 

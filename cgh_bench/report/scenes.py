@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cgh_bench.report.pictures import Instance, colour, data_uri, draw_classes, draw_instances
+from cgh_bench.report.pictures import Instance, data_uri, draw_classes, draw_instances
 from cgh_bench.results import Result
 
 SHOWN = 4
@@ -140,8 +140,3 @@ def _segmented(truth: Truth, entry: dict[str, Any], row: str, folder: Path) -> P
     shares = [(float((classes == 1 + label).mean()), name) for label, name in enumerate(truth.classes)]
     words = [f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True) if share >= 0.005]
     return Picture(row, data_uri(draw_classes(image, classes, WIDTH)), ", ".join(words) or "background only")
-
-
-def css_colour(label: int) -> str:
-    """The colour of a class as a page's legend names it."""
-    return "rgb({}, {}, {})".format(*colour(label))

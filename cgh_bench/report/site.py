@@ -3,63 +3,20 @@
 It opens from disk and asks nothing of the network; the charting library is one file that its pages share.
 """
 
-import hashlib
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgh_bench import evaluate, published, results, tasks
-from cgh_bench.config import plain
-from cgh_bench.discovery import registered
+from cgh_bench import published, results
 from cgh_bench.files import write_text
-from cgh_bench.report import aggregate, curves, definition, page, provenance, table
-from cgh_bench.report.cells import Cell
+from cgh_bench.report import breakdown, certificates, charts, comparison, curves, definition, page, provenance, table
+from cgh_bench.report.boards import Board, Subject, boards, subjects
+from cgh_bench.report.cells import Cell, Table
+from cgh_bench.report.charts import MEASURED, PASSES, Chart, Point
 from cgh_bench.report.gallery import gallery
 from cgh_bench.report.rendering import render, shared
-from cgh_bench.report.significance import CONFIDENCE
 from cgh_bench.results import Result
 from cgh_bench.tasks import Metric
-
-MOST_FREEDOM = 200
-"""The comparison's table of Student's t goes up to so many degrees of freedom; beyond, it hardly changes."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """One protocol, with everything that may stand in its columns."""
-
-    id: str
-    title: str
-    summary: str
-    metrics: tuple[Metric, ...]
-    ours: str
-    """Our protocol id; empty for a published protocol that no task of ours follows."""
-    published: published.Protocol | None
-    config: Any
-    """The resolved configuration of our task."""
-
-    @property
-    def href(self) -> str:
-        """Of its page."""
-        return f"protocols/{slug(self.id)}.html"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a recipe with all its trainings, or a single checkpoint that no recipe of ours trained."""
-
-    label: str
-    recipe: str
-    results: tuple[Result, ...]
-    cells: dict[tuple[str, str], Cell]
-    """By board and metric."""
-
-    @property
-    def href(self) -> str:
-        """Of its page."""
-        return f"checkpoints/{slug(self.label)}.html"
 
 
 def write(store: Path, work: Path, out: Path) -> Path:
@@ -71,25 +28,24 @@ def write(store: Path, work: Path, out: Path) -> Path:
         out: the folder; files of an earlier site are replaced.
     """
     records, complaints = results.read(store)
-    boards = _boards(records)
+    known = boards(records)
     notes = list(complaints)
-    subjects = _subjects(records, boards, notes)
+    measured = subjects(records, known, work, notes)
     for name, text in shared().items():
         write_text(out / "assets" / name, text, flush=False)
-    for name in definition.names():
-        context = page.context(table.build(name, records), store.parent, work)
-        _write(out / "tables" / f"{name}.html", "page.html", context)
-    for board in boards:
-        _write(out / board.href, "protocol.html", _protocol_context(board, subjects))
-    for subject in subjects:
-        _write(out / subject.href, "subject.html", _subject_context(subject, boards, store.parent, work))
-    _write(out / "compare.html", "compare.html", {"data": _comparison(subjects, boards)})
-    tables = [definition.load(name) for name in definition.names()]
+    tables = [table.build(name, records) for name in definition.names()]
+    for filled in tables:
+        _write(out / "tables" / f"{filled.definition.name}.html", "page.html", page.context(filled, store.parent, work))
+    for board in known:
+        _write(out / board.href, "protocol.html", _protocol_context(board, measured))
+    for subject in measured:
+        _write(out / subject.href, "subject.html", _subject_context(subject, known, store.parent, work))
+    _write(out / "compare.html", "compare.html", {"data": comparison.context(measured, known, store.parent)})
     index = {
-        "tables": tables,
-        "data": _leaderboards(boards, subjects),
+        "tables": _tables(tables),
+        "data": _leaderboards(known, measured),
         "notes": notes,
-        "facts": _facts(records, subjects),
+        "facts": _facts(records, measured),
     }
     _write(out / "index.html", "index.html", index)
     return out / "index.html"
@@ -100,62 +56,27 @@ def _write(path: Path, template: str, context: dict[str, Any]) -> None:
     write_text(path, render(template, context, assets), flush=False)
 
 
-def slug(name: str) -> str:
-    """A file name for `name`: itself where it is plain, else what is plain of it with a digest."""
-    clean = re.sub(r"[^A-Za-z0-9._@-]+", "-", name)[:60].strip(".-")
-    return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def _tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """What the first page says of each table, those with measured figures first."""
+    found = []
+    for filled in tables:
+        cells = [cell for row in filled.rows for cell in row.cells]
+        counts = {"measured": sum(cell.n > 0 for cell in cells), "published": sum(bool(c.published) for c in cells)}
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        found.append({"definition": filled.definition, "measured": counts["measured"], "told": told})
+    return sorted(found, key=lambda entry: not entry["measured"])
 
 
-def _boards(records: Iterable[Result]) -> list[Board]:
-    """Today's protocols of all tasks that have results, and every published protocol."""
-    measured = {record.protocol for record in records if not record.overridden}
-    boards = []
-    followed = set()
-    registry: dict[str, tasks.Task] = registered("cgh_bench.tasks", "TASKS")
-    for name, task in registry.items():
-        if (ours := evaluate.protocol_id(name, task)) not in measured:
-            continue
-        theirs = next((p for p in published.protocols().values() if name in p.tasks), None)
-        followed.add(theirs.name if theirs else "")
-        summary = provenance.summary(task)
-        boards.append(Board(ours, theirs.title if theirs else name, summary, task.METRICS, ours, theirs, plain(task)))
-    for protocol in published.protocols().values():
-        if protocol.name not in followed:
-            metrics = dict.fromkeys(figure.metric for figure in published.select(protocol.name))
-            declared = tuple(Metric(name) for name in metrics)
-            boards.append(Board(protocol.name, protocol.title, "", declared, "", protocol, None))
-    return boards
-
-
-def _subjects(records: Sequence[Result], boards: Sequence[Board], notes: list[str]) -> list[Subject]:
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for record in records:
-        recipe = str(record.origin.get("recipe") or "")
-        groups.setdefault((recipe, recipe or f"{record.checkpoint_name} {record.checkpoint}"), []).append(record)
-    data = aggregate.newest_data(records, {board.ours for board in boards if board.ours})
-    subjects = []
-    for (recipe, label), mine in groups.items():
-        usable = aggregate.usable(mine, data, label, notes)
-        cells = {
-            (board.id, metric.name): cell
-            for board in boards
-            for metric in board.metrics
-            if board.ours and (cell := aggregate.cell(usable, board.ours, metric.name)).n
-        }
-        subjects.append(Subject(label, recipe, tuple(mine), cells))
-    return subjects
-
-
-def _facts(records: Sequence[Result], subjects: Sequence[Subject]) -> list[str]:
+def _facts(records: Sequence[Result], measured: Sequence[Subject]) -> list[str]:
     figures = published.figures()
     return [
-        f"{len(records):,} results of {len(subjects)} backbones",
+        f"{len(records):,} results of {len(measured)} backbones",
         f"{len(figures):,} published figures from {len({figure.source.split(' ')[0] for figure in figures})} sources",
         f"{len(published.protocols())} published protocols",
     ]
 
 
-def _leaderboards(boards: Sequence[Board], subjects: Sequence[Subject]) -> dict[str, Any]:
+def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[str, Any]:
     """What the first page filters and sorts; rows of different protocols are never in one list."""
     return {
         "boards": [
@@ -165,21 +86,24 @@ def _leaderboards(boards: Sequence[Board], subjects: Sequence[Subject]) -> dict[
                 "measured": bool(board.ours),
                 "href": board.href,
                 "metrics": [{"name": m.name, "unit": m.unit, "higher": m.higher_is_better} for m in board.metrics],
-                "rows": [*_measured_rows(board, subjects), *_published_rows(board)],
+                "rows": [*_measured_rows(board, measured), *_published_rows(board)],
             }
-            for board in boards
+            for board in known
         ]
     }
 
 
-def _measured_rows(board: Board, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, Any]]:
     rows = []
-    for subject in subjects:
+    for subject in measured:
         cells = {metric.name: subject.cells.get((board.id, metric.name)) for metric in board.metrics}
         values = {name: [cell.mean, cell.std if cell.n > 1 else None, cell.n] for name, cell in cells.items() if cell}
         if values:
-            row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": None, "cost": "", "note": ""}
-            rows.append({**row, "href": subject.href, "source": "", "values": values})
+            made = subject.pretraining
+            imported = any(run.imported for cell in cells.values() if cell for run in cell.runs)
+            row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": made.epochs, "cost": made.cost}
+            more = {"note": "imported" if imported else "", "href": subject.href, "source": ""}
+            rows.append({**row, **more, "values": values})
     return rows
 
 
@@ -197,54 +121,54 @@ def _published_rows(board: Board) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _protocol_context(board: Board, subjects: Sequence[Subject]) -> dict[str, Any]:
-    rows = [*_measured_rows(board, subjects), *_published_rows(board)]
-    conflicts = published.conflicts(published.select(board.published.name)) if board.published else []
-    chart = curves.cost_chart(published.select(board.published.name), board.metrics) if board.published else None
-    return {"board": board, "rows": rows, "conflicts": conflicts, "chart": chart, "charts": chart is not None}
-
-
-def _subject_context(subject: Subject, boards: Sequence[Board], root: Path, work: Path) -> dict[str, Any]:
-    notes: list[str] = []
-    by_board = {board.id: board for board in boards}
-    sections = [
-        (by_board[board], metric, cell, provenance.of_runs(cell.runs, metric))
-        for (board, metric), cell in subject.cells.items()
-    ]
-    first_runs = {cell.runs[0].protocol: cell.runs[0] for _, _, cell, _ in sections}
-    chart = curves.loss_chart(subject.label, subject.recipe, work, notes) if subject.recipe else None
+def _protocol_context(board: Board, measured: Sequence[Subject]) -> dict[str, Any]:
+    figures = published.select(board.published.name) if board.published else []
+    drawn = _cost_charts(board, board.metrics[0], figures, measured)
     return {
-        "subject": subject,
-        "sections": sections,
-        "checkpoints": provenance.of_checkpoints(subject.results),
-        "chart": chart,
-        "charts": chart is not None,
-        "gallery": gallery([[(subject.label, run)] for run in first_runs.values()], root, work, notes),
-        "notes": notes,
+        "board": board,
+        "rows": [*_measured_rows(board, measured), *_published_rows(board)],
+        "conflicts": published.conflicts(figures),
+        "drawn": drawn,
+        "charts": bool(drawn),
     }
 
 
-def _comparison(subjects: Sequence[Subject], boards: Sequence[Board]) -> dict[str, Any]:
-    """The values of every subject, and what the page needs to compute Welch's intervals of their differences."""
-    from scipy.stats import t
+def _cost_charts(
+    board: Board, metric: Metric, figures: Sequence[published.Figure], measured: Sequence[Subject]
+) -> list[Chart]:
+    by_passes, by_minutes = [], []
+    for subject in measured:
+        cell, made = subject.cells.get((board.id, metric.name)), subject.pretraining
+        if cell and made.epochs and made.cost in PASSES:
+            by_passes.append(Point(subject.label, made.epochs * PASSES[made.cost], cell.mean, MEASURED))
+        if cell and made.minutes is not None:
+            by_minutes.append(Point(subject.label, made.minutes, cell.mean, MEASURED))
+    both = charts.cost_chart(figures, metric, by_passes), charts.time_chart(metric, by_minutes)
+    return [chart for chart in both if chart]
 
-    tail = (1 + CONFIDENCE) / 2
+
+def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work: Path) -> dict[str, Any]:
+    notes: list[str] = []
+    by_board = {board.id: board for board in known}
+    sections: dict[str, list[tuple[str, Cell, provenance.RunsProvenance]]] = {}
+    for (board, metric), cell in subject.cells.items():
+        sections.setdefault(board, []).append((metric, cell, provenance.of_runs(cell.runs, metric)))
+    first = subject.first_runs
+    loss = curves.loss_chart(subject.label, subject.recipe, work, notes) if subject.recipe else None
+    drawn: list[Chart] = []
+    for board, run in first.items():
+        # Tasks on the same features have the same projection.
+        drawn += [c for c in breakdown.draw(run, by_board[board].task, root, work, notes) if c not in drawn]
+    counted = {id(run) for cell in subject.cells.values() for run in cell.runs}
     return {
-        "student": [round(float(t.ppf(tail, freedom)), 4) for freedom in range(1, MOST_FREEDOM + 1)],
-        "boards": {
-            board.id: {"title": board.title, "metrics": {m.name: m.higher_is_better for m in board.metrics}}
-            for board in boards
-            if board.ours
-        },
-        "subjects": [
-            {
-                "label": subject.label,
-                "cells": [
-                    {"board": board, "metric": metric, "values": list(cell.values), "replicate": cell.replicate}
-                    for (board, metric), cell in subject.cells.items()
-                ],
-            }
-            for subject in subjects
-            if subject.cells
-        ],
+        "subject": subject,
+        "sections": [(by_board[board], figures) for board, figures in sections.items()],
+        "others": [run for run in subject.results if id(run) not in counted],
+        "checkpoints": provenance.of_checkpoints(subject.results),
+        "proofs": certificates.proofs([run for run in subject.results if id(run) in counted], root, work),
+        "loss": loss,
+        "drawn": drawn,
+        "charts": bool(loss or drawn),
+        "gallery": gallery([[(subject.label, run)] for run in first.values()], root, work, notes),
+        "notes": notes,
     }

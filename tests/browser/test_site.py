@@ -15,7 +15,7 @@ pytest.importorskip("selenium", reason="selenium is not installed: pip install s
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
-from test_page import EVIL, emulate, find, requests
+from test_page import EVIL, emulate, find, open_page, requests
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +140,36 @@ def test_two_backbones_are_compared_by_welchs_interval(chromium, tmp_path: Path)
         (row,) = rows(chromium)
         assert row[4:] == expected
     assert row[2] == "61.00 ± 1.00 (3)"
+
+
+def test_runs_that_left_predictions_are_compared_over_the_same_images_too(chromium, index: Path) -> None:
+    chromium.get((index.parent / "compare.html").as_uri() + "#cgh_r18_animals")
+    Select(chromium.find_element(By.ID, "second")).select_by_visible_text("random_r18_animals")
+    forth = paired(chromium)
+    Select(chromium.find_element(By.ID, "first")).select_by_visible_text("random_r18_animals")
+    Select(chromium.find_element(By.ID, "second")).select_by_visible_text("cgh_r18_animals")
+    back = paired(chromium)
+    assert forth[0] > 0
+    assert back == [-forth[1], -forth[0]]
+
+
+def paired(driver) -> list[float]:
+    (text,) = [element.text for element in find(driver, ".images")]
+    assert "over 2,000 images" in text
+    return [float(side) for side in text.split(": ")[1].split(" to ")]
+
+
+def test_what_is_behind_the_figures_is_drawn(chromium, index: Path) -> None:
+    open_page(chromium, index.parent / "checkpoints/cgh_r18_animals.html")
+    titles = {title.text for title in find(chromium, "#breakdown .chart-title")}
+    assert {
+        "animals_knn: top-1 by class",
+        "animals_det: precision and recall of boxes",
+        "animals_det: box AP by class",
+        "animals_seg: given class by true class",
+        "animals_seg: IoU by class",
+    } <= titles
+    assert chromium.get_log("browser") == []
 
 
 def test_markup_in_names_does_nothing_on_any_page(chromium, tmp_path: Path) -> None:

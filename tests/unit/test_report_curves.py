@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from reporting import result, use_fake_tasks, write_definition
 
-from cgh_bench.report import curves, table
+from cgh_bench.report import charts, curves, table
 from cgh_bench.report.cells import Table
 
 
@@ -72,7 +72,7 @@ def test_a_single_term_is_not_drawn_twice(tmp_path: Path, small: Table) -> None:
 
 
 def test_every_run_is_a_dot(small: Table) -> None:
-    (chart,) = curves.run_charts(small)
+    (chart,) = charts.run_charts(small)
     assert chart.title == "kNN"
     dots, mean = chart.figure["data"]
     assert (dots["x"], dots["y"]) == ([60.0, 62.0], ["A", "A"])

@@ -1,11 +1,12 @@
 """Welch's interval against scipy and a worked example; ranks on hand-made columns."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from cgh_bench.report.significance import ranks, welch_interval
+from cgh_bench.report.significance import paired_interval, ranks, welch_interval
 
 
 def test_interval_equals_a_case_worked_by_hand() -> None:
@@ -60,3 +61,14 @@ def test_ranks(samples: list[list[float]], expected: list[int]) -> None:
 
 def test_less_may_be_better() -> None:
     assert ranks([LOW, MIDDLE, HIGH], higher_is_better=False) == [1, 2, 0]
+
+
+def test_the_paired_interval_is_that_of_resampled_images() -> None:
+    """Against plain resampling of the images, and zero width where every image agrees."""
+    rng = np.random.default_rng(1)
+    differences = rng.choice([-1.0, 0.0, 1.0], size=400, p=[0.1, 0.7, 0.2])
+    mean, low, high = paired_interval(differences)
+    assert mean == pytest.approx(differences.mean())
+    plain = np.sort([rng.choice(differences, size=400).mean() for _ in range(4000)])
+    assert (low, high) == pytest.approx((plain[100], plain[3900]), abs=0.006)
+    assert paired_interval(np.zeros(5)) == (0.0, 0.0, 0.0)

@@ -1,6 +1,6 @@
 "use strict";
 
-// Charts carry no colours of their own: `meta` is the number of a row, or "term" for a term of a loss.
+// Charts carry no colours but those of classes: `meta` is the number of a series, or "term" for a term of a loss.
 function themed(figure) {
   const styles = getComputedStyle(document.documentElement);
   const colour = (name) => styles.getPropertyValue(name).trim();
@@ -21,7 +21,9 @@ function themed(figure) {
   const terms = figure.data.filter((trace) => trace.meta === "term");
   const data = structuredClone(figure.data).map((trace, index) => {
     const own = typeof trace.meta === "number" ? trace.meta : figure.data[0].meta + 1 + terms.indexOf(figure.data[index]);
-    const ink = colour(`--s${own % 6}`);
+    const ink = trace.marker?.color ?? colour(`--s${own % 6}`);
+    if (trace.type === "heatmap") return { ...trace, colorscale: [[0, colour("--raised")], [1, ink]], showscale: false, xgap: 1, ygap: 1 };
+    if (trace.type === "bar") return { ...trace, marker: { color: ink, opacity: 0.85 } };
     trace.line = { width: 2, ...trace.line, color: ink };
     trace.marker = { size: 8, opacity: trace.marker ? 1 : 0.75, line: { width: trace.marker ? 2 : 0, color: ink }, ...trace.marker, color: ink };
     return trace;

@@ -193,6 +193,16 @@ function comparison() {
     return [difference.toFixed(2), interval, `${names[(difference > 0) === higher ? 0 : 1]} is better`];
   }
 
+  // Of the same images: what other images might have changed.
+  function paired(cell, names) {
+    const same = (pair, [a, b]) => pair.board === cell.board && pair.metric === cell.metric && pair.first === a && pair.second === b;
+    const pair = data.paired.find((each) => same(each, names) || same(each, [...names].reverse()));
+    if (!pair) return "";
+    const [, least, most] = pair.interval;
+    const [low, high] = pair.first === names[0] ? [least, most] : [-most, -least];
+    return `over ${pair.images.toLocaleString("en")} images: ${low.toFixed(2)} to ${high.toFixed(2)}`;
+  }
+
   function show() {
     const [first, second] = selects.map((select) => data.subjects.find((subject) => subject.label === select.value));
     if (!first) return say("Nothing is measured yet.");
@@ -209,6 +219,8 @@ function comparison() {
       const row = element("tr");
       row.append(element("th", board.title, { scope: "row" }), element("td", a.metric), element("td", text(a.values)), element("td", text(b.values)));
       for (const part of verdict(a, b, board.metrics[a.metric], [first.label, second.label])) row.append(element("td", part));
+      const images = paired(a, [first.label, second.label]);
+      if (images) row.cells[5].append(element("span", images, { class: "images" }));
       rows.push(row);
     }
     document.querySelector(".board tbody").replaceChildren(...rows);

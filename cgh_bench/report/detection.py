@@ -1,0 +1,72 @@
+"""How a detector errs: precision against recall, and AP by class, from the predictions that a run left."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgh_bench.report import charts
+from cgh_bench.report.charts import Chart
+
+THRESHOLDS = (0.5, 0.75)
+"""Of the IoU, for which curves are drawn."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Of boxes, all areas, 100 detections an image."""
+
+    values: NDArray[np.float64]
+    """(T, R, C) by IoU threshold, recall and class; -1 for a class without objects."""
+    thresholds: NDArray[np.float64]
+    """(T,)"""
+    recalls: NDArray[np.float64]
+    """(R,)"""
+    classes: tuple[str, ...]
+
+    def curve(self, threshold: float) -> NDArray[np.float64]:
+        """Mean precision over classes at each recall, (R,)."""
+        values = self.values[int(np.abs(self.thresholds - threshold).argmin())]
+        mean: NDArray[np.float64] = np.ma.masked_less(values, 0).mean(axis=1).filled(0.0)
+        return mean
+
+    def by_class(self) -> dict[str, float]:
+        """COCO's AP of each class that has objects, in per cent."""
+        ap = np.ma.masked_less(self.values, 0).mean(axis=(0, 1))
+        return {name: 100 * float(ap[i]) for i, name in enumerate(self.classes) if not np.ma.getmaskarray(ap)[i]}
+
+
+def measure(annotations: Path, predictions: Path) -> Precision:
+    """Evaluate COCO results against COCO annotations.
+
+    Raises:
+        ValueError, KeyError, IndexError, AssertionError: these are not such files, or not of the same images.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluation = COCOeval(truth, truth.loadRes(str(predictions)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    names = tuple(category["name"] for category in truth.loadCats(evaluation.params.catIds))
+    values = evaluation.eval["precision"][:, :, :, 0, -1]
+    return Precision(values, evaluation.params.iouThrs, evaluation.params.recThrs, names)
+
+
+def draw(task: str, annotations: Path, predictions: Path, notes: list[str]) -> list[Chart]:
+    """Precision against recall, and AP by class; what cannot be drawn is said in `notes`."""
+    try:
+        found = measure(annotations, predictions)
+    except (OSError, ValueError, KeyError, IndexError, AssertionError) as error:
+        notes.append(f"{task}: no curves, {predictions.name} of that run is broken or has no detection ({error!r}).")
+        return []
+    lines = {f"IoU {t:g}": found.curve(t).round(4).tolist() for t in THRESHOLDS}
+    return [
+        charts.precision_chart(f"{task}: precision and recall of boxes", found.recalls.round(2).tolist(), lines),
+        charts.class_chart(f"{task}: box AP by class", found.by_class()),
+    ]

@@ -1,0 +1,125 @@
+"""What stands behind a figure, against small cases worked by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reporting import result
+
+from cgh_bench.report import certificates, charts, classification, detection, projection, segmentation
+from cgh_bench.report.charts import MEASURED, Point
+from cgh_bench.report.classification import Outcome
+from cgh_bench.tasks import Metric
+
+
+def test_accuracy_by_class() -> None:
+    outcome = Outcome(np.array([0, 1, 1, 1, 0]), np.array([0, 0, 1, 1, 1]), ("a", "b", "never"))
+    assert classification.by_class(outcome) == pytest.approx({"a": 50.0, "b": 200 / 3})
+    assert outcome.right.tolist() == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken"])
+def test_broken_predictions_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "neighbours.npz").write_bytes(content)
+    assert classification.read(result("a", 1.0, work="eval"), tmp_path) is None
+    assert classification.read(result("a", 1.0, work=""), tmp_path) is None
+    assert classification.draw(result("a", 1.0, work="absent"), tmp_path) == []
+
+
+def coco(tmp_path: Path, detections: list[dict[str, object]]) -> tuple[Path, Path]:
+    """Two images of one cat each, at (10, 10) and 20 by 20 pixels; dogs are known and never there."""
+    box = {"bbox": [10, 10, 20, 20], "area": 400, "iscrowd": 0, "category_id": 1}
+    truth = {
+        "images": [{"id": 1, "width": 64, "height": 64}, {"id": 2, "width": 64, "height": 64}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"id": 1, "image_id": 1, **box}, {"id": 2, "image_id": 2, **box}],
+    }
+    paths = tmp_path / "annotations.json", tmp_path / "predictions.json"
+    for path, document in zip(paths, (truth, detections), strict=True):
+        path.write_text(json.dumps(document))
+    return paths
+
+
+def test_precision_and_ap_of_a_case_worked_by_hand(tmp_path: Path) -> None:
+    """The surest detection is exact, the next has IoU 20·10 / (400 + 400 - 200) = 1/3: one hit of two at any threshold.
+
+    Precision is 1 up to recall 0.5 and 0 beyond, on 51 of 101 recalls: AP 51/101 at every threshold.
+    """
+    exact = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.9}
+    beside = {"image_id": 2, "category_id": 1, "bbox": [20, 10, 20, 20], "score": 0.8}
+    found = detection.measure(*coco(tmp_path, [exact, beside]))
+    assert found.by_class() == pytest.approx({"cat": 100 * 51 / 101})
+    assert found.curve(0.5)[:51].tolist() == pytest.approx([1.0] * 51)
+    assert found.curve(0.75)[51:].tolist() == [0.0] * 50
+    drawn = detection.draw("t", *coco(tmp_path, [exact]), [])
+    assert [chart.title for chart in drawn] == ["t: precision and recall of boxes", "t: box AP by class"]
+
+
+def test_predictions_without_a_detection_are_said(tmp_path: Path) -> None:
+    assert detection.draw("t", *coco(tmp_path, []), notes := []) == []
+    assert "no curves, predictions.json" in notes[0]
+
+
+def test_confusion_and_iou_of_a_case_worked_by_hand(tmp_path: Path) -> None:
+    for folder, pixels in {"masks": [[0, 0, 1], [1, 255, 1]], "predictions": [[0, 1, 1], [1, 1, 0]]}.items():
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array(pixels, np.uint8)).save(tmp_path / folder / "x.png")
+    counts = segmentation.confusion(tmp_path / "masks", tmp_path / "predictions", 3)
+    assert counts.tolist() == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
+    assert segmentation.iou(counts)[:2].tolist() == pytest.approx([1 / 3, 2 / 4])
+    assert np.isnan(segmentation.iou(counts)[2])
+    confusion, by_class = segmentation.draw(
+        "t", tmp_path / "masks", tmp_path / "predictions", ["a", "b", "<c>"], notes := []
+    )
+    assert confusion.figure["data"][0]["z"] == [[0.5, 0.5, 0.0], [0.333, 0.667, 0.0], [0.0, 0.0, 0.0]]
+    assert confusion.figure["data"][0]["x"][2] == "&lt;c&gt;"
+    assert by_class.figure["data"][0]["y"] == ["a", "b"]
+    (tmp_path / "predictions" / "x.png").unlink()
+    assert segmentation.draw("t", tmp_path / "masks", tmp_path / "predictions", ["a", "b", "c"], notes) == []
+    assert len(notes) == 1
+
+
+def test_the_projection_keeps_far_groups_apart_and_is_the_same_every_time() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.eye(3, 16, dtype=np.float32), 20, axis=0)
+    features = groups + 0.05 * rng.normal(size=groups.shape).astype(np.float32)
+    plane = projection.project(features)
+    assert np.array_equal(plane, projection.project(features))
+    centres = plane.reshape(3, 20, 2).mean(axis=1)
+    nearest = np.linalg.norm(plane[:, None] - centres, axis=2).argmin(axis=1)
+    assert nearest.tolist() == np.repeat(range(3), 20).tolist()
+
+
+def test_a_task_without_features_has_no_projection(tmp_path: Path) -> None:
+    assert projection.draw(result("a", 1.0), object(), tmp_path) == []
+
+
+def test_cost_needs_two_costs_and_tells_measured_from_published() -> None:
+    points = [Point("ours", 200, 60.0, MEASURED), Point("more", 400, 61.0, MEASURED)]
+    assert charts.cost_chart([], Metric("top1"), points[:1]) is None
+    chart = charts.cost_chart([], Metric("top1"), points)
+    assert chart is not None
+    assert [trace["name"] for trace in chart.figure["data"]] == [MEASURED]
+    assert chart.figure["data"][0]["x"] == [200, 400]
+    assert chart.caption == "top1 and cost: 2 measured figures."
+
+
+def test_what_arrived_in_a_framework_is_told(tmp_path: Path) -> None:
+    run = result("a", 1.0, work="eval/a", checkpoint="00aa")
+    (tmp_path / "eval" / "a").mkdir(parents=True)
+    force = {"channel_order": "BGR", "mean_std": [103.5, 116.25, 123.7, 1.0, 1.0, 1.0]}
+    said = {"given": 120, "arrived": 119, "missing": ["x"], "unfilled": [], "in_force": force}
+    (tmp_path / "eval" / "a" / "loaded.json").write_text(json.dumps(said))
+    certificate = {"target": "mmdet", "verdict": "same outputs", "checkpoint": {"id": "00aa"}, "tensors": 120}
+    certificate |= {"read_back": "bit for bit", "stages": [{"stage": "layer4", "relative": 2e-7}]}
+    (tmp_path / "a.pth.certificate.json").write_text(json.dumps(certificate))
+    (tmp_path / "other.pth.certificate.json").write_text(json.dumps({**certificate, "checkpoint": {"id": "11bb"}}))
+    (tmp_path / "broken.certificate.json").write_text("{")
+    arrived, converted = certificates.proofs([run], tmp_path, tmp_path)
+    assert arrived.verdict == "119 of 120 tensors arrived, 1 missing or unfilled"
+    assert arrived.details.startswith("BGR, mean and deviation 103.5")
+    assert (converted.of, converted.verdict) == ("a.pth for mmdet", "same outputs")
+    assert "2e-07 (layer4)" in converted.details
