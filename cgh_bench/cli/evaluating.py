@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,9 @@ def eval_(
         int | None,
         typer.Option(min=1, envvar="CGH_IMAGES_AT_A_TIME", help="On each GPU; the gradients of a step's batch add up."),
     ] = None,
+    slurm: Annotated[
+        str, typer.Option(metavar="KEY=VALUE,…", help="Queue it instead, with --gpus; submitit's options.")
+    ] = "",
     seeds: Seeds = 1,
     settings: Settings = None,
     dry_run: DryRun = False,
@@ -43,6 +47,7 @@ def eval_(
       torchrun --nproc-per-node=8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
+      cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
     """
     from cgh_bench import checkpoint, dist, launch
     from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
@@ -56,6 +61,9 @@ def eval_(
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
     loaded = checkpoint.load(ckpt, source, branch, trust_pickle)
+    if slurm and not dry_run:
+        print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
+        return
     with dist.process_group():
         first = dist.rank() == 0
         for evaluation, seed in itertools.product(evaluations, range(seeds)):
@@ -70,3 +78,15 @@ def eval_(
             done = result or evaluate(evaluation, loaded, seed, workspace)
             if first:
                 show_result(done, reused=result is not None)
+
+
+def queue(arguments: list[str], options: str, gpus: int | None, logs: Path) -> str:
+    """Queue this very command, but for `--slurm`; the job's number."""
+    from cgh_bench.errors import UserError
+    from cgh_bench.slurm import submit
+
+    if gpus is None:
+        raise UserError("--slurm needs to know how many GPUs the job gets: --gpus N")
+    place = next(i for i, argument in enumerate(arguments) if argument.partition("=")[0] == "--slurm")
+    rest = [*arguments[:place], *arguments[place + (1 if "=" in arguments[place] else 2) :]]
+    return submit([sys.executable, "-m", "cgh_bench", *rest], options, gpus, logs)
