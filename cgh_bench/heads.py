@@ -67,10 +67,11 @@ class Heads:
 
     def hits(self, features: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> Tensor:
         """For how many rows of (N, D) the true class is among each head's best r, for each r of `ranks`: (R, G)."""
-        found = torch.zeros(len(ranks), len(self.rates), dtype=torch.int64)
+        device = self.weights.device
+        found = torch.zeros(len(ranks), len(self.rates), dtype=torch.int64, device=device)
         for start in range(0, len(features), ROWS_PER_PASS):
             part = slice(start, start + ROWS_PER_PASS)
-            places = true_ranks(self.logits(features[part].to(self.weights.device)).cpu(), labels[part])
+            places = true_ranks(self.logits(features[part].to(device)), labels[part].to(device))
             found += torch.stack([(places < rank).sum(dim=0) for rank in ranks])
         return found
 
@@ -100,6 +101,6 @@ def true_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     A head that has diverged (its score is not finite) puts all before it: NaN must not count as right.
     """
     truth = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
-    earlier = torch.arange(logits.shape[2]) < labels[:, None, None]
+    earlier = torch.arange(logits.shape[2], device=logits.device) < labels[:, None, None]
     ranks = ((logits > truth) | ((logits == truth) & earlier)).sum(dim=2)
     return torch.where(torch.isfinite(truth[:, :, 0]), ranks, logits.shape[2])

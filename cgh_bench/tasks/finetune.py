@@ -161,11 +161,11 @@ class _Tuning:
         """Top-1 and top-5 on val, in percent; each process looks at its part of the images."""
         self.network.eval()
         loader = DataLoader(_Plain(self.val, self.task.transform), self.task.batch_size, num_workers=workers(self.val))
-        hits = torch.zeros(2, dtype=torch.float64)
+        hits = torch.zeros(2, dtype=torch.float64, device=self.device)
         for pixels, labels in loader:
-            ranks = true_ranks(self.network(pixels.to(self.device)).cpu()[:, None], labels)
+            ranks = true_ranks(self.network(pixels.to(self.device))[:, None], labels.to(self.device))
             hits += torch.stack([(ranks < 1).sum(), (ranks < 5).sum()])
-        percent = 100 * dist.world_size() * dist.mean(hits.to(self.device)) / len(self.val)
+        percent = 100 * dist.world_size() * dist.mean(hits) / len(self.val)
         return {"top1": float(percent[0]), "top5": float(percent[1])}
 
     def state_dict(self) -> dict[str, Any]:

@@ -145,14 +145,14 @@ class _Probe:
     """The frozen trunk and all heads on it."""
 
     def __init__(self, task: LinearSgd, checkpoint: Checkpoint, classes: int, seed: int, device: torch.device) -> None:
-        self.task, self.checkpoint = task, checkpoint
+        self.task, self.checkpoint, self.device = task, checkpoint, device
         self.trunk = checkpoint.backbone().to(device)
         self.targets = [checkpoint.architecture.targets(name) for name in task.features]
         self.banks: dict[str, list[FeatureBank]] = {}
-        generator = torch.Generator().manual_seed(seed)
         rates, decays = torch.tensor(list(product(task.learning_rates, task.weight_decays)), device=device).T
         self.heads = []
         for target in self.targets:
+            generator = torch.Generator().manual_seed(seed)
             first = task.initial * torch.randn(self.trunk.width(target) + 1, classes, generator=generator)
             first[-1] = 0
             self.heads.append(Heads(first.to(device), rates, decays, task.descent))
@@ -177,7 +177,7 @@ class _Probe:
         record: Record = {}
         for name, banks in self.banks.items():
             hits = torch.cat([h.hits(*_share(bank), (1, 5)) for h, bank in zip(self.heads, banks, strict=True)], dim=1)
-            percent = 100 * dist.world_size() * dist.mean(hits.double()) / len(banks[0].labels)
+            percent = 100 * dist.world_size() * dist.mean(hits.to(self.device, torch.float64)) / len(banks[0].labels)
             record |= {f"{name}_top1": percent[0].tolist(), f"{name}_top5": percent[1].tolist()}
         return record
 
@@ -219,8 +219,8 @@ TASKS = {
     "imagenet_linear_moco": MOCO,
     # zaczgao/Cross-Context_Learning eval_lincls.py; mingkai-zheng/ReSSL linear_eval.py has the same values.
     "imagenet_linear_cgh": replace(MOCO, learning_rates=(0.3,), schedule=BY_STEP),
-    # facebookresearch/swav eval_linear.py, facebookresearch/barlowtwins evaluate.py. Their pixel deviation of .228 (a
-    # slip) is not taken over: the preprocessing is the checkpoint's.
+    # facebookresearch/swav eval_linear.py (but its pixel deviation of .228, a slip, is not taken over: preprocessing is
+    # the checkpoint's); facebookresearch/barlowtwins evaluate.py has the same values.
     "imagenet_linear_swav": replace(MOCO, learning_rates=(0.3,), weight_decays=(1e-6,), schedule=Cosine("epoch")),
     # LayneH/LEWEL, https://arxiv.org/abs/2203.06895.
     "imagenet_linear_lewel": replace(MOCO, learning_rates=(0.4,), schedule=Steps((30, 40)), epochs=50),

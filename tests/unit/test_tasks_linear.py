@@ -75,10 +75,11 @@ def test_the_head_is_chosen_on_held_out_images_and_the_literatures_number_stands
 def test_heads_trained_together_are_heads_trained_alone(trunk: Checkpoint, tmp_path: Path) -> None:
     run(TOY, trunk, tmp_path / "all")
     for number, (rate, decay) in ((1, (0.03, 1e-2)), (2, (1.0, 0.0))):
-        one = replace(TOY, features=("layer4",), learning_rates=(rate,), weight_decays=(decay,))
+        feature = TOY.features[number - 1]
+        one = replace(TOY, features=(feature,), learning_rates=(rate,), weight_decays=(decay,))
         run(one, trunk, tmp_path / str(number))
         torch.testing.assert_close(
-            weights(tmp_path / "all", "layer4")[:, number], weights(tmp_path / str(number), "layer4")[:, 0]
+            weights(tmp_path / "all", feature)[:, number], weights(tmp_path / str(number), feature)[:, 0]
         )
 
 
