@@ -152,3 +152,28 @@ def report(
     else:
         written = site.write(workspace.store, workspace.root, out or work / "site")
     print(f"page: {written.resolve().as_uri()}")
+
+
+@verbs.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on; only this machine by default.")] = "127.0.0.1",
+    work: Work = HERE,
+) -> None:
+    """Show the site in a browser while results come in; read-only, until Ctrl-C.
+
+    \b
+    Examples:
+      cgh-bench serve
+      cgh-bench serve --port 9000 --work /mnt/runs/work
+    """
+    from cgh_bench.evaluate import Workspace
+    from cgh_bench.report.server import serving
+
+    workspace = Workspace(work)
+    with serving(workspace.store, workspace.root, host, port) as server:
+        print(f"http://{host}:{server.server_address[1]}/ shows {workspace.store}; Ctrl-C stops", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return

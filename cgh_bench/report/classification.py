@@ -30,7 +30,8 @@ class Outcome:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(N,)"""
-        return self.predicted == self.truth
+        same: NDArray[np.bool_] = self.predicted == self.truth
+        return same
 
 
 def read(run: Result, root: Path) -> Outcome | None:

@@ -27,16 +27,23 @@ class Precision:
     """(R,)"""
     classes: tuple[str, ...]
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(C,): whether there is an object of the class."""
+        there: NDArray[np.bool_] = self.values[0, 0] >= 0
+        return there
+
     def curve(self, threshold: float) -> NDArray[np.float64]:
-        """Mean precision over classes at each recall, (R,)."""
-        values = self.values[int(np.abs(self.thresholds - threshold).argmin())]
-        mean: NDArray[np.float64] = np.ma.masked_less(values, 0).mean(axis=1).filled(0.0)
+        """Mean precision over the classes that have objects, at each recall, (R,)."""
+        nearest = int(np.abs(self.thresholds - threshold).argmin())
+        mean: NDArray[np.float64] = self.values[nearest][:, self.present].mean(axis=1)
         return mean
 
     def by_class(self) -> dict[str, float]:
         """COCO's AP of each class that has objects, in per cent."""
-        ap = np.ma.masked_less(self.values, 0).mean(axis=(0, 1))
-        return {name: 100 * float(ap[i]) for i, name in enumerate(self.classes) if not np.ma.getmaskarray(ap)[i]}
+        return {
+            name: 100 * float(self.values[:, :, i].mean()) for i, name in enumerate(self.classes) if self.present[i]
+        }
 
 
 def measure(annotations: Path, predictions: Path) -> Precision:

@@ -37,7 +37,8 @@ def iou(counts: Counts) -> NDArray[np.float64]:
     """The IoU of each class (C,), NaN for one that is neither there nor predicted."""
     hits = counts.diagonal()
     union = counts.sum(axis=0) + counts.sum(axis=1) - hits
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    return shares
 
 
 def draw(task: str, masks: Path, predictions: Path, classes: Sequence[str], notes: list[str]) -> list[Chart]:

@@ -1,0 +1,81 @@
+"""The live view: what it serves, to whom, and when it makes its pages again."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from reporting import result
+
+from cgh_bench import results
+from cgh_bench.errors import UserError
+from cgh_bench.report import server as servers
+from cgh_bench.report.server import Server, serving
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of pages that only count the results."""
+
+    def write(store: Path, work: Path, out: Path) -> Path:
+        (out / "tables").mkdir(exist_ok=True)
+        (out / "index.html").write_text(f"{len(results.read(store)[0])} results")
+        return out / "index.html"
+
+    monkeypatch.setattr(servers.site, "write", write)
+    with serving(tmp_path / "results.jsonl", tmp_path, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(server: Server, path: str = "/", method: str = "GET", host: str = "") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", host or f"localhost:{server.server_address[1]}")
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_pages_are_made_again_when_the_store_has_grown(running: Server, tmp_path: Path) -> None:
+    assert ask(running) == (200, "0 results")
+    results.append(tmp_path / "results.jsonl", result("a", 1.0))
+    assert ask(running, "/index.html") == (200, "1 results")
+    assert ask(running, method="HEAD") == (200, "")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", " "])
+def test_another_host_is_refused(running: Server, host: str) -> None:
+    assert ask(running, host=host or "\t")[0] == 421
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST:1234", "[::1]:8000"])
+def test_its_own_names_are_answered(running: Server, host: str) -> None:
+    assert ask(running, host=host)[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_can_be_written(running: Server, method: str) -> None:
+    assert ask(running, method=method)[0] == 501
+
+
+@pytest.mark.parametrize(
+    "path", ["/tables/", "/../results.jsonl", "/%2e%2e/results.jsonl", "//etc/passwd", "/absent.html"]
+)
+def test_only_the_site_is_served(running: Server, tmp_path: Path, path: str) -> None:
+    results.append(tmp_path / "results.jsonl", result("a", 1.0))
+    status, text = ask(running, path)
+    assert status == 404
+    assert "schema" not in text
+
+
+def test_an_address_that_cannot_be_had_is_one_line(running: Server, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="cannot listen on 127.0.0.1"),
+        serving(tmp_path / "results.jsonl", tmp_path, "127.0.0.1", running.server_address[1]),
+    ):
+        raise AssertionError("it listens")
