@@ -52,14 +52,18 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 def hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the colour circle, at constant value and saturation of the HSV cone."""
-    value, darkest = images.amax(dim=1, keepdim=True), images.amin(dim=1, keepdim=True)
-    chroma = value - darkest
-    red, green, blue = (images / chroma.clamp(min=1e-12)).chunk(3, dim=1)
-    sixth = torch.where(
-        images[:, :1] == value,
-        green - blue,
-        torch.where(images[:, 1:2] == value, blue - red + 2, red - green + 4),
-    )
-    position = (sixth + 6 * turns).expand_as(images) + images.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
-    position = position % 6
-    return value - chroma * torch.minimum(position, 4 - position).clamp(0, 1)
+    red, green, blue = images.unbind(dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    reddest, greenest = red == value, green == value
+    # In sixths of the circle, from red; the last where() of each line is of the pixels whose largest channel is blue.
+    sixth = torch.where(reddest, green - blue, torch.where(greenest, blue - red, red - green))
+    sixth.div_(chroma.clamp(min=1e-12)).add_(torch.where(reddest, 0.0, torch.where(greenest, 2.0, 4.0)))
+    sixth.add_(6 * turns[:, 0])
+    sixth.sub_((sixth / 6).floor_(), alpha=6)
+    turned = torch.empty_like(images)
+    # The share of the chroma that each channel lacks rises and falls along the circle.
+    torch.addcmul(value, chroma, (sixth - 3).abs_().neg_().add_(2).clamp_(0, 1), value=-1, out=turned[:, 0])
+    for channel, middle in ((1, 2), (2, 4)):
+        torch.addcmul(value, chroma, (sixth - middle).abs_().sub_(1).clamp_(0, 1), value=-1, out=turned[:, channel])
+    return turned

@@ -16,11 +16,12 @@ from cgh_bench.backbone import Backbone
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.errors import UserError, unknown
-from cgh_bench.metrics import top_accuracy
 from cgh_bench.neighbours import neighbours
-from cgh_bench.tasks.knn import KNN, vote_weights, votes
+from cgh_bench.voting import rank
 from pretrain.recipe import Recipe
 
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+"""As in CGH's own monitor and the task `knn`."""
 BANK, QUERIES, BATCH_SIZE = 4096, 1024, 128
 """The most images that the kNN looks at, evenly spread, and at a time: its cost does not grow with the data."""
 
@@ -48,7 +49,7 @@ class Watching:
 
 @torch.inference_mode()
 def knn_top1(trunk: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) -> float:
-    """Top-1 in per cent of a 20-nearest-neighbour vote (`cgh_bench.tasks.knn`) on a part of the data.
+    """Top-1 in per cent of the votes of the 20 nearest neighbours, on a part of the data.
 
     Comparable within a run, not with `cgh-bench eval`, which uses all images. The trunk is left in train mode.
 
@@ -61,10 +62,8 @@ def knn_top1(trunk: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) ->
     bank, known = _features(trunk, recipe, train, BANK)
     queries, truth = _features(trunk, recipe, val, QUERIES)
     trunk.train()
-    task = KNN()
-    similarity, row = neighbours(bank, queries, task.k)
-    scores = votes(vote_weights(similarity, task.temperature), torch.from_numpy(known[row]), len(train.classes))
-    return 100 * top_accuracy(scores, torch.from_numpy(truth), 1)
+    similarity, row = neighbours(bank, queries, NEIGHBOURS)
+    return rank(similarity, known[row], truth, (NEIGHBOURS,), (TEMPERATURE,))[NEIGHBOURS, TEMPERATURE].top(1)
 
 
 def _features(

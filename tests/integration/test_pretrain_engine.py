@@ -1,0 +1,224 @@
+"""What the loop can do beside training: accumulate, clip, watch, keep, put up with unreadable files."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
+from test_pretrain import SCRIPT, assert_same_run, one_thread, whole  # noqa: F401 (a fixture)
+from torch import nn
+from torch.nn import functional as F
+
+from cgh_bench import data, dist
+from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.checkpoint import load_canonical
+from cgh_bench.data.image_set import GreyImages
+from cgh_bench.errors import UserError
+from pretrain.batches import Batches
+from pretrain.folder import RunFolder
+from pretrain.methods.random_init import RandomInit
+from pretrain.methods.supervised import Supervised
+from pretrain.parts import split_batchnorm, synchronised
+from pretrain.recipe import Method, find
+from pretrain.train import _start, _step, check, train
+from pretrain.watching import Watching
+
+
+@pytest.fixture(autouse=True)
+def _made_up_data(monkeypatch):
+    monkeypatch.setattr(data, "load", lambda name, split: made_up())
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A linear map without BatchNorm: parts of a batch do not know of each other."""
+
+    def check(self, batch_size, views):
+        pass
+
+    def build(self, architecture):
+        return PlainMethod()
+
+
+class PlainMethod(Method):
+    def __init__(self):
+        super().__init__()
+        self.trunk = Backbone(Architecture("resnet18")).requires_grad_(False)
+        self.head = nn.Linear(3 * 33 * 33, 4)
+        self.steps = 0
+
+    @property
+    def backbone(self):
+        return self.trunk
+
+    def begin_step(self, epoch):
+        self.steps += 1
+
+    def forward(self, views, epoch, labels=None):
+        first, second = (self.head(view.flatten(1)) for view in views)
+        return {"distance": F.mse_loss(first, second), "size": (first.norm(dim=1) - 1).square().mean()}
+
+
+PLAIN = replace(TINY_CGH, method=Plain(), base_lr=0.01)
+
+
+def after_steps(recipe, folder, steps=3):
+    run = _start(recipe, RunFolder(folder), torch.device("cpu"), Batches(recipe, made_up()))
+    lines = [_step(run, run.batches[step]) for step in range(steps)]
+    return run, lines
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(tmp_path):
+    whole_batch, lines = after_steps(PLAIN, tmp_path)
+    for parts in (2, 8):
+        run, same = after_steps(replace(PLAIN, accumulate=parts), tmp_path)
+        torch.testing.assert_close(run.method.head.weight, whole_batch.method.head.weight, rtol=1e-5, atol=1e-7)
+        assert run.method.steps == 3, "teachers follow once a step, however many parts it has"
+        for a, b in zip(lines, same, strict=True):
+            assert a == pytest.approx(b, rel=1e-4), "loss, and the rate, which goes by the whole batch"
+
+
+def test_each_parameters_gradient_is_clipped_by_itself(tmp_path):
+    recipe = replace(PLAIN, clip_gradient=0.01, warmup_epochs=0)
+    run, _ = after_steps(recipe, tmp_path, 1)
+    norms = [parameter.grad.norm() for parameter in run.method.head.parameters()]
+    assert all(norm <= 0.0101 for norm in norms) and max(norms) > 0.0099
+
+
+def test_a_world_or_parts_that_do_not_divide_the_batch_are_refused(monkeypatch):
+    with pytest.raises(
+        UserError, match="batch_size 8 does not divide into 1 processes × 3 parts; take a multiple of 3"
+    ):
+        check(replace(PLAIN, accumulate=3))
+    monkeypatch.setattr(dist, "world_size", lambda: 3)
+    with pytest.raises(UserError, match="batch_size 8 does not divide into 3 processes"):
+        check(PLAIN)
+
+
+def test_synchronised_batchnorm_says_where_it_cannot_be():
+    with pytest.raises(UserError, match="sync_bn needs GPUs"):
+        synchronised(nn.BatchNorm2d(2), torch.device("cpu"))
+    network = nn.Sequential(nn.BatchNorm2d(2))
+    assert type(synchronised(network, torch.device("cuda"))[0]) is nn.SyncBatchNorm
+    split = nn.Sequential(nn.BatchNorm2d(2))
+    split_batchnorm(split, 2)
+    with pytest.raises(UserError, match="contradict each other"):
+        synchronised(split, torch.device("cuda"))
+
+
+def test_labels_reach_the_method_in_the_order_of_the_images():
+    labels = np.arange(43)
+    pixels = np.broadcast_to(labels[:, None, None].astype(np.uint8) * 5, (43, 33, 33))
+    batches = Batches(PLAIN, GreyImages("numbered", tuple(map(str, labels)), labels, "0" * 16, pixels))
+    batch = batches[7]
+    assert batch.labels.dtype == torch.int64 and len(batch.labels) == 8
+    assert (batch.views[0][:, 0, 16, 16] * 255 / 5).round().long().tolist() == batch.labels.tolist()
+
+
+def test_a_supervised_run_learns_its_labels(tmp_path, monkeypatch):
+    labels = np.arange(32) % 2
+    noise = np.random.default_rng(0).integers(0, 40, (32, 33, 33)).astype(np.uint8)
+    shades = GreyImages(
+        "shades/train", ("dark", "bright"), labels, "0" * 16, noise + 150 * labels[:, None, None].astype(np.uint8)
+    )
+    monkeypatch.setattr(data, "load", lambda *_: shades)
+    recipe = replace(
+        TINY_CGH, method=Supervised(classes=2), views=replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1]),
+        epochs=3, base_lr=1.0, warmup_epochs=0,
+    )  # fmt: skip
+    train(recipe, "tiny", tmp_path, watching=Watching(knn_epochs=3))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in log if "loss" in line][-1] < 0.2
+    assert [line["knn_top1"] for line in log if "knn_top1" in line] == [100]
+
+
+class Broken(GreyImages):
+    """Some files cannot be read."""
+
+    def image(self, index):
+        if index in BROKEN:
+            raise UserError(f"cannot decode picture{index}.jpg; replace it")
+        return super().image(index)
+
+
+BROKEN = (3, 4, 11)
+
+
+def broken():
+    whole_set = made_up()
+    return Broken(whole_set.name, whole_set.classes, whole_set.labels, whole_set.fingerprint, whole_set.pixels)
+
+
+def test_unreadable_files_are_named_and_replaced_by_their_neighbours(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", lambda *_: broken())
+    train(replace(TINY_MOCO, epochs=2), "tiny", tmp_path)
+    said = capfd.readouterr().err
+    for index in BROKEN:
+        assert said.count(f"picture{index}.jpg") == 1, "once, in two epochs"
+    assert (tmp_path / "backbone.safetensors").exists()
+
+
+def test_too_many_unreadable_files_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_: broken())
+    with pytest.raises(UserError, match=r"2 files cannot be read, the last: cannot decode picture\d+.jpg"):
+        train(replace(TINY_MOCO, corrupt_limit=1), "tiny", tmp_path)
+
+
+def test_watching_changes_nothing_and_leaves_snapshots_states_and_accuracies(tmp_path, whole):  # noqa: F811
+    train(TINY_CGH, "tiny", tmp_path, watching=Watching(knn_epochs=2, snapshot_epochs=1, keep=2))
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    watched = [json.loads(line) for line in lines if "knn_top1" in line]
+    assert [(line["step"], line["knn_top1"]) for line in watched] == [(2 * STEPS_PER_EPOCH, 100)], (
+        "one class: all right"
+    )
+    log.write_text("".join(line for line in lines if "knn_top1" not in line))
+    assert_same_run(whole, tmp_path)
+
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*.pt")) == [
+        "checkpoint-00000010.pt",
+        "checkpoint-00000015.pt",
+    ]
+    assert torch.load(tmp_path / "checkpoint-00000010.pt", weights_only=True)["step"] == 10
+    snapshots = [load_canonical(path) for path in sorted((tmp_path / "snapshots").iterdir())]
+    assert [s.name for s in snapshots] == ["tiny, epoch 1", "tiny, epoch 2", "tiny, epoch 3"]
+    assert snapshots[-1].id == load_canonical(tmp_path / "backbone.safetensors").id != snapshots[0].id
+    assert len(snapshots[0].origin.recipe_fingerprint) == 16
+    train(replace(TINY_CGH, method=RandomInit(), epochs=0), "none", tmp_path, resume=False)
+    assert not list(tmp_path.glob("checkpoint*")) and not list((tmp_path / "snapshots").iterdir())
+
+
+def test_a_run_recorded_before_fields_were_added_goes_on(tmp_path):
+    """Old records have none of the later fields."""
+    recipe = replace(find("cgh_r18_animals"), method=RandomInit(), epochs=0, batch_size=8)
+    train(recipe, "old", tmp_path)
+    recorded = json.loads((tmp_path / "recipe.json").read_text())["recipe"]
+    assert not {"decay", "accumulate", "sync_bn", "solarize"} & recorded.keys()
+    assert train(recipe, "old", tmp_path).exists()
+    with pytest.raises(UserError, match=r"recipe\.decay: None there, all here"):
+        train(replace(recipe, decay="all"), "old", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(6))
+def test_killed_at_a_random_moment_it_goes_on_bit_for_bit(tmp_path, whole, attempt):  # noqa: F811
+    moment = random.Random(attempt).uniform(0.5, 12)
+    process = subprocess.Popen([sys.executable, SCRIPT, tmp_path], env=one_thread())
+    time.sleep(moment)
+    process.kill()
+    process.wait()
+    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, env=one_thread())
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_close(tmp_path, whole):  # noqa: F811
+    train(replace(TINY_CGH, compile=True, epochs=1), "tiny", tmp_path)
+    first = [json.loads((out / "log.jsonl").read_text().splitlines()[0])["loss"] for out in (tmp_path, whole)]
+    assert first[0] == pytest.approx(first[1], rel=1e-3)

@@ -1,0 +1,107 @@
+"""Watching: the bounded kNN against counting by hand, trackers, and that none of it touches the network."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.data.image_set import GreyImages
+from cgh_bench.errors import UserError
+from pretrain import watching
+from pretrain.folder import Log, RunFolder
+from pretrain.recipe import find
+from pretrain.watching import Watching, knn_top1
+
+
+def shades(n, seed):
+    """Class 0 is dark, class 1 bright."""
+    labels = np.arange(n) % 2
+    noise = np.random.default_rng(seed).integers(0, 30, (n, 12, 12))
+    return GreyImages(
+        "shades", ("dark", "bright"), labels, "0" * 16, (labels[:, None, None] * 200 + noise).astype(np.uint8)
+    )
+
+
+class Brightness(Backbone):
+    """The feature of an image is its mean and one minus that."""
+
+    def forward(self, images):
+        mean = images.mean(dim=(1, 2, 3))
+        return torch.stack([mean, 1 - mean], dim=1)
+
+
+def test_the_knn_sees_what_is_there(monkeypatch):
+    recipe = replace(find("cgh_r18_animals"), views=find("moco_v2_r18_animals").views)
+    trunk = Brightness(Architecture("resnet18"))
+    before = {key: value.clone() for key, value in trunk.state_dict().items()}
+    torch.manual_seed(3)
+    assert knn_top1(trunk, recipe, shades(60, 0), shades(20, 1)) == 100
+    swapped = replace(shades(20, 1), labels=1 - shades(20, 1).labels)
+    assert knn_top1(trunk, recipe, shades(60, 0), swapped) == 0
+    assert trunk.training and all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1)), "the run's random numbers are left alone"
+
+
+def test_the_knn_costs_no_more_for_more_images(monkeypatch):
+    monkeypatch.setattr(watching, "BANK", 16)
+    monkeypatch.setattr(watching, "QUERIES", 8)
+    seen = []
+
+    class Counting(Brightness):
+        def forward(self, images):
+            seen.append(len(images))
+            return super().forward(images)
+
+    knn_top1(Counting(Architecture("resnet18")), find("cgh_r18_animals"), shades(500, 0), shades(300, 1))
+    assert sum(seen) == 16 + 8
+
+
+def test_several_labels_an_image_are_refused():
+    multi = replace(shades(6, 0), labels=np.ones((6, 2), np.int64))
+    with pytest.raises(UserError, match="leave --knn-epochs out"):
+        knn_top1(Brightness(Architecture("resnet18")), find("cgh_r18_animals"), multi, multi)
+
+
+class Fake(ModuleType):
+    """Both packages, as far as they are used."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.calls = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*arguments, **options):
+            self.calls.append((name, arguments, options))
+            return self
+
+        return call
+
+
+@pytest.mark.parametrize(("name", "written"), [("wandb", "log"), ("mlflow", "log_metrics")])
+def test_trackers_get_every_line(tmp_path, monkeypatch, name, written):
+    module = Fake(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    log = Log(RunFolder(tmp_path), 0, (name,))
+    log.write({"step": 3, "loss": 1.5})
+    log.close()
+    assert (written, ({"step": 3, "loss": 1.5},), {"step": 3}) in module.calls
+    assert module.calls[-1][0] in ("finish", "end_run")
+
+
+def test_a_tracker_that_is_not_installed_or_unknown_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb, or leave --track wandb out"):
+        Log(RunFolder(tmp_path), 0, ("wandb",))
+    with pytest.raises(UserError, match="did you mean wandb"):
+        Watching(trackers=("wand",))
+    with pytest.raises(UserError, match="keep at least 1"):
+        Watching(keep=0)
