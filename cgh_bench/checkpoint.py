@@ -41,7 +41,7 @@ class Preprocessing:
         """Turn RGB `pixels` (…, 3, H, W) in [0, 1] into the network's input of the same shape."""
         pixels = pixels if self.channel_order == "RGB" else pixels.flip(-3)
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels * self.input_range - mean) / std
+        return (pixels * self.input_range).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
