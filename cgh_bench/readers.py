@@ -222,8 +222,8 @@ READERS: dict[str, Reader] = {
         "lightly-train",
         {
             "model": "lightly_train/models/model/",
-            "student": r"state_dict/student_embedding_model\.wrapped_model\._features",
-            "teacher": r"state_dict/teacher_embedding_model\.wrapped_model\._features",
+            "student": r"state_dict/student_embedding_model\.wrapped_model\._(features|model)",
+            "teacher": r"state_dict/teacher_embedding_model\.wrapped_model\._(features|model)",
         },
         "https://github.com/lightly-ai/lightly-train (0.18.0) src/lightly_train/_checkpoint.py",
         marks=("^lightly_train/version$",),

@@ -170,27 +170,15 @@ def _identify(tensors: Mapping[str, Tensor]) -> tuple[ViT | None, str]:
 
     The number of heads and the norms' epsilon are not in the tensors: `evidence` knows them.
     """
-    for key in ("patch_embed.proj.weight", "pos_embed"):
-        if key not in tensors:
-            return None, f"it is no plain vision transformer: {key} is missing"
-    patch, positions = tensors["patch_embed.proj.weight"], tensors["pos_embed"]
-    if patch.ndim != 4 or any(t.ndim != 3 for key, t in tensors.items() if key.endswith(("_token", "pos_embed"))):
-        return None, "its tokens or its patch embedding have not the dimensions of a vision transformer's"
-    depth = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
-    size = next((name for name, known in SIZES.items() if known == (len(patch), depth)), None)
-    if size is None:
-        accepted = ", ".join(f"{name} ({width} wide, {blocks})" for name, (width, blocks) in SIZES.items())
-        return None, f"it is {len(patch)} wide and has {depth} blocks; known: {accepted}"
-    count = positions.shape[1]
+    if oddity := next(_oddities(tensors), ""):
+        return None, oddity
+    patch, count = tensors["patch_embed.proj.weight"], tensors["pos_embed"].shape[1]
     side = math.isqrt(count)
-    with_class = "cls_token" in tensors and side * side == count - 1
-    if not with_class and side * side != count:
-        return None, f"its {count} position embeddings are those of no square image"
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     architecture = ViT(
-        f"vit_{size}_patch{patch.shape[-1]}_{side * patch.shape[-1]}",
+        f"vit_{_size(tensors)}_patch{patch.shape[-1]}_{side * patch.shape[-1]}",
         class_token="cls_token" in tensors,
-        class_position=with_class and not registers,
+        class_position=count > side * side and not registers,
         registers=registers,
         layer_scale="blocks.0.ls1.gamma" in tensors,
     )
@@ -198,6 +186,34 @@ def _identify(tensors: Mapping[str, Tensor]) -> tuple[ViT | None, str]:
     if wrong:
         return None, f"{wrong[0]} (nearest: {architecture.name}, {len(wrong)} tensors differ)"
     return architecture, ""
+
+
+def _oddities(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """What keeps the tensors from being those of any known architecture."""
+    for key in ("patch_embed.proj.weight", "pos_embed"):
+        if key not in tensors:
+            yield f"it is no plain vision transformer: {key} is missing"
+    patch, positions = tensors["patch_embed.proj.weight"], tensors["pos_embed"]
+    if patch.ndim != 4:
+        yield f"patch_embed.proj.weight is {tuple(patch.shape)}, no convolution"
+    for key, tensor in tensors.items():
+        if key.endswith(("_token", "pos_embed")) and (tensor.ndim != 3 or tensor.shape[::2] != (1, len(patch))):
+            yield f"{key} is {tuple(tensor.shape)}, not (1, tokens, {len(patch)})"
+    if _size(tensors) is None:
+        known = ", ".join(f"{name} ({width} wide, {depth} blocks)" for name, (width, depth) in SIZES.items())
+        yield f"it is {len(patch)} wide and has {_depth(tensors)} blocks; known: {known}"
+    count = positions.shape[1]
+    if count - math.isqrt(count) ** 2 not in ((0, 1) if "cls_token" in tensors else (0,)):
+        yield f"its {count} position embeddings are those of no square image"
+
+
+def _depth(tensors: Mapping[str, Tensor]) -> int:
+    return len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+
+
+def _size(tensors: Mapping[str, Tensor]) -> str | None:
+    shape = (len(tensors["patch_embed.proj.weight"]), _depth(tensors))
+    return next((name for name, known in SIZES.items() if known == shape), None)
 
 
 def _joined(tensors: Mapping[str, Tensor], architecture: ViT) -> dict[str, Tensor]:

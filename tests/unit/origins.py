@@ -503,6 +503,18 @@ def lightly_train() -> Sample:
     )
 
 
+def lightly_train_vit() -> Sample:
+    """As its DINOv2 wrapper keeps the network, in `_model`."""
+    models = [vit(seed, num_classes=0) for seed in (1, 2)]
+    student, teacher = (Holder(wrapped_model=Holder(_model=model)) for model in models)
+    state = Holder(student_embedding_model=student, teacher_embedding_model=teacher).state_dict()
+    normalize = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    info = {"version": "0.18.0", "models": {"model": models[1]}, "normalize_args": normalize}
+    s, t = (vit_trunk(model) for model in models)
+    branches = {"model": t, "student": s, "teacher": t}
+    return Sample(lightning(state, lightly_train=info), "lightly_train", branches, suffix=".ckpt", vit=TINY)
+
+
 def lightning_other() -> Sample:
     model = resnet("resnext50_32x4d")
     state = Holder(net=Holder(features=model), head=nn.Linear(2048, 3)).state_dict()
@@ -842,6 +854,7 @@ ORIGINS = {
     "lightly": Origin("lightly", lightly, needs="lightly"),
     "lightly_cifar": Origin("lightly", lightly_cifar),
     "lightly_train": Origin("lightly_train", lightly_train),
+    "lightly_train_vit": Origin("lightly_train", lightly_train_vit),
     "lightning_other": Origin("lightning", lightning_other),
     "detectron2_converted": Origin("detectron2", detectron2_converted),
     "detectron2_c4": Origin("detectron2", detectron2_c4),

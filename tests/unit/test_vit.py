@@ -162,9 +162,13 @@ def test_ours_is_read_back(tmp_path: Path) -> None:
             "it also has blocks.0.attn.q_norm",
         ),
         (lambda state: state.update(pos_embed=torch.zeros(1, 16, 192)[:, :15]), "15 position embeddings"),
-        (lambda state: state.update(pos_embed=torch.zeros(1, 17, 96)), "pos_embed is .1, 17, 96., not .1, 17, 192."),
-        (lambda state: state.update(pos_embed=torch.zeros(17)), "not the dimensions"),
-        (lambda state: state.update({"patch_embed.proj.weight": torch.zeros(200, 3, 16, 16)}), "200 wide and has 12"),
+        (
+            lambda state: state.update(pos_embed=torch.zeros(1, 17, 96)),
+            "pos_embed is .1, 17, 96., not .1, tok",
+        ),
+        (lambda state: state.update(pos_embed=torch.zeros(17)), "pos_embed is .17,., not .1, tokens"),
+        (lambda state: state.pop("blocks.11.norm1.weight"), "blocks.11.norm1.weight is missing"),
+        (lambda state: [state.pop(key) for key in list(state) if "blocks.11." in key], "192 wide and has 11 blocks"),
     ],
 )
 def test_what_is_no_plain_vision_transformer(change: Callable[[State], object], why: str, tmp_path: Path) -> None:
