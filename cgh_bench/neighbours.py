@@ -2,9 +2,11 @@
 
 import importlib.util
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from cgh_bench import dist
 from cgh_bench.device import pick_device
+from cgh_bench.errors import UserError
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -22,8 +25,6 @@ ROWS_PER_NORMALISATION = 1_024
 QUERIES_PER_BATCH = 1_024
 QUERIES_PER_RESCORING = 4
 SPARE_CANDIDATES = 16
-MAPPED_AROUND = 65_536
-"""Bytes that Linux maps around a page that is read (fault_around_bytes)."""
 ROUNDING = 1e-5
 """Two backends' float32 similarities of unit vectors differ by less than this (2048 products, each rounded to 6e-8)."""
 
@@ -54,8 +55,8 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
         return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
     spare = min(k + SPARE_CANDIDATES, len(bank))
     queries = unit_rows(queries)
-    rows = _candidates(bank, queries, spare, SEARCHES[backend or default_backend()])
     similarity, row = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    rows = _candidates(bank, queries, spare, SEARCHES[backend or default_backend()])
     for start in range(0, len(queries), QUERIES_PER_RESCORING):
         part = slice(start, start + QUERIES_PER_RESCORING)
         scores, ordered = _rescore(bank, queries[part], rows[part])
@@ -63,7 +64,6 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
             for i in np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= ROUNDING):
                 scores[i, :k], ordered[i, :k] = _exhaustive(bank, queries[start + i], k)
         similarity[part], row[part] = scores[:, :k], ordered[:, :k]
-        _forget_pages(bank)
     return similarity, row
 
 
@@ -78,10 +78,10 @@ def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
     """What `neighbours` needs at most beside what it is given; of a memory-mapped bank of any size only these pages."""
     chunk = min(n, ROWS_PER_CHUNK)
     spare = min(k + SPARE_CANDIDATES, n)
-    unit = 4 * dim * (4 * chunk + 2 * q)  # a chunk as mapped, normalised, and in float64 for near-ties; the queries
+    unit = 4 * dim * (4 * chunk + 2 * q)  # a chunk as read, normalised, and in float64 for near-ties; the queries
     product = 4 * min(q, QUERIES_PER_BATCH) * chunk
     merging = 4 * (4 + 8) * q * spare  # similarities and rows: kept, found, joined and chosen
-    rescoring = QUERIES_PER_RESCORING * spare * (dim * (2 * 4 + 8) + MAPPED_AROUND)
+    rescoring = QUERIES_PER_RESCORING * spare * dim * (2 * 4 + 8)
     return unit + product + merging + rescoring
 
 
@@ -101,7 +101,7 @@ def _candidates(bank: Floats, queries: Floats, k: int, search: "Search") -> Indi
 
 def _rescore(bank: Floats, queries: Floats, rows: Indices) -> tuple[NDArray[np.float64], Indices]:
     """Similarity in float64 of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
-    candidates = unit_rows(bank[rows]).astype(np.float64)
+    candidates = unit_rows(_taken(bank, rows)).astype(np.float64)
     similarity = np.einsum("qkd,qd->qk", candidates, queries.astype(np.float64))
     order = np.lexsort((rows, -similarity), axis=1)
     return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(rows, order, axis=1)
@@ -117,10 +117,43 @@ def _exhaustive(bank: Floats, query: Floats, k: int) -> tuple[NDArray[np.float64
 
 
 def _chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
-    """The rows, `ROWS_PER_CHUNK` at a time, with the number of the first; of a mapped bank no more stay in memory."""
-    for start in range(0, len(bank), ROWS_PER_CHUNK):
-        yield start, bank[start : start + ROWS_PER_CHUNK]
-        _forget_pages(bank)
+    """The rows, `ROWS_PER_CHUNK` at a time, with the number of the first; a chunk is overwritten by the next.
+
+    A memory-mapped bank is read from its file, as mapped pages would pile up in memory and cost a fault each.
+    """
+    if not _is_mapped(bank):
+        for start in range(0, len(bank), ROWS_PER_CHUNK):
+            yield start, bank[start : start + ROWS_PER_CHUNK]
+        return
+    buffer = np.empty((min(ROWS_PER_CHUNK, len(bank)), bank.shape[1]), bank.dtype)
+    with Path(bank.filename).open("rb") as file:
+        file.seek(bank.offset)
+        for start in range(0, len(bank), ROWS_PER_CHUNK):
+            chunk = buffer[: len(bank) - start]
+            _require_read(file.readinto(chunk.data), chunk, bank)
+            yield start, chunk
+
+
+def _taken(bank: Floats, rows: Indices) -> Floats:
+    """`bank[rows]`, (Q, k, D), for few rows of many."""
+    if not _is_mapped(bank):
+        return bank[rows]
+    taken = np.empty((rows.size, bank.shape[1]), bank.dtype)
+    with Path(bank.filename).open("rb") as file:
+        for row, out in zip(rows.reshape(-1).tolist(), taken, strict=True):
+            _require_read(os.preadv(file.fileno(), [out.data], bank.offset + row * out.nbytes), out, bank)
+    return taken.reshape(*rows.shape, bank.shape[1])
+
+
+def _is_mapped(bank: Floats) -> "TypeGuard[np.memmap[Any, Any]]":
+    """Whether `bank` is the whole of a read-only file, row after row."""
+    mapped = isinstance(bank, np.memmap) and isinstance(bank.base, mmap.mmap) and bank.mode == "r"
+    return mapped and bank.flags.c_contiguous
+
+
+def _require_read(count: int, into: Floats, bank: "np.memmap[Any, Any]") -> None:
+    if count != into.nbytes:
+        raise UserError(f"{bank.filename} is shorter than it was; remove its folder, so that it is made again")
 
 
 def unit_rows(rows: Floats) -> Floats:
@@ -131,19 +164,13 @@ def unit_rows(rows: Floats) -> Floats:
 
 
 def unit_chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
-    """The same with every row divided by its norm; a chunk is overwritten by the next."""
+    """`_chunks` with every row divided by its norm."""
     buffer: Floats = np.empty((min(ROWS_PER_CHUNK, len(bank)), bank.shape[1]), np.float32)
     for start, chunk in _chunks(bank):
         for first in range(0, len(chunk), ROWS_PER_NORMALISATION):
             part = slice(first, first + ROWS_PER_NORMALISATION)
             buffer[part][: len(chunk) - first] = unit_rows(chunk[part])
         yield start, buffer[: len(chunk)]
-
-
-def _forget_pages(bank: Floats) -> None:
-    """Give back the memory of what was read of a memory-mapped bank: it can be read again."""
-    if isinstance(bank, np.memmap) and isinstance(bank.base, mmap.mmap) and bank.mode == "r":
-        bank.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _search_faiss(queries: Floats, chunk: Floats, k: int) -> tuple[Floats, Indices]:

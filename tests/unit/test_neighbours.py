@@ -1,9 +1,14 @@
+import os
+from pathlib import Path
+
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgh_bench import neighbours as module
+from cgh_bench.errors import UserError
 from cgh_bench.neighbours import Backend, neighbours
 
 BACKENDS: tuple[Backend, ...] = ("faiss", "torch")
@@ -64,3 +69,48 @@ def test_permuting_the_bank_permutes_the_answer() -> None:
     permuted_similarity, permuted_row = neighbours(bank[order], queries, 15)
     np.testing.assert_array_equal(order[permuted_row], row)
     np.testing.assert_array_equal(permuted_similarity, similarity)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_mapped_bank_gives_the_same_to_the_bit(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 64)
+    rng = np.random.default_rng(3)
+    bank = np.concatenate([rng.normal(size=(300, 12)), np.ones((40, 12))]).astype(np.float32)
+    queries = np.concatenate([rng.normal(size=(6, 12)), np.ones((1, 12))]).astype(np.float32)
+    np.save(tmp_path / "bank.npy", bank)
+    mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
+    for some in (slice(None), slice(100, None)):  # a part of a mapped array is not its file
+        inside, outside = (neighbours(array[some], queries, 15, backend) for array in (bank, mapped))
+        np.testing.assert_array_equal(inside[0], outside[0])
+        np.testing.assert_array_equal(inside[1], outside[1])
+
+
+def test_no_query_is_no_answer_and_a_bank_that_shrinks_is_an_error(tmp_path: Path) -> None:
+    bank = np.ones((20, 4), np.float32)
+    similarity, row = neighbours(bank, bank[:0], 3)
+    assert (similarity.shape, row.shape) == ((0, 3), (0, 3))
+    np.save(tmp_path / "bank.npy", bank)
+    mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
+    os.truncate(tmp_path / "bank.npy", 200)
+    with pytest.raises(UserError, match="shorter than it was"):
+        neighbours(mapped, bank[:1], 3)
+
+
+def test_parts_on_several_gpus_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPUs are made up; their real functions have the same arguments."""
+
+    def on_a_gpu(resources, queries, part, k, metric, device):  # type: ignore[no-untyped-def]
+        assert device < 3
+        return faiss.knn(queries, part, k, metric=metric)
+
+    rng = np.random.default_rng(4)
+    bank, queries = rng.normal(size=(50, 8)).astype(np.float32), rng.normal(size=(5, 8)).astype(np.float32)
+    alone = neighbours(bank, queries, 7, "faiss")
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "knn_gpu", on_a_gpu, raising=False)
+    together = neighbours(bank, queries, 7, "faiss")
+    np.testing.assert_array_equal(alone[1], together[1])
+    np.testing.assert_array_equal(alone[0], together[0])
