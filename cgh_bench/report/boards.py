@@ -104,15 +104,25 @@ def boards(records: Iterable[Result]) -> list[Board]:
     order = list(registry)
     found = []
     for protocol, (name, task) in sorted(measured.items(), key=lambda item: order.index(item[1][0])):
-        theirs = next((p for p in published.protocols().values() if name in p.tasks), None)
+        theirs = _published(name, task)
+        title = f"{theirs.title}, {name}" if theirs and len(theirs.tasks) > 1 else theirs.title if theirs else name
         own_data = f" on {task.data}" if not registry[name].data else ""
-        found.append(Board(protocol, (theirs.title if theirs else name) + own_data, task.METRICS, task, theirs))
+        found.append(Board(protocol, title + own_data, task.METRICS, task, theirs))
     followed = {board.published.name for board in found if board.published}
     for theirs in published.protocols().values():
         if theirs.name not in followed:
             names = dict.fromkeys(figure.metric for figure in published.select(theirs.name))
             found.append(Board(theirs.name, theirs.title, tuple(Metric(name) for name in names), None, theirs))
     return found
+
+
+def _published(name: str, task: Task) -> published.Protocol | None:
+    """The published protocol that a task follows, if its figures have a metric of the task's."""
+    metrics = {metric.name for metric in task.METRICS}
+    for protocol in published.protocols().values():
+        if name in protocol.tasks and any(figure.metric in metrics for figure in published.select(protocol.name)):
+            return protocol
+    return None
 
 
 def _of_today(record: Result) -> Task | None:

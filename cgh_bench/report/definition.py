@@ -41,6 +41,13 @@ class ColumnDefinition:
     task: str = ""
     published: str = ""
     """Name of a published protocol, one that the task follows."""
+    published_metric: str = ""
+    """What the published figures call the metric, where that is not the task's name for it."""
+
+    @property
+    def quoted_metric(self) -> str:
+        """The metric's name among the published figures."""
+        return self.published_metric or self.metric
 
 
 @dataclass(frozen=True)
@@ -147,8 +154,8 @@ def _check_column(column: ColumnDefinition) -> None:
             raise unknown(f"metric of {column.task}", column.metric, metrics)
     if column.published:
         metrics = list(dict.fromkeys(figure.metric for figure in published.select(column.published)))
-        if column.metric not in metrics:
-            raise unknown(f"published metric of {column.published}", column.metric, metrics)
+        if column.quoted_metric not in metrics:
+            raise unknown(f"published metric of {column.published}", column.quoted_metric, metrics)
     followers = published.protocols()[column.published].tasks if column.published else ()
     if column.task and column.published and column.task not in followers:
         raise UserError(
@@ -182,7 +189,7 @@ def published_figures(row: RowDefinition, column: ColumnDefinition) -> tuple[pub
     return tuple(
         figure
         for figure in published.figures()
-        if (figure.protocol, figure.metric, figure.method) == (column.published, column.metric, method)
+        if (figure.protocol, figure.metric, figure.method) == (column.published, column.quoted_metric, method)
         and figure.detail == row.detail
         and row.epochs in (None, figure.epochs)
         and not figure.deviation

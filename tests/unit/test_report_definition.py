@@ -68,3 +68,23 @@ def test_an_unknown_recipe_is_named_with_its_row(tmp_path: Path, monkeypatch: py
     definition.require_recipes(read, ["a", "b", "c"])
     with pytest.raises(UserError, match=r"recipe in table small, row 'B': 'b'; known: a, c"):
         definition.require_recipes(read, ["a", "c"])
+
+
+def test_a_metric_may_have_another_name_where_it_was_published() -> None:
+    column = next(c for c in definition.load("transfer_linear").columns if c.header == "Pets")
+    row = next(r for r in definition.load("transfer_linear").rows if r.method == "BYOL" and not r.detail)
+    assert (column.metric, column.quoted_metric) == ("accuracy", "Pets")
+    assert {figure.metric for figure in definition.published_figures(row, column)} == {"Pets"}
+
+
+def test_every_column_with_a_task_that_follows_a_published_protocol_can_be_measured() -> None:
+    """A table whose protocol has a task has a measured column, and some row to measure."""
+    from cgh_bench import published
+
+    for name in definition.names():
+        table = definition.load(name)
+        for column in table.columns:
+            if column.published and published.protocols()[column.published].tasks and column.metric != "Mean":
+                assert column.task, (name, column.header)
+        if any(column.task for column in table.columns):
+            assert any(row.recipe or row.checkpoint for row in table.rows), name
