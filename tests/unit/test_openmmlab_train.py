@@ -18,14 +18,17 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
 import transfer_configs.openmmlab
+from cgh_bench import foreign, frameworks
 
-# The process runs by path: its own folder comes first.
+# The process runs by path: its own folder comes first, then what all frameworks share.
+sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parents[1] / "contract"))
 sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parent))
 
 import batch
 import state
 import train
 from detection_metric import InstanceAP
+from keeping import write_text
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -56,7 +59,7 @@ def truth(tmp_path):
     images = [{"id": i, "width": 50, "height": 40, "file_name": f"{i}.png"} for i in (1, 2)]
     categories = [{"id": 7, "name": "bear"}, {"id": 9, "name": "bird"}]
     document = {"images": images, "annotations": annotations, "categories": categories}
-    state.write_text(tmp_path / "truth.json", train.json.dumps(document))
+    write_text(tmp_path / "truth.json", train.json.dumps(document))
     return tmp_path / "truth.json", boxes
 
 
@@ -169,6 +172,17 @@ def test_a_protocol_is_whole(path):
     assert {"mean", "std", "bgr_to_rgb"} <= set(config.model.data_preprocessor)
 
 
+def test_what_is_inherited_is_part_of_the_definition(tmp_path, monkeypatch):
+    for name in ("coco_fpn", "coco_fpn_4conv1fc"):
+        (tmp_path / f"{name}.py").write_text((FOLDER / f"{name}.py").read_text())
+    monkeypatch.setattr(frameworks.Framework, "path", tmp_path)
+    before = [frameworks.definition("mmdet", name) for name in ("coco_fpn", "coco_fpn_4conv1fc")]
+    base = tmp_path / "coco_fpn.py"
+    base.write_text(base.read_text().replace('"lr": 0.02', '"lr": 0.03'))
+    after = [frameworks.definition("mmdet", name) for name in ("coco_fpn", "coco_fpn_4conv1fc")]
+    assert len({*before, *after}) == 4
+
+
 def test_a_stretched_schedule_keeps_its_proportions():
     config = Config.fromfile(FOLDER / "coco_det.py")
     train.reschedule(config, 900)
@@ -246,6 +260,19 @@ def test_memory_that_is_short_suggests_a_part(tmp_path):
     assert batch.too_large(config).endswith("take fewer: --images-at-a-time 2")
     config = train.protocol(options(tmp_path, gpus=4, images_at_a_time=1))
     assert "smaller images" in batch.too_large(config)
+
+
+def test_a_gpu_without_memory_ends_the_run_with_the_number_to_try(tmp_path, monkeypatch):
+    def from_cfg(config):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(train, "Runner", SimpleNamespace(from_cfg=from_cfg))
+    monkeypatch.setattr(train, "_parse", lambda: options(tmp_path, resume=False))
+    with pytest.raises(SystemExit) as raised:
+        train.main()
+    said = str(raised.value)
+    assert said == "OutOfMemoryError: 16 images at a time are too many for this GPU; take fewer: --images-at-a-time 8"
+    assert foreign.reason(f"iteration 7\n{said}\n") == said
 
 
 class Network(BaseModel):

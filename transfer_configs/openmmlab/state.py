@@ -1,14 +1,12 @@
 """A training run on disk: only tensors and plain values, so that it is read with `weights_only`."""
 
-import contextlib
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from keeping import replacing
 from mmengine.dist import get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -59,19 +57,3 @@ def restore_torch_random(state: dict[str, Any]) -> None:
 def bare(model: torch.nn.Module) -> torch.nn.Module:
     """The model within its distributed wrapper."""
     return model.module if is_model_wrapper(model) else model
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.part")
-    yield temporary
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

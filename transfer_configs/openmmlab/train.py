@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
+
 import ops
 
 ops.install()
@@ -24,12 +26,13 @@ ops.install()
 sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 
 import batch  # noqa: E402 (mmcv's operators must be there first)
-import state  # noqa: E402
 import torch  # noqa: E402
+from keeping import write_text  # noqa: E402
 from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
 from mmengine.dist import get_rank  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
-from transfer import Interrupted, Transfer  # noqa: E402
+from transfer import Transfer  # noqa: E402
+from watch import Interrupted  # noqa: E402
 
 INTERRUPTED = 130
 READ = (
@@ -67,7 +70,7 @@ def main() -> int:
     except torch.cuda.OutOfMemoryError as error:
         raise SystemExit(batch.too_large(config)) from error
     if get_rank() == 0:
-        state.write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+        write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         transfer.tidy(runner)
     return 0
 
@@ -78,9 +81,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="the trunk's tensors under mmdetection's names")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--gpus", type=int, default=0, help="as many processes; 0: one on the CPU")
-    parser.add_argument(
-        "--images-at-a-time", type=int, help="in each process; the gradients of a step add up"
-    )
+    parser.add_argument("--images-at-a-time", type=int, help="in each process; the gradients of a step add up")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pth where there is one")
     parser.add_argument("--iterations", type=int, help="another length; the schedule is stretched to it")
