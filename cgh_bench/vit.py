@@ -34,7 +34,8 @@ class ViT:
     """Whether each branch ends in a learned scale, as in DINOv2."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.image_side % self.patch or self.dim % self.head_width:
+        is_named = _NAME.fullmatch(self.name) is not None and self.image_side % self.patch == 0
+        if not is_named or self.head_width < 1 or self.dim % self.head_width or self.registers < 0:
             raise UserError(
                 f"{self.name} with heads of {self.head_width} is no vision transformer; accepted: "
                 f"vit_{{{','.join(SIZES)}}}_patch{{8,14,16}}_PIXELS, say vit_small_patch16_224"

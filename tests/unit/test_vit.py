@@ -113,6 +113,9 @@ def test_names() -> None:
     for name in ("vit_smal_patch16_224", "vit_small_patch16", "vit_small_patch16_225"):
         with pytest.raises(UserError, match="say vit_small_patch16_224"):
             random_checkpoint(name)
+    for wrong in ({"head_width": 0}, {"head_width": 50}, {"registers": -1}):
+        with pytest.raises(UserError, match="is no vision transformer"):
+            ViT("vit_tiny_patch16_64", **wrong)
 
 
 def test_the_control_is_its_seeds() -> None:
