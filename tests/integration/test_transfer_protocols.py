@@ -119,6 +119,16 @@ def test_the_protocol_file_on_a_miniature_of_its_data(name, root, resnet50, tmp_
 
 
 @pytest.mark.slow
+def test_a_batch_in_parts_is_the_protocol_still(root, resnet50, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", str(root))
+    monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "1")
+    workspace = Workspace(tmp_path)
+    result = evaluate(small("voc_det"), resnet50, 0, workspace)
+    check(result, workspace, "voc_det", resnet50)
+    assert result.protocol == small("voc_det").protocol
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["voc_det", "coco_fpn", "coco_retinanet", "voc_seg", "ade20k_upernet"])
 def test_an_interrupted_run_goes_on_in_every_architecture(name, root, resnet50, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_DATA", str(root))

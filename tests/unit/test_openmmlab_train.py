@@ -122,7 +122,8 @@ def test_iou_by_hand(tmp_path):
     assert metrics["aAcc"] == pytest.approx(100 * 3 / 5)
 
 
-def test_precise_statistics_are_means_over_batches():
+@pytest.mark.parametrize("images_at_a_time", [None, 2])
+def test_precise_statistics_are_means_over_batches_or_their_parts(images_at_a_time):
     generator = torch.Generator().manual_seed(0)
     batches = [3 * torch.randn(4, 2, 5, 5, generator=generator) + i for i in range(6)]
 
@@ -134,7 +135,7 @@ def test_precise_statistics_are_means_over_batches():
 
         def data_preprocessor(self, batch, training):
             assert training
-            return {"inputs": batch}
+            return batch
 
         def train(self, mode=True):
             super().train(mode)
@@ -145,9 +146,11 @@ def test_precise_statistics_are_means_over_batches():
             assert mode == "loss"
             return self.frozen(self.norm(inputs))
 
-    model, loop = Model(), SimpleNamespace(dataloader_iterator=iter(batches))
+    model, loop = Model(), SimpleNamespace(dataloader_iterator=iter([{"inputs": batch} for batch in batches]))
+    if images_at_a_time:
+        loop.images_at_a_time = images_at_a_time
     PreciseBN(iterations=4).after_train(SimpleNamespace(model=model, train_loop=loop))
-    used = torch.stack(batches[:4]).double()  # batch, image, channel, row, column
+    used = torch.stack(batches[:4]).double().reshape(-1, images_at_a_time or 4, 2, 5, 5)  # part, image, channel, y, x
     torch.testing.assert_close(model.norm.running_mean.double(), used.mean((0, 1, 3, 4)), rtol=1e-5, atol=1e-5)
     variances = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in used]).mean(0)
     torch.testing.assert_close(model.norm.running_var.double(), variances, rtol=1e-5, atol=1e-5)

@@ -37,12 +37,11 @@ def step_in_parts(
     """Move the weights by the gradient of the whole batch; returns the losses, means over its images."""
     network, images = bare(model), len(batch["inputs"])
     outputs: dict[str, torch.Tensor] = {}
-    for start in range(0, images, images_at_a_time):
-        part = {key: values[start : start + images_at_a_time] for key, values in batch.items()}
+    pieces = parts(batch, images_at_a_time)
+    for part in pieces:
         share = len(part["inputs"]) / images
-        is_last = start + images_at_a_time >= images
         # Processes exchange gradients once a step.
-        with contextlib.nullcontext() if is_last or model is network else model.no_sync():
+        with contextlib.nullcontext() if part is pieces[-1] or model is network else model.no_sync():
             loss, values = network.parse_losses(model(**network.data_preprocessor(part, training=True), mode="loss"))
             optim_wrapper.backward(share * loss)
         for name, value in values.items():
@@ -50,6 +49,12 @@ def step_in_parts(
     optim_wrapper.step()
     optim_wrapper.zero_grad()
     return outputs
+
+
+def parts(batch: Mapping[str, Sequence[Any]], images_at_a_time: int) -> list[dict[str, Sequence[Any]]]:
+    """The batch, cut; the last part may be smaller."""
+    starts = range(0, len(batch["inputs"]), images_at_a_time)
+    return [{key: values[start : start + images_at_a_time] for key, values in batch.items()} for start in starts]
 
 
 def change_batch(config: Config, batch_size: int) -> int:

@@ -1,10 +1,12 @@
 """BatchNorm's statistics recomputed after training, with the final weights.
 
 Source: detectron2's TEST.PRECISE_BN, that is `update_bn_stats` of facebookresearch/fvcore fvcore/nn/precise_bn.py: the
-plain mean over batches of each batch's mean and (unbiased) variance, in place of the running average.
+plain mean over batches of each batch's mean and (unbiased) variance, in place of the running average. Where a batch is
+taken in parts, training saw each part's statistics, and so does this.
 """
 
 import torch
+from batch import parts
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -30,12 +32,15 @@ class PreciseBN(Hook):
         sums = [torch.zeros(2, layer.num_features, device=layer.running_mean.device) for layer in layers]
         for layer in layers:
             layer.momentum = 1.0  # the running statistics are then those of the last batch
+        seen = 0
         for _ in range(self.iterations):
             # Not a new iterator: mmdet's batch sampler shares its half-filled batches among them, and would never end.
             batch = next(runner.train_loop.dataloader_iterator)
-            runner.model(**model.data_preprocessor(batch, training=True), mode="loss")
-            for index, layer in enumerate(layers):
-                sums[index] += torch.stack([layer.running_mean, layer.running_var])
+            for part in parts(batch, getattr(runner.train_loop, "images_at_a_time", len(batch["inputs"]))):
+                runner.model(**model.data_preprocessor(part, training=True), mode="loss")
+                seen += 1
+                for index, layer in enumerate(layers):
+                    sums[index] += torch.stack([layer.running_mean, layer.running_var])
         for layer, total, momentum in zip(layers, sums, momenta, strict=True):
-            layer.running_mean, layer.running_var = total / self.iterations
+            layer.running_mean, layer.running_var = total / seen
             layer.momentum = momentum
