@@ -58,6 +58,8 @@ def run_charts(table: Table) -> list[Chart]:
 PASSES = {"asymmetric": 1, "symmetric": 2}
 """How often an epoch takes each image through the trained network; multi-crop depends on the crops and is not drawn."""
 MEASURED = "measured here"
+MOST_NAMED = 12
+"""Measured points with their names beside them; of more, names are told where one points."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ def _scatter(title: str, points: Sequence[Point], axis: dict[str, Any]) -> Chart
     for kind in dict.fromkeys(point.kind for point in points):
         mine = [point for point in points if point.kind == kind]
         shown = {"x": [round(p.cost, 2) for p in mine], "y": [p.value for p in mine], "mode": "markers"}
-        style = {"marker": {"symbol": "star", "size": 13}} if kind == MEASURED else {}
+        style: dict[str, Any] = {"marker": {"symbol": "star", "size": 13}} if kind == MEASURED else {}
+        if kind == MEASURED and len(mine) <= MOST_NAMED:
+            style |= {"mode": "markers+text", "textposition": "top center", "cliponaxis": False}
         number = [*PASSES, MEASURED].index(kind) + 1
         hover = {"text": [literal(p.name) for p in mine], "hovertemplate": "%{text}: %{y:.1f} at %{x}<extra></extra>"}
-        traces.append({"type": "scatter", "name": kind, "meta": number, **shown, **style, **hover})
+        traces.append({"type": "scatter", "name": kind, "meta": number, **shown, **hover, **style})
     here = sum(point.kind == MEASURED for point in points)
     told = f"{len(points) - here} published and {here} measured" if here < len(points) else f"{here} measured"
     caption = f"{title}: {told} figures."

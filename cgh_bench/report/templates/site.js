@@ -217,7 +217,7 @@ function comparison() {
       if (!b) continue;
       const board = data.boards[a.board];
       const row = element("tr");
-      row.append(element("th", board.title, { scope: "row" }), element("td", a.metric), element("td", text(a.values)), element("td", text(b.values)));
+      row.append(element("th", board.title, { scope: "row" }), element("td", a.metric), element("td", text(a.values), { class: "figures" }), element("td", text(b.values), { class: "figures" }));
       for (const part of verdict(a, b, board.metrics[a.metric], [first.label, second.label])) row.append(element("td", part));
       const images = paired(a, [first.label, second.label]);
       if (images) row.cells[5].append(element("span", images, { class: "images" }));

@@ -1,0 +1,109 @@
+"""The verbs on the result store, and those that judge tables, as they are typed."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from test_importers import DETECTRON2
+from test_results import RESULT
+from typer.testing import CliRunner
+
+from cgh_bench import results, tasks
+from cgh_bench.cli import app
+from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.evaluate import protocol_id
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Three records, a foreign line and a repeated one."""
+    store = tmp_path / "work" / "results.jsonl"
+    other = dataclasses.replace(RESULT, task="animals_seg", checkpoint_name="<b>theirs", overridden=(), origin={})
+    results.append(store, RESULT, other, dataclasses.replace(RESULT, task="gone_task", protocol="gone_task@00"))
+    with store.open("a") as file:
+        file.write('{"loss": 1}\n' + store.read_text().splitlines()[0] + "\n")
+    return store.parent
+
+
+def run(*arguments: str, work: Path) -> str:
+    done = CliRunner().invoke(app, [*arguments, "--work", str(work)])
+    if done.exception is not None:
+        raise done.exception
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_list_numbers_and_filters(work: Path) -> None:
+    text = run("results", "list", work=work)
+    assert "overridden: k=5" in text
+    assert "gone_task@00" in text
+    assert "<b>theirs" in text
+    assert [line.split()[0] for line in text.splitlines() if "@" in line] == ["1", "2", "3"]
+    assert "animals_knn" not in run("results", "list", "--task", "gone_task", work=work)
+
+
+def test_complaints_go_to_standard_error_and_the_rest_is_used(work: Path) -> None:
+    done = CliRunner().invoke(app, ["results", "list", "--work", str(work)])
+    assert "results.jsonl:4: not a result of schema 1" in done.stderr
+    assert "results.jsonl:5: repeats line 1" in done.stderr
+
+
+def test_show_tells_everything(work: Path) -> None:
+    (shown,) = json.loads(run("results", "show", "2", work=work))
+    assert shown["checkpoint_name"] == "<b>theirs"
+    assert shown["versions"] == {"torch": "2.14.1"}
+    with pytest.raises(UserError, match="no result 9; .* holds 3"):
+        run("results", "show", "9", work=work)
+
+
+def test_export_and_merge(work: Path, tmp_path: Path) -> None:
+    run("results", "export", "-o", str(tmp_path / "out.csv"), "--task", "animals_seg", work=work)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert {row["checkpoint_name"] for row in rows} == {"<b>theirs"}
+    assert len(json.loads(run("results", "export", "--format", "json", work=work))) == 3
+    with pytest.raises(UserError, match="unknown export format 'xml'"):
+        run("results", "export", "--format", "xml", work=work)
+    assert run("results", "merge", str(work), work=tmp_path / "other").startswith("3 results added")
+    assert run("results", "merge", str(work), work=tmp_path / "other").startswith("0 results added")
+    with pytest.raises(UserError, match="no result store"):
+        run("results", "merge", str(tmp_path / "absent"), work=tmp_path / "other")
+
+
+def test_an_import_is_added_once_and_fills_a_table_only_under_a_protocol(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(DETECTRON2)
+    given = ("results", "import", str(tmp_path / "metrics.json"), "--from", "detectron2", "--ckpt")
+    assert "it fills no table" in run(*given, "moco_v2_200ep_pretrain", work=work)
+    assert "there already" in run(*given, "moco_v2_200ep_pretrain", work=work)
+    assert box_ap(work)["n"] == "0"
+    protocol = protocol_id("coco_det_detectron2", tasks.find("coco_det_detectron2"))
+    assert protocol in run(*given, "moco_v2_200ep_pretrain", "--protocol", "coco_det_detectron2", work=work)
+    row = box_ap(work)
+    assert (row["mean"], row["n"], row["published"]) == ("38.9", "1", "38.9")
+
+
+def box_ap(work: Path) -> dict[str, str]:
+    filled = csv.DictReader(io.StringIO(run("table", "coco_c4_1x", "--format", "csv", work=work)))
+    return next(row for row in filled if (row["row"], row["column"]) == ("MoCo v2, 200 epochs", "box AP"))
+
+
+def test_a_reproduction_is_judged_by_the_published_spread(work: Path, tmp_path: Path) -> None:
+    """Published box AP 38.9, deviation .3: 38.9 agrees, 30.0 is below."""
+    (tmp_path / "metrics.json").write_text(DETECTRON2)
+    given = ("results", "import", str(tmp_path / "metrics.json"), "--from", "detectron2", "--protocol")
+    run(*given, "coco_det_detectron2", "--ckpt", "moco_v2_200ep_pretrain", work=work)
+    check = ("table", "coco_c4_1x", "--check", "--row", "MoCo v2, 200 epochs")
+    done = CliRunner().invoke(app, [*check, "--work", str(work)])
+    assert "MoCo v2, 200 epochs, box AP | 38.9 | 38.9 | +0.0 |" in done.stdout
+    assert isinstance(done.exception, CheckFailed)  # mask AP was not measured as it was published
+    assert "AP75: not measured" in str(done.exception)
+
+
+def test_reproduce_names_what_is_missing_first(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGH_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError):
+        run("reproduce", "coco_c4_1x", work=work)
+    with pytest.raises(UserError, match="did you mean MoCo v2, 200 epochs"):
+        run("reproduce", "coco_c4_1x", "--row", "MoCo v2 200 epochs", work=work)
