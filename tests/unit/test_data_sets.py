@@ -316,3 +316,11 @@ def test_tar_shards(tmp_path: Path) -> None:
     (folder / "classes.txt").unlink()
     with pytest.raises(UserError, match=r"classes.txt is absent"):
         load(str(folder), "train")
+
+
+def test_the_page_lists_every_set() -> None:
+    page = (Path(__file__).parents[2] / "docs/frozen.md").read_text(encoding="utf-8")
+    for name, entry in FETCHED.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"`{entry.folder}`" in line
+        assert f"{entry.transform.resize}/{entry.transform.crop} {entry.transform.interpolation}" in line

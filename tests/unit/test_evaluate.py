@@ -1,14 +1,18 @@
+import itertools
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from PIL import Image
 
 from cgh_bench import evaluate as module
 from cgh_bench import results, tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, prepare, protocol_id
+from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, plan, prepare, protocol_id
+from cgh_bench.features import _pair as pair
 from cgh_bench.tasks import Folders, Metric, Task
 from cgh_bench.tasks.knn import KNN
 
@@ -41,6 +45,30 @@ def trunk() -> Checkpoint:
 
 def test_protocol_ids_are_pinned() -> None:
     assert {name: protocol_id(name, tasks.find(name)) for name in PROTOCOLS} == PROTOCOLS
+
+
+def test_a_folder_of_the_users_is_its_content_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, name in itertools.product(("train", "val"), ("cat", "dog")):
+        folder = tmp_path / "here/zoo" / split / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "1.png")
+    shutil.copytree(tmp_path / "here/zoo", tmp_path / "there/animals at home")
+    monkeypatch.setenv("CGH_DATA", str(tmp_path / "here"))
+    names = [str(tmp_path / "here/zoo"), str(tmp_path / "there/animals at home"), "zoo"]
+    ids = {prepare("knn", [f"data={name}"]).protocol for name in names}
+    assert len(ids) == 1
+    Image.new("RGB", (400, 400)).save(tmp_path / "there/animals at home/val/cat/1.png")
+    pair.cache_clear()
+    assert prepare("knn", [f"data={names[1]}"]).protocol not in ids
+    assert prepare("knn", [f"data={names[0]}", "k=5"]).protocol not in ids
+
+
+def test_a_task_that_can_tells_what_it_will_take(trunk: Checkpoint, tmp_path: Path) -> None:
+    assert plan(Evaluation("toy", Toy()), trunk, Workspace(tmp_path)) == []
+    lines = plan(prepare("animals_knn"), trunk, Workspace(tmp_path))
+    assert [line.split()[0] for line in lines] == ["features", "features", "search:"]
+    assert "at most" in lines[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_any_changed_field_is_another_protocol() -> None:
