@@ -134,11 +134,14 @@ def _run(work, folder: Path, faults) -> None:
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     for fault in faults:
         fault()
-    if work not in (evaluate, probe, report):  # they are commands themselves
-        cli.app = lambda: work(folder)
-        cli.main()
-    else:
+    verbs = cli.app
+
+    def once() -> None:
+        cli.app = verbs  # for works that are verbs themselves
         work(folder)
+
+    cli.app = once
+    cli.main()
 
 
 def command(*words: str, work: Path) -> None:

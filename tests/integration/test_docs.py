@@ -1,0 +1,164 @@
+"""The documentation builds without a warning, its commands exist, its quick start and examples run as they stand."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import faulty
+import pytest
+import typer
+from pretrain_process import TINY_MOCO, made_up
+
+from cgh_bench import cli, conversion, data, tasks
+from cgh_bench.discovery import registered
+from cgh_bench.evaluate import Workspace, evaluate, prepare
+from pretrain import recipe as recipes
+from pretrain.train import train
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "SECURITY.md"])
+
+
+def test_the_pages_build_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "mkdocs.yml", "-d", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "extending.html").read_text(encoding="utf-8")
+    assert "AlignMethod" in html, "the examples are shown"
+
+
+# commands
+
+
+def commands(page):
+    """Every line of the page that calls us, without its comment, continued lines joined."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^(?: {4})?(?:srun )?(?:torchrun [^\n]*-m cgh_bench|cgh-bench) ([^\n]*)$", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+def parse(command, words, name="cgh-bench"):
+    """Let click read the words, and run nothing."""
+    context = command.make_context(name, list(words))
+    if isinstance(command, typer.main.TyperGroup):  # click keeps the verb apart from the rest, under this name
+        name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        return parse(inner, rest, name)
+    return name, context.params
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_exists_and_so_do_the_tasks_and_recipes_it_names(page):
+    root = typer.main.get_command(cli.app)
+    for words in commands(page):
+        if "…" in words or "[--" in " ".join(words):
+            continue
+        verb, given = parse(root, words)
+        if verb in ("eval", "watch"):
+            for name in given["task"].split(","):
+                tasks.find(name)
+        if verb == "pretrain":
+            recipes.find(given["recipe"])
+
+
+def test_there_are_commands_to_look_at():
+    assert sum(len(commands(page)) for page in PAGES) > 30
+
+
+# quick start
+
+
+def run_page(folder):
+    """Every block of the quick start, one after another, in an empty folder."""
+    os.chdir(folder)
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(block, "index.md", "exec"), {})
+            continue
+        for line in block.splitlines():
+            program, *words = shlex.split(line)
+            assert program == "cgh-bench", line
+            sys.argv = [program, *words]
+            print("$", line, flush=True)
+            with pytest.raises(SystemExit) as left:
+                cli.main()
+            if left.value.code:
+                raise left.value
+
+
+def test_the_quick_start_works_as_it_stands(tmp_path):
+    (tmp_path / "here").mkdir()
+    code, said = faulty.run(quick_start, tmp_path)
+    assert code == 0, said
+    here = tmp_path / "here"
+    results = [json.loads(line) for line in (here / "work/results.jsonl").read_text().splitlines()]
+    assert [(r["task"], r["checkpoint_name"]) for r in results] == [
+        ("knn", "mine"), ("linear", "mine"), ("knn", "random:resnet18"), ("linear", "random:resnet18"),
+    ]  # fmt: skip
+    assert (here / "site/index.html").exists()
+    assert json.loads((here / "converted.pth.certificate.json").read_text())["verdict"] == "same outputs"
+
+
+def quick_start(folder):
+    run_page(folder / "here")
+
+
+# examples
+
+
+@pytest.fixture
+def registering(monkeypatch):
+    """Let the modules of `docs/examples/FOLDER` be found in `package`, as if they had been put there."""
+
+    def add(package, folder):
+        module = sys.modules.get(package) or __import__(package, fromlist=["x"])
+        monkeypatch.setattr(module, "__path__", [*module.__path__, str(DOCS / "examples" / folder)])
+        registered.cache_clear()
+
+    yield add
+    monkeypatch.undo()
+    registered.cache_clear()
+
+
+def test_the_example_method_trains(tmp_path, registering, monkeypatch):
+    registering("pretrain.methods", "methods")
+    monkeypatch.setattr(data, "load", lambda *_: made_up())
+    example = recipes.find("align_r18_animals")
+    small = replace(example, epochs=1, batch_size=8, views=TINY_MOCO.views)
+    trained = train(small, "align_r18_animals", tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert trained.exists() and {"distance", "variance"} <= set(log[-1])
+
+
+def test_the_example_task_evaluates(tmp_path, registering):
+    from cgh_bench.checkpoint import random_checkpoint
+
+    registering("cgh_bench.tasks", "tasks")
+    settings = [f"data={faulty.images(tmp_path)}", "transform.resize=32", "transform.crop=32"]
+    result = evaluate(prepare("nearest_mean", settings), random_checkpoint("resnet18"), 0, Workspace(tmp_path / "work"))
+    assert 0 <= result.metrics["top1"] <= 100 and result.protocol.startswith("nearest_mean@")
+
+
+def test_the_example_converter_is_certified(tmp_path, registering):
+    registering("cgh_bench.converters", "converters")
+    planned = conversion.plan(["random:resnet18"], "wrapped", tmp_path / "out.pth")
+    (certificate,) = conversion.run(planned, "wrapped", conversion.Reading(None, None, False), True)
+    assert certificate["verdict"] == "same outputs" and (tmp_path / "out.pth").exists()
+
+
+# notebooks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_run(tmp_path, path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
