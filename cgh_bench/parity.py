@@ -170,7 +170,7 @@ def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor)
     """
     if importlib.util.find_spec(package) is None:
         raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
-    command = [sys.executable, "-m", "cgh_bench.converters.library", f"--converter={converter}"]
+    command = [sys.executable, "-P", "-m", "cgh_bench.converters.library", f"--converter={converter}"]
     command.append(f"--started={time.time()}")
     return _ask(package, command, weights, pixels, dict(os.environ))
 
