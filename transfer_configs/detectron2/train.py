@@ -21,6 +21,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
 warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch names
 
 import data_sets  # noqa: E402 (the path must be there first)
+import detectron2  # noqa: E402
 import heads  # noqa: E402, F401 (registers them)
 import protocol  # noqa: E402
 import torch  # noqa: E402
@@ -46,6 +47,7 @@ def main() -> int:
     if options.gpus > 1:
         join_processes(options.gpus)
     setup_logger(distributed_rank=comm.get_rank(), color=False)
+    print(f"detectron2 {detectron2.__version__}, torch {torch.__version__}")
     seed_all_rng(options.seed + comm.get_rank())
     data_sets.register()
     weights = torch.load(options.weights, map_location="cpu", weights_only=True)["model"]

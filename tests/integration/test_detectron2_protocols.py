@@ -1,0 +1,161 @@
+"""detectron2's protocol files as detectron2 reads them, value by value against their sources; the order of images."""
+
+import json
+import subprocess
+
+import pytest
+
+from cgh_bench import frameworks
+from cgh_bench.errors import UserError
+
+DETECTRON2 = frameworks.find("detectron2")
+try:
+    frameworks.require_installed("detectron2")
+except UserError as absent:
+    pytest.skip(str(absent), allow_module_level=True)
+
+PRINTED = """
+import itertools, json, pathlib, random, sys
+folder = pathlib.Path(sys.argv[1])
+sys.path[:0] = [str(folder), str(folder.parent / "contract")]
+import protocol
+from data_sets import Batches
+from detectron2.config import get_cfg
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.samplers import TrainingSampler
+
+def flat(node, path=""):
+    if not isinstance(node, dict):
+        return {path: node}
+    return {k: v for key, child in node.items() for k, v in flat(child, f"{path}.{key}" if path else key).items()}
+
+def read(path, *settings, iterations=None):
+    return flat(protocol.read(path, list(settings), 0, iterations))
+
+random.seed(0)
+sizes = [{"index": i, "width": random.choice([3, 5]), "height": 4} for i in range(50)]
+theirs = AspectRatioGroupedDataset((sizes[i] for i in TrainingSampler(50, seed=3)), 4)
+wide = [image["width"] > image["height"] for image in sizes]
+ours = Batches(TrainingSampler(50, seed=3), wide, 4, seen=0)
+later = Batches(TrainingSampler(50, seed=3), wide, 4, seen=25)
+first = sorted(folder.glob("*.yaml"))[1]
+print(json.dumps({
+    "defaults": flat(get_cfg()),
+    "protocols": {path.stem: read(path) for path in sorted(folder.glob("*.yaml"))},
+    "short": read(first, iterations=900),
+    "shortest": read(first, iterations=2),
+    "half": read(first, "SOLVER.IMS_PER_BATCH=8"),
+    "theirs": [[image["index"] for image in batch] for batch in itertools.islice(theirs, 40)],
+    "ours": list(itertools.islice(ours, 40)),
+    "later": list(itertools.islice(later, 15)),
+}))
+"""
+C4 = {  # facebookresearch/moco@f515ef4 detection/configs/Base-RCNN-C4-BN.yaml and *_moco.yaml
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+    "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.NORM": "naiveSyncBN",
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "INPUT.FORMAT": "RGB",
+    "INPUT.MIN_SIZE_TEST": 800,
+    "TEST.PRECISE_BN.ENABLED": True,
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.BASE_LR": 0.02,
+}
+VOC = C4 | {  # pascal_voc_R_50_C4_24k.yaml
+    "MODEL.MASK_ON": False,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 20,
+    "INPUT.MIN_SIZE_TRAIN": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+    "SOLVER.STEPS": [18000, 22000],
+    "SOLVER.MAX_ITER": 24000,
+    "SOLVER.WARMUP_ITERS": 100,
+}
+COCO_2X = C4 | {  # coco_R_50_C4_2x.yaml
+    "MODEL.MASK_ON": True,
+    "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
+    "SOLVER.STEPS": [120000, 160000],
+    "SOLVER.MAX_ITER": 180000,
+}
+FPN = {  # detectron2 v0.6 configs/Base-RCNN-FPN.yaml
+    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
+    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.BASE_LR": 0.02,
+    "SOLVER.STEPS": [60000, 80000],
+    "SOLVER.MAX_ITER": 90000,
+    "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
+}
+MOCO_FPN = FPN | {  # facebookresearch/moco issue 34
+    "MODEL.MASK_ON": True,
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.NORM": "SyncBN",
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "INPUT.FORMAT": "RGB",
+    "MODEL.PIXEL_MEAN": C4["MODEL.PIXEL_MEAN"],
+    "MODEL.PIXEL_STD": C4["MODEL.PIXEL_STD"],
+    "TEST.PRECISE_BN.ENABLED": True,
+}
+INFOMIN_FPN = MOCO_FPN | {  # HobbitLong/PyContrast@84f94ea pycontrast/detection/configs/R_50_FPN_1x.yaml
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
+    "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
+}
+COCO_1X = COCO_2X | {"SOLVER.STEPS": [60000, 80000], "SOLVER.MAX_ITER": 90000}
+SOURCES = {
+    "voc_det": VOC,
+    "coco_det": COCO_1X,
+    "coco_det_2x": COCO_2X,
+    "coco_fpn": MOCO_FPN,
+    "coco_fpn_4conv1fc": INFOMIN_FPN,
+}
+OURS = ("TRANSFER.", "DATASETS.", "SOLVER.OPTIMIZER", "MODEL.DEVICE")
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What one process of detectron2 says of all protocols."""
+    command = [DETECTRON2.python, "-c", PRINTED, str(DETECTRON2.path)]
+    done = subprocess.run(command, env=DETECTRON2.environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_protocol_is_its_source_over_the_defaults_and_nothing_else(printed, name):
+    given = printed["protocols"][name]
+    expected = printed["defaults"] | SOURCES[name]
+    differ = {key for key in given if not key.startswith(OURS) and given[key] != expected[key]}
+    assert differ == set(), {key: (given[key], expected[key]) for key in differ}
+
+
+def test_a_stretched_schedule_keeps_its_proportions(printed):
+    keys = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
+    assert [printed["short"][key] for key in keys] == [900, [600, 800], 10, 0.02, 16]
+    assert [printed["shortest"][key] for key in keys] == [2, [1], 1, 0.02, 16]
+    assert [printed["half"][key] for key in keys] == [180000, [120000, 160000], 2000, 0.01, 8]
+
+
+def test_batches_are_detectron2s_and_a_later_start_is_in_the_same_order(printed):
+    assert printed["ours"] == printed["theirs"]
+    assert printed["later"] == printed["ours"][25:]
