@@ -27,6 +27,8 @@ BATCHES_PER_SAVE = 32
 MOST_NAMED = 20
 """Images that are named in one message; after so many that cannot be used the extraction stops."""
 IMAGES_TIMED = 32
+FILLED = "filled.npy"
+"""Beside the bank while it is being filled: which rows are."""
 
 Rows = NDArray[np.int64]
 
@@ -80,7 +82,11 @@ def fill(folder: Path, work: Work) -> None:
                 break
     _save(bank, filled, waiting)
     faults.require_none()
-    _require_frozen(work.checkpoint, trunk)
+    try:
+        _require_frozen(work.checkpoint, trunk)
+    except CheckFailed:
+        (folder / FILLED).unlink(missing_ok=True)  # none of the rows is to be trusted
+        raise
 
 
 def images_per_second(work: Work) -> float:
@@ -162,7 +168,7 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
     loader = DataLoader(
         _Transformed(work, rows),
         BATCH_SIZE,
-        num_workers=_workers(work.images),
+        num_workers=workers(work.images),
         collate_fn=_together,
         pin_memory=torch.cuda.is_available(),
     )
@@ -182,7 +188,7 @@ def _together(items: "list[Tensor | str]") -> _Batch:
     return _Batch(pixels, list(images), refused)
 
 
-def _workers(images: ImageSet) -> int:
+def workers(images: ImageSet) -> int:
     """Worker processes pay where files are decoded, not for images that are in memory."""
     if isinstance(images, GreyImages | ColourImages):
         return 0
@@ -191,7 +197,7 @@ def _workers(images: ImageSet) -> int:
 
 def _open_bank(folder: Path, n: int, dim: int) -> "tuple[np.memmap[Any, Any], np.memmap[Any, Any]]":
     """The features on disk (N, D), and which of the rows are filled (N,)."""
-    bank, filled = folder / "features.npy", folder / "filled.npy"
+    bank, filled = folder / "features.npy", folder / FILLED
     if dist.rank() == 0 and not filled.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _allocate(bank, np.float32, (n, dim))

@@ -17,7 +17,7 @@ from cgh_bench.data import data_root, load
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.extraction import Work, fill, images_per_second
+from cgh_bench.extraction import FILLED, Work, fill, images_per_second
 from cgh_bench.files import alone_in, write_text
 from cgh_bench.progress import duration
 
@@ -133,7 +133,7 @@ def _is_whole(folder: Path, n: int) -> bool:
     try:
         return len(np.load(folder / "features.npy", mmap_mode="r")) == n
     except (OSError, ValueError):
-        for name in ("done.json", "filled.npy"):
+        for name in ("done.json", FILLED):
             (folder / name).unlink(missing_ok=True)
         return False
 
@@ -155,5 +155,5 @@ def _finish(folder: Path, record: dict[str, str]) -> None:
     dist.wait_for_all()
     if dist.rank() == 0:
         write_text(folder / "done.json", json.dumps(record))
-        (folder / "filled.npy").unlink()
+        (folder / FILLED).unlink()
     dist.wait_for_all()

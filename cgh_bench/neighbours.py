@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, BinaryIO, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def _chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
             yield start, bank[start : start + ROWS_PER_CHUNK]
         return
     buffer = np.empty((min(ROWS_PER_CHUNK, len(bank)), bank.shape[1]), bank.dtype)
-    with Path(bank.filename).open("rb") as file:
+    with _opened(bank) as file:
         file.seek(bank.offset)
         for start in range(0, len(bank), ROWS_PER_CHUNK):
             chunk = buffer[: len(bank) - start]
@@ -139,7 +139,7 @@ def _taken(bank: Floats, rows: Indices) -> Floats:
     if not _is_mapped(bank):
         return bank[rows]
     taken = np.empty((rows.size, bank.shape[1]), bank.dtype)
-    with Path(bank.filename).open("rb") as file:
+    with _opened(bank) as file:
         for row, out in zip(rows.reshape(-1).tolist(), taken, strict=True):
             _require_read(os.preadv(file.fileno(), [out.data], bank.offset + row * out.nbytes), out, bank)
     return taken.reshape(*rows.shape, bank.shape[1])
@@ -149,6 +149,11 @@ def _is_mapped(bank: Floats) -> "TypeGuard[np.memmap[Any, Any]]":
     """Whether `bank` is the whole of a read-only file, row after row."""
     mapped = isinstance(bank, np.memmap) and isinstance(bank.base, mmap.mmap) and bank.mode == "r"
     return mapped and bank.flags.c_contiguous
+
+
+def _opened(bank: "np.memmap[Any, Any]") -> BinaryIO:
+    assert bank.filename is not None
+    return Path(bank.filename).open("rb")
 
 
 def _require_read(count: int, into: Floats, bank: "np.memmap[Any, Any]") -> None:
