@@ -51,5 +51,5 @@ def diff(
         print(difference.fact)
         for framework, value in zip(named, difference.values, strict=True):
             print(f"    {framework:12} {value}")
-    shared = len(set.intersection(*(set(one) for one in described))) - len(found)
-    print(f"{name}: {len(found)} differences; the other {shared} facts are the same in {' and '.join(named)}")
+    facts = {fact for one in described for fact in one}
+    print(f"{name}: differences: {len(found)}; the other {len(facts) - len(found)} facts are the same")

@@ -1,6 +1,8 @@
 import pytest
+from typer.testing import CliRunner
 
 from cgh_bench import protocol_diff, tasks
+from cgh_bench.cli import protocols
 from cgh_bench.errors import UserError
 from cgh_bench.evaluate import prepare
 from cgh_bench.protocol_diff import Difference
@@ -49,3 +51,22 @@ def test_published_detection_figures_are_detectron2s():
     for protocol in ("voc_det", "coco_c4_1x", "coco_c4_2x", "coco_fpn_1x_moco", "coco_fpn_1x_infomin"):
         (follower,) = published.protocols()[protocol].tasks
         assert tasks.find(follower).framework == "detectron2"
+
+
+def test_the_verb_prints_each_difference_and_counts_the_rest(monkeypatch):
+    described = {
+        "detectron2": {"steps": 5, "norm": "BN", "rate": 0.1},
+        "mmdet": {"steps": 6, "norm": "BN", "rate": 0.1},
+    }
+    monkeypatch.setattr(protocol_diff, "facts", lambda name, framework="": described[framework])
+    done = CliRunner().invoke(protocols.verbs, ["protocol", "diff", "coco_det"])
+    assert done.stdout.splitlines() == [
+        "steps",
+        "    detectron2   5",
+        "    mmdet        6",
+        "coco_det: differences: 1; the other 2 facts are the same",
+    ]
+    shown = CliRunner().invoke(protocols.verbs, ["protocol", "show", "coco_det", "--framework", "mmdet"])
+    assert shown.stdout.splitlines() == ["steps: 6", "norm: BN", "rate: 0.1"]
+    alone = CliRunner().invoke(protocols.verbs, ["protocol", "diff", "coco_det", "--frameworks", "mmdet"])
+    assert isinstance(alone.exception, UserError)
