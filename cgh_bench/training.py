@@ -6,7 +6,6 @@ for any number of processes and workers, and after an interruption.
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,13 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from cgh_bench import dist
-from cgh_bench.data.image_set import ColourImages, GreyImages, ImageSet
+from cgh_bench.data.image_set import ImageSet
 from cgh_bench.errors import UserError
+from cgh_bench.extraction import workers
 from cgh_bench.files import replacing
 from cgh_bench.progress import duration, progress
 
-WORKERS = 8
-"""Processes that decode files, at most."""
 ORDER, CROP = range(2)
 """Independent streams of random numbers under one seed."""
 
@@ -154,11 +152,6 @@ class Batches:
             if unusable:
                 raise UserError(unusable[0])
             yield Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), len(chunk))
-
-
-def workers(images: ImageSet) -> int:
-    """Processes that decode; images in memory are not worth one."""
-    return 0 if isinstance(images, GreyImages | ColourImages) else min(WORKERS, os.cpu_count() or 1)
 
 
 def _share(chunk: Rows) -> list[int]:

@@ -22,7 +22,7 @@ from cgh_bench.config import fingerprint
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.extraction import Work, images_per_second
+from cgh_bench.extraction import Work, images_per_second, workers
 from cgh_bench.features import load_pair, pair_fingerprint
 from cgh_bench.files import write_text
 from cgh_bench.heads import true_ranks
@@ -40,7 +40,6 @@ from cgh_bench.training import (
     Steps,
     planned,
     train,
-    workers,
 )
 
 SWAV_STEPS = Steps((12, 16), 0.2)
