@@ -51,7 +51,7 @@ def images_at_a_time(config: CfgNode, processes: int, wanted: int | None) -> int
     share, rest = divmod(config.SOLVER.IMS_PER_BATCH, processes)
     if rest:
         raise SystemExit(f"a batch of {config.SOLVER.IMS_PER_BATCH} images cannot be divided among {processes} GPUs")
-    at_a_time = wanted or share
+    at_a_time = min(wanted or share, share)
     if share % at_a_time:
         raise SystemExit(f"{share} images of a process cannot be taken {at_a_time} at a time; 1 always can")
     if at_a_time < share and config.SOLVER.AMP.ENABLED:
