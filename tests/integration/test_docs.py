@@ -161,4 +161,6 @@ def test_the_example_converter_is_certified(tmp_path, registering):
 def test_notebooks_run(tmp_path, path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=600, startup_timeout=600, resources={"metadata": {"path": tmp_path}}
+    ).execute()

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import time
 from collections import namedtuple
@@ -24,6 +25,8 @@ from cgh_bench.frameworks import Framework
 
 Usage = namedtuple("Usage", "total used free")
 GB = machine.GIGABYTE
+CORES = 2
+"""Interpreters are asked at once."""
 
 
 def broken(subject="torch", state="broken"):
@@ -276,3 +279,15 @@ def test_the_verb(monkeypatch, tmp_path, state, code):
     assert (shown.exit_code != 0) == bool(code) and ("do: do" in shown.output) == (state != "ok")
     told = json.loads(CliRunner().invoke(verbs, ["--json", "--work", str(tmp_path)]).output)
     assert told["findings"][0]["state"] == state and told["verdicts"][0]["can_run"] == (state in ("ok", "note"))
+
+
+def test_a_whole_examination_takes_less_than_ten_seconds_of_two_cores(tmp_path):
+    """Of processor time: the clock on the wall depends on what else runs."""
+    command = [sys.executable, "-m", "cgh_bench", "doctor", "--json", "--work", str(tmp_path)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told = json.loads(done.stdout)
+    assert {f["subject"] for f in told["findings"]} >= {"torch", "mmdet", "mmseg", "detectron2", "disk", "clock"}
+    assert any(verdict["can_run"] for verdict in told["verdicts"]), told
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10 * CORES
