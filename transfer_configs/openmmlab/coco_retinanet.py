@@ -4,6 +4,9 @@ Source: detectron2's configs/COCO-Detection/retinanet_R_50_FPN_1x.yaml and Base-
 in coco_fpn (SyncBN in trunk and FPN, nothing frozen, PreciseBN, RGB), as the detectron2 benchmarks of DetCo and
 mmselfsup 0.x do (coco_R_50_RetinaNet_1x_moco.yaml). The network, the learning rate and boxes without masks are here;
 data, sizes and schedule are coco_fpn's, value by value. Boxes only.
+
+Differs from detectron2's: mmdetection's FPN has the norm on P6 and P7 too, and the loss is divided by the positives of
+its own batch, not by their running mean.
 """
 
 _base_ = "coco_fpn.py"
