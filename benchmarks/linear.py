@@ -107,7 +107,7 @@ def cached_imagenet(folder: Path) -> dict[str, float]:
         "evaluation_at_1/20_s": large,
         "time_at_twice_the_images": round(large / small, 3),
         "estimated_evaluation_at_1281167_s": round(20 * large, 1),
-        "estimated_evaluations_at_most": 300,
+        "iterations_at_most": 300,
     }
 
 
