@@ -5,21 +5,37 @@
 Every module is imported, as only that shows a compiled part that does not fit. Nothing of ours is needed there.
 """
 
+from __future__ import annotations  # a Python of 3.8 must not look at them
+
 import importlib
 import json
 import subprocess
 import sys
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence  # noqa: UP035 (see above: 3.8)
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 SECONDS_ALLOWED = 120.0
 """Imports from a cold disk are slow; more than this is a hang."""
+IMPORT_ERRORS = (
+    ImportError,
+    OSError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What imports of packages that do not fit each other raise; anything else ends the interpreter, which is told too."""
 
 
 class Asked(NamedTuple):
     """An interpreter that is thinking about its answer."""
 
     python: str
-    process: Optional["subprocess.Popen[str]"]
+    process: subprocess.Popen[str] | None
     error: str
 
 
@@ -33,7 +49,7 @@ def ask(python: str, modules: Sequence[str], environment: Mapping[str, str]) -> 
         return Asked(python, None, str(error.strerror))
 
 
-def answer(asked: Asked) -> Dict[str, Dict[str, str]]:  # noqa: UP006
+def answer(asked: Asked) -> dict[str, dict[str, str]]:
     """What it answered, by module: `version`, `package` (of pip), and `error` if the import fails.
 
     Raises:
@@ -50,11 +66,11 @@ def answer(asked: Asked) -> Dict[str, Dict[str, str]]:  # noqa: UP006
     if asked.process.returncode:
         last = [line.strip() for line in errors.splitlines() if line.strip()][-1:]
         raise ValueError(f"exit code {asked.process.returncode}: {''.join(last) or 'no message'}")
-    found: Dict[str, Dict[str, str]] = json.loads(out.splitlines()[-1])  # noqa: UP006
+    found: dict[str, dict[str, str]] = json.loads(out.splitlines()[-1])
     return found
 
 
-def describe(name: str, packages: Mapping[str, List[str]]) -> Dict[str, str]:  # noqa: UP006
+def describe(name: str, packages: Mapping[str, list[str]]) -> dict[str, str]:
     """Import the module `name` here and say what it is."""
     found = {
         "version": "",
@@ -63,14 +79,14 @@ def describe(name: str, packages: Mapping[str, List[str]]) -> Dict[str, str]:  #
     }
     try:
         module = importlib.import_module(name)
-    except BaseException as error:
+    except IMPORT_ERRORS as error:
         found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return found
     found["version"] = str(getattr(module, "__version__", ""))
     return found
 
 
-def _packages() -> Dict[str, Any]:  # noqa: UP006
+def _packages() -> dict[str, list[str]]:
     from importlib import metadata
 
     known = getattr(metadata, "packages_distributions", None)  # from 3.10 on

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from cgh_bench.doctor.finding import Finding
+from cgh_bench.doctor.interpreter import IMPORT_ERRORS
 
 PYTHONS = ((3, 11), (3, 14))
 """From, and below."""
@@ -22,8 +23,6 @@ DRIVERS = {11: 450, 12: 525, 13: 580}
 """CUDA's major version: the oldest driver branch for all of its minor ones.
 Source: https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"""
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
-IMPORT_ERRORS = (ImportError, OSError, AttributeError, RuntimeError, ValueError)
-"""What imports of packages that do not fit each other raise: numpy's ABI a ValueError, a missing library an OSError."""
 
 
 def python() -> Finding:
