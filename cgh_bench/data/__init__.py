@@ -7,7 +7,17 @@ from cgh_bench.data.image_set import DetectionScenes, FetchedImages, ImageSet, L
 from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError, unknown
 
-__all__ = ["DetectionScenes", "FetchedImages", "ImageSet", "LabelledImages", "Split", "catalog", "data_root", "find_folder", "load"]
+__all__ = [
+    "DetectionScenes",
+    "FetchedImages",
+    "ImageSet",
+    "LabelledImages",
+    "Split",
+    "catalog",
+    "data_root",
+    "find_folder",
+    "load",
+]
 
 
 def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes]:

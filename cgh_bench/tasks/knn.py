@@ -95,7 +95,7 @@ def require_one_label(bank: FeatureBank) -> None:
 
 
 def search_plan(checkpoint: Checkpoint, feature: str, sizes: tuple[int, int], k: int) -> str:
-    """What the search for `k` neighbours needs, in one line; `sizes` are the images in the bank and those classified."""
+    """What the search for `k` neighbours needs, in a line; `sizes` are the images in the bank and those classified."""
     n, q = sizes
     dim = checkpoint.backbone().width(checkpoint.architecture.targets(feature))
     megabytes = planned_bytes(n, q, dim, k) / 1e6
