@@ -5,8 +5,9 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ def _is_mapped(bank: Floats) -> "TypeGuard[np.memmap[Any, Any]]":
     return mapped and bank.flags.c_contiguous
 
 
-def _opened(bank: "np.memmap[Any, Any]") -> BinaryIO:
+def _opened(bank: "np.memmap[Any, Any]") -> BufferedReader:
     assert bank.filename is not None
     return Path(bank.filename).open("rb")
 

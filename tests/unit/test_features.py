@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cgh_bench import dist
 from cgh_bench import extraction as module
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.data.folder import load_folder
@@ -156,3 +157,13 @@ def test_the_plan_says_what_is_to_do(trunk: Checkpoint, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     extract(trunk, pictures(), AS_IS, "layer4", tmp_path / "features")
     assert plan(trunk, pictures(), AS_IS, "layer4", tmp_path).endswith("9 images, in the cache")
+
+
+@pytest.mark.parametrize(("images", "processes"), [(9, 2), (1, 3), (10, 4), (7, 7)])
+def test_shares_are_all_rows_once_and_in_order(images: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "world_size", lambda: processes)
+    rows: list[int] = []
+    for process in range(processes):
+        monkeypatch.setattr(dist, "rank", lambda process=process: process)
+        rows += range(images)[dist.share(images)]
+    assert rows == list(range(images))
