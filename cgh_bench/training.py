@@ -1,73 +1,22 @@
-"""Training on labelled images, for probes and fine-tuning alike: random crops, schedules, epochs that can be resumed.
+"""Training on labelled images, for probes and fine-tuning alike: schedules, and epochs that can be resumed."""
 
-Which images a batch has, and how each is cropped, is a function of the seed, the epoch and the image alone: the same
-for any number of processes and workers, and after an interruption.
-"""
-
-import itertools
 import math
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from cgh_bench import dist
-from cgh_bench.data.image_set import ImageSet
+from cgh_bench.crops import Batch, Batches
 from cgh_bench.errors import UserError
-from cgh_bench.extraction import workers
 from cgh_bench.files import replacing
 from cgh_bench.progress import duration, progress
 
-ORDER, CROP = range(2)
-"""Independent streams of random numbers under one seed."""
-
-Rows = NDArray[np.int64]
 Record = dict[str, Any]
 """What one epoch ended with, as JSON values."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A random part of the image, resized and perhaps mirrored: torchvision's RandomResizedCrop and horizontal flip."""
-
-    size: int = 224
-    """Pixels of its side."""
-    area: tuple[float, float] = (0.08, 1.0)
-    """Shares of the image; its width over its height is between 3/4 and 4/3."""
-    mirrored: float = 0.5
-    """Probability."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 <= self.mirrored <= 1:
-            raise UserError(f"{self} cannot be; size is at least 1, area two rising shares, mirrored a probability")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """`image` (3, H, W) uint8 to (3, size, size) float32 in [0, 1], drawing from torch's global generator."""
-        pixels: Tensor = self._transform(image)
-        return pixels
-
-    @cached_property
-    def _transform(self) -> v2.Transform:
-        return v2.Compose(
-            [
-                v2.RandomResizedCrop(self.size, scale=self.area, antialias=True),
-                v2.RandomHorizontalFlip(self.mirrored),
-                v2.ToDtype(torch.float32, scale=True),
-            ]
-        )
-
-
-IMAGENET_CROP = Crop()
 
 
 @dataclass(frozen=True)
@@ -96,93 +45,6 @@ class Cosine:
 
 Schedule = Steps | Cosine
 BY_STEP = Cosine()
-
-
-class Batch(NamedTuple):
-    """The part of a batch that is this process's."""
-
-    images: Tensor
-    """(B, 3, H, W) in [0, 1]"""
-    labels: Tensor
-    """(B,)"""
-    total: int
-    """Images of all processes together; the last of their parts repeat the first image where it does not divide."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """What the epochs of a training see."""
-
-    images: ImageSet
-    rows: Rows
-    """Which of the images are trained on."""
-    crop: Crop
-    size: int
-    """Images of a batch, all processes together. An epoch's last batch is what is left."""
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UserError(f"batch_size {self.size} must be at least 1")
-
-    def __len__(self) -> int:
-        return math.ceil(self._length / self.size)
-
-    @property
-    def _length(self) -> int:
-        """Images of an epoch. A last batch of one image, which BatchNorm cannot take, is left out of it."""
-        return len(self.rows) - (len(self.rows) > self.size > 1 and len(self.rows) % self.size == 1)
-
-    def epoch(self, number: int, device: torch.device) -> Iterator[Batch]:
-        """The batches of an epoch, each image once.
-
-        Raises:
-            UserError: an image cannot be read.
-        """
-        order = self.rows[np.random.default_rng([self.seed, ORDER, number]).permutation(len(self.rows))[: self._length]]
-        chunks = [order[start : start + self.size] for start in range(0, self._length, self.size)]
-        loader = DataLoader(
-            _Cropped(self, number),
-            batch_sampler=[_share(chunk) for chunk in chunks],
-            num_workers=workers(self.images),
-            collate_fn=_together,
-            pin_memory=device.type == "cuda",
-        )
-        for chunk, (images, labels, unusable) in zip(chunks, loader, strict=True):
-            if unusable:
-                raise UserError(unusable[0])
-            yield Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), len(chunk))
-
-
-def _share(chunk: Rows) -> list[int]:
-    """The rows of a batch that are this process's: equally many for each, so the last may repeat the first row."""
-    each = math.ceil(len(chunk) / dist.world_size())
-    padded = itertools.chain(chunk.tolist(), itertools.repeat(int(chunk[0])))
-    return list(itertools.islice(padded, dist.rank() * each, (dist.rank() + 1) * each))
-
-
-class _Cropped(Dataset["tuple[Tensor | str, int]"]):
-    """Images as they are cropped in one epoch, or why one cannot be (errors of loader processes lose their kind)."""
-
-    def __init__(self, batches: Batches, epoch: int) -> None:
-        self.batches, self.epoch = batches, epoch
-
-    def __getitem__(self, row: int) -> "tuple[Tensor | str, int]":
-        key = np.random.SeedSequence([self.batches.seed, CROP, self.epoch, row])
-        try:
-            image = self.batches.images.image(row)
-        except UserError as error:
-            return str(error), 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
-            return self.batches.crop(image), int(self.batches.images.labels[row])
-
-
-def _together(items: "list[tuple[Tensor | str, int]]") -> tuple[Tensor, Tensor, list[str]]:
-    """Images (B, 3, H, W), labels (B,), and why images cannot be read."""
-    images = [image for image, _ in items if isinstance(image, Tensor)]
-    unusable = [image for image, _ in items if isinstance(image, str)]
-    return torch.stack(images) if images else torch.empty(0), torch.tensor([label for _, label in items]), unusable
 
 
 class Learner(Protocol):

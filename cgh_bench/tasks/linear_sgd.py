@@ -20,6 +20,7 @@ from cgh_bench import dist
 from cgh_bench.backbone import Backbone, hypercolumn
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
+from cgh_bench.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.data import ImageSet
 from cgh_bench.data.subset import subset
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
@@ -30,20 +31,7 @@ from cgh_bench.files import write_text
 from cgh_bench.heads import SGD, Descent, Heads
 from cgh_bench.selection import hold_out, require_one_label
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.training import (
-    BY_STEP,
-    IMAGENET_CROP,
-    Batch,
-    Batches,
-    Cosine,
-    Course,
-    Crop,
-    Record,
-    Schedule,
-    Steps,
-    planned,
-    train,
-)
+from cgh_bench.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
 
 if TYPE_CHECKING:
     from cgh_bench.vit_backbone import ViTBackbone

@@ -8,12 +8,12 @@ from toy_images import toy_pair
 
 from cgh_bench import features
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.crops import Crop
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.dist import process_group
 from cgh_bench.heads import Descent
 from cgh_bench.tasks import Folders
 from cgh_bench.tasks.linear_sgd import LinearSgd
-from cgh_bench.training import Crop
 
 
 def main(out: str) -> None:

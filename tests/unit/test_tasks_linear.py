@@ -10,6 +10,7 @@ from toy_images import toy_pair
 
 from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.crops import Crop
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.evaluate import protocol_id
@@ -20,7 +21,7 @@ from cgh_bench.tasks import Folders
 from cgh_bench.tasks import linear_sgd as module
 from cgh_bench.tasks.linear import Linear
 from cgh_bench.tasks.linear_sgd import LinearSgd
-from cgh_bench.training import Cosine, Crop, Steps
+from cgh_bench.training import Cosine, Steps
 
 TOY = LinearSgd(
     data="toy",
