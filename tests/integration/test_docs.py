@@ -71,6 +71,28 @@ def test_there_are_commands_to_look_at():
     assert sum(len(commands(page)) for page in PAGES) > 30
 
 
+# troubleshooting
+
+FOREIGN = (
+    "Weights only load failed", "Unsupported global", "Bus error", "DataLoader worker", "Too many open files",
+    "received 0 items", "No space left", "Disk quota", "is killed by signal",
+)  # fmt: skip
+
+
+def test_the_errors_that_are_explained_are_errors_that_we_raise():
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8").split("## Checkpoints")[1]
+    sources = [
+        path.read_text(encoding="utf-8") for path in (*ROOT.glob("cgh_bench/**/*.py"), *ROOT.glob("pretrain/*.py"))
+    ]
+    said = re.sub(r'"\s+f?"', "", "\n".join(sources))  # messages that go over several lines
+    explained = [
+        cell for row in re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE) for cell in re.findall(r"`(.*?)`", row)
+    ]
+    parts = [part.strip() for cell in explained for part in cell.split("…")]
+    ours = [part for part in parts if len(part) > 7 and not part.startswith(FOREIGN)]
+    assert len(ours) > 12 and [part for part in ours if part not in said] == []
+
+
 # quick start
 
 
