@@ -16,7 +16,7 @@ from cgh_bench import naming, parity, recognition, vit_names
 from cgh_bench.backbone import STAGES, Architecture
 from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
+from cgh_bench.files import replacing, write_text
 from cgh_bench.vit import ViT
 from cgh_bench.weights_file import DESCRIPTION
 
@@ -73,7 +73,8 @@ class HuggingFace:
                 self.rename(key, checkpoint.architecture): tensor.contiguous()
                 for key, tensor in vit_names.split(checkpoint.weights).items()
             }
-            safetensors.torch.save_file(weights, staged / "model.safetensors", {"format": "pt"})
+            with replacing(staged / "model.safetensors") as temporary:
+                safetensors.torch.save_file(weights, temporary, {"format": "pt"})
             for name, document in (("config", _config(checkpoint)), ("preprocessor_config", _processor(checkpoint))):
                 write_text(staged / f"{name}.json", json.dumps(document, indent=2) + "\n")
             write_text(staged / "README.md", _card(checkpoint, path.name))
