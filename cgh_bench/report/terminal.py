@@ -26,7 +26,9 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
 
 def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None = None) -> None:
     """A line for each result: its number in the store, what of what, the main metric, and what sets it apart."""
-    drawn = Table("", "protocol", "checkpoint", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table("", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("protocol", "checkpoint"):
+        drawn.add_column(header, overflow="fold")
     for header in ("seed", "figure"):
         drawn.add_column(header, justify="right", no_wrap=True)
     drawn.add_column("started", no_wrap=True)
