@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from typing import Any, Literal, TypeVar
 from cgh_bench.errors import UserError, unknown
 
 C = TypeVar("C")
+COMMA = r",(?![^\[]*\])"
+"""Between values, not within a list that is one of them."""
 T = TypeVar("T")
 
 
@@ -109,7 +112,7 @@ def parse(text: str, kind: Any) -> Any:
             raise ValueError(f"{text!r} is not one of {', '.join(map(str, arguments))}")
         return next(a for a in arguments if str(a) == text)
     if origin is tuple:
-        parts = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+        parts = [part.strip() for part in re.split(COMMA, text.strip("()")) if part.strip()]
         kinds = [arguments[0]] * len(parts) if arguments[1:] == (...,) else list(arguments)
         if len(kinds) != len(parts):
             raise ValueError(f"{text!r} has {len(parts)} values, {len(kinds)} are needed (comma-separated)")

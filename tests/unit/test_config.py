@@ -70,6 +70,10 @@ def test_each_type_is_read() -> None:
     assert override(changed, ["limit=none"]).limit is None
 
 
+def test_a_list_within_a_value_is_not_split() -> None:
+    assert parse("a=1,b=[2,3],c=[4]", tuple[str, ...]) == ("a=1", "b=[2,3]", "c=[4]")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
