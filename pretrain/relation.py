@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS_PER_CHUNK = 8192
+ROWS_PER_CHUNK = 2048
 
 
 class _SoftMean:
@@ -99,7 +99,7 @@ def relation(
         p = softmax(B t / τ_t),   L = -Σ_j p_j log softmax(A z / τ_s)_j = LSE(A z / τ_s) - z·(Σ_j p_j A_j) / τ_s
 
     The second form, its mean over the batch, with gradient for `student` alone; exact to float32 rounding. Extra
-    memory is a chunk of (B, 8192) and four (B, D), whatever K is. Source: ReSSL (arXiv 2107.09282, eq. 4 to 6), crossed
+    memory is a chunk of (B, 2048) and four (B, D), whatever K is. Source: ReSSL (arXiv 2107.09282, eq. 4 to 6), crossed
     between two contexts in CGH (arXiv 2308.13392).
 
     Args:
