@@ -6,23 +6,34 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DETECTRON2 := $(VENV)/detectron2
+LIGHTLY := $(VENV)/lightly
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check fmt install detectron2 clean
+.PHONY: demo test test-all check fmt docs coverage audit install providers clean
 
 demo: $(STAMP)
 	@$(BIN)/cgh-bench demo
 
-test: $(STAMP) detectron2
+test: $(STAMP) providers
 	@$(BIN)/pytest -n 2
 
-test-all: $(STAMP) detectron2
+test-all: $(STAMP) providers
 	@$(BIN)/pytest -n 2 -m ""
+
+coverage: $(STAMP) providers
+	@$(BIN)/pytest -n 2 --cov --cov-report=term
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# Known vulnerabilities of what is installed; asks the network.
+audit: $(STAMP)
+	@$(BIN)/pip-audit --skip-editable
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -37,13 +48,19 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --constraint constraints.txt --editable '.[cpu,openmmlab,dev]'
 	@touch $@
 
-# For tests: detectron2 without its compiled part, on the path of its own processes only (it brings a package `tools`).
-detectron2: $(DETECTRON2)/installed
+# For tests, each on the path of its own processes only: detectron2 without its compiled part (it brings a package
+# `tools`), and lightly without what it needs for training.
+providers: $(DETECTRON2)/installed $(LIGHTLY)/installed
 
 $(DETECTRON2)/installed: tests/providers/detectron2.txt tests/providers/detectron2_needs.txt $(STAMP)
 	@rm -rf $(DETECTRON2)
 	@$(PIP) --no-deps --only-binary=:all: --python-version 3.10 --target $(DETECTRON2) --require-hashes -r tests/providers/detectron2.txt
 	@$(PIP) --no-deps --target $(DETECTRON2) -r tests/providers/detectron2_needs.txt
+	@touch $@
+
+$(LIGHTLY)/installed: tests/providers/lightly.txt $(STAMP)
+	@rm -rf $(LIGHTLY)
+	@$(PIP) --no-deps --only-binary=:all: --target $(LIGHTLY) --require-hashes -r tests/providers/lightly.txt
 	@touch $@
 
 clean:
