@@ -79,7 +79,8 @@ def _run(what: str, file: Path, folder: Path) -> dict[str, float]:
 def measure(what: str, file: Path, folder: Path) -> dict[str, float]:
     """One measurement in this process."""
     started = time.monotonic()
-    from cgh_bench import checkpoint, converters, inspection
+    from cgh_bench import checkpoint, converters
+    from cgh_bench.reading import inspection
 
     imported = time.monotonic()
     before = _peak()

@@ -22,8 +22,8 @@ import torch
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.data.image_set import ColourImages, ImageSet
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.extraction import BATCH_SIZE
-from cgh_bench.features import extract
+from cgh_bench.frozen.extraction import BATCH_SIZE
+from cgh_bench.frozen.features import extract
 
 SIDE = 224
 REPEATS = 2

@@ -116,8 +116,8 @@ def ours(folder: Path, ks: list[int]) -> dict[str, float]:
     """The whole grid from one search of the mapped bank."""
     import faiss  # noqa: F401  (imports are not measured)
 
-    from cgh_bench.neighbours import neighbours, planned_bytes
-    from cgh_bench.voting import rank
+    from cgh_bench.frozen.neighbours import neighbours, planned_bytes
+    from cgh_bench.frozen.voting import rank
 
     bank, queries = np.load(folder / "bank.npy", mmap_mode="r"), np.load(folder / "queries.npy")
     labels, truth = np.load(folder / "bank_labels.npy"), np.load(folder / "queries_labels.npy")

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgh_bench import probe
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.heads import SGD, Heads
+from cgh_bench.frozen import probe
+from cgh_bench.frozen.heads import SGD, Heads
 
 CLASSES = 1000
 IMAGENET = 1_281_167

@@ -142,7 +142,7 @@ def load(
     Raises:
         UserError: there is no such file, no origin or several fit, or the trunk is damaged or incomplete.
     """
-    from cgh_bench import recognition
+    from cgh_bench.reading import recognition
 
     name = str(path_or_name)
     if name.startswith("random:"):

@@ -19,11 +19,11 @@ from cgh_bench.data import catalog, find_folder
 from cgh_bench.data.dense import layouts
 from cgh_bench.device import pick_device
 from cgh_bench.errors import CheckFailed
-from cgh_bench.features import pair_fingerprint
 from cgh_bench.files import alone_in
+from cgh_bench.foreign.transfer import in_framework
+from cgh_bench.frozen.features import pair_fingerprint
 from cgh_bench.results import Result
 from cgh_bench.tasks import Folders, Metric, Planned, Task
-from cgh_bench.transfer import in_framework
 
 PACKAGES = (
     "cgh-bench",

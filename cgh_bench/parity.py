@@ -15,10 +15,10 @@ import safetensors
 import torch
 from torch import Tensor
 
-from cgh_bench import frameworks
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.weights_file import open_weights
+from cgh_bench.foreign import frameworks
+from cgh_bench.reading.weights_file import open_weights
 
 TOLERANCE = 1e-4
 """Largest difference of a stage relative to its largest value, float32."""

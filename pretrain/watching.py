@@ -16,8 +16,8 @@ from cgh_bench.backbone import Backbone
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.errors import UserError, unknown
-from cgh_bench.neighbours import neighbours
-from cgh_bench.voting import rank
+from cgh_bench.frozen.neighbours import neighbours
+from cgh_bench.frozen.voting import rank
 from pretrain.recipe import Recipe
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07

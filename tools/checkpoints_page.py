@@ -12,8 +12,8 @@ from cgh_bench.converters import Converter
 from cgh_bench.discovery import registered
 from cgh_bench.files import write_text
 from cgh_bench.parity import TOLERANCE
-from cgh_bench.readers import LAYOUT, READERS, Reader
-from cgh_bench.safe_pickle import HARMLESS
+from cgh_bench.reading.readers import LAYOUT, READERS, Reader
+from cgh_bench.reading.safe_pickle import HARMLESS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "checkpoints.md"
@@ -122,8 +122,9 @@ and the certificate's verdict is then "not verified". Weights whose outputs are 
 
 ## Adding an origin or a target
 
-An origin is an entry of `READERS` in `cgh_bench/readers.py`, with a sample in `tests/unit/origins.py`. A target is a
-class with an entry in a `CONVERTERS` of a file in `cgh_bench/converters/`. Then run `python tools/checkpoints_page.py`.
+An origin is an entry of `READERS` in `cgh_bench/reading/readers.py`, with a sample in `tests/unit/origins.py`. A target
+is a class with an entry in a `CONVERTERS` of a file in `cgh_bench/converters/`. Then run
+`python tools/checkpoints_page.py`.
 """
 
 

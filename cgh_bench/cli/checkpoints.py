@@ -29,7 +29,7 @@ def inspect(
     """
     from rich.console import Console
 
-    from cgh_bench import inspection
+    from cgh_bench.reading import inspection
 
     report = inspection.inspect(ckpt, source, branch, trust_pickle)
     if as_json:

@@ -45,7 +45,7 @@ def _entries(kind: str) -> dict[str, str]:
     if kind == "converters":
         return {name: _summary(entry) for name, entry in registered("cgh_bench.converters", "CONVERTERS").items()}
     from cgh_bench.importers import IMPORTERS
-    from cgh_bench.readers import READERS
+    from cgh_bench.reading.readers import READERS
 
     entries = dict(IMPORTERS if kind == "importers" else READERS)
     return {name: entry.description for name, entry in entries.items()}

@@ -12,13 +12,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cgh_bench import naming, parity, recognition, vit_names
+from cgh_bench import naming, parity
 from cgh_bench.backbone import STAGES, Architecture
 from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing, write_text
+from cgh_bench.reading import recognition, vit_names
+from cgh_bench.reading.weights_file import DESCRIPTION
 from cgh_bench.vit import ViT
-from cgh_bench.weights_file import DESCRIPTION
 
 _CARD = """---
 library_name: transformers

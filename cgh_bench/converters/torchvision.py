@@ -14,8 +14,8 @@ from cgh_bench.checkpoint import Checkpoint, require_residual
 from cgh_bench.converters.flat import read_flat, write_flat
 from cgh_bench.converters.transform import input_of, transform_fragment
 from cgh_bench.errors import UserError
+from cgh_bench.reading.weights_file import open_weights
 from cgh_bench.vit import ViT
-from cgh_bench.weights_file import open_weights
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cgh_bench.doctor.finding import Finding
 from cgh_bench.doctor.interpreter import Asked, answer, ask
-from cgh_bench.frameworks import FRAMEWORKS, Framework
+from cgh_bench.foreign.frameworks import FRAMEWORKS, Framework
 
 COMPILED = {"mmcv": "mmcv._ext", "detectron2": "detectron2._C"}
 """Where a package keeps its compiled operators."""

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cgh_bench import data
 from cgh_bench.errors import UserError
-from cgh_bench.features import bank_key
 from cgh_bench.files import write_text
+from cgh_bench.frozen.features import bank_key
 from cgh_bench.report import charts
 from cgh_bench.report.charts import Chart
 from cgh_bench.results import Result

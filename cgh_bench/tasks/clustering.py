@@ -18,8 +18,8 @@ from sklearn.metrics import (
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract, load_pair, pair_fingerprint, plan
-from cgh_bench.selection import require_one_label
+from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.tasks import Folders, Metric
 
 Labels = NDArray[np.int64]

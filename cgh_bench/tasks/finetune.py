@@ -19,17 +19,17 @@ from torch.utils.data import DataLoader, Dataset
 from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
-from cgh_bench.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.extraction import Work, images_per_second, workers
-from cgh_bench.features import load_pair, pair_fingerprint
 from cgh_bench.files import write_text
-from cgh_bench.heads import true_ranks
-from cgh_bench.selection import require_one_label, share_of_classes
+from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
+from cgh_bench.frozen.extraction import Work, images_per_second, workers
+from cgh_bench.frozen.features import load_pair, pair_fingerprint
+from cgh_bench.frozen.heads import true_ranks
+from cgh_bench.frozen.selection import require_one_label, share_of_classes
+from cgh_bench.frozen.training import Cosine, Course, Record, Schedule, Steps, planned, train
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.training import Cosine, Course, Record, Schedule, Steps, planned, train
 
 SWAV_STEPS = Steps((12, 16), 0.2)
 FORWARDS_PER_STEP = 3

@@ -19,11 +19,11 @@ from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
-from cgh_bench.neighbours import planned_bytes, shared_neighbours
+from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.neighbours import planned_bytes, shared_neighbours
+from cgh_bench.frozen.voting import Ranked, rank
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.voting import Ranked, rank
 
 RETRIEVED = 10
 """Neighbours kept for the retrieval pictures."""

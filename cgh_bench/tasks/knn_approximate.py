@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from cgh_bench.approximate import approximate_neighbours, recall
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
-from cgh_bench.features import extract_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.approximate import approximate_neighbours, recall
+from cgh_bench.frozen.features import extract_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.voting import rank
 from cgh_bench.tasks import Folders, Metric
 from cgh_bench.tasks.knn import require_one_label, require_positive, write_per_class
-from cgh_bench.voting import rank
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import FeatureBank, extract_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
-from cgh_bench.neighbours import shared_neighbours
+from cgh_bench.frozen.features import FeatureBank, extract_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.neighbours import shared_neighbours
+from cgh_bench.frozen.voting import rank
 from cgh_bench.tasks import Folders, Metric
 from cgh_bench.tasks.knn import require_one_label, require_positive
-from cgh_bench.voting import rank
 
 
 @dataclass(frozen=True)

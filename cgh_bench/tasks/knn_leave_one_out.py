@@ -10,11 +10,11 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data import Split
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract, load_pair, pair_fingerprint, plan
-from cgh_bench.neighbours import shared_neighbours
+from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
+from cgh_bench.frozen.neighbours import shared_neighbours
+from cgh_bench.frozen.voting import rank, without_self
 from cgh_bench.tasks import Folders, Metric
 from cgh_bench.tasks.knn import require_one_label, require_positive, search_plan, write_per_class
-from cgh_bench.voting import rank, without_self
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.metrics import NOT_COUNTED, average_precisions, average_precisions_11_points
-from cgh_bench.neighbours import shared_neighbours
+from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.metrics import NOT_COUNTED, average_precisions, average_precisions_11_points
+from cgh_bench.frozen.neighbours import shared_neighbours
+from cgh_bench.frozen.voting import vote_weights
 from cgh_bench.tasks import Folders, Metric
 from cgh_bench.tasks.knn import require_positive, search_plan
-from cgh_bench.voting import vote_weights
 
 
 @dataclass(frozen=True)

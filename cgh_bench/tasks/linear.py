@@ -13,14 +13,14 @@ from typing import ClassVar
 
 import torch
 
-from cgh_bench import probe
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
-from cgh_bench.metrics import top_accuracy
-from cgh_bench.selection import hold_out, require_one_label
+from cgh_bench.frozen import probe
+from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.metrics import top_accuracy
+from cgh_bench.frozen.selection import hold_out, require_one_label
 from cgh_bench.tasks import Folders, Metric
 
 

@@ -20,18 +20,18 @@ from cgh_bench import dist
 from cgh_bench.backbone import Backbone, hypercolumn
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
-from cgh_bench.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.data import ImageSet
 from cgh_bench.data.subset import subset
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.extraction import Work, images_per_second
-from cgh_bench.features import FeatureBank, extract, load_pair, pair_fingerprint, plan
 from cgh_bench.files import write_text
-from cgh_bench.heads import SGD, Descent, Heads
-from cgh_bench.selection import hold_out, require_one_label
+from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
+from cgh_bench.frozen.extraction import Work, images_per_second
+from cgh_bench.frozen.features import FeatureBank, extract, load_pair, pair_fingerprint, plan
+from cgh_bench.frozen.heads import SGD, Descent, Heads
+from cgh_bench.frozen.selection import hold_out, require_one_label
+from cgh_bench.frozen.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
 
 if TYPE_CHECKING:
     from cgh_bench.vit_backbone import ViTBackbone

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgh_bench import probe
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
-from cgh_bench.metrics import class_balanced_accuracy, top_accuracy
-from cgh_bench.selection import hold_out, require_one_label
+from cgh_bench.frozen import probe
+from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.metrics import class_balanced_accuracy, top_accuracy
+from cgh_bench.frozen.selection import hold_out, require_one_label
 from cgh_bench.tasks import Folders, Metric
 
 

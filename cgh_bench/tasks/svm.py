@@ -25,8 +25,8 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.files import write_text
+from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.progress import progress
 from cgh_bench.tasks import Folders, Metric
 

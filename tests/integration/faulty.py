@@ -34,7 +34,7 @@ def pretrain(folder: Path) -> None:
 
 def evaluate(folder: Path) -> None:
     """Features of a folder of images, saved after each second image, and kNN."""
-    from cgh_bench import extraction
+    from cgh_bench.frozen import extraction
 
     extraction.BATCH_SIZE, extraction.BATCHES_PER_SAVE = 2, 1
     command("eval", "knn", "--ckpt", "random:resnet18", "--data", str(folder / "images"), *_settings(), work=folder)
@@ -67,19 +67,19 @@ def save(folder: Path) -> None:
 
 def transfer(folder: Path) -> None:
     """Six steps of a stand-in for a framework, which saves its state after each and goes on from it."""
-    from cgh_bench import foreign, frameworks
     from cgh_bench.checkpoint import random_checkpoint
+    from cgh_bench.foreign import frameworks, process
 
     real = frameworks.FRAMEWORKS["mmdet"]
     script = folder / "train.py"
     trunk = random_checkpoint("resnet18")
     script.write_text(STAND_IN.replace("GIVEN", str(real.tensors_given(trunk))), encoding="utf-8")
     frameworks.FRAMEWORKS["mmdet"] = replace(real, modules=())
-    foreign._command = lambda job, settings, weights, work: [
+    process._command = lambda job, settings, weights, work: [
         sys.executable, str(script), str(work), json.dumps(settings),
     ]  # fmt: skip
-    job = foreign.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
-    metrics = foreign.run(job, trunk, folder, folder / "transfer")
+    job = process.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
+    metrics = process.run(job, trunk, folder, folder / "transfer")
     (folder / "transfer.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 
@@ -176,7 +176,7 @@ def no_privilege() -> None:
 
 def loaders_die() -> None:
     """Every loader process is killed at its first image."""
-    from cgh_bench import extraction
+    from cgh_bench.frozen import extraction
 
     transform = extraction.EvalTransform.__call__
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from toy_images import toy_pair
 
-from cgh_bench import features
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.crops import Crop
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.dist import process_group
-from cgh_bench.heads import Descent
+from cgh_bench.frozen import features
+from cgh_bench.frozen.crops import Crop
+from cgh_bench.frozen.heads import Descent
 from cgh_bench.tasks import Folders
 from cgh_bench.tasks.linear_sgd import LinearSgd
 

@@ -11,7 +11,23 @@ import pytest
 from PIL import Image
 
 COMMAND = [sys.executable, "-m", "cgh_bench"]
-VERBS = ("demo", "pretrain", "inspect", "convert", "eval", "table", "published", "report", "list")
+VERBS = tuple(
+    [
+        "demo",
+        "doctor",
+        "pretrain",
+        "inspect",
+        "convert",
+        "eval",
+        "table",
+        "reproduce",
+        "published",
+        "report",
+        "serve",
+        "watch",
+        "list",
+    ]
+)
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -41,7 +57,7 @@ def test_help_imports_no_torch(tmp_path: Path) -> None:
         (["eval", "animals_knn", "--ckpt", "nowhere.pth"], "nowhere.pth"),
         (["eval", "animals_knn", "--ckpt", "random:resnet18", "--set", "k=many"], "'many' is not a whole number"),
         (["eval", "animals_knn", "--ckpt", "random:resnet18", "--set", "kk=3"], "did you mean k"),
-        (["eval", "coco_det", "--ckpt", "random:resnet50"], "annotations/instances_train2017.json"),
+        (["eval", "coco_det", "--ckpt", "random:resnet50"], "coco is not complete: there is no folder"),
         (["pretrain", "cgh_r18_animal"], "did you mean cgh_r18_animals"),
         (["pretrain", "cgh_r18_animals", "--set", "method.queue=9"], "did you mean queue_length"),
         (["table", "animal"], "did you mean animals"),

@@ -14,13 +14,14 @@ import miniatures
 import pytest
 import torch
 
-from cgh_bench import converters, foreign, frameworks
+from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data import dense
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.data.scenes import write_scenes
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.evaluate import prepare
+from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import Folders, find
 
 DETECTRON2 = frameworks.find("detectron2")
@@ -122,7 +123,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18,
     folder = tmp_path / "run"
     task = shortened("animals_det_detectron2", *ANIMALS)
     with monkeypatch.context() as patch:
-        patch.setattr(foreign, "progress", stopping_at(2))
+        patch.setattr(process, "progress", stopping_at(2))
         with pytest.raises(KeyboardInterrupt):
             task.run(resnet18, Folders(folder, cache), 0)
     stopped_at = torch.load(folder / "state.pth", weights_only=True)["trainer"]["iteration"]

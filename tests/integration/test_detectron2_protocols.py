@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from cgh_bench import frameworks
 from cgh_bench.errors import UserError
+from cgh_bench.foreign import frameworks
 
 DETECTRON2 = frameworks.find("detectron2")
 try:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cgh_bench import frameworks, protocol_diff
 from cgh_bench.errors import UserError
+from cgh_bench.foreign import frameworks, protocol_diff
 from cgh_bench.tasks.detection import IN_DETECTRON2
 
 pytest.importorskip("mmdet")

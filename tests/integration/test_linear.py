@@ -10,7 +10,7 @@ import linear_process
 import pytest
 import torch
 
-from cgh_bench import features
+from cgh_bench.frozen import features
 
 SCRIPT = Path(linear_process.__file__)
 

@@ -17,12 +17,12 @@ import torch
 from miniatures import TINY
 from PIL import Image
 
-from cgh_bench import foreign, frameworks
 from cgh_bench.checkpoint import Preprocessing, random_checkpoint
 from cgh_bench.data import dense
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.data.scenes import write_scenes
 from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import Folders, find
 
 pytest.importorskip("mmdet")
@@ -107,7 +107,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet1
         yield tick
 
     with monkeypatch.context() as patch:
-        patch.setattr(foreign, "progress", interrupting)
+        patch.setattr(process, "progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
             shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
     saved = torch.load(folder / "state.pth", weights_only=True)["iteration"]
@@ -149,7 +149,7 @@ def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
         f"--work={tmp_path / 'run'}",
     ]
     data = {"CGH_DATA": str(dense.locate("animal_scenes", cache).root)}
-    done = subprocess.run(command, capture_output=True, text=True, env=foreign.os.environ | data, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=process.os.environ | data, check=False)
     assert done.returncode == 1
     assert "the weights have not arrived: 2 of 120 tensors" in done.stderr
     loaded = read(tmp_path / "run" / "loaded.json")
@@ -180,9 +180,9 @@ def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
         (tmp_path / "loaded.json").write_text(text)
         if stride_in_1x1:
             with pytest.raises(CheckFailed, match="stride"):
-                foreign._require_arrived(tmp_path, checkpoint, len(checkpoint.weights))
+                process._require_arrived(tmp_path, checkpoint, len(checkpoint.weights))
         else:
-            foreign._require_arrived(tmp_path, checkpoint, len(checkpoint.weights))
+            process._require_arrived(tmp_path, checkpoint, len(checkpoint.weights))
     caffe = dataclasses.replace(checkpoint.architecture, stride_in_1x1=True)
     told = frameworks.openmmlab_settings(dataclasses.replace(checkpoint, architecture=caffe))
     assert told["model.backbone.style"] == "caffe"

@@ -12,10 +12,11 @@ from pathlib import Path
 import miniatures
 import pytest
 
-from cgh_bench import foreign, results
+from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data.scenes import write_scenes
 from cgh_bench.evaluate import Evaluation, Workspace, evaluate
+from cgh_bench.foreign import process
 from cgh_bench.tasks import find
 
 pytest.importorskip("mmdet")
@@ -143,7 +144,7 @@ def test_an_interrupted_run_goes_on_in_every_architecture(name, root, resnet50, 
         yield tick
 
     with monkeypatch.context() as patch:
-        patch.setattr(foreign, "progress", interrupting)
+        patch.setattr(process, "progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
             evaluate(small(name), resnet50, 0, workspace)
     assert list(tmp_path.glob("eval/*/*/seed0/state.pth"))

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import Preprocessing
-from cgh_bench.evidence import MSRA, X101
 from cgh_bench.naming import NAMINGS
+from cgh_bench.reading.evidence import MSRA, X101
 from cgh_bench.vit import ViT
 
 State = dict[str, Tensor]

@@ -184,7 +184,7 @@ def test_the_same_trunk_twice_is_one(tmp_path: Path) -> None:
 
 
 def test_a_file_that_fits_two_origins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cgh_bench.readers import READERS
+    from cgh_bench.reading.readers import READERS
 
     monkeypatch.setitem(READERS, "twin", dataclasses.replace(READERS["moco_v2"], title="twin"))
     model = Holder(encoder_q=resnet(), queue=torch.ones(1))

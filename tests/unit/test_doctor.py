@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from cgh_bench import doctor, frameworks
+from cgh_bench import doctor
 from cgh_bench.cli.doctor import verbs
 from cgh_bench.doctor import data_sets, interpreter, machine, others, packages
 from cgh_bench.doctor.finding import Finding
 from cgh_bench.doctor.verdict import EVERYTHING, Work, judge, sentences
-from cgh_bench.frameworks import Framework
+from cgh_bench.foreign import frameworks
+from cgh_bench.foreign.frameworks import Framework
 
 Usage = namedtuple("Usage", "total used free")
 GB = machine.GIGABYTE

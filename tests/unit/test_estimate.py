@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cgh_bench import estimate, frameworks
+from cgh_bench.foreign import estimate, frameworks
 from cgh_bench.tasks import Folders
 
 

@@ -12,7 +12,7 @@ from cgh_bench import results, tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, plan, prepare, protocol_id
-from cgh_bench.features import _pair as pair
+from cgh_bench.frozen.features import _pair as pair
 from cgh_bench.tasks import Folders, Metric, Task
 from cgh_bench.tasks.knn import KNN
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import transfer_configs
-from cgh_bench import converters, foreign, frameworks
+from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.foreign import frameworks, process
 
 STAND_IN = """
     import argparse, json, os, pathlib, signal, sys, time
@@ -90,8 +91,8 @@ def checkpoint():
     return random_checkpoint("resnet18")
 
 
-def job(mode: str = "", seed: int = 0, identity: str = "one") -> foreign.Job:
-    return foreign.Job("stand_in", "tiny", seed, identity, settings=(f"mode={mode}",) if mode else ())
+def job(mode: str = "", seed: int = 0, identity: str = "one") -> process.Job:
+    return process.Job("stand_in", "tiny", seed, identity, settings=(f"mode={mode}",) if mode else ())
 
 
 def starts(folder: Path) -> list[int]:
@@ -100,7 +101,7 @@ def starts(folder: Path) -> list[int]:
 
 def test_metrics_come_back_and_the_log_is_kept(stand_in, checkpoint, tmp_path, capfd):
     folder = tmp_path / "run"
-    assert foreign.run(job(seed=2), checkpoint, tmp_path, folder) == {"AP": 12.0}
+    assert process.run(job(seed=2), checkpoint, tmp_path, folder) == {"AP": 12.0}
     assert (folder / "log.txt").read_text() == f"a line of the log, data in {tmp_path}\n"
     assert "tiny in stand_in, train: 4/4" in capfd.readouterr().err
     assert not (folder / "weights.pth").exists()
@@ -108,23 +109,23 @@ def test_metrics_come_back_and_the_log_is_kept(stand_in, checkpoint, tmp_path, c
 
 def test_a_finished_run_is_read_back(stand_in, checkpoint, tmp_path):
     folder = tmp_path / "run"
-    first = foreign.run(job(), checkpoint, tmp_path, folder)
-    assert foreign.run(job(), checkpoint, tmp_path, folder) == first
+    first = process.run(job(), checkpoint, tmp_path, folder)
+    assert process.run(job(), checkpoint, tmp_path, folder) == first
     assert starts(folder) == [0]
 
 
 def test_another_run_in_the_folder_is_removed_first(stand_in, checkpoint, tmp_path):
     folder = tmp_path / "run"
-    foreign.run(job(), checkpoint, tmp_path, folder)
+    process.run(job(), checkpoint, tmp_path, folder)
     (folder / "state.pth").write_text("3")
-    assert foreign.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
+    assert process.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
     assert starts(folder) == [0]
 
 
 def test_a_folder_with_something_else_is_not_touched(stand_in, checkpoint, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(UserError, match="holds something else"):
-        foreign.run(job(), checkpoint, tmp_path, tmp_path)
+        process.run(job(), checkpoint, tmp_path, tmp_path)
     assert (tmp_path / "letters.txt").read_text() == "dear"
 
 
@@ -140,12 +141,12 @@ def test_ctrl_c_stops_the_process_and_the_next_run_goes_on(stand_in, checkpoint,
         yield tick
 
     with monkeypatch.context() as patch:
-        patch.setattr(foreign, "progress", interrupting)
+        patch.setattr(process, "progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            foreign.run(job("slow"), checkpoint, tmp_path, folder)
+            process.run(job("slow"), checkpoint, tmp_path, folder)
     assert int((folder / "state.pth").read_text()) in (2, 3)
     assert not (folder / "metrics.json").exists()
-    assert foreign.run(job("slow"), checkpoint, tmp_path, folder) == {"AP": 10.0}
+    assert process.run(job("slow"), checkpoint, tmp_path, folder) == {"AP": 10.0}
     assert starts(folder)[0] == 0
     assert starts(folder)[1] in (2, 3)
 
@@ -163,10 +164,10 @@ def test_a_process_that_does_not_stop_is_killed(stand_in, checkpoint, tmp_path, 
 
         yield tick
 
-    monkeypatch.setattr(foreign, "progress", interrupting)
-    monkeypatch.setattr(foreign, "SECONDS_TO_STOP", 0.2)
+    monkeypatch.setattr(process, "progress", interrupting)
+    monkeypatch.setattr(process, "SECONDS_TO_STOP", 0.2)
     with pytest.raises(KeyboardInterrupt):
-        foreign.run(job(), checkpoint, tmp_path, tmp_path / "run")
+        process.run(job(), checkpoint, tmp_path, tmp_path / "run")
     pid = int((tmp_path / "run" / "pid").read_text())
     for _ in range(50):
         if not Path(f"/proc/{pid}").exists():
@@ -180,23 +181,23 @@ def test_a_failure_shows_the_last_line_and_the_log(stand_in, checkpoint, tmp_pat
     with pytest.raises(
         UserError, match=r"tiny failed in stand_in: RuntimeError: no such layer.*run/log\.txt"
     ) as raised:
-        foreign.run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
+        process.run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
     assert "\n" not in str(raised.value)
 
 
 def test_a_killed_process_is_named_so(stand_in, checkpoint, tmp_path):
     with pytest.raises(UserError, match="killed by SIGKILL, often for want of memory"):
-        foreign.run(job("killed"), checkpoint, tmp_path, tmp_path / "run")
+        process.run(job("killed"), checkpoint, tmp_path, tmp_path / "run")
 
 
 def test_weights_that_did_not_arrive_fail_the_check(stand_in, checkpoint, tmp_path):
     with pytest.raises(CheckFailed, match=r"of 120 tensors 119 arrived.*conv1\.weight"):
-        foreign.run(job("loses"), checkpoint, tmp_path, tmp_path / "run")
+        process.run(job("loses"), checkpoint, tmp_path, tmp_path / "run")
 
 
 def test_swapped_channels_fail_the_check(stand_in, checkpoint, tmp_path):
     with pytest.raises(CheckFailed, match="BGR"):
-        foreign.run(job("swaps"), checkpoint, tmp_path, tmp_path / "run")
+        process.run(job("swaps"), checkpoint, tmp_path, tmp_path / "run")
 
 
 def test_a_framework_that_is_not_installed(stand_in, monkeypatch):
@@ -219,7 +220,7 @@ def test_another_interpreter_is_used(stand_in, checkpoint, tmp_path, monkeypatch
     own.write_text(f'#!/bin/sh\necho "by another python"\nexec {frameworks.find("stand_in").python} "$@"\n')
     own.chmod(0o755)
     monkeypatch.setenv("CGH_STAND_IN_PYTHON", str(own))
-    foreign.run(job(), checkpoint, tmp_path, tmp_path / "run")
+    process.run(job(), checkpoint, tmp_path, tmp_path / "run")
     assert "by another python" in (tmp_path / "run" / "log.txt").read_text()
 
 
@@ -275,13 +276,13 @@ def test_preprocessing_in_the_words_of_mmengine(checkpoint):
 
 
 def test_lines_that_only_look_like_progress_are_log_lines():
-    assert foreign._step('{"phase" broken') is None
-    assert foreign._step(json.dumps({"loss": 1})) is None
-    assert foreign._step('{"phase": "train", "done": 1, "of": 2, "loss": null}\n')["done"] == 1
+    assert process._step('{"phase" broken') is None
+    assert process._step(json.dumps({"loss": 1})) is None
+    assert process._step('{"phase": "train", "done": 1, "of": 2, "loss": null}\n')["done"] == 1
 
 
 def test_the_reason_is_found_in_a_launchers_log():
     log = "[rank1]: ValueError: no GPU\nx.ChildFailedError:\n[W] exiting\n=====\nroot cause\n  exitcode: 1\n=====\n"
-    assert foreign.reason(log) == "[rank1]: ValueError: no GPU"
-    assert foreign.reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
-    assert foreign.reason("\n") == "it printed nothing"
+    assert process.reason(log) == "[rank1]: ValueError: no GPU"
+    assert process.reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
+    assert process.reason("\n") == "it printed nothing"

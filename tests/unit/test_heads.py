@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from cgh_bench.heads import Descent, Heads, true_ranks
+from cgh_bench.frozen.heads import Descent, Heads, true_ranks
 
 RATES = (0.01, 0.1, 1.0)
 DECAYS = (0.0, 1e-3, 0.05)
@@ -110,7 +110,7 @@ def test_hits_do_not_depend_on_the_rows_per_pass(monkeypatch: pytest.MonkeyPatch
     features, labels = clusters()
     heads = heads_of(RATES, DECAYS, Descent())
     whole = heads.hits(features, labels, (1, 2))
-    monkeypatch.setattr("cgh_bench.heads.ROWS_PER_PASS", 7)
+    monkeypatch.setattr("cgh_bench.frozen.heads.ROWS_PER_PASS", 7)
     assert torch.equal(heads.hits(features, labels, (1, 2)), whole)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from cgh_bench.checkpoint import random_checkpoint, save
 from cgh_bench.errors import UserError
-from cgh_bench.inspection import Report, checks, inspect, render
+from cgh_bench.reading.inspection import Report, checks, inspect, render
 
 
 def written(tmp_path: Path, document: Any) -> Path:

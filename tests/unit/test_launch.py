@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from cgh_bench import launch
 from cgh_bench.errors import UserError
+from cgh_bench.foreign import launch
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgh_bench import neighbours as module
 from cgh_bench.errors import UserError
-from cgh_bench.neighbours import Backend, neighbours
+from cgh_bench.frozen import neighbours as module
+from cgh_bench.frozen.neighbours import Backend, neighbours
 
 BACKENDS: tuple[Backend, ...] = ("faiss", "torch")
 

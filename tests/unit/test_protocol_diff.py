@@ -1,13 +1,14 @@
 import pytest
 from typer.testing import CliRunner
 
-from cgh_bench import protocol_diff, tasks
+from cgh_bench import tasks
 from cgh_bench.cli import protocols
 from cgh_bench.errors import UserError
 from cgh_bench.evaluate import prepare
-from cgh_bench.protocol_diff import Difference
+from cgh_bench.foreign import protocol_diff
+from cgh_bench.foreign.protocol_diff import Difference
+from cgh_bench.foreign.transfer import in_framework
 from cgh_bench.tasks.detection import IN_DETECTRON2
-from cgh_bench.transfer import in_framework
 
 
 def test_only_what_differs_is_a_difference():

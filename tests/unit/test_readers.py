@@ -8,7 +8,7 @@ import torch
 from origins import LIGHTLY, ORIGINS, Sample
 
 from cgh_bench.checkpoint import load
-from cgh_bench.readers import READERS
+from cgh_bench.reading.readers import READERS
 
 
 @pytest.fixture(scope="module", params=list(ORIGINS))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.subset import Subset, subset
 from cgh_bench.errors import UserError
-from cgh_bench.selection import hold_out, require_one_label, share_of_classes
+from cgh_bench.frozen.selection import hold_out, require_one_label, share_of_classes
 
 
 def images(labels: Any, split: str = "train", classes: tuple[str, ...] = ("a", "b", "c")) -> GreyImages:

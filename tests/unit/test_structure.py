@@ -16,8 +16,8 @@ LAYERS = (  # each may import from those after it, and from its own
     {"cgh_bench.report"},
     {"cgh_bench.evaluate"},
     {"cgh_bench.tasks"},
-    {"cgh_bench.features", "cgh_bench.converters", "cgh_bench.foreign", "cgh_bench.parity", "cgh_bench.neighbours"},
-    {"cgh_bench.checkpoint", "cgh_bench.readers"},
+    {"cgh_bench.frozen", "cgh_bench.converters", "cgh_bench.foreign.process", "cgh_bench.parity"},
+    {"cgh_bench.checkpoint", "cgh_bench.reading"},
     {"cgh_bench.backbone"},
 )
 

@@ -8,13 +8,13 @@ from toy_images import toy_pair
 
 from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
-from cgh_bench.crops import Crop
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import UserError
+from cgh_bench.frozen.crops import Crop
+from cgh_bench.frozen.training import Cosine, Steps
 from cgh_bench.tasks import Folders
 from cgh_bench.tasks import finetune as module
 from cgh_bench.tasks.finetune import FineTune
-from cgh_bench.training import Cosine, Steps
 
 TOY = FineTune(
     data="toy",
@@ -35,7 +35,7 @@ def trunk() -> Checkpoint:
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.features._pair", lambda data, root: toy_pair())
+    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair())
 
 
 def run(task: FineTune, trunk: Checkpoint, folder: Path) -> dict[str, float]:

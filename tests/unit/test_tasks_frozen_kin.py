@@ -19,7 +19,7 @@ from cgh_bench.data.image_set import FetchedImages, GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError
-from cgh_bench.features import extract
+from cgh_bench.frozen.features import extract
 from cgh_bench.tasks import Folders, svm
 from cgh_bench.tasks.clustering import Clusters, matched_accuracy
 from cgh_bench.tasks.logistic import LogisticRegression
@@ -37,7 +37,7 @@ Pair = tuple[GreyImages, GreyImages]
 def run(task: Any, trunk: Checkpoint, folder: Path, pair: Pair | None = None) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cgh_bench.features._pair", lambda data, root: pair or toy_pair())
+        patch.setattr("cgh_bench.frozen.features._pair", lambda data, root: pair or toy_pair())
         return task.run(trunk, Folders(folder, folder / "cache"), 0)
 
 

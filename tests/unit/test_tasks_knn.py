@@ -9,19 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgh_bench import features as features_module
-from cgh_bench import voting
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.data.image_set import GreyImages, ImageSet
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import UserError
-from cgh_bench.metrics import (
+from cgh_bench.frozen import features as features_module
+from cgh_bench.frozen import voting
+from cgh_bench.frozen.metrics import (
     average_precisions,
     average_precisions_11_points,
     class_balanced_accuracy,
     top_accuracy,
 )
-from cgh_bench.neighbours import neighbours
+from cgh_bench.frozen.neighbours import neighbours
+from cgh_bench.frozen.voting import rank, vote_weights, without_self
 from cgh_bench.tasks import Folders, Task
 from cgh_bench.tasks.knn import KNN
 from cgh_bench.tasks.knn_approximate import KNNApproximate
@@ -29,7 +30,6 @@ from cgh_bench.tasks.knn_few_shot import KNNFewShot
 from cgh_bench.tasks.knn_grid import KNNGrid
 from cgh_bench.tasks.knn_leave_one_out import LeaveOneOut
 from cgh_bench.tasks.knn_multi_label import KNNMultiLabel, shares
-from cgh_bench.voting import rank, vote_weights, without_self
 
 
 def test_four_points_by_hand() -> None:

@@ -10,18 +10,18 @@ from toy_images import toy_pair
 
 from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
-from cgh_bench.crops import Crop
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.evaluate import protocol_id
-from cgh_bench.features import extract
-from cgh_bench.heads import Descent, Heads
-from cgh_bench.selection import hold_out
+from cgh_bench.frozen.crops import Crop
+from cgh_bench.frozen.features import extract
+from cgh_bench.frozen.heads import Descent, Heads
+from cgh_bench.frozen.selection import hold_out
+from cgh_bench.frozen.training import Cosine, Steps
 from cgh_bench.tasks import Folders
 from cgh_bench.tasks import linear_sgd as module
 from cgh_bench.tasks.linear import Linear
 from cgh_bench.tasks.linear_sgd import LinearSgd
-from cgh_bench.training import Cosine, Steps
 
 TOY = LinearSgd(
     data="toy",
@@ -43,7 +43,7 @@ def trunk() -> Checkpoint:
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.features._pair", lambda data, root: toy_pair())
+    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair())
 
 
 def run(task: Any, trunk: Checkpoint, folder: Path, seed: int = 0) -> dict[str, float]:

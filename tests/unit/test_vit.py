@@ -13,17 +13,18 @@ from test_inspection import shown
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from cgh_bench import converters, vit_names
+from cgh_bench import converters
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, random_checkpoint, save
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import UserError
-from cgh_bench.evidence import attention_of
-from cgh_bench.features import extract
-from cgh_bench.inspection import inspect
+from cgh_bench.frozen.features import extract
+from cgh_bench.reading import vit_names
+from cgh_bench.reading.evidence import attention_of
+from cgh_bench.reading.inspection import inspect
+from cgh_bench.reading.weights_file import WeightsFile
 from cgh_bench.tasks import Folders, find
 from cgh_bench.vit import ViT
-from cgh_bench.weights_file import WeightsFile
 
 ODD = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 PLAIN = ViT("vit_tiny_patch16_64")

@@ -8,7 +8,7 @@ import numpy as np
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.features import extract_pair, pair_fingerprint
+from cgh_bench.frozen.features import extract_pair, pair_fingerprint
 from cgh_bench.tasks import Folders, Metric
 
 

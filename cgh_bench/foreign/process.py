@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cgh_bench import converters, frameworks, launch
+from cgh_bench import converters
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import plain
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.files import write_text
+from cgh_bench.foreign import frameworks, launch
 from cgh_bench.progress import Tick, progress
 
 SECONDS_TO_STOP = 120.0

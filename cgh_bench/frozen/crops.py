@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from cgh_bench import dist
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.errors import UserError
-from cgh_bench.extraction import workers
+from cgh_bench.frozen.extraction import workers
 
 ORDER, CROP = range(2)
 """Independent streams of random numbers under one seed."""

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cgh_bench import numpy_pickle, safe_pickle
 from cgh_bench.checkpoint import FORMAT
 from cgh_bench.errors import UserError
+from cgh_bench.reading import numpy_pickle, safe_pickle
 
 DESCRIPTION = "cgh_bench"
 """Under this name every file that we write holds the checkpoint's description as JSON."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgh_bench.metrics import class_balanced_accuracy, true_rank
+from cgh_bench.frozen.metrics import class_balanced_accuracy, true_rank
 
 QUERIES_PER_VOTE = 4_096
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description
 from cgh_bench.errors import UserError, unknown
-from cgh_bench.evidence import attention_of, preprocessing_of
 from cgh_bench.files import sha256
-from cgh_bench.readers import LAYOUT, READERS, SPECIFIC, Reader
-from cgh_bench.trunks import Trunk, expected, find_trunks, place
+from cgh_bench.reading.evidence import attention_of, preprocessing_of
+from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
+from cgh_bench.reading.trunks import Trunk, expected, find_trunks, place
+from cgh_bench.reading.vit_names import find_vits, joined_weights
+from cgh_bench.reading.weights_file import COUNTERS, WeightsFile, open_weights
 from cgh_bench.vit import ViT
-from cgh_bench.vit_names import find_vits, joined_weights
-from cgh_bench.weights_file import COUNTERS, WeightsFile, open_weights
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from cgh_bench.trunks import Trunk, differences, expected
+from cgh_bench.reading.trunks import Trunk, differences, expected
 from cgh_bench.vit import SIZES, ViT
 
 _MOST_BLOCKS = max(depth for _, depth in SIZES.values())

@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol
 import torch
 
 from cgh_bench import dist
-from cgh_bench.crops import Batch, Batches
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
+from cgh_bench.frozen.crops import Batch, Batches
 from cgh_bench.progress import duration, progress
 
 Record = dict[str, Any]

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgh_bench import foreign, frameworks, tasks
+from cgh_bench import tasks
 from cgh_bench.errors import UserError
-from cgh_bench.transfer import Transfer, in_framework
+from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign.transfer import Transfer, in_framework
 
 Facts = Mapping[str, Any]
 """By name, `model / RPN / overlap of NMS`; the values are numbers, texts, None or lists of them."""
@@ -38,7 +39,7 @@ def facts(name: str, framework: str = "") -> Facts:
     command = [known.python, str(known.path / "describe.py"), f"--config={file}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=known.environment)
     if done.returncode:
-        raise UserError(f"{task.framework} cannot describe {task.protocol}: {foreign.reason(done.stderr)}")
+        raise UserError(f"{task.framework} cannot describe {task.protocol}: {process.reason(done.stderr)}")
     return dict(_flat(json.loads(done.stdout.splitlines()[-1])))
 
 

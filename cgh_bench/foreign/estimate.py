@@ -4,7 +4,8 @@ import re
 import shutil
 from statistics import median
 
-from cgh_bench import frameworks, launch, results
+from cgh_bench import results
+from cgh_bench.foreign import frameworks, launch
 from cgh_bench.tasks import Folders
 
 SECONDS_PER_STEP = {

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from cgh_bench.safe_pickle import UNREADABLE, refusal, stand_in
+from cgh_bench.reading.safe_pickle import UNREADABLE, refusal, stand_in
 
 
 def load_numpy(path: Path) -> Any:

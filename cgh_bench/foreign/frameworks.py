@@ -14,7 +14,7 @@ from typing import Any
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.errors import UserError, unknown
-from cgh_bench.trunks import COUNTER
+from cgh_bench.reading.trunks import COUNTER
 
 NAMES_ITS_BASE = re.compile(r"^_base_\s*[=:]\s*['\"]?(\w+)\.", re.IGNORECASE | re.MULTILINE)
 STATES_A_PROTOCOL = re.compile(r"^\s*weights_into\s*[=:]", re.IGNORECASE | re.MULTILINE)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from cgh_bench.device import pick_device
-from cgh_bench.features import FeatureBank
-from cgh_bench.optim import minimise
+from cgh_bench.frozen.features import FeatureBank
+from cgh_bench.frozen.optim import minimise
 
 ROWS_PER_PASS = 16_384
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from cgh_bench import estimate, foreign, frameworks
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
 from cgh_bench.data.dense import locate
 from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError, unknown
+from cgh_bench.foreign import estimate, frameworks, process
 from cgh_bench.tasks import Folders, Metric, Task, find
 
 
@@ -58,7 +58,7 @@ class Transfer:
                 f"{given.name} with stem {given.stem}"
             )
         data = locate(self.data, folders.cache)
-        job = foreign.Job(
+        job = process.Job(
             framework=self.framework,
             protocol=self.protocol,
             seed=seed,
@@ -66,7 +66,7 @@ class Transfer:
             settings=self.settings,
             identity=fingerprint([self, data.fingerprint]),
         )
-        metrics = foreign.run(job, checkpoint, data.root, folders.run)
+        metrics = process.run(job, checkpoint, data.root, folders.run)
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
 
 

@@ -17,8 +17,8 @@ from cgh_bench.data import data_root, load
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.extraction import FILLED, Work, fill, images_per_second
 from cgh_bench.files import alone_in, write_text
+from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
 from cgh_bench.progress import duration
 
 

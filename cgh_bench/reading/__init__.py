@@ -1,0 +1,1 @@
+"""Any checkpoint file to the canonical weights: opened without running it, recognised, proven whole."""
