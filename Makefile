@@ -15,13 +15,13 @@ demo: $(STAMP)
 	@$(BIN)/cgh-bench demo
 
 test: $(STAMP) providers
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 test-all: $(STAMP) providers
-	@$(BIN)/pytest -n 2 -m ""
+	@$(BIN)/pytest -n 2 --dist worksteal -m ""
 
 coverage: $(STAMP) providers
-	@$(BIN)/pytest -n 2 --cov --cov-report=term
+	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
 
 check: $(STAMP)
 	$(BIN)/ruff check .

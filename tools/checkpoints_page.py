@@ -78,9 +78,10 @@ The first branch is the default. Preprocessing is what the origin's code does; "
 """
 
 TAIL = """
-The samples of timm, transformers and lightly are written by these libraries; whole pickled models and torchvision's by
-torchvision. The others, mmpretrain's, solo-learn's and lightly-train's among them, are built in the layout that the
-source in the table documents, with real parts where they are at hand (mmengine's log buffers, timm's transformers).
+The samples of timm, transformers and lightly (but `lightly_cifar`) are written by these libraries; whole pickled models
+and torchvision's by torchvision. The others, mmpretrain's, solo-learn's and lightly-train's among them, are built in
+the layout that the source in the table documents, with real parts where they are at hand (mmengine's log buffers,
+timm's transformers).
 
 `unknown` is what a file of no rule is called: its only trunk, under whatever prefix (`unknown_prefixes`).
 Our own `.safetensors` hold architecture, preprocessing and origin in the header, and need no guess.

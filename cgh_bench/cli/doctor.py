@@ -38,10 +38,15 @@ def doctor(
     if as_json:
         print(json.dumps(to_json(findings, verdicts), indent=1))
     else:
-        for finding in findings:
+        not_fetched = [f for f in findings if f.state == "absent" and f.subject.startswith("data ") and not data]
+        for finding in (f for f in findings if f not in not_fetched):
             print(f"{MARKS[finding.state]} {finding.subject:20} {finding.found}")
             if finding.state != "ok":
                 print(f"{'':22} so: {finding.consequence}\n{'':22} do: {finding.remedy}")
+        if not_fetched:
+            names = ", ".join(f.subject.removeprefix("data ") for f in not_fetched)
+            print(f"{MARKS['absent']} {'data sets':20} not there: {names}")
+            print(f"{'':22} do: cgh-bench doctor --data says how to get each")
         print("", *sentences(verdicts), sep="\n")
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:

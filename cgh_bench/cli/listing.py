@@ -22,8 +22,10 @@ def list_(kind: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
     """
     if kind not in LISTS:
         raise unknown("list", kind, LISTS)
-    for name, description in _entries(kind).items():
-        print(f"{name:24} {description}")
+    entries = _entries(kind)
+    width = max(map(len, entries))
+    for name, description in entries.items():
+        print(f"{name:{width}}  {description}")
 
 
 def _entries(kind: str) -> dict[str, str]:
@@ -35,9 +37,15 @@ def _entries(kind: str) -> dict[str, str]:
     entries: dict[str, Any]
     if kind == "tasks":
         entries = registered("cgh_bench.tasks", "TASKS")
-        return {name: f"{evaluate.protocol_id(name, task)}: {_summary(task)}" for name, task in entries.items()}
+        return {
+            name: f"{evaluate.protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
+            for name, task in entries.items()
+        }
     if kind == "recipes":
-        return {name: _summary(recipe.method) for name, recipe in registered("pretrain.methods", "RECIPES").items()}
+        return {
+            name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
+            for name, r in registered("pretrain.methods", "RECIPES").items()
+        }
     if kind == "data":
         return {name: entry.description for name, entry in catalog().items()}
     if kind == "tables":

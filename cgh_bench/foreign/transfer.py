@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
 from cgh_bench.data.dense import locate
@@ -48,7 +49,8 @@ class Transfer:
         """Fine-tune and evaluate; `folders.run` then has every metric in `metrics.json`, and the predictions.
 
         Raises:
-            UserError: the protocol is for another architecture, the data are absent, or the framework failed.
+            UserError: the protocol is for another architecture, this is one of several processes, the data are
+                absent, or the framework failed.
             CheckFailed: the weights did not all arrive.
         """
         given = checkpoint.residual
@@ -57,6 +59,8 @@ class Transfer:
                 f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "
                 f"{given.name} with stem {given.stem}"
             )
+        if dist.world_size() > 1:
+            raise UserError(f"{self.protocol} starts its own processes; run it without torchrun, with --gpus N")
         data = locate(self.data, folders.cache)
         job = process.Job(
             framework=self.framework,

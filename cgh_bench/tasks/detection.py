@@ -9,7 +9,10 @@ from cgh_bench.tasks import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Transfer):
-    """Box and mask AP, COCO's: the mean over IoU .50 to .95. Leaves `predictions.json` in COCO's results format."""
+    """Fine-tune a detector with masks; box and mask AP.
+
+    COCO's: the mean over IoU .50 to .95. Leaves `predictions.json` in COCO's results format.
+    """
 
     METRICS: ClassVar = tuple(Metric(f"{kind}_{ap}") for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75"))
 
@@ -18,7 +21,10 @@ class Detection(Transfer):
 
 @dataclass(frozen=True, kw_only=True)
 class BoxDetection(Transfer):
-    """Box AP alone: the mean over IoU .50 to .95, COCO's or, on VOC, of 2007's eleven points."""
+    """Fine-tune a detector; box AP.
+
+    The mean over IoU .50 to .95: COCO's or, on VOC, of 2007's eleven points.
+    """
 
     METRICS: ClassVar = tuple(Metric(f"box_{ap}") for ap in ("AP", "AP50", "AP75"))
 
@@ -27,7 +33,10 @@ class BoxDetection(Transfer):
 
 @dataclass(frozen=True, kw_only=True)
 class CityscapesInstances(Transfer):
-    """Mask AP by Cityscapes' own evaluation. Leaves `predictions/`, as its server takes them."""
+    """Fine-tune a detector with masks; mask AP by Cityscapes' own evaluation.
+
+    Leaves `predictions/`, as its server takes them.
+    """
 
     METRICS: ClassVar = (Metric("mask_AP"), Metric("mask_AP50"))
 

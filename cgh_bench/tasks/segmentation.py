@@ -9,7 +9,10 @@ from cgh_bench.tasks import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation(Transfer):
-    """Mean IoU over classes, and mean and overall accuracy of pixels. Leaves `predictions/NAME.png`, class indices."""
+    """Fine-tune a segmentation network; mean IoU over classes.
+
+    Also mean and overall accuracy of pixels. Leaves `predictions/NAME.png`, class indices.
+    """
 
     METRICS: ClassVar = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 

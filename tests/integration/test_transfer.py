@@ -164,6 +164,12 @@ def test_a_setting_that_the_protocol_has_not(resnet18, cache, tmp_path):
         task.run(resnet18, Folders(tmp_path / "run", cache), 0)
 
 
+def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("cgh_bench.dist.world_size", lambda: 2)
+    with pytest.raises(UserError, match="starts its own processes; run it without torchrun, with --gpus N"):
+        shortened("animals_det").run(resnet18, Folders(tmp_path, cache), 0)
+
+
 def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
     with pytest.raises(UserError, match=r"animals_det is a protocol for resnet18 .* random:resnet34 is a resnet34"):
         find("animals_det").run(random_checkpoint("resnet34"), Folders(tmp_path / "run", cache), 0)

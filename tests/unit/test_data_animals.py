@@ -131,7 +131,7 @@ def test_the_catalogue_has_both_sets():
     [
         ("animal", "unknown data set 'animal'; did you mean animals"),
         ("animal_scenes", "scenes for detection and segmentation.*animals"),
-        ("no/such/folder", "no folder 'no/such/folder'.*train/ and val/"),
+        ("no/such/folder", "no folder 'no/such/folder'; one with train/CLASS/"),
     ],
 )
 def test_other_names(name: str, message: str):
