@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
+from cgh_bench.files import replacing, write_text
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.metrics import top_accuracy
@@ -68,6 +69,8 @@ class Linear:
         choice = probe.choose(train, val, split, grid, partial(top_accuracy, k=1))
         record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
         write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
+        with replacing(folders.run / "predictions.npz") as path:
+            np.savez(path, predicted=choice.scores.argmax(dim=1).cpu().numpy())
         return {
             "top1": choice.val[choice.index],
             "top5": 100 * top_accuracy(choice.scores, torch.tensor(val.labels), 5),
