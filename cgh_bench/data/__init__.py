@@ -65,5 +65,5 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
         return load_shards(folder, split) if are_shards(folder) else load_folder(folder, split)
     if os.sep in name:
         raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
-    hint = unknown("data set", name, catalog())
-    raise UserError(f"{hint} A folder of your own is expected in {root / name} ($CGH_DATA moves the root)")
+    hint = str(unknown("data set", name, catalog())).removesuffix("?")
+    raise UserError(f"{hint}; a folder of your own is expected in {root / name} ($CGH_DATA moves the root)")

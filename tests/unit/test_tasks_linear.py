@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_images import toy_pair
 
-from cgh_bench import data, tasks
+from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import CheckFailed, UserError
@@ -193,7 +193,8 @@ def test_the_cached_probe_keeps_its_protocol_and_its_choice(trunk: Checkpoint, t
     assert metrics["top1_selected_on_val"] == max(grid["val_top1"])
     assert metrics["top1"] > 80
     with np.load(tmp_path / "run" / "predictions.npz") as left:
-        assert 100 * float((left["predicted"] == data.load("toy", "val").labels).mean()) == pytest.approx(metrics["top1"])
+        right = left["predicted"] == toy_pair()[1].labels
+    assert 100 * float(right.mean()) == pytest.approx(metrics["top1"])
 
 
 def test_the_plan_says_how_long_and_how_large(trunk: Checkpoint, tmp_path: Path) -> None:
