@@ -21,7 +21,7 @@ def read_image(path: Path) -> torch.Tensor:
 
 
 def decode(file: BinaryIO, name: str) -> torch.Tensor:
-    """The image in an open file as (3, H, W) uint8 RGB, turned as its EXIF orientation says.
+    """The image in an open file as (3, H, W) uint8 RGB, turned as its EXIF orientation says; channels last in memory.
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits by their upper 8); an alpha channel is dropped.
 
@@ -35,12 +35,13 @@ def decode(file: BinaryIO, name: str) -> torch.Tensor:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
                 raise UserError(f"{name} has {frames} frames; one image per file is needed, extract them")
-            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.array(_to_rgb(image, name))
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise _undecodable(name, error) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _undecodable(name: str, error: Exception) -> UserError:
@@ -52,4 +53,4 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise UserError(f"{name} has floating-point pixels of unknown range; save it with 8 or 16 bits per channel")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
