@@ -2,8 +2,8 @@
 
 import csv
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgh_bench import published
@@ -25,6 +25,15 @@ class Reference:
     n: int
     """The number of runs behind `std` and `mean`; 0 where `std` is taken for known."""
     source: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The deviation between runs that all cells of a column share."""
+
+    std: float
+    freedom: int
+    """Degrees of freedom behind `std`; 0 where nobody has two runs."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +67,13 @@ def judge(table: Table, reference: Path | None = None) -> list[Verdict]:
     """
     committed = reference or TABLES / f"{table.definition.name}.csv"
     known = _read(committed) if reference or committed.is_file() else {}
+    spreads = [_spread(table, known, index) for index in range(len(table.columns))]
     pairs = []
     for row in table.rows:
-        for column, cell in zip(table.columns, row.cells, strict=True):
+        for column, cell, spread in zip(table.columns, row.cells, spreads, strict=True):
             found = known.get((row.label, column.definition.header)) if known else _published(column, cell)
             if found and column.protocol and (row.definition.recipe or row.definition.checkpoint):
-                pairs.append((row, column, cell, found))
+                pairs.append((Verdict(row, column, cell, found, math.nan, math.nan, NOT_MEASURED), spread))
     if not pairs:
         raise UserError(
             f"table {table.definition.name} has nothing to be checked against: no cell that can be measured has a "
@@ -71,7 +81,7 @@ def judge(table: Table, reference: Path | None = None) -> list[Verdict]:
         )
     # All intervals together hold with CONFIDENCE (Bonferroni): a table of twenty figures must not fail by chance.
     confidence = 1 - (1 - CONFIDENCE) / len(pairs)
-    return [_verdict(*pair, confidence) for pair in pairs]
+    return [_judged(blank, spread, confidence) if blank.cell.n else blank for blank, spread in pairs]
 
 
 def require(verdicts: Sequence[Verdict]) -> None:
@@ -89,42 +99,43 @@ def require(verdicts: Sequence[Verdict]) -> None:
         )
 
 
-def _verdict(row: Row, column: Column, cell: Cell, reference: Reference, confidence: float) -> Verdict:
-    if not cell.n:
-        return Verdict(row, column, cell, reference, math.nan, math.nan, NOT_MEASURED)
-    difference = cell.mean - reference.mean
-    allowed = _allowed(cell, reference, confidence)
+def _judged(blank: Verdict, spread: Spread, confidence: float) -> Verdict:
+    difference = blank.cell.mean - blank.reference.mean
+    allowed = _allowed(blank.cell, blank.reference, spread, confidence)
     if math.isnan(allowed):
         verdict = NOT_JUDGED
     elif abs(difference) <= allowed:
         verdict = AGREES
     else:
         verdict = ABOVE if difference > 0 else BELOW
-    return Verdict(row, column, cell, reference, difference, allowed, verdict)
+    return replace(blank, difference=difference, allowed=allowed, verdict=verdict)
 
 
-def _allowed(cell: Cell, reference: Reference, confidence: float) -> float:
+def _spread(table: Table, known: Mapping[tuple[str, str], Reference], index: int) -> Spread:
+    """Pooled over the column's cells, measured and in the reference: two or three runs alone know it too badly."""
+    header = table.columns[index].definition.header
+    sides: list[Cell | Reference] = [row.cells[index] for row in table.rows]
+    sides += [known[key] for row in table.rows if (key := (row.label, header)) in known]
+    several = [(side.std, side.n) for side in sides if side.n > 1]
+    freedom = sum(n - 1 for _, n in several)
+    return Spread(math.sqrt(sum((n - 1) * std**2 for std, n in several) / freedom) if freedom else math.nan, freedom)
+
+
+def _allowed(cell: Cell, reference: Reference, spread: Spread, confidence: float) -> float:
     """The half width of the `confidence` interval of measured minus reference, if both came from the same source.
 
-    With the deviations of both sides (n values each, at least two) Welch's interval; with one deviation, that one for
-    both sides, by Student's t of its degrees of freedom, or the normal distribution where it is taken for known.
+    Student's, with the column's `spread`; the normal distribution's where a published spread is taken for known. NaN
+    where no spread is known.
     """
     from scipy.stats import norm, t
 
-    if math.isnan(reference.std):
-        return math.nan
     tail = (1 + confidence) / 2
     if reference.n == 0:
         # The published figure is one draw or a mean of a few: one draw is assumed, the wider of the two.
         return float(norm.ppf(tail)) * reference.std * math.sqrt(1 + 1 / cell.n)
-    if cell.n == 1:
-        return float(t.ppf(tail, reference.n - 1)) * reference.std * math.sqrt(1 + 1 / reference.n)
-    parts = [(cell.std**2 / cell.n, cell.n), (reference.std**2 / reference.n, reference.n)]
-    total = sum(part for part, _ in parts)
-    if total == 0:
-        return 0.0
-    freedom = total**2 / sum(part**2 / (n - 1) for part, n in parts)
-    return float(t.ppf(tail, freedom)) * math.sqrt(total)
+    if spread.freedom == 0:
+        return math.nan
+    return float(t.ppf(tail, spread.freedom)) * spread.std * math.sqrt(1 / cell.n + 1 / reference.n)
 
 
 def _published(column: Column, cell: Cell) -> Reference | None:

@@ -50,7 +50,7 @@ def test_the_same_again_agrees(build, tmp_path: Path) -> None:
     check.require(verdicts)
 
 
-def test_the_allowed_difference_is_welchs(build, tmp_path: Path) -> None:
+def test_the_allowed_difference_is_students(build, tmp_path: Path) -> None:
     """Both deviations 1, n 3: standard error sqrt(2/3) = .8165, 4 degrees of freedom, t(.975) = 2.7764: 2.267."""
     path = reference(tmp_path, build(*runs("a", 60.0, 61.0, 62.0)))
     (near,) = check.judge(build(*runs("a", 62.0, 63.0, 64.0)), path)
@@ -75,10 +75,17 @@ def test_a_single_run_is_held_against_the_spread_of_the_reference(build, tmp_pat
 
 
 def test_many_figures_are_judged_together(build, tmp_path: Path) -> None:
-    """Two figures: .9875 instead of .975; t of 4 is then 3.4954, the interval 2.854."""
+    """Two figures: .9875 instead of .975; four times two degrees of freedom: t is 2.7515, the interval 2.247."""
     path = reference(tmp_path, build(*runs("a", 60.0, 61.0, 62.0), *runs("b", 60.0, 61.0, 62.0)))
     verdicts = check.judge(build(*runs("a", 60.0, 61.0, 62.0), *runs("b", 60.0, 61.0, 62.0)), path)
-    assert [v.allowed for v in verdicts] == [pytest.approx(2.854, abs=1e-3)] * 2
+    assert [v.allowed for v in verdicts] == [pytest.approx(2.247, abs=1e-3)] * 2
+
+
+def test_the_spread_is_the_columns(build, tmp_path: Path) -> None:
+    """Variances 1 and 4 with two degrees of freedom each: 2.5; one new value: t(.9875) of 4 3.4954, times sqrt(4/3)."""
+    path = reference(tmp_path, build(*runs("a", 60.0, 61.0, 62.0), *runs("b", 58.0, 60.0, 62.0)))
+    verdicts = check.judge(build(*runs("a", 61.0), *runs("b", 60.0)), path)
+    assert [v.allowed for v in verdicts] == [pytest.approx(3.4954 * (2.5 * 4 / 3) ** 0.5, abs=1e-3)] * 2
 
 
 def test_what_was_not_measured_is_not_reproduced(build, tmp_path: Path) -> None:
@@ -167,7 +174,7 @@ def test_a_reference_that_is_none_is_named(build, tmp_path: Path) -> None:
 def test_markdown_says_it_all(build, tmp_path: Path) -> None:
     path = reference(tmp_path, build(*runs("a", 60.0, 61.0, 62.0), *runs("b", 1.0, 2.0)))
     text = check.markdown(check.judge(build(*runs("a", 62.0, 63.0, 64.0)), path))
-    assert "| A, kNN | 61.0 | 63.0 ± 1.0 (3) | +2.0 | ±2.9 | agrees |" in text
+    assert "| A, kNN | 61.0 | 63.0 ± 1.0 (3) | +2.0 | ±2.5 | agrees |" in text
     assert "| B, kNN | 1.5 | – | – | – | not measured |" in text
 
 
