@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -100,9 +101,26 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
-        for left_behind in folder.glob(f"{UNFINISHED}*"):  # nobody else is here, so nobody is writing it
-            left_behind.unlink(missing_ok=True)
+        remove_unfinished(folder)  # nobody else is here, so nobody is writing it
         yield
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes have not finished writing, or removing, in `folder`."""
+    for left_behind in folder.glob(f"{UNFINISHED}*"):
+        if left_behind.is_dir():
+            shutil.rmtree(left_behind)
+        else:
+            left_behind.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` with all that is in it; an interrupted removal leaves no half of it under its name."""
+    doomed = folder.with_name(f"{UNFINISHED}{folder.name}")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
 
 
 def sha256(path: Path) -> str:

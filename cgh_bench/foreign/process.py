@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -23,7 +22,7 @@ from cgh_bench import converters
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import plain
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.files import write_text
+from cgh_bench.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.foreign import frameworks, launch
 from cgh_bench.progress import Tick, progress
 
@@ -82,8 +81,9 @@ def _take_over(folder: Path, identity: str) -> None:
     """Make `folder` that of the run `identity`, removing what another run has left in it."""
     note = folder / "job.json"
     if note.exists() and note.read_text(encoding="utf-8") != identity:
-        shutil.rmtree(folder)
+        remove_tree(folder)
     if not note.exists():
+        remove_unfinished(folder)
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} holds something else than a run; remove it or name another folder")
         write_text(note, identity)

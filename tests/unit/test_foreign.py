@@ -122,6 +122,23 @@ def test_another_run_in_the_folder_is_removed_first(stand_in, checkpoint, tmp_pa
     assert starts(folder) == [0]
 
 
+def test_killed_while_it_takes_the_folder_over(stand_in, checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".unfinished-job.json.x").write_text("{")
+    assert process.run(job(), checkpoint, tmp_path, folder) == {"AP": 10.0}
+
+    def killed(path):
+        (path / "job.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            process.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder)
+    assert process.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
+
+
 def test_a_folder_with_something_else_is_not_touched(stand_in, checkpoint, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(UserError, match="holds something else"):
