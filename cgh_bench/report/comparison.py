@@ -1,5 +1,6 @@
 """Two backbones side by side: what it takes to tell a difference from the spread of runs, and from that of images."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -12,8 +13,8 @@ from cgh_bench.report import classification
 from cgh_bench.report.boards import Board, Subject
 from cgh_bench.report.significance import CONFIDENCE, paired_interval
 
-MOST_FREEDOM = 200
-"""The table of Student's t goes up to so many degrees of freedom; beyond, it hardly changes."""
+STEPS = 1000
+"""Of 1 / degrees of freedom from 0 to 1, at which Student's quantile is given: between them it is all but straight."""
 MOST_PAIRED = 40
 """Backbones of a protocol that are paired image by image, the first in the store: pairs grow with the square."""
 METRIC = "top1"
@@ -25,7 +26,7 @@ def context(subjects: Sequence[Subject], boards: Sequence[Board], root: Path) ->
 
     tail = (1 + CONFIDENCE) / 2
     return {
-        "student": [round(float(t.ppf(tail, freedom)), 4) for freedom in range(1, MOST_FREEDOM + 1)],
+        "student": [round(float(t.ppf(tail, STEPS / step if step else math.inf)), 5) for step in range(STEPS + 1)],
         "boards": {
             board.id: {"title": board.title, "metrics": {m.name: m.higher_is_better for m in board.metrics}}
             for board in boards

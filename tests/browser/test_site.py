@@ -10,6 +10,7 @@ import pytest
 
 from cgh_bench import results
 from cgh_bench.report import site
+from cgh_bench.report.significance import welch_interval
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
 from selenium.webdriver.common.by import By
@@ -129,12 +130,18 @@ def test_two_backbones_are_compared_by_welchs_interval(chromium, tmp_path: Path)
         for seed, value in enumerate(values):
             results.append(store, example.make_result("animals_knn", recipe, seed, {"top1": value}))
     results.append(store, example.make_result("animals_knn", "four", 0, {"top1": 99.0}))
+    for seed, value in enumerate(
+        (64.0, 66.7, 69.4)
+    ):  # other deviations: degrees of freedom between two and three, as in tables
+        results.append(store, example.make_result("animals_knn", "five", seed, {"top1": value}))
+    low, high = welch_interval((60.0, 61.0, 62.0), (64.0, 66.7, 69.4))
     written = site.write(store, tmp_path, tmp_path / "site")
     chromium.get((written.parent / "compare.html").as_uri() + "#one")
     for other, expected in {
         "two": ["-10.00", "-12.27 to -7.73", "two is better"],
         "three": ["-1.00", "-3.27 to 1.27", "not separated"],
         "four": ["", "", "single runs: no verdict"],
+        "five": ["-5.70", f"{low:.2f} to {high:.2f}", "not separated"],
     }.items():
         Select(chromium.find_element(By.ID, "second")).select_by_visible_text(other)
         (row,) = rows(chromium)

@@ -154,7 +154,7 @@ function leaderboard() {
   fromHash();
 }
 
-// Welch's interval of mean(a) - mean(b); degrees of freedom are rounded down, which only widens it.
+// Welch's interval of mean(a) - mean(b); Student's quantile is interpolated over 1 / degrees of freedom, as in tables.
 function welch(a, b) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const part = (values) => values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / (values.length - 1) / values.length;
@@ -162,7 +162,9 @@ function welch(a, b) {
   const [first, second] = [part(a), part(b)];
   if (first + second === 0) return [difference, difference, difference];
   const freedom = (first + second) ** 2 / (first ** 2 / (a.length - 1) + second ** 2 / (b.length - 1));
-  const quantile = data.student[Math.min(data.student.length, Math.max(1, Math.floor(freedom + 1e-9))) - 1];
+  const place = Math.min(1, 1 / freedom) * (data.student.length - 1);
+  const below = Math.min(Math.floor(place), data.student.length - 2);
+  const quantile = data.student[below] + (place - below) * (data.student[below + 1] - data.student[below]);
   const half = quantile * Math.sqrt(first + second);
   return [difference, difference - half, difference + half];
 }
