@@ -3,17 +3,19 @@
 The contract with `transfer_configs/FOLDER/train.py`, whatever the framework: it takes `--config --weights --work --gpus
 --seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`; it leaves `metrics.json` {metric: value} and
 `loaded.json` (see `_require_arrived`) in the work folder; each line of its output that is a JSON object with `phase`,
-`done`, `of` and `loss` tells its progress; on SIGINT it saves its state in `state.pth` and exits with 130.
+`done`, `of` and `loss` tells its progress; on SIGINT it saves its state in `state.pth` and exits with 130; on Linux it
+dies with the process that `CGH_PARENT` names.
 """
 
 import contextlib
 import json
 import math
 import os
-import re
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,11 +25,13 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import plain
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.files import remove_tree, remove_unfinished, write_text
-from cgh_bench.foreign import frameworks, launch
+from cgh_bench.foreign import failure, frameworks, launch
 from cgh_bench.progress import Tick, progress
 
 SECONDS_TO_STOP = 120.0
 """How long an interrupted process may take to save its state."""
+FOLLOWED = "CGH_PARENT"
+"""The environment variable that names the process whose death ends the framework's."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,11 @@ def _command(job: Job, settings: Mapping[str, Any], weights: Path, folder: Path)
 def _launch(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
     """Run the command to its end. The process has a session of its own, so that Ctrl-C reaches it once, from here."""
     log_path = folder / "log.txt"
-    with log_path.open("a", encoding="utf-8") as log:
+    with log_path.open("a", encoding="utf-8") as log, _termination_as_interrupt():
+        earlier = log.tell()
         process = subprocess.Popen(
             command,
-            env=environment,
+            env={**environment, FOLLOWED: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -136,7 +141,26 @@ def _launch(command: list[str], environment: dict[str, str], folder: Path, job: 
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if process.returncode:
-        raise _failure(process.returncode, log_path, folder, job)
+        with log_path.open("rb") as log_of_all:
+            log_of_all.seek(earlier)
+            printed = log_of_all.read().decode(errors="replace")
+        raise _failure(process.returncode, printed, folder, job)
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """While the block runs SIGTERM is Ctrl-C, so that the process can save its state: it is killed when this one dies.
+
+    In the main thread; signals reach no other.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _follow(lines: Iterable[str], log: IO[str], title: str) -> None:
@@ -172,23 +196,17 @@ def _step(line: str) -> dict[str, Any] | None:
     return step
 
 
-def _failure(code: int, log: Path, folder: Path, job: Job) -> Exception:
-    """What to tell of a process that ended with `code`."""
+def _failure(code: int, printed: str, folder: Path, job: Job) -> Exception:
+    """What to tell of a process that ended with `code`; where it does not say why, its last lines go to stderr."""
     loaded = _loaded(folder)
     if loaded and (loaded["missing"] or loaded["unfilled"]):
         return _not_arrived(loaded)
-    cause = reason(log.read_text(encoding="utf-8"))
-    if code < 0:
-        cause = f"killed by {signal.Signals(-code).name}, often for want of memory"
+    cause, shown = failure.told(code, printed)
+    log = folder / "log.txt"
+    if shown:
+        print(f"the end of {log}:", *shown, sep="\n  ", file=sys.stderr)
     goes_on = "; the same command goes on from the last saved state" if (folder / "state.pth").exists() else ""
     return UserError(f"{job.protocol} failed in {job.framework}: {cause}{goes_on}; its log is {log}")
-
-
-def reason(log: str) -> str:
-    """The line of a failed run's log that says why: the last that names an error, else the last with words."""
-    lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
-    errors = [line for line in lines if re.search(r"\b\w*(Error|Exception)\b\S*: \S", line)]
-    return [*lines[-1:], *errors][-1] if lines else "it printed nothing"
 
 
 def _require_arrived(folder: Path, checkpoint: Checkpoint, given: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cgh_bench import tasks
 from cgh_bench.errors import UserError
-from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign import failure, frameworks
 from cgh_bench.foreign.transfer import Transfer, in_framework
 
 Facts = Mapping[str, Any]
@@ -39,7 +39,7 @@ def facts(name: str, framework: str = "") -> Facts:
     command = [known.python, str(known.path / "describe.py"), f"--config={file}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=known.environment)
     if done.returncode:
-        raise UserError(f"{task.framework} cannot describe {task.protocol}: {process.reason(done.stderr)}")
+        raise UserError(f"{task.framework} cannot describe {task.protocol}: {failure.reason(done.stderr)}")
     return dict(_flat(json.loads(done.stdout.splitlines()[-1])))
 
 

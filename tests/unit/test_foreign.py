@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import textwrap
 import time
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ import pytest
 import transfer_configs
 from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.config import plain
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign import failure, frameworks, process
 
 STAND_IN = """
     import argparse, json, os, pathlib, signal, sys, time
@@ -202,9 +204,46 @@ def test_a_failure_shows_the_last_line_and_the_log(stand_in, checkpoint, tmp_pat
     assert "\n" not in str(raised.value)
 
 
-def test_a_killed_process_is_named_so(stand_in, checkpoint, tmp_path):
-    with pytest.raises(UserError, match="killed by SIGKILL, often for want of memory"):
+def test_a_killed_process_is_named_so_and_the_end_of_its_log_shown(stand_in, checkpoint, tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/state.pth").write_text("0")
+    process.write_text(
+        tmp_path / "run/job.json", json.dumps({"checkpoint": checkpoint.id, **plain(job("killed"))}, indent=1)
+    )
+    (tmp_path / "run/log.txt").write_text("RuntimeError: of an earlier run\n")
+    with pytest.raises(UserError, match="killed by SIGKILL, often for want of memory; the same command goes on"):
         process.run(job("killed"), checkpoint, tmp_path, tmp_path / "run")
+    shown = capfd.readouterr().err.splitlines()
+    assert shown[-2:] == [f"the end of {tmp_path / 'run/log.txt'}:", f"  a line of the log, data in {tmp_path}"]
+
+
+def test_what_a_log_explains_is_not_shown_twice(stand_in, checkpoint, tmp_path, capfd):
+    with pytest.raises(UserError, match="no such layer"):
+        process.run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
+    assert "the end of" not in capfd.readouterr().err
+
+
+def test_a_child_of_the_launcher_that_was_killed_is_named_so():
+    log = "".join(f"line {n}\n" for n in range(30)) + "  traceback : Signal 9 (SIGKILL) received by PID 77\n=====\n"
+    cause, shown = failure.told(1, log)
+    assert cause == "killed by SIGKILL, often for want of memory"
+    assert len(shown) == failure.LINES
+    assert shown[0] == "line 21"
+    assert failure.told(1, "ValueError: no\n") == ("ValueError: no", [])
+    assert failure.told(1, "something\nelse\n") == ("else", ["something", "else"])
+
+
+def test_a_scheduler_that_ends_us_is_as_ctrl_c(stand_in, checkpoint, tmp_path, monkeypatch):
+    @contextmanager
+    def terminating(title, total):
+        yield lambda done, note="": os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(process, "progress", terminating)
+    with pytest.raises(KeyboardInterrupt):
+        process.run(job("slow"), checkpoint, tmp_path, tmp_path / "run")
+    assert (tmp_path / "run/state.pth").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_weights_that_did_not_arrive_fail_the_check(stand_in, checkpoint, tmp_path):
@@ -300,6 +339,6 @@ def test_lines_that_only_look_like_progress_are_log_lines():
 
 def test_the_reason_is_found_in_a_launchers_log():
     log = "[rank1]: ValueError: no GPU\nx.ChildFailedError:\n[W] exiting\n=====\nroot cause\n  exitcode: 1\n=====\n"
-    assert process.reason(log) == "[rank1]: ValueError: no GPU"
-    assert process.reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
-    assert process.reason("\n") == "it printed nothing"
+    assert failure.reason(log) == "[rank1]: ValueError: no GPU"
+    assert failure.reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
+    assert failure.reason("\n") == "it printed nothing"

@@ -18,7 +18,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
 import transfer_configs.openmmlab
-from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign import failure, frameworks, process
 
 # The process runs by path: its own folder comes first, then what all frameworks share.
 sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parents[1] / "contract"))
@@ -275,7 +275,7 @@ def test_a_gpu_without_memory_ends_the_run_with_the_number_to_try(tmp_path, monk
         train.main()
     said = str(raised.value)
     assert said == "OutOfMemoryError: 16 images at a time are too many for this GPU; take fewer: --images-at-a-time 8"
-    assert process.reason(f"iteration 7\n{said}\n") == said
+    assert failure.reason(f"iteration 7\n{said}\n") == said
 
 
 class Network(BaseModel):

@@ -23,6 +23,7 @@ warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch n
 import data_sets  # noqa: E402 (the path must be there first)
 import detectron2  # noqa: E402
 import heads  # noqa: E402, F401 (registers them)
+import parent  # noqa: E402
 import protocol  # noqa: E402
 import torch  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
@@ -37,8 +38,10 @@ INTERRUPTED = 130
 
 def main() -> int:
     """Run; the exit code."""
+    parent.follow()
     options = _parse()
     if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
+        parent.lead()
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.gpus}"]
         os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
     options.work.mkdir(parents=True, exist_ok=True)

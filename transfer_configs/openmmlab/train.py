@@ -26,6 +26,7 @@ ops.install()
 sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 
 import batch  # noqa: E402 (mmcv's operators must be there first)
+import parent  # noqa: E402
 import torch  # noqa: E402
 from keeping import write_text  # noqa: E402
 from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
@@ -51,8 +52,10 @@ READ = (
 
 def main() -> int:
     """Run; the exit code."""
+    parent.follow()
     options = _parse()
     if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
+        parent.lead()
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.gpus}"]
         os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
     options.work.mkdir(parents=True, exist_ok=True)
