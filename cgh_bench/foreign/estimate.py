@@ -38,19 +38,20 @@ def _time(protocol: str, iterations: int | None, folders: Folders) -> str:
         return f"about {_hours(median(before))}, as before (runs: {len(before)})"
     if protocol not in SECONDS_PER_STEP:
         return "time unknown: no run of it yet; its progress will tell"
-    seconds = SECONDS_PER_STEP[protocol] * (iterations or _iterations(protocol))
+    seconds = SECONDS_PER_STEP[protocol] * (iterations or steps(protocol))
     gpus = launch.gpus()
     here = f", {_hours(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} like them" if gpus else ", days to weeks on CPUs"
     return f"about {_hours(seconds)} on eight V100s (detectron2's model zoo){here}"
 
 
-def _iterations(protocol: str) -> int:
+def steps(protocol: str) -> int:
+    """How many steps of descent the protocol takes, as its file says."""
     text = frameworks.protocol_file("mmdet", protocol).read_text(encoding="utf-8")
     (number,) = re.findall(r"^iterations = ([\d_]+)$", text, re.MULTILINE) or [""]
     base = re.search(r'^_base_ = "(\w+)\.py"$', text, re.MULTILINE)
     if number or base is None:
         return int(number)
-    return _iterations(base[1])
+    return steps(base[1])
 
 
 def _hours(seconds: float) -> str:

@@ -31,8 +31,8 @@ def test_from_the_model_zoo(said):
 
 
 def test_the_length_may_be_inherited_or_set(said):
-    assert estimate._iterations("coco_fpn_4conv1fc") == 90_000
-    assert estimate._iterations("coco_det_2x") == 180_000
+    assert estimate.steps("coco_fpn_4conv1fc") == 90_000
+    assert estimate.steps("coco_det_2x") == 180_000
     assert said("voc_det", iterations=2_400)[0].startswith("about 21 min")
 
 
