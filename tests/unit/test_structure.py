@@ -53,7 +53,7 @@ def test_imports_point_one_way(path: Path) -> None:
             assert theirs >= mine, f"{path.name} imports {imported}, which is above it"
         top = imported.split(".")[0]
         if top == "pretrain":
-            assert path.parts[-2] == "pretrain" or "pretrain" in path.parts or path.parts[-2] == "cli", path
+            assert path.parts[-2] == "pretrain" or "pretrain" in path.parts or path.parts[-2] in ("cli", "tools"), path
         if top in FRAMEWORKS:
             assert "transfer_configs" in path.parts, f"{path} imports {imported}; frameworks are processes of their own"
 
