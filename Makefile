@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DETECTRON2 := $(VENV)/detectron2
 LIGHTLY := $(VENV)/lightly
+OPENMMLAB := $(VENV)/openmmlab
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all check fmt docs coverage audit install providers clean
@@ -49,8 +50,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # For tests, each on the path of its own processes only: detectron2 without its compiled part (it brings a package
-# `tools`), and lightly without what it needs for training.
-providers: $(DETECTRON2)/installed $(LIGHTLY)/installed
+# `tools`), lightly without what it needs for training, and OpenMMLab's own packages beside the forks.
+providers: $(DETECTRON2)/installed $(LIGHTLY)/installed $(OPENMMLAB)/installed
 
 $(DETECTRON2)/installed: tests/providers/detectron2.txt tests/providers/detectron2_needs.txt $(STAMP)
 	@rm -rf $(DETECTRON2)
@@ -61,6 +62,11 @@ $(DETECTRON2)/installed: tests/providers/detectron2.txt tests/providers/detectro
 $(LIGHTLY)/installed: tests/providers/lightly.txt $(STAMP)
 	@rm -rf $(LIGHTLY)
 	@$(PIP) --no-deps --only-binary=:all: --target $(LIGHTLY) --require-hashes -r tests/providers/lightly.txt
+	@touch $@
+
+$(OPENMMLAB)/installed: tests/providers/openmmlab.txt $(STAMP)
+	@rm -rf $(OPENMMLAB)
+	@$(PIP) --no-deps --only-binary=:all: --target $(OPENMMLAB) --require-hashes -r tests/providers/openmmlab.txt
 	@touch $@
 
 clean:

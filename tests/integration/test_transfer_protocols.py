@@ -6,6 +6,7 @@ are those of the file.
 
 import dataclasses
 import json
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,6 +118,19 @@ def test_the_protocol_file_on_a_miniature_of_its_data(name, root, resnet50, tmp_
     monkeypatch.setenv("CGH_DATA", str(root))
     workspace = Workspace(tmp_path)
     check(evaluate(small(name), resnet50, 0, workspace), workspace, name, resnet50)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALL])
+def test_openmmlabs_own_packages_run_it_as_the_forks_do(name, root, resnet50, tmp_path, monkeypatch):
+    own = Path(sys.prefix, "openmmlab")
+    if not own.is_dir():
+        pytest.skip("OpenMMLab's own packages are absent; run `make providers`")
+    monkeypatch.setenv("CGH_DATA", str(root))
+    monkeypatch.setenv("PYTHONPATH", str(own))
+    workspace = Workspace(tmp_path)
+    result = evaluate(small(name), resnet50, 0, workspace)
+    check(result, workspace, name, resnet50)
+    assert "MMEngine: 0.10.7" in (tmp_path / result.work / "log.txt").read_text()
 
 
 @pytest.mark.slow

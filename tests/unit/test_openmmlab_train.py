@@ -29,11 +29,14 @@ import state
 import train
 from detection_metric import InstanceAP
 from keeping import write_text
+from mmdet.models import DetDataPreprocessor
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
+from mmseg.models import SegDataPreProcessor
 from precise_bn import PreciseBN
 from segmentation_metric import SemanticIoU
+from transfer import _channel_order
 
 FOLDER = Path(train.__file__).parent
 PROTOCOLS = sorted(
@@ -337,3 +340,10 @@ def test_random_states_survive_a_file(tmp_path):
     state.restore_torch_random(saved)
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
     assert Runner.train_loop._iter == 3
+
+
+@pytest.mark.parametrize("kind", [DetDataPreprocessor, SegDataPreProcessor])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_the_order_of_channels_is_found_out_by_preparing_an_image(kind, order):
+    preprocessor = kind(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=order == "RGB")
+    assert _channel_order(preprocessor) == order

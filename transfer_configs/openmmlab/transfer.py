@@ -61,8 +61,7 @@ class Transfer(Hook):
         preprocessor = trained.data_preprocessor
         modules = [module for path in self.into for module in trained.get_submodule(path).named_modules()]
         return {
-            # Images are read as BGR.
-            "channel_order": "RGB" if preprocessor._channel_conversion else "BGR",
+            "channel_order": _channel_order(preprocessor),
             "mean_std": [*preprocessor.mean.flatten().tolist(), *preprocessor.std.flatten().tolist()],
             "stride_in_1x1": any(
                 name.endswith("conv1") and module.kernel_size == (1, 1) and module.stride != (1, 1)
@@ -104,3 +103,11 @@ class Transfer(Hook):
         with replacing(self.work / "model.pth") as path:
             torch.save(state.bare(runner.model).state_dict(), path)
         self.state_path.unlink()
+
+
+def _channel_order(preprocessor: torch.nn.Module) -> str:
+    """Which order the model sees, by the channel in which a blue image stands out; images are read as BGR."""
+    black, blue = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    blue[0] = 255
+    prepared = preprocessor({"inputs": [black, blue]}, training=False)["inputs"][:, :, 0, 0]
+    return "RGB" if prepared[1, 2] > prepared[0, 2] else "BGR"
