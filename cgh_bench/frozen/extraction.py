@@ -1,16 +1,14 @@
-"""Filling a bank of features on disk: each process a part of the images, in any number of sessions."""
+"""Filling banks of features on disk: each process a part of the images, in any number of sessions."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +18,8 @@ from cgh_bench.data.image_set import ColourImages, GreyImages, ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.device import pick_device
 from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.frozen.bank_file import FILLED, BankFile, Rows, open_bank
+from cgh_bench.frozen.pooling import pooled
 from cgh_bench.progress import progress
 
 BATCH_SIZE = 256
@@ -27,10 +27,6 @@ BATCHES_PER_SAVE = 32
 MOST_NAMED = 20
 """Images that are named in one message; after so many that cannot be used the extraction stops."""
 IMAGES_TIMED = 32
-FILLED = "filled.npy"
-"""Beside the bank while it is being filled: which rows are."""
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,16 +36,20 @@ class Work:
     checkpoint: Checkpoint
     images: ImageSet
     transform: EvalTransform
-    targets: tuple[str, ...]
+    targets: tuple[tuple[str, ...], ...]
+    """Of each feature, all of which one pass of the trunk gives."""
 
-    def forward(self, trunk: Any, batch: Tensor) -> Tensor:
-        """The features (B, D) of a batch (B, 3, H, W) on the device."""
-        features: Tensor = trunk.pooled(self.checkpoint.preprocessing(batch), self.targets)
-        return features.float()
+    def forward(self, trunk: Any, batch: Tensor) -> list[Tensor]:
+        """Each of the features, (B, D), of a batch (B, 3, H, W) on the device."""
+        return [features.float() for features in pooled(trunk, self.checkpoint.preprocessing(batch), self.targets)]
 
 
-def fill(folder: Path, work: Work) -> None:
-    """Compute the rows of the bank in `folder` that earlier sessions have not; every process must call this.
+def fill(folders: Sequence[Path], work: Work) -> None:
+    """Compute the rows of the banks that earlier sessions have not; every process must call this.
+
+    Args:
+        folders: of the banks, one for each of the work's features.
+        work: what is extracted.
 
     Raises:
         UserError: images that cannot be used, or whose features are not finite; each is named, up to `MOST_NAMED`. The
@@ -58,35 +58,42 @@ def fill(folder: Path, work: Work) -> None:
     """
     device = pick_device()
     trunk = work.checkpoint.backbone().to(device)
-    bank, filled = _open_bank(folder, len(work.images), trunk.width(work.targets))
+    widths = [trunk.width(target) for target in work.targets]
+    banks = [open_bank(folder, len(work.images), width) for folder, width in zip(folders, widths, strict=True)]
     mine = dist.share(len(work.images))
-    todo = np.flatnonzero(~filled[mine]) + mine.start
+    todo = np.flatnonzero(~np.all([bank.filled[mine] for bank in banks], axis=0)) + mine.start
     faults = _Faults(work.images)
-    waiting: list[Rows] = []
     title = f"features of {work.images.name}" + (f", process {dist.rank()}" if dist.world_size() > 1 else "")
     with torch.inference_mode(), progress(title, mine.stop - mine.start) as tick:
-        for start, batch in _batches(work, todo):
+        for number, (start, batch) in enumerate(_batches(work, todo), start=1):
             rows = todo[start : start + BATCH_SIZE]
             faults.unusable += batch.refused
             if batch.usable:
                 usable = rows[batch.usable]
-                values = work.forward(trunk, batch.pixels.to(device, non_blocking=True)).cpu().numpy()
-                finite = np.isfinite(values).all(axis=1)
-                bank[usable[finite]] = values[finite]
-                waiting.append(usable[finite])
+                found = work.forward(trunk, batch.pixels.to(device, non_blocking=True))
+                values = [features.cpu().numpy() for features in found]
+                finite = np.all([np.isfinite(features).all(axis=1) for features in values], axis=0)
+                for bank, features in zip(banks, values, strict=True):
+                    bank.write(usable[finite], features[finite])
                 faults.not_finite += map(work.images.called, usable[~finite].tolist())
             tick(mine.stop - mine.start - len(todo) + min(start + BATCH_SIZE, len(todo)))
-            if len(waiting) == BATCHES_PER_SAVE:
-                _save(bank, filled, waiting)
+            if number % BATCHES_PER_SAVE == 0:
+                _save(banks)
             if faults.enough():
                 break
-    _save(bank, filled, waiting)
+    _save(banks)
     faults.require_none()
     try:
         _require_frozen(work.checkpoint, trunk)
     except CheckFailed:
-        (folder / FILLED).unlink(missing_ok=True)  # none of the rows is to be trusted
+        for folder in folders:
+            (folder / FILLED).unlink(missing_ok=True)  # none of the rows is to be trusted
         raise
+
+
+def _save(banks: Sequence[BankFile]) -> None:
+    for bank in banks:
+        bank.save()
 
 
 def images_per_second(work: Work) -> float:
@@ -102,7 +109,8 @@ def images_per_second(work: Work) -> float:
         pixels = batch.pixels.to(device)
         work.forward(trunk, pixels[:1])  # the first pass is slower
         start = time.perf_counter()
-        work.forward(trunk, pixels).cpu()
+        for features in work.forward(trunk, pixels):
+            features.cpu()
         return len(dataset) / (reading + time.perf_counter() - start)
 
 
@@ -195,40 +203,6 @@ def workers(images: ImageSet) -> int:
     if isinstance(images, GreyImages | ColourImages):
         return 0
     return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _open_bank(folder: Path, n: int, dim: int) -> "tuple[np.memmap[Any, Any], np.memmap[Any, Any]]":
-    """The features on disk (N, D), and which of the rows are filled (N,)."""
-    bank, filled = folder / "features.npy", folder / FILLED
-    if dist.rank() == 0 and not filled.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _allocate(bank, np.float32, (n, dim))
-        _allocate(filled, np.bool_, (n,))
-    dist.wait_for_all()
-    return np.load(bank, mmap_mode="r+"), np.load(filled, mmap_mode="r+")
-
-
-def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
-    """An array of zeros on disk, which appears under its name when it is all there."""
-    temporary = path.with_suffix(".part")
-    array = open_memmap(temporary, mode="w+", dtype=kind, shape=shape)  # type: ignore[no-untyped-call]
-    try:
-        with temporary.open("rb+") as file:  # a full disk must be an error here, not a bus error later
-            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-    except OSError as error:
-        temporary.unlink()
-        size = f"{array.nbytes / 1e9:.1f} GB"
-        raise UserError(f"no room for {size} in {path.parent} ({error.strerror}); make some, or name --work") from None
-    temporary.replace(path)
-
-
-def _save(bank: "np.memmap[Any, Any]", filled: "np.memmap[Any, Any]", rows: list[Rows]) -> None:
-    """Say that these rows are filled, after they are."""
-    bank.flush()
-    for part in rows:
-        filled[part] = True
-    filled.flush()
-    rows.clear()
 
 
 def _require_frozen(checkpoint: Checkpoint, trunk: torch.nn.Module) -> None:

@@ -1,8 +1,8 @@
 """Frozen features: extracted once per weights, data and transform, kept on disk, read back memory-mapped."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache as cached
 from pathlib import Path
@@ -18,7 +18,8 @@ from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import alone_in, write_text
-from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
+from cgh_bench.frozen.bank_file import FILLED
+from cgh_bench.frozen.extraction import Work, fill, images_per_second
 from cgh_bench.progress import duration
 
 
@@ -56,16 +57,30 @@ def extract(
         UserError: an unknown feature, images of different sizes under a transform that keeps sizes, images that cannot
             be read, or features that are not finite (the images are named).
     """
-    targets = checkpoint.architecture.targets(feature)
-    key = bank_key(checkpoint.id, images, transform, targets)
-    folder = cache / key
-    if not dist.agreed(_is_whole(folder, len(images))):
-        with _in_turn(folder):
-            if not dist.agreed(_is_whole(folder, len(images))):
-                fill(folder, Work(checkpoint, images, transform, targets))
+    (bank,) = extract_all(checkpoint, images, transform, (feature,), cache)
+    return bank
+
+
+def extract_all(
+    checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
+) -> list[FeatureBank]:
+    """The same of several features; what is not in `cache` is computed by one pass of the trunk for all of them."""
+    targets = [checkpoint.architecture.targets(feature) for feature in features]
+    keys = [bank_key(checkpoint.id, images, transform, target) for target in targets]
+    wanted = {cache / key: target for key, target in sorted(zip(keys, targets, strict=True))}
+    if _missing(wanted, len(images)):
+        with _in_turn(wanted):
+            missing = _missing(wanted, len(images))
+            if missing:
+                fill(missing, Work(checkpoint, images, transform, tuple(wanted[folder] for folder in missing)))
+            for folder in missing:
                 _finish(folder, {"images": images.name, "checkpoint": checkpoint.name})
-    features = np.load(folder / "features.npy", mmap_mode="r")
-    return FeatureBank(features, images.labels, images.classes, key, images.held_out)
+    return [
+        FeatureBank(
+            np.load(cache / key / "features.npy", mmap_mode="r"), images.labels, images.classes, key, images.held_out
+        )
+        for key in keys
+    ]
 
 
 def bank_key(checkpoint_id: str, images: ImageSet, transform: EvalTransform, targets: tuple[str, ...]) -> str:
@@ -84,21 +99,29 @@ def extract_pair(
     )
 
 
-def plan(checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, feature: str, cache: Path) -> str:
-    """What `extract` would do and how long that would take, by the speed of a few images."""
-    work = Work(checkpoint, images, transform, checkpoint.architecture.targets(feature))
-    folder = cache / "features" / bank_key(checkpoint.id, images, transform, work.targets)
-    what = f"features {feature} of {images.name}: {len(images):,} images"
-    if _is_whole(folder, len(images)):
-        return f"{what}, in the cache"
-    rate = images_per_second(work) * dist.world_size()
-    gigabytes = 4 * len(images) * checkpoint.backbone().width(work.targets) / 1e9
-    return f"{what}, {gigabytes:.2f} GB on disk, about {duration(len(images) / rate)} at {rate:.0f} images a second"
+def plan(
+    checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
+) -> list[str]:
+    """What `extract_all` would do and how long that would take, by the speed of a few images."""
+    lines, missing = [], {}
+    for feature in features:
+        target = checkpoint.architecture.targets(feature)
+        if _is_whole(cache / "features" / bank_key(checkpoint.id, images, transform, target), len(images)):
+            lines.append(f"features {feature} of {images.name}: {len(images):,} images, in the cache")
+        else:
+            missing[feature] = target
+    if not missing:
+        return lines
+    rate = images_per_second(Work(checkpoint, images, transform, tuple(missing.values()))) * dist.world_size()
+    trunk = checkpoint.backbone(copy=False)
+    gigabytes = 4 * len(images) * sum(map(trunk.width, missing.values())) / 1e9
+    what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
+    return [*lines, f"{what}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
 
 
 def plan_pair(checkpoint: Checkpoint, data: str, transform: EvalTransform, feature: str, cache: Path) -> list[str]:
     """The same for the train and the val images of a data set."""
-    return [plan(checkpoint, images, transform, feature, cache) for images in load_pair(data)]
+    return [line for images in load_pair(data) for line in plan(checkpoint, images, transform, (feature,), cache)]
 
 
 def pair_fingerprint(data: str) -> str:
@@ -138,14 +161,21 @@ def _is_whole(folder: Path, n: int) -> bool:
         return False
 
 
+def _missing(folders: Iterable[Path], n: int) -> list[Path]:
+    """Which of the banks are not whole, as the first process sees it."""
+    return dist.agreed([folder for folder in folders if not _is_whole(folder, n)])
+
+
 @contextmanager
-def _in_turn(folder: Path) -> Iterator[None]:
-    """One job at a time: the first of its processes waits for other jobs, its others wait for it."""
-    if dist.rank() == 0:
-        with alone_in(folder, wait=True):
-            dist.wait_for_all()
-            yield
-    else:
+def _in_turn(folders: Iterable[Path]) -> Iterator[None]:
+    """One job at a time: the first of its processes waits for other jobs, its others wait for it.
+
+    All jobs take `folders` in the same order, or two could wait for each other.
+    """
+    with ExitStack() as stack:
+        if dist.rank() == 0:
+            for folder in folders:
+                stack.enter_context(alone_in(folder, wait=True))
         dist.wait_for_all()
         yield
 

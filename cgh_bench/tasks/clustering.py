@@ -49,7 +49,7 @@ class Clusters:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """What the extraction of features will take; k-means takes little beside it."""
-        return [plan(checkpoint, load_pair(self.data)[1], self.transform, self.feature, folders.cache)]
+        return plan(checkpoint, load_pair(self.data)[1], self.transform, (self.feature,), folders.cache)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one an image."""

@@ -16,7 +16,7 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
-from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.neighbours import shared_neighbours
 from cgh_bench.frozen.voting import Ranked, rank, without_self
 from cgh_bench.tasks import Folders, Metric
@@ -50,21 +50,24 @@ class KNNGrid:
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, memory of one search each."""
+        """Time and disk of the features, memory of each search."""
         train, val = load_pair(self.data)
         queries = len(val) + min(self.selection_images, len(train))
-        lines = []
-        for feature in self.features:
-            lines += plan_pair(checkpoint, self.data, self.transform, feature, folders.cache)
-            lines.append(search_plan(checkpoint, feature, (len(train), queries), max(self.ks) + 1))
-        return lines
+        return [
+            *plan(checkpoint, train, self.transform, self.features, folders.cache),
+            *plan(checkpoint, val, self.transform, self.features, folders.cache),
+            *(search_plan(checkpoint, name, (len(train), queries), max(self.ks) + 1) for name in self.features),
+        ]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the train images that are chosen by. `grid.json` in the run's folder has every point."""
         on_train: dict[Point, Ranked] = {}
         on_val: dict[Point, Ranked] = {}
-        for feature in self.features:
-            train, val = extract_pair(checkpoint, self.data, self.transform, feature, folders.cache)
+        banks = (
+            extract_all(checkpoint, images, self.transform, self.features, folders.cache / "features")
+            for images in load_pair(self.data)
+        )
+        for feature, train, val in zip(self.features, *banks, strict=True):
             require_one_label(train)
             for where, ranked in zip((on_train, on_val), self._both(train, val, seed), strict=True):
                 where.update({(feature, *point): answer for point, answer in ranked.items()})

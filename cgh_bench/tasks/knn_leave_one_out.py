@@ -41,7 +41,7 @@ class LeaveOneOut:
         """Time and disk of the features, memory of the search."""
         images = load_pair(self.data)[self.split == "val"]
         return [
-            plan(checkpoint, images, self.transform, self.feature, folders.cache),
+            *plan(checkpoint, images, self.transform, (self.feature,), folders.cache),
             search_plan(checkpoint, self.feature, (len(images), len(images)), self.k + 1),
         ]
 

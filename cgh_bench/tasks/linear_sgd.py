@@ -10,31 +10,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgh_bench import dist
-from cgh_bench.backbone import Backbone, hypercolumn
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
-from cgh_bench.data import ImageSet
 from cgh_bench.data.subset import subset
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.files import write_text
 from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.frozen.extraction import Work, images_per_second
-from cgh_bench.frozen.features import FeatureBank, extract, load_pair, pair_fingerprint, plan
+from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.heads import SGD, Descent, Heads
+from cgh_bench.frozen.pooling import pooled
 from cgh_bench.frozen.selection import hold_out, require_one_label
 from cgh_bench.frozen.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
 from cgh_bench.tasks import Folders, Metric
-
-if TYPE_CHECKING:
-    from cgh_bench.vit_backbone import ViTBackbone
 
 
 @dataclass(frozen=True)
@@ -84,12 +80,12 @@ class LinearSgd:
         """What the heads take, and how long their training, by the trunk's speed on a few images."""
         train, val = load_pair(self.data)
         targets = [checkpoint.architecture.targets(name) for name in self.features]
-        work = Work(checkpoint, train, self.transform, targets[-1])
+        work = Work(checkpoint, train, self.transform, tuple(targets))
         width = sum(checkpoint.backbone(copy=False).width(target) for target in targets)
         heads = len(self.learning_rates) * len(self.weight_decays) * width * len(train.classes)
         return [
-            *(plan(checkpoint, val, self.transform, name, folders.cache) for name in self.features),
-            f"{len(self.grid)} heads, {3 * 4 * heads / 1e9:.2f} GB with momentum and gradient",
+            *plan(checkpoint, val, self.transform, self.features, folders.cache),
+            f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
             planned(len(train), self.epochs, images_per_second(work) * dist.world_size()),
         ]
 
@@ -109,7 +105,10 @@ class LinearSgd:
         with dist.process_group() as device:
             judged = {"val": val} | ({} if held is None else {"held_out": subset(images, held, f"held out, {seed}")})
             probe = _Probe(self, checkpoint, len(images.classes), seed, device)
-            probe.banks = {name: self._extract(checkpoint, some, folders) for name, some in judged.items()}
+            probe.banks = {
+                name: extract_all(checkpoint, some, self.transform, self.features, folders.cache / "features")
+                for name, some in judged.items()
+            }
             batches = Batches(images, fitted, self.crop, self.batch_size, seed)
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
             title = f"linear probe of {checkpoint.name}, {len(self.grid)} heads"
@@ -124,9 +123,6 @@ class LinearSgd:
             "top5": last["val_top5"][chosen],
             "top1_selected_on_val": max(max(record["val_top1"]) for record in history),
         }
-
-    def _extract(self, checkpoint: Checkpoint, images: ImageSet, folders: Folders) -> list[FeatureBank]:
-        return [extract(checkpoint, images, self.transform, name, folders.cache / "features") for name in self.features]
 
 
 class _Probe:
@@ -183,14 +179,6 @@ class _Probe:
         """Be where `state` was taken."""
         for name, heads in zip(self.task.features, self.heads, strict=True):
             heads.load_state_dict(state[name])
-
-
-def pooled(trunk: "Backbone | ViTBackbone", images: Tensor, targets: list[tuple[str, ...]]) -> list[Tensor]:
-    """Each target of preprocessed `images`, (B, D) each; of a ResNet all by one pass."""
-    if isinstance(trunk, Backbone):
-        maps = trunk.pyramid(images)
-        return [hypercolumn(maps, stages).mean(dim=(2, 3)) for stages in targets]
-    return [trunk.pooled(images, target) for target in targets]
 
 
 def _share(bank: FeatureBank) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.frozen import extraction as module
-from cgh_bench.frozen.features import extract, plan
+from cgh_bench.frozen.features import extract, extract_all, plan
+from cgh_bench.frozen.pooling import pooled
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,38 @@ def test_a_hypercolumn_is_the_stages_side_by_side(trunk: Checkpoint, tmp_path: P
     np.testing.assert_allclose(both[:, :256], third, rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="did you mean layer4"):
         extract(trunk, images, AS_IS, "layer5", tmp_path)
+
+
+def test_several_features_are_one_pass(trunk: Checkpoint, tmp_path: Path) -> None:
+    names = ("layer4", "layer3+layer4", "layer2")
+    alone = [extract(trunk, pictures(), AS_IS, name, tmp_path / "alone") for name in names]
+    read: list[int] = []
+
+    class Counted(GreyImages):
+        def image(self, index: int) -> torch.Tensor:
+            read.append(index)
+            return super().image(index)
+
+    images = Counted(**vars(pictures()))
+    extract(trunk, images, AS_IS, "layer4", tmp_path / "together")
+    together = extract_all(trunk, images, AS_IS, names, tmp_path / "together")
+    assert read == 2 * list(range(9))  # layer4 was there already
+    for one, other in zip(alone, together, strict=True):
+        assert one.fingerprint == other.fingerprint
+        np.testing.assert_array_equal(one.features, other.features)
+    again = extract_all(trunk, images, AS_IS, ("layer2", "layer2", "layer4+layer3"), tmp_path / "together")
+    assert [bank.fingerprint for bank in again] == [alone[2].fingerprint] * 2 + [alone[1].fingerprint]
+    assert len(read) == 18
+
+
+def test_one_pass_of_any_trunk_gives_what_each_target_is_alone() -> None:
+    for arch, names in (("resnet18", ("layer4", "layer1+layer4")), ("vit_tiny_patch16_32", ("block3+cls", "layer4"))):
+        network = random_checkpoint(arch).backbone()
+        targets = [network.architecture.targets(name) for name in names]
+        images = torch.rand(2, 3, 32, 32)
+        with torch.inference_mode():
+            for target, found in zip(targets, pooled(network, images, targets), strict=True):
+                assert torch.equal(found, network.pooled(images, target))
 
 
 def test_the_cache_knows_weights_data_and_transform(trunk: Checkpoint, tmp_path: Path) -> None:
@@ -152,11 +185,13 @@ def test_a_bank_cut_short_is_made_again(trunk: Checkpoint, tmp_path: Path) -> No
 
 
 def test_the_plan_says_what_is_to_do(trunk: Checkpoint, tmp_path: Path) -> None:
-    line = plan(trunk, pictures(), AS_IS, "layer4", tmp_path)
-    assert line.startswith("features layer4 of toy/train: 9 images, 0.00 GB on disk, about 0 s at ")
+    (line,) = plan(trunk, pictures(), AS_IS, ("layer4", "layer3"), tmp_path)
+    assert line.startswith("features layer4, layer3 of toy/train: 9 images, 0.00 GB on disk, about 0 s at ")
     assert not list(tmp_path.iterdir())
     extract(trunk, pictures(), AS_IS, "layer4", tmp_path / "features")
-    assert plan(trunk, pictures(), AS_IS, "layer4", tmp_path).endswith("9 images, in the cache")
+    cached, rest = plan(trunk, pictures(), AS_IS, ("layer3", "layer4"), tmp_path)
+    assert cached == "features layer4 of toy/train: 9 images, in the cache"
+    assert rest.startswith("features layer3 of toy/train: 9 images, ")
 
 
 @pytest.mark.parametrize(("images", "processes"), [(9, 2), (1, 3), (10, 4), (7, 7)])

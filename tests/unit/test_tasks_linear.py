@@ -12,7 +12,6 @@ from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.evaluate import protocol_id
 from cgh_bench.frozen.crops import Crop
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.heads import Descent, Heads
@@ -183,8 +182,7 @@ def test_the_protocols_say_what_their_sources_say() -> None:
     assert dinov2.learning_rates[-1] == pytest.approx(0.1 * 1024 / 256)
 
 
-def test_the_cached_probe_keeps_its_protocol_and_its_choice(trunk: Checkpoint, tmp_path: Path) -> None:
-    assert protocol_id("animals_linear", tasks.find("animals_linear")) == "animals_linear@3a3b0567"
+def test_the_cached_probe_keeps_its_choice(trunk: Checkpoint, tmp_path: Path) -> None:
     metrics = run(Linear("toy", AS_IS), trunk, tmp_path)
     grid = json.loads((tmp_path / "run" / "grid.json").read_text())
     chosen = int(np.argmax(grid["held_out_top1"]))
@@ -199,6 +197,6 @@ def test_the_cached_probe_keeps_its_protocol_and_its_choice(trunk: Checkpoint, t
 
 def test_the_plan_says_how_long_and_how_large(trunk: Checkpoint, tmp_path: Path) -> None:
     lines = TOY.plan(trunk, Folders(tmp_path / "run", tmp_path / "cache"))
-    assert [line.split(":")[0] for line in lines[:2]] == [f"features {name} of toy/val" for name in TOY.features]
-    assert lines[2] == "8 heads, 0.00 GB with momentum and gradient"
-    assert lines[3].startswith("4 epochs of 40 random crops, about ")
+    assert lines[0].startswith("features layer4, layer2+layer3 of toy/val: 24 images, ")
+    assert lines[1] == "8 heads, 0 MB of memory with momentum and gradient"
+    assert lines[2].startswith("4 epochs of 40 random crops, about ")
