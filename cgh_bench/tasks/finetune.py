@@ -71,7 +71,7 @@ class FineTune:
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """How long the training takes, by the trunk's speed on a few images."""
         images, _ = load_pair(self.data)
-        work = Work(checkpoint, images, self.transform, checkpoint.architecture.targets("layer4"))
+        work = Work(checkpoint, images, self.transform, (checkpoint.architecture.targets("layer4"),))
         rate = images_per_second(work) * dist.world_size() / FORWARDS_PER_STEP
         return [planned(round(self.labelled * len(images)), self.epochs, rate)]
 
@@ -120,29 +120,45 @@ class _Tuning:
             self.network = _Network(checkpoint, len(val.classes))
         self.parallel: nn.Module = self.network.to(device)
         if dist.world_size() > 1:
-            self.parallel = self._synchronised()
+            self.parallel = self._on_several()
         groups = [
             {"params": self.network.trunk.parameters(), "first_rate": task.trunk_rate},
             {"params": self.network.head.parameters(), "first_rate": task.head_rate},
         ]
         self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=task.momentum, weight_decay=task.weight_decay)
 
-    def _synchronised(self) -> nn.Module:
-        if self.device.type != "cuda":
-            raise UserError("fine-tuning on several processes synchronises BatchNorm, which needs a GPU each; run one")
-        self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(self.network, device_ids=[self.device.index])
+    def _on_several(self) -> nn.Module:
+        """The same network on every process, trained as one process would on the whole batch."""
+        if self.device.type == "cuda":
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+            return DistributedDataParallel(self.network, device_ids=[self.device.index])
+        if any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules()):
+            raise UserError(
+                "fine-tuning on several processes synchronises BatchNorm, which needs a GPU each; run one process "
+                "(trunks without BatchNorm, like ViTs, can have several)"
+            )
+        return DistributedDataParallel(self.network)
 
     def learn(self, batch: Batch, epoch: float) -> float:
         """A step; the loss of this process's part."""
         self.parallel.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["first_rate"] * self.task.schedule.at(epoch, self.task.epochs)
-        loss = cross_entropy(self.parallel(batch.images), batch.labels)
+        loss = self._loss(self.parallel(batch.images), batch)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
         return loss.item()
+
+    @staticmethod
+    def _loss(logits: Tensor, batch: Batch) -> Tensor:
+        """One process's part of the batch's mean cross-entropy; the mean over the processes is that of all images.
+
+        Images that only make the parts equally large, at the end of the last ones, do not count.
+        """
+        own = max(0, min(len(logits), batch.total - dist.rank() * len(logits)))
+        total = cross_entropy(logits[:own], batch.labels[:own], reduction="sum")
+        return total * (dist.world_size() / batch.total)
 
     @torch.no_grad()
     def assess(self) -> Record:

@@ -106,7 +106,7 @@ def test_the_plan_counts_the_labelled_images(trunk: Checkpoint, tmp_path: Path) 
     assert line.startswith("2 epochs of 12 random crops, about ")
 
 
-def test_several_processes_without_gpus_are_refused(
+def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
     trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgh_bench.dist.world_size", lambda: 2)

@@ -1,4 +1,4 @@
-"""A tiny linear probe on made-up images, as a process that tests multiply."""
+"""A tiny training on made-up images, as a process that tests multiply."""
 
 import sys
 from pathlib import Path
@@ -13,14 +13,12 @@ from cgh_bench.frozen import features
 from cgh_bench.frozen.crops import Crop
 from cgh_bench.frozen.heads import Descent
 from cgh_bench.tasks import Folders
+from cgh_bench.tasks.finetune import FineTune
 from cgh_bench.tasks.linear_sgd import LinearSgd
 
-
-def main(out: str) -> None:
-    """Train in `out`; 30 of 40 images in batches of 7, which no number of processes divides."""
-    torch.set_num_threads(1)
-    features._pair = lambda data, root: toy_pair()  # type: ignore[assignment]
-    task = LinearSgd(
+# 30 or 40 images in batches of 7, which no number of processes divides.
+TASKS = {
+    "resnet18": LinearSgd(
         data="toy",
         crop=Crop(32, (0.5, 1.0)),
         transform=AS_IS,
@@ -30,11 +28,21 @@ def main(out: str) -> None:
         epochs=2,
         batch_size=7,
         held_out=0.25,
-    )
+    ),
+    "vit_tiny_patch16_32": FineTune(
+        data="toy", crop=Crop(32), transform=AS_IS, trunk_rate=0.001, head_rate=0.01, epochs=2, batch_size=7
+    ),
+}
+
+
+def main(arch: str, out: str) -> None:
+    """Train in `out` the task for that trunk."""
+    torch.set_num_threads(1)
+    features._pair = lambda data, root: toy_pair()  # type: ignore[assignment]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with process_group():
-        task.run(random_checkpoint("resnet18"), Folders(folder, folder / "cache"), 0)
+        TASKS[arch].run(random_checkpoint(arch), Folders(folder, folder / "cache"), 0)
 
 
 if __name__ == "__main__":

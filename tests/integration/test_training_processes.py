@@ -1,0 +1,50 @@
+"""Linear probe and fine-tuning in several processes are those of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_process
+
+from cgh_bench.frozen import features
+
+SCRIPT = Path(training_process.__file__)
+
+
+def trained(arch: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Any]]:
+    """State and epochs of one process, and of two."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3]))}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, SCRIPT, arch, folder / "two"], check=True, env=environment)
+    monkeypatch.setattr(features, "_pair", None)  # set by the script; put back at the end
+    training_process.main(arch, str(folder / "one"))
+    return [
+        (
+            torch.load(folder / name / "state.pt", weights_only=True)["learner"],
+            json.loads((folder / name / "epochs.json").read_text()),
+        )
+        for name in ("one", "two")
+    ]
+
+
+def test_a_linear_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one, of_one), (two, of_two) = trained("resnet18", tmp_path, monkeypatch)
+    for feature in ("layer4", "layer3"):
+        torch.testing.assert_close(two[feature]["weights"], one[feature]["weights"], atol=1e-5, rtol=1e-4)
+    assert of_one["heads"] == of_two["heads"]
+    for epoch_of_one, epoch_of_two in zip(of_one["epochs"], of_two["epochs"], strict=True):
+        assert epoch_of_one.keys() == epoch_of_two.keys()
+        for name, values in epoch_of_one.items():
+            assert values == pytest.approx(epoch_of_two[name])
+
+
+def test_fine_tuning_without_batch_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one, of_one), (two, of_two) = trained("vit_tiny_patch16_32", tmp_path, monkeypatch)
+    assert of_one == of_two
+    for name, tensor in one["network"].items():
+        torch.testing.assert_close(two["network"][name], tensor, atol=1e-5, rtol=1e-4)
