@@ -14,7 +14,7 @@ import torch
 
 from cgh_bench import dist, results, tasks
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.config import fingerprint, override, plain
+from cgh_bench.config import fingerprint, identity, override, plain
 from cgh_bench.data import catalog, find_folder
 from cgh_bench.data.dense import layouts
 from cgh_bench.device import pick_device
@@ -23,7 +23,7 @@ from cgh_bench.files import alone_in
 from cgh_bench.foreign.transfer import in_framework
 from cgh_bench.frozen.features import pair_fingerprint
 from cgh_bench.results import Result
-from cgh_bench.tasks import Folders, Metric, Planned, Task
+from cgh_bench.tasks import Folders, Metric, Planned, Task, Versioned
 
 PACKAGES = (
     "cgh-bench",
@@ -88,7 +88,7 @@ def protocol_id(name: str, task: Task) -> str:
 
     A folder of the user's enters by its content, so that the id is the same wherever that lies, on any machine.
     """
-    config = plain(task)
+    config = identity(task)
     if task.data not in {*catalog(), *layouts()} and task.data and find_folder(task.data):
         config["data"] = pair_fingerprint(task.data)
     return f"{name}@{fingerprint(config)[:8]}"
@@ -132,9 +132,10 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
     data = task.data_fingerprint(workspace.cache)
     folder = workspace.evaluation(checkpoint, evaluation.protocol, seed)
     folder.mkdir(parents=True, exist_ok=True)
+    folders = Folders(folder, workspace.cache)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     with contextlib.nullcontext() if dist.rank() else alone_in(folder):
-        metrics = task.run(checkpoint, Folders(folder, workspace.cache), seed)
+        metrics = task.run(checkpoint, folders, seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
     result = Result(
         task=evaluation.name,
@@ -148,7 +149,7 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
         seed=seed,
         overridden=evaluation.overridden,
         commit=commit(),
-        versions=versions(),
+        versions=versions() | (task.versions(folders) if isinstance(task, Versioned) else {}),
         device=device_name(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 2),

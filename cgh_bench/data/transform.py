@@ -28,13 +28,17 @@ class EvalTransform:
 
     def __call__(self, image: Tensor) -> Tensor:
         """`image` (3, H, W) uint8 to (3, crop, crop) float32 in [0, 1]."""
+        pixels: Tensor = F.to_dtype(self.cut(image), torch.float32, scale=True)
+        return pixels
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The same, still uint8."""
         if self.resize is not None:
             mode = InterpolationMode(self.interpolation)
             image = F.resize(image, [self.resize], interpolation=mode, antialias=True)
         if self.crop is not None:
             image = F.center_crop(image, [self.crop, self.crop])
-        pixels: Tensor = F.to_dtype(image, torch.float32, scale=True)
-        return pixels
+        return image
 
 
 AS_IS = EvalTransform(resize=None, crop=None)

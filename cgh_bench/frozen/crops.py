@@ -7,6 +7,7 @@ for any number of processes and workers, and after an interruption.
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from cgh_bench import dist
 from cgh_bench.data.image_set import ImageSet
@@ -46,21 +48,31 @@ class Crop:
 
     def __call__(self, image: Tensor) -> Tensor:
         """`image` (3, H, W) uint8 to (3, size, size) float32 in [0, 1], drawing from torch's global generator."""
-        pixels: Tensor = self._transform(image)
+        pixels: Tensor = F.to_dtype(self.cut(image), torch.float32, scale=True)
         return pixels
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The same, still uint8."""
+        part: Tensor = self._transform(image)
+        return part
 
     @cached_property
     def _transform(self) -> v2.Transform:
         return v2.Compose(
-            [
-                v2.RandomResizedCrop(self.size, scale=self.area, antialias=True),
-                v2.RandomHorizontalFlip(self.mirrored),
-                v2.ToDtype(torch.float32, scale=True),
-            ]
+            [v2.RandomResizedCrop(self.size, scale=self.area, antialias=True), v2.RandomHorizontalFlip(self.mirrored)]
         )
 
 
 IMAGENET_CROP = Crop()
+
+
+@contextmanager
+def drawn_by(*numbers: int) -> Iterator[None]:
+    """Within, a crop depends on these numbers alone; the global generator is as before afterwards."""
+    state = np.random.SeedSequence([*numbers]).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(state[0]))
+        yield
 
 
 class Batch(NamedTuple):
@@ -133,13 +145,11 @@ class _Cropped(Dataset["tuple[Tensor | str, int]"]):
         self.batches, self.epoch = batches, epoch
 
     def __getitem__(self, row: int) -> "tuple[Tensor | str, int]":
-        key = np.random.SeedSequence([self.batches.seed, CROP, self.epoch, row])
         try:
             image = self.batches.images.image(row)
         except UserError as error:
             return str(error), 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+        with drawn_by(self.batches.seed, CROP, self.epoch, row):
             return self.batches.crop(image), int(self.batches.images.labels[row])
 
 

@@ -29,6 +29,11 @@ def top_accuracy(scores: Tensor, truth: Tensor, k: int) -> float:
     return float((true_rank(scores, truth) < k).double().mean())
 
 
+def accuracy(predicted: Tensor, truth: Tensor) -> float:
+    """The fraction of `predicted` (B,) that is right."""
+    return float((predicted == truth).double().mean())
+
+
 def class_balanced_accuracy(predicted: Tensor, truth: Tensor) -> float:
     """The mean over the classes that occur in `truth` (B,) of the fraction of theirs `predicted` (B,) right."""
     classes = torch.unique(truth)

@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data.image_set import ImageSet
 from cgh_bench.device import pick_device
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.optim import minimise
 
 ROWS_PER_PASS = 16_384
+COPIES_OF_HEADS = 60
+"""L-BFGS has twenty in its history, takes out of it what has not converged, and works on some more."""
 
 Rows = NDArray[np.int64]
 
@@ -97,12 +101,16 @@ class Choice:
     """The logits (N, C) of val at the chosen weight decay."""
 
 
+Accuracy = Callable[[Tensor, Tensor], float]
+"""Classes predicted (N,) and true (N,) to a fraction."""
+
+
 def choose(
     train: FeatureBank,
     val: FeatureBank,
     split: tuple[Rows, Rows],
     grid: Grid,
-    accuracy: Callable[[Tensor, Tensor], float],
+    accuracy: Accuracy,
 ) -> Choice:
     """Choose the weight decay on the held-out part of train, fit again on all of train, and score val.
 
@@ -111,35 +119,59 @@ def choose(
         val: features.
         split: rows of train to fit, and to hold out.
         grid: the weight decays.
-        accuracy: logits (N, C) and labels (N,) to a fraction.
+        accuracy: what is chosen by.
     """
     fitted, held = split
     some = problem(train.features, train.labels, fitted)
     start = torch.zeros(len(grid.weight_decays), train.features.shape[1] + 1, len(train.classes))
     heads = _fit(some, grid, start.to(some.mean.device))
-    on_held = _accuracies(scores(replace(some, rows=held), heads), train.labels[held], accuracy)
+    predicted, _ = judge(replace(some, rows=held), heads, 0)
+    on_held = _accuracies(predicted, train.labels[held], accuracy)
+    index = int(np.argmax(on_held))
 
     every = problem(train.features, train.labels, np.arange(len(train.labels)))
     heads = _fit(every, grid, heads)
     on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
-    logits = scores(on_val, heads)
-    index = int(np.argmax(on_held))
-    return Choice(index, on_held, _accuracies(logits, val.labels, accuracy), logits[:, index])
+    predicted, scores = judge(on_val, heads, index)
+    return Choice(index, on_held, _accuracies(predicted, val.labels, accuracy), scores)
 
 
 def _fit(task: Problem, grid: Grid, start: Tensor) -> Tensor:
     return fit(task, grid.weight_decays, start, grid.iterations, grid.tolerance)
 
 
-def _accuracies(logits: Tensor, labels: Rows, accuracy: Callable[[Tensor, Tensor], float]) -> list[float]:
-    """Of each of the G classifiers whose logits are (N, G, C), in percent."""
+def _accuracies(predicted: Tensor, labels: Rows, accuracy: Accuracy) -> list[float]:
+    """Of each of the G classifiers that predict (N, G), in percent."""
     truth = torch.tensor(labels)
-    return [100 * accuracy(logits[:, head], truth) for head in range(logits.shape[1])]
+    return [100 * accuracy(classes, truth) for classes in predicted.T]
 
 
-def scores(task: Problem, heads: Tensor) -> Tensor:
-    """The logits (N, G, C) of the problem's rows under classifiers (G, D + 1, C), on the CPU."""
-    return torch.cat([_logits(task.read(rows)[0], heads).cpu() for rows in task.slices()])
+def judge(task: Problem, heads: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    """What each of the classifiers (G, D + 1, C) predicts for the problem's rows, (N, G), and the logits (N, C) of one.
+
+    On the CPU. The logits of all classifiers and rows are never in memory together.
+    """
+    parts = (_logits(task.read(rows)[0], heads) for rows in task.slices())
+    predicted, scores = zip(*((part.argmax(dim=2).cpu(), part[:, index].cpu()) for part in parts), strict=True)
+    return torch.cat(predicted), torch.cat(scores)
+
+
+def planned_bytes(count: int, width: int, classes: int, n: int) -> int:
+    """What `choose` needs at most, beside the features on disk, for `count` classifiers fitted to `n` rows."""
+    heads = 4 * count * (width + 1) * classes
+    rows = min(n, ROWS_PER_PASS)
+    slice_ = 4 * rows * (6 * width + 4 * count * classes)  # inputs being standardised, logits and what is made of them
+    return COPIES_OF_HEADS * heads + slice_
+
+
+def plan(checkpoint: Checkpoint, feature: str, images: ImageSet, count: int) -> str:
+    """What `choose` takes for `count` weight decays, in a line."""
+    width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(feature))
+    megabytes = planned_bytes(count, width, len(images.classes), len(images)) / 1e6
+    return (
+        f"fit: {count} classifiers of {width} × {len(images.classes)} on {len(images):,} rows, at most "
+        f"{megabytes:,.0f} MB of memory"
+    )
 
 
 def _logits(x: Tensor, heads: Tensor) -> Tensor:

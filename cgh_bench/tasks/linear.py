@@ -2,12 +2,12 @@
 
 The features of the untouched image (no augmentation) are standardised by the train images' mean and deviation, and
 the regularised cross-entropy, which is convex, is minimised to its optimum: nothing depends on a learning rate. Weight
-decay is chosen on a part of the train images that is held out, never on the images that are reported.
+decay is chosen on a part of the train images that is held out, never on the images that are reported. With `views`,
+random crops of the train images are learned from too; an image is held out in all its views, and judged untouched.
 """
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,13 +15,17 @@ import numpy as np
 import torch
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.config import later
+from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing, write_text
 from cgh_bench.frozen import probe
-from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.metrics import top_accuracy
+from cgh_bench.frozen.crops import IMAGENET_CROP, Crop
+from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
+from cgh_bench.frozen.metrics import accuracy, top_accuracy
 from cgh_bench.frozen.selection import hold_out, require_one_label
+from cgh_bench.frozen.views import in_all_views, with_crops
 from cgh_bench.tasks import Folders, Metric
 
 
@@ -40,20 +44,40 @@ class Linear:
     """The fraction of every class's train images on which the weight decay is chosen."""
     iterations: int = 300
     tolerance: float = 1e-4
+    views: int = later(0)
+    """Random crops of every train image that are learned from beside the untouched one; the same for all seeds."""
+    crop: Crop = later(IMAGENET_CROP)  # noqa: RUF009 (it makes a field)
 
     def __post_init__(self) -> None:
         if not self.weight_decays or min(self.weight_decays) <= 0:
             raise UserError(f"weight_decays {self.weight_decays} must be above zero: then each optimum is unique")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out {self.held_out} is not a fraction between 0 and 1")
+        if self.views < 0:
+            raise UserError(f"views {self.views} must not be below 0")
 
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """What the extraction of features will take; what is fitted to them takes little beside it."""
-        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        """Time and disk of the features, memory of the fit."""
+        seen, transform = self._learned_from()
+        _, val = load_pair(self.data)
+        return [
+            *plan(checkpoint, seen, transform, (self.feature,), folders.cache),
+            *plan(checkpoint, val, self.transform, (self.feature,), folders.cache),
+            probe.plan(checkpoint, self.feature, seen, len(self.weight_decays)),
+        ]
+
+    def _learned_from(self) -> tuple[ImageSet, EvalTransform]:
+        """The train images in their views, and what is still to be done to them."""
+        images, _ = load_pair(self.data)
+        return (
+            (with_crops(images, self.transform, self.crop, self.views), AS_IS)
+            if self.views
+            else (images, self.transform)
+        )
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images.
@@ -61,12 +85,15 @@ class Linear:
         `top1` is of the weight decay chosen on the held-out images, refitted on all train images.
         `top1_selected_on_val` is the best of the grid on val: what the literature often prints, and optimistic.
         """
-        images = load_pair(self.data)
-        require_one_label(*images)
-        split = hold_out(images[0], self.held_out, seed)
-        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        images, val_images = load_pair(self.data)
+        require_one_label(images, val_images)
+        fitted, held = hold_out(images, self.held_out, seed)
+        cache = folders.cache / "features"
+        train = extract(checkpoint, *self._learned_from(), self.feature, cache)
+        val = extract(checkpoint, val_images, self.transform, self.feature, cache)
         grid = probe.Grid(self.weight_decays, self.iterations, self.tolerance)
-        choice = probe.choose(train, val, split, grid, partial(top_accuracy, k=1))
+        split = in_all_views(fitted, len(images), self.views), held
+        choice = probe.choose(train, val, split, grid, accuracy)
         record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
         write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
         with replacing(folders.run / "predictions.npz") as path:
@@ -80,5 +107,7 @@ class Linear:
 
 TASKS = {
     "linear": Linear(),
+    "linear_views": Linear(views=4),
     "animals_linear": Linear(data="animals", transform=AS_IS),
+    "animals_linear_views": Linear(data="animals", transform=AS_IS, views=4, crop=Crop(48, (0.3, 1.0))),
 }

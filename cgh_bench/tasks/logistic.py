@@ -9,13 +9,11 @@ weights beside the mean cross-entropy.
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
@@ -23,7 +21,7 @@ from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.metrics import class_balanced_accuracy, top_accuracy
+from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
 from cgh_bench.frozen.selection import hold_out, require_one_label
 from cgh_bench.tasks import Folders, Metric
 
@@ -61,8 +59,9 @@ class LogisticRegression:
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """What the extraction of features will take; what is fitted to them takes little beside it."""
-        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        """Time and disk of the features, memory of the fit."""
+        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        return [*features, probe.plan(checkpoint, self.feature, load_pair(self.data)[0], len(self.strengths))]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, where the data set has none of its own.
@@ -73,21 +72,17 @@ class LogisticRegression:
         require_one_label(*images)
         split = hold_out(images[0], self.held_out, seed)
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        accuracy = partial(top_accuracy, k=1) if self.metric == "top1" else _balanced
-        choice = probe.choose(train, val, split, probe.Grid(self.strengths, self.iterations, self.tolerance), accuracy)
+        chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
+        choice = probe.choose(train, val, split, probe.Grid(self.strengths, self.iterations, self.tolerance), chosen_by)
         record = {"strengths": self.strengths, "held_out": choice.held_out, "val": choice.val}
         write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.strengths[choice.index]}))
-        truth = torch.tensor(val.labels)
+        predicted, truth = choice.scores.argmax(dim=1), torch.tensor(val.labels)
         return {
             "accuracy": choice.val[choice.index],
-            "top1": 100 * top_accuracy(choice.scores, truth, 1),
-            "class_balanced": 100 * _balanced(choice.scores, truth),
+            "top1": 100 * accuracy(predicted, truth),
+            "class_balanced": 100 * class_balanced_accuracy(predicted, truth),
             "accuracy_selected_on_val": max(choice.val),
         }
-
-
-def _balanced(scores: Tensor, truth: Tensor) -> float:
-    return class_balanced_accuracy(scores.argmax(dim=1), truth)
 
 
 TOP1 = ("food101", "cifar10", "cifar100", "sun397", "cars", "dtd")

@@ -28,8 +28,9 @@ def test_every_head_is_scikit_learns_optimum(rows_per_pass: int, monkeypatch: py
         expected = np.concatenate([best.coef_.T, best.intercept_[None]])
         centred = [w - w.mean(axis=1, keepdims=True) for w in (head.numpy(), expected)]
         np.testing.assert_allclose(centred[0], centred[1], atol=2e-3)
-        logits = probe.scores(task, head[None])[:, 0]
-        np.testing.assert_array_equal(logits.argmax(dim=1).numpy(), best.predict(standardised))
+        predicted, logits = probe.judge(task, head[None], 0)
+        np.testing.assert_array_equal(predicted[:, 0].numpy(), best.predict(standardised))
+        assert torch.equal(logits.argmax(dim=1), predicted[:, 0])
 
 
 def test_a_head_does_not_depend_on_its_companions() -> None:
