@@ -21,6 +21,8 @@ from cgh_bench.data.layouts import voc as voc_layout
 TINY = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 INSTANCE_IDS = (24, 25, 26, 27, 28, 31, 32, 33)  # Cityscapes' label ids of its eight classes with instances
 
+SEQUENCE = "zurich_000000_"  # before the number of the frame in each of Cityscapes' names
+
 
 def coco(scenes: Path, root: Path) -> None:
     """`coco/{train,val}2017/*.png` and the JSON with COCO's eighty classes."""
@@ -59,10 +61,10 @@ def cityscapes(scenes: Path, root: Path) -> None:
     """`cityscapes/leftImg8bit` and `gtFine` (train ids, label ids, instance ids), and mmdetection's JSON of them."""
     folder = _new(root / "cityscapes")
     for split in ("train", "val"):
-        names = _copy(scenes, split, folder / f"leftImg8bit/{split}/zurich", "_leftImg8bit.png", prefix="zurich_")
+        names = _copy(scenes, split, folder / f"leftImg8bit/{split}/zurich", "_leftImg8bit.png", prefix=SEQUENCE)
         truth = _truth(scenes, split)
         for image, name in zip(truth["images"], names, strict=True):
-            train_ids = _map(scenes, split, name.removeprefix("zurich_"))
+            train_ids = _map(scenes, split, name.removeprefix(SEQUENCE))
             truth_of_image = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
             stem = folder / f"gtFine/{split}/zurich/{name}_gtFine"
             _save(train_ids, Path(f"{stem}_labelTrainIds.png"))

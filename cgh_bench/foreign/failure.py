@@ -17,7 +17,8 @@ def told(code: int, log: str) -> tuple[str, list[str]]:
     by_signal = signal.Signals(-code).name if code < 0 else _signal_of_a_child(log)
     if by_signal:
         return f"killed by {by_signal}, often for want of memory", _end(log)
-    return reason(log), [] if _errors(log) else _end(log)
+    explained = _errors(log) or (code == 1 and "Traceback" not in log)  # `train.py` itself stopped with its last line
+    return reason(log), [] if explained else _end(log)
 
 
 def reason(log: str) -> str:

@@ -1,10 +1,10 @@
 """Run a protocol in another framework, as a process of its own: launch, follow, resume, check, read the metrics back.
 
 The contract with `transfer_configs/FOLDER/train.py`, whatever the framework: it takes `--config --weights --work --gpus
---seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`; it leaves `metrics.json` {metric: value} and
-`loaded.json` (see `_require_arrived`) in the work folder; each line of its output that is a JSON object with `phase`,
-`done`, `of` and `loss` tells its progress; on SIGINT it saves its state in `state.pth` and exits with 130; on Linux it
-dies with the process that `CGH_PARENT` names.
+--seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`; it leaves `metrics.json` {metric: value},
+`versions.json` {package: version} and `loaded.json` (see `_require_arrived`) in the work folder; each line of its
+output that is a JSON object with `phase`, `done`, `of` and `loss` tells its progress; on SIGINT it saves its state in
+`state.pth` and exits with 130; on Linux it dies with the process that `CGH_PARENT` names.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 """What detection and segmentation tasks have in common: a protocol file of a framework, on a data set, for a trunk."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -72,6 +73,12 @@ class Transfer:
         )
         metrics = process.run(job, checkpoint, data.root, folders.run)
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
+
+    def versions(self, folders: Folders) -> dict[str, str]:
+        """Of the packages that the framework's own process ran on, which may be in another environment than ours."""
+        path = folders.run / "versions.json"
+        said: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return said
 
 
 def in_framework(name: str, framework: str) -> str:

@@ -61,6 +61,15 @@ class Planned(Protocol):
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """What a task also offers that runs in packages of another environment."""
+
+    def versions(self, folders: Folders) -> dict[str, str]:
+        """Of the packages that a finished run in `folders` used."""
+        ...
+
+
 def find(name: str) -> Task:
     """The task of that name.
 

@@ -53,5 +53,4 @@ TASKS = {
     "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),
 }
-IN_DETECTRON2 = ("animals_det", "voc_det", "coco_det", "coco_det_2x", "coco_fpn", "coco_fpn_4conv1fc")
-TASKS |= {f"{name}_detectron2": replace(TASKS[name], framework="detectron2") for name in IN_DETECTRON2}
+TASKS |= {f"{name}_detectron2": replace(task, framework="detectron2") for name, task in TASKS.items()}

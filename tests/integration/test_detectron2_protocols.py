@@ -38,7 +38,7 @@ theirs = AspectRatioGroupedDataset((sizes[i] for i in TrainingSampler(50, seed=3
 wide = [image["width"] > image["height"] for image in sizes]
 ours = Batches(TrainingSampler(50, seed=3), wide, 4, seen=0)
 later = Batches(TrainingSampler(50, seed=3), wide, 4, seen=25)
-first = sorted(folder.glob("*.yaml"))[1]
+first = folder / "coco_det.yaml"
 print(json.dumps({
     "defaults": flat(get_cfg()),
     "protocols": {path.stem: read(path) for path in sorted(folder.glob("*.yaml"))},
@@ -122,6 +122,31 @@ INFOMIN_FPN = MOCO_FPN | {  # HobbitLong/PyContrast@84f94ea pycontrast/detection
     "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
     "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
 }
+OCTAVES = [1, 2 ** (1 / 3), 2 ** (2 / 3)]
+RETINANET = MOCO_FPN | {  # detectron2 v0.6 configs/Base-RetinaNet.yaml, with MoCo's norms
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.MASK_ON": False,
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[x * octave for octave in OCTAVES] for x in (32, 64, 128, 256, 512)],
+    "MODEL.RETINANET.IOU_THRESHOLDS": [0.4, 0.5],
+    "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0.0,
+    "SOLVER.BASE_LR": 0.01,
+}
+CITYSCAPES = MOCO_FPN | {  # detectron2 v0.6 configs/Cityscapes/mask_rcnn_R_50_FPN.yaml, without its start from COCO
+    "MODEL.ROI_HEADS.NUM_CLASSES": 8,
+    "INPUT.MASK_FORMAT": "bitmask",  # run lengths in mmdetection's JSON
+    "INPUT.MIN_SIZE_TRAIN": [800, 832, 864, 896, 928, 960, 992, 1024],
+    "INPUT.MIN_SIZE_TEST": 1024,
+    "INPUT.MAX_SIZE_TRAIN": 2048,
+    "INPUT.MAX_SIZE_TEST": 2048,
+    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.STEPS": [18000],
+    "SOLVER.MAX_ITER": 24000,
+    "SOLVER.IMS_PER_BATCH": 8,
+}
 COCO_1X = COCO_2X | {"SOLVER.STEPS": [60000, 80000], "SOLVER.MAX_ITER": 90000}
 SOURCES = {
     "voc_det": VOC,
@@ -129,6 +154,8 @@ SOURCES = {
     "coco_det_2x": COCO_2X,
     "coco_fpn": MOCO_FPN,
     "coco_fpn_4conv1fc": INFOMIN_FPN,
+    "coco_retinanet": RETINANET,
+    "cityscapes_inst": CITYSCAPES,
 }
 OURS = ("TRANSFER.", "DATASETS.", "SOLVER.OPTIMIZER", "MODEL.DEVICE")
 

@@ -230,7 +230,8 @@ def test_a_child_of_the_launcher_that_was_killed_is_named_so():
     assert len(shown) == failure.LINES
     assert shown[0] == "line 21"
     assert failure.told(1, "ValueError: no\n") == ("ValueError: no", [])
-    assert failure.told(1, "something\nelse\n") == ("else", ["something", "else"])
+    assert failure.told(1, "epoch 1\n--set x: no such setting\n") == ("--set x: no such setting", [])
+    assert failure.told(3, "something\nelse\n") == ("else", ["something", "else"])
 
 
 def test_a_scheduler_that_ends_us_is_as_ctrl_c(stand_in, checkpoint, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
 import transfer_configs.openmmlab
-from cgh_bench.foreign import failure, frameworks, process
+from cgh_bench.foreign import failure, frameworks
 
 # The process runs by path: its own folder comes first, then what all frameworks share.
 sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parents[1] / "contract"))
@@ -248,6 +248,17 @@ def test_fewer_images_at_a_time_leave_the_protocol_as_it_is(tmp_path):
     del parts.train_cfg["images_at_a_time"]
     parts.train_cfg.type = whole.train_cfg.type
     assert parts.to_dict() == whole.to_dict()
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3, 5])
+def test_a_single_image_that_a_norm_cannot_do_with_is_refused(tmp_path, at_a_time):
+    """Of 16 images, 3 or 5 at a time leave one."""
+    pooling = {"config": FOLDER / "ade20k_upernet.py", "images_at_a_time": at_a_time}
+    with pytest.raises(SystemExit, match="UPerHead pools an image to one value, .* take --images-at-a-time 2"):
+        train.protocol(options(tmp_path, **pooling))
+    train.protocol(options(tmp_path, gpus=2, **pooling | {"images_at_a_time": 1}))
+    train.protocol(options(tmp_path, **pooling | {"images_at_a_time": 2}))
+    train.protocol(options(tmp_path, **pooling | {"config": FOLDER / "voc_seg.py"}))
 
 
 def test_another_batch_takes_learning_rate_and_schedule_with_it(tmp_path):

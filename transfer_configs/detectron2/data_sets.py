@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, get_detection_dataset_dicts
+from detectron2.data import DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.common import DatasetFromList, MapDataset
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
@@ -20,6 +20,13 @@ COCO_FORMAT = {
     "animal_scenes/val": ("animal_scenes/val/annotations.json", "animal_scenes/val/images"),
     "coco/train2017": ("coco/annotations/instances_train2017.json", "coco/train2017"),
     "coco/val2017": ("coco/annotations/instances_val2017.json", "coco/val2017"),
+    **{
+        f"cityscapes/{split}": (
+            f"cityscapes/annotations/instancesonly_filtered_gtFine_{split}.json",
+            f"cityscapes/leftImg8bit/{split}",
+        )
+        for split in ("train", "val")
+    },
 }
 VOC_FORMAT = {
     "voc/2007_trainval": ("VOCdevkit/VOC2007", "trainval", 2007),
@@ -33,6 +40,7 @@ def register() -> None:
     root = Path(os.environ.get("CGH_DATA", "data"))
     for name, (annotations, images) in COCO_FORMAT.items():
         register_coco_instances(name, {}, str(root / annotations), str(root / images))
+    MetadataCatalog.get("cityscapes/val").gt_dir = str(root / "cityscapes/gtFine/val")
     for name, (folder, split, year) in VOC_FORMAT.items():
         register_pascal_voc(name, str(root / folder), split, year)
 

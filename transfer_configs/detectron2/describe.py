@@ -28,10 +28,17 @@ PARTS = (
     ("roi_heads.mask", "mask head"),
     ("roi_heads", "box head"),
     ("proposal_generator", "RPN"),
+    ("head", "box head"),
     ("backbone.fpn", "neck"),
+    ("backbone.top_block", "neck"),
     ("backbone", facts.TRUNK),
 )
-METRICS = {"coco": "COCO, 101 points", "animal_scenes": "COCO, 101 points", "voc": "VOC 2007, 11 points"}
+METRICS = {
+    "coco": "COCO, 101 points",
+    "animal_scenes": "COCO, 101 points",
+    "voc": "VOC 2007, 11 points",
+    "cityscapes": "Cityscapes",
+}
 
 
 def main() -> None:
@@ -55,8 +62,31 @@ def of_model(config: CfgNode, model: nn.Module) -> dict[str, Any]:
         "mean": [round(value, 3) for value in model.pixel_mean.flatten().tolist()],
         "std": [round(value, 3) for value in model.pixel_std.flatten().tolist()],
         "sides padded to multiples of": max(1, model.backbone.size_divisibility),
-        "RPN": of_rpn(model.proposal_generator),
-        "regions": of_regions(config, model.roi_heads),
+        **(
+            {"dense head": of_dense_head(model)}
+            if config.MODEL.META_ARCHITECTURE == "RetinaNet"
+            else {"RPN": of_rpn(model.proposal_generator), "regions": of_regions(config, model.roi_heads)}
+        ),
+    }
+
+
+def of_dense_head(model: Any) -> dict[str, Any]:
+    """A detector of one stage."""
+    generator, low, high = model.anchor_generator, *model.anchor_matcher.thresholds[1:-1]
+    return {
+        "anchors": facts.of_anchors(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
+        "overlap of negatives, positives": [low, high],
+        "least overlap of an object's best anchor": 0.0 if model.anchor_matcher.allow_low_quality_matches else high,
+        "classes": model.num_classes,
+        "focal loss: gamma, alpha": [model.focal_loss_gamma, model.focal_loss_alpha],
+        "box weights": list(model.box2box_transform.weights),
+        "box loss": _box_loss(model.box_reg_loss_type, model.smooth_l1_beta, 1.0),
+        "test: before NMS a level": model.test_topk_candidates,
+        "test: score, overlap of NMS, detections": [
+            model.test_score_thresh,
+            model.test_nms_thresh,
+            model.max_detections_per_image,
+        ],
     }
 
 

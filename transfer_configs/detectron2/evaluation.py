@@ -1,5 +1,6 @@
 """detectron2's own evaluators; their metrics under our names, and predictions in COCO's results format."""
 
+import importlib.util
 import itertools
 import json
 import math
@@ -9,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    COCOEvaluator,
+    DatasetEvaluator,
+    PascalVOCDetectionEvaluator,
+)
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from keeping import write_text
@@ -61,8 +67,39 @@ class Voc(PascalVOCDetectionEvaluator):
         return results
 
 
+class Cityscapes(CityscapesInstanceEvaluator):
+    """Cityscapes' own metric of masks, by gtFine beside the images; leaves `predictions/` as its server takes it."""
+
+    def __init__(self, name: str, work: Path) -> None:
+        super().__init__(name)
+        self.predictions = work / "predictions"
+
+    def reset(self) -> None:
+        """Forget, and begin an empty folder that is kept, where detectron2 has a temporary one."""
+        super().reset()
+        if comm.is_main_process():
+            shutil.rmtree(self.predictions, ignore_errors=True)
+            self.predictions.mkdir()
+        comm.synchronize()
+        self._temp_dir = str(self.predictions)
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """As detectron2, without a copy of the truth among the predictions."""
+        results: dict[str, Any] | None = super().evaluate()
+        (self.predictions / "gtInstances.json").unlink(missing_ok=True)
+        return results
+
+
+def require_tools(name: str) -> None:
+    """Stop before the training where the evaluation of the test set `name` would fail after it."""
+    if name.startswith("cityscapes/") and importlib.util.find_spec("cityscapesscripts") is None:
+        raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
+
+
 def evaluator(name: str, masks: bool, work: Path) -> DatasetEvaluator:
-    """For the test set `name`; leaves `predictions.json` in `work`."""
+    """For the test set `name`; leaves `predictions.json`, or of Cityscapes `predictions/`, in `work`."""
+    if name.startswith("cityscapes/"):
+        return Cityscapes(name, work)
     return Voc(name, work) if name.startswith("voc/") else Coco(name, masks, work)
 
 
@@ -73,7 +110,7 @@ def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: st
     """
     if not results:
         return {}
-    detections = len(json.loads((work / "predictions.json").read_text(encoding="utf-8")))
+    detections = _detections(work)
     metrics: dict[str, float] = {"detections": detections}
     classes = [f"AP.{label}" for label in MetadataCatalog.get(name).thing_classes]
     for kind, reported in results.items():
@@ -81,3 +118,10 @@ def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: st
         known = {stat.replace("AP-", "AP."): float(value) for stat, value in values.items() if math.isfinite(value)}
         metrics |= {f"{KINDS[kind]}_{stat}": value for stat, value in known.items()}
     return metrics
+
+
+def _detections(work: Path) -> int:
+    """How many are in the predictions that an evaluator has left."""
+    if (work / "predictions.json").exists():
+        return len(json.loads((work / "predictions.json").read_text(encoding="utf-8")))
+    return sum(len(path.read_text().splitlines()) for path in (work / "predictions").glob("*_pred.txt"))

@@ -26,6 +26,9 @@ from solver import optimizer
 from torch.nn.parallel import DistributedDataParallel
 from watch import Interrupted, Watch
 
+NORMALIZER = "loss_normalizer"
+"""A dense detector's running mean of positives: of its state, but no tensor."""
+
 
 class Run:
     """A training that can be left and taken up, and its test.
@@ -132,6 +135,7 @@ class Run:
             "trainer": self.trainer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": _random_states(),
+            "normalizer": getattr(self.model, NORMALIZER, None),
         }
         with replacing(self.state_path) as temporary:
             torch.save(state, temporary)
@@ -144,6 +148,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.trainer.load_state_dict(state["trainer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        if state["normalizer"] is not None:
+            setattr(self.model, NORMALIZER, state["normalizer"])
 
 
 class _Sized:

@@ -5,7 +5,8 @@ Run by path, in a process of its own and maybe in another environment; it needs 
     python train.py --config coco_det.yaml --weights trunk.pth --work DIR --seed 0 [--gpus N] [--resume] [--set K=V …]
 
 Leaves in DIR: `metrics.json` {metric: value}; `loaded.json` (did every tensor arrive, and the preprocessing in force);
-`predictions.json`; `model.pth`, the fine-tuned weights. While it runs, `state.pth` is where --resume goes on.
+`versions.json`; `predictions.json`; `model.pth`, the fine-tuned weights. While it runs, `state.pth` is where
+--resume goes on.
 Standard output has one JSON object a line for progress, {"phase", "done", "of", "loss"}; all other lines are a log.
 Exit codes: 0 done; 130 interrupted, state saved; anything else has failed.
 """
@@ -22,10 +23,12 @@ warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch n
 
 import data_sets  # noqa: E402 (the path must be there first)
 import detectron2  # noqa: E402
+import evaluation  # noqa: E402
 import heads  # noqa: E402, F401 (registers them)
 import parent  # noqa: E402
 import protocol  # noqa: E402
 import torch  # noqa: E402
+import versions  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 from detectron2.utils.env import seed_all_rng  # noqa: E402
 from detectron2.utils.logger import setup_logger  # noqa: E402
@@ -34,6 +37,8 @@ from run import Run  # noqa: E402
 from watch import Interrupted  # noqa: E402
 
 INTERRUPTED = 130
+MODULES = ("detectron2", "fvcore", "torch", "torchvision", "numpy", "PIL")
+"""Whose versions are left in `versions.json`."""
 
 
 def main() -> int:
@@ -53,6 +58,7 @@ def main() -> int:
     print(f"detectron2 {detectron2.__version__}, torch {torch.__version__}")
     seed_all_rng(options.seed + comm.get_rank())
     data_sets.register()
+    evaluation.require_tools(config.DATASETS.TEST[0])
     weights = torch.load(options.weights, map_location="cpu", weights_only=True)["model"]
     try:
         run = Run(config, weights, options, at_a_time)
@@ -64,6 +70,7 @@ def main() -> int:
         less = f"take fewer: --images-at-a-time {at_a_time // 2}" if at_a_time > 1 else "take smaller images"
         raise SystemExit(f"OutOfMemoryError: {at_a_time} images at a time are too many for this GPU; {less}") from error
     if comm.is_main_process():
+        write_text(options.work / "versions.json", json.dumps(versions.of(*MODULES), indent=1))
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         run.tidy()
     return 0

@@ -75,7 +75,18 @@ def divide(config: Config, processes: int, images_at_a_time: int | None) -> None
         raise SystemExit(f"a batch of {batch} images cannot be divided among {processes} GPUs")
     config.train_dataloader.batch_size = batch // processes
     if images_at_a_time and images_at_a_time < batch // processes:
+        require_norms(config, processes, (batch // processes) % images_at_a_time or images_at_a_time)
         config.train_cfg.type, config.train_cfg.images_at_a_time = "TrainInParts", images_at_a_time
+
+
+def require_norms(config: Config, processes: int, fewest: int) -> None:
+    """Refuse parts of which the `fewest` images are one where a norm would see one value of each channel."""
+    pooled = 1 in config.model.get("decode_head", {}).get("pool_scales", ())
+    if fewest == 1 and processes == 1 and pooled:  # several processes share theirs (SyncBN)
+        raise SystemExit(
+            f"{config.model.decode_head.type} pools an image to one value, whose norm needs two images at a time: take "
+            f"--images-at-a-time 2, or any number that leaves no single image of {config.train_dataloader.batch_size}"
+        )
 
 
 def too_large(config: Config) -> str:

@@ -1,5 +1,6 @@
 """Cityscapes' own evaluation of instances (cityscapesScripts), in per cent."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ class CityscapesAP(CityScapesMetric):
     default_prefix = None
 
     def __init__(self, work: str) -> None:
-        super().__init__(outfile_prefix=str(Path(work, "predictions")), seg_prefix="beside the images")
+        self.predictions = Path(work, "predictions").resolve()
+        super().__init__(outfile_prefix=str(self.predictions), seg_prefix="beside the images")
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Evaluate what was written."""
-        averages = super().compute_metrics(results)
+        with contextlib.chdir(self.predictions):  # it leaves its account of all matches where it is run
+            averages = super().compute_metrics(results)
+        Path(self.predictions, "matches.json").unlink()
         return {"mask_AP": 100 * float(averages["mAP"]), "mask_AP50": 100 * float(averages["AP@50"])}

@@ -26,10 +26,15 @@ PARTS = (
     ("roi_head.mask", "mask head"),
     ("roi_head", "box head"),
     ("rpn_head", "RPN"),
+    ("bbox_head", "box head"),
     ("neck", "neck"),
     ("backbone", facts.TRUNK),
 )
-METRICS = {"InstanceAP": "COCO, 101 points", "ElevenPointAP": "VOC 2007, 11 points"}
+METRICS = {
+    "InstanceAP": "COCO, 101 points",
+    "ElevenPointAP": "VOC 2007, 11 points",
+    "CityscapesAP": "Cityscapes",
+}
 
 
 def main() -> None:
@@ -40,8 +45,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", action=DictAction, default={}, dest="settings", metavar="KEY=VALUE")
     options = parser.parse_args()
     config = train.protocol(argparse.Namespace(**vars(options), gpus=0, work=Path(), seed=0, images_at_a_time=None))
-    if "rpn_head" not in config.model:
-        raise SystemExit(f"only two-stage detectors can be described, not {config.model.type}")
+    if not {"rpn_head", "bbox_head"} & set(config.model):
+        raise SystemExit(f"only detectors can be described, not {config.model.type}")
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).train()
     print(json.dumps({"model": of_model(config, model), "solver": of_solver(config, model), "data": of_data(config)}))
@@ -61,9 +66,34 @@ def of_model(config: Config, model: nn.Module) -> dict[str, Any]:
         "mean": [round(value, 3) for value in given.mean.flatten().tolist()],
         "std": [round(value, 3) for value in given.std.flatten().tolist()],
         "sides padded to multiples of": given.pad_size_divisor,
-        "RPN": of_rpn(model.rpn_head, config.model),
-        "regions": of_regions(model.roi_head),
+        **(
+            {"dense head": of_dense_head(model.bbox_head)}
+            if "rpn_head" not in config.model
+            else {"RPN": of_rpn(model.rpn_head, config.model), "regions": of_regions(model.roi_head)}
+        ),
     }
+
+
+def of_dense_head(head: Any) -> dict[str, Any]:
+    """A detector of one stage."""
+    generator, assigner, test = head.prior_generator, head.assigner, head.test_cfg
+    strides = [stride[0] for stride in generator.strides]
+    return {
+        "anchors": facts.of_anchors(dict(zip(strides, generator.base_anchors, strict=True))),
+        "overlap of negatives, positives": [assigner.neg_iou_thr, assigner.pos_iou_thr],
+        "least overlap of an object's best anchor": _least_overlap(assigner),
+        "classes": head.num_classes,
+        "focal loss: gamma, alpha": [head.loss_cls.gamma, head.loss_cls.alpha],
+        "box weights": [round(1 / std, 6) for std in head.bbox_coder.stds],
+        "box loss": _box_loss(head.loss_bbox),
+        "test: before NMS a level": test.nms_pre,
+        "test: score, overlap of NMS, detections": [test.score_thr, test.nms.iou_threshold, test.max_per_img],
+    }
+
+
+def _least_overlap(assigner: Any) -> float:
+    least: float = assigner.min_pos_iou if assigner.match_low_quality else assigner.pos_iou_thr
+    return least
 
 
 def of_rpn(rpn: Any, given: Any) -> dict[str, Any]:
@@ -74,9 +104,7 @@ def of_rpn(rpn: Any, given: Any) -> dict[str, Any]:
     return {
         "anchors": facts.of_anchors(dict(zip(strides, generator.base_anchors, strict=True))),
         "overlap of negatives, positives": [assigner.neg_iou_thr, assigner.pos_iou_thr],
-        "least overlap of an object's best anchor": assigner.min_pos_iou
-        if assigner.match_low_quality
-        else assigner.pos_iou_thr,
+        "least overlap of an object's best anchor": _least_overlap(assigner),
         "anchors an image, share of positives": [sampler.num, sampler.pos_fraction],
         "before NMS a level, training and test": [cfg.nms_pre for cfg in before],
         "after NMS, training and test": [cfg.max_per_img for cfg in before],

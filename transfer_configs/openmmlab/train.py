@@ -5,7 +5,8 @@ Run by path, in a process of its own and maybe in another environment; it needs 
     python train.py --config animals_det.py --weights trunk.pth --work DIR --seed 0 [--gpus N] [--resume] [--set k=v …]
 
 Leaves in DIR: `metrics.json` {metric: value}; `loaded.json` (did every tensor arrive, and the preprocessing in force);
-the protocol's predictions; `model.pth`, the fine-tuned weights. While it runs, `state.pth` is where --resume goes on.
+`versions.json`; the protocol's predictions; `model.pth`, the fine-tuned weights. While it runs, `state.pth` is where
+--resume goes on.
 Standard output has one JSON object a line for progress, {"phase", "done", "of", "loss"}; all other lines are a log.
 Exit codes: 0 done; 130 interrupted, state saved; anything else has failed.
 """
@@ -28,6 +29,7 @@ sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 import batch  # noqa: E402 (mmcv's operators must be there first)
 import parent  # noqa: E402
 import torch  # noqa: E402
+import versions  # noqa: E402
 from keeping import write_text  # noqa: E402
 from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
 from mmengine.dist import get_rank  # noqa: E402
@@ -36,6 +38,8 @@ from transfer import Transfer  # noqa: E402
 from watch import Interrupted  # noqa: E402
 
 INTERRUPTED = 130
+MODULES = ("mmengine", "mmcv", "mmdet", "mmseg", "torch", "torchvision", "numpy", "cv2")
+"""Whose versions are left in `versions.json`."""
 READ = (
     "batch_size",
     "model",
@@ -73,6 +77,7 @@ def main() -> int:
     except torch.cuda.OutOfMemoryError as error:
         raise SystemExit(batch.too_large(config)) from error
     if get_rank() == 0:
+        write_text(options.work / "versions.json", json.dumps(versions.of(*MODULES), indent=1))
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         transfer.tidy(runner)
     return 0
