@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +37,14 @@ class Preprocessing:
     """The value of a white pixel before mean and std: 1 (torchvision) or 255 (caffe)."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        numbers = (self.input_range, *self.mean, *self.std)
+        sound = len(self.mean) == len(self.std) == 3 and all(isinstance(number, int | float) for number in numbers)
+        if not sound or self.channel_order not in ("RGB", "BGR") or not all(map(math.isfinite, numbers)):
+            raise UserError(f"{self} is no preprocessing: RGB or BGR, an input_range, three numbers as mean and as std")
+        if min(self.input_range, *self.std) <= 0:
+            raise UserError(f"{self}: input_range and std must be above zero")
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn RGB `pixels` (…, 3, H, W) in [0, 1] into the network's input of the same shape."""
@@ -210,15 +219,17 @@ def architecture_of(description: str) -> Architecture | ViT:
 def _parse(description: str) -> dict[str, Any]:
     try:
         rest = json.loads(description, object_hook=_tuples)
+        if not isinstance(rest["architecture"]["name"], str):
+            raise TypeError("the architecture has no name")
         return {
             "name": str(rest["name"]),
-            "architecture": (ViT if str(rest["architecture"]["name"]).startswith("vit_") else Architecture)(
+            "architecture": (ViT if rest["architecture"]["name"].startswith("vit_") else Architecture)(
                 **rest["architecture"]
             ),
             "preprocessing": Preprocessing(**rest["preprocessing"]),
             "origin": Origin(**rest["origin"]),
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"the description of the weights is damaged ({error!r}); convert them again") from None
 
 

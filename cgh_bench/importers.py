@@ -87,7 +87,16 @@ def _parse(what: Import) -> Evaluations:
         found = IMPORTERS[what.tool].parse(what.path)
     except FileNotFoundError:
         raise UserError(f"no file {what.path}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        csv.Error,
+    ) as error:
         raise UserError(f"{what.path} is no file of {what.tool} ({error!r}); see `cgh-bench list importers`") from None
     # A metric without a single object to measure (the AP of small objects, say) is NaN, or -1 in COCO's evaluation.
     usable = {

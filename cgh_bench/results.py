@@ -16,6 +16,8 @@ from cgh_bench.errors import UserError
 
 SCHEMA = 1
 IMPORTED = "imported"
+LONGEST_WHOLE_NUMBER = 300
+"""Characters; every number so long has a finite float."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _parse(line: bytes) -> Result:
     Raises:
         ValueError: no JSON object, another schema, a field missing, unknown or of the wrong type, or NaN.
     """
-    fields = json.loads(line.decode(), parse_constant=_no_such_number)
+    fields = json.loads(line.decode(), parse_constant=_no_such_number, parse_int=_whole_number)
     if not isinstance(fields, dict):
         raise ValueError("not a JSON object")
     if fields.get("schema") != SCHEMA:
@@ -230,6 +232,12 @@ def _require_values(name: str, values: Any, kinds: tuple[type, ...]) -> None:
     for value in values:
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(f"{name} holds a {type(value).__name__}")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > LONGEST_WHOLE_NUMBER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _no_such_number(text: str) -> NoReturn:

@@ -10,6 +10,12 @@ from PIL import Image, ImageOps
 
 from cgh_bench.errors import UserError
 
+UNDECODABLE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for files that are damaged, or no images."""
+
 
 def read_image(path: Path) -> torch.Tensor:
     """The image in a file as (3, H, W) uint8 RGB; see `decode`."""
@@ -39,7 +45,7 @@ def decode(file: BinaryIO, name: str) -> torch.Tensor:
             pixels = np.array(_to_rgb(image, name))
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except UNDECODABLE as error:
         raise _undecodable(name, error) from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from cgh_bench.data.decoding import UNDECODABLE
 from cgh_bench.errors import UserError
 from cgh_bench.files import sha256
 
@@ -20,6 +21,8 @@ SUBSET = "SUBSET"
 IGNORED = 255
 """The value of a map's pixels that belong to no class."""
 MAPS_LOOKED_AT = 8
+LONGEST_NAME = 200
+"""Characters of a name that an error repeats."""
 MOST_BYTES_OF_CATEGORIES = 1_000_000
 
 
@@ -80,7 +83,7 @@ def _names(part: Part, folder: Path) -> list[str]:
     """What fills `{}`, in the order of its list, else sorted."""
     if "{}" not in part.annotations:
         with _mapped(folder / part.annotations) as text:
-            return [name.decode() for name in re.findall(rb'"file_name":\s*"([^"]+)"', text)]
+            return [name.decode(errors="replace") for name in re.findall(rb'"file_name":\s*"([^"]+)"', text)]
     if part.listed:
         return [line.split()[0] for line in _read(folder / part.listed).splitlines() if line.strip()]
     return sorted(set(_found(part.images, folder)) | set(_found(part.annotations, folder)))
@@ -88,7 +91,10 @@ def _names(part: Part, folder: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     _require_file(path)
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error})") from None
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -127,7 +133,12 @@ def _absent(paths: list[Path]) -> list[Path]:
     """Those that are not there, by listing each folder once."""
     present: dict[Path, frozenset[str]] = {}
     for parent in {path.parent for path in paths}:
-        present[parent] = frozenset(path.name for path in parent.iterdir()) if parent.is_dir() else frozenset()
+        try:
+            present[parent] = frozenset(path.name for path in parent.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            present[parent] = frozenset()
+        except (OSError, ValueError) as error:
+            raise UserError(f"the folder {str(parent)[:LONGEST_NAME]!r} cannot be listed ({error})") from None
     return [path for path in paths if path.name not in present[path.parent]]
 
 
@@ -156,9 +167,9 @@ def _require_categories(part: Part, path: Path) -> None:
         listed = text[start.end() : start.end() + MOST_BYTES_OF_CATEGORIES].decode(errors="replace") if start else "[]"
     try:
         categories, _ = json.JSONDecoder().raw_decode(listed)
-    except ValueError as error:
-        raise UserError(f"{path} is cut short or no JSON ({error})") from None
-    given = tuple(category["name"] for category in categories)
+        given = [str(category["name"]) for category in categories]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} is cut short, or no JSON of COCO's form ({error})") from None
     assert isinstance(part.classes, tuple)
     if sorted(given) != sorted(part.classes):
         odd = sorted(set(given) ^ set(part.classes))
@@ -184,8 +195,8 @@ def _require_values(part: Part, path: Path) -> None:
     try:
         with Image.open(path) as image:
             values = np.asarray(image)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+    except UNDECODABLE as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
     wrong = "colours, not indices of classes" if values.ndim != 2 else ""
     if not wrong:
         other = np.unique(values[(values >= part.classes) & (values != IGNORED)])

@@ -18,6 +18,9 @@ from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.data.image_set import ImageSet, Split
 from cgh_bench.errors import UserError
 
+LONGEST_NUMBER = 16
+"""Bytes of a class number, its line end included."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -63,7 +66,10 @@ def load_shards(folder: Path, split: Split) -> ShardImages:
     names = folder / "classes.txt"
     if not names.is_file():
         raise UserError(f"{names} is absent; it has the name of class 0 in its first line, and so on")
-    classes = tuple(names.read_text(encoding="utf-8").splitlines())
+    try:
+        classes = tuple(names.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{names} is not UTF-8 ({error}); save it as that") from None
     members, labels = [], []
     for shard in shards:
         for member, label in _indexed(shard):
@@ -95,14 +101,28 @@ def _indexed(shard: Path) -> list[tuple[Member, int]]:
         with tarfile.open(shard, "r:") as tar:
             for item in tar:
                 key, suffix = str(PurePosixPath(item.name).with_suffix("")), PurePosixPath(item.name).suffix.lower()
-                if item.isfile() and suffix in SUFFIXES:
+                if item.isdir() or suffix not in (*SUFFIXES, ".cls"):
+                    continue
+                if not item.isfile() or item.issparse():
+                    raise UserError(f"{shard}: {item.name} is a link, or has holes; make it again of plain files")
+                if suffix in SUFFIXES:
                     images[key] = Member(shard, item.name, item.offset_data, item.size)
-                elif item.isfile() and suffix == ".cls":
-                    content = tar.extractfile(item)
-                    labels[key] = int(content.read() if content else b"")
-    except (tarfile.TarError, OSError, ValueError) as error:
+                else:
+                    labels[key] = _number(tar, item)
+    except UserError:
+        raise
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{shard} cannot be read ({error}); make it again (not compressed)") from None
     unlabelled = sorted(images.keys() - labels.keys())
     if unlabelled:
         raise UserError(f"{shard}: {images[unlabelled[0]].name} has no class; a member {unlabelled[0]}.cls is needed")
     return [(member, labels[key]) for key, member in images.items()]
+
+
+def _number(tar: tarfile.TarFile, item: tarfile.TarInfo) -> int:
+    """The class that a member's content says."""
+    content = tar.extractfile(item)
+    text = content.read(LONGEST_NUMBER + 1) if content else b""
+    if len(text) > LONGEST_NUMBER or not text.strip().isdigit():
+        raise UserError(f"{tar.name}: {item.name} holds {text!r}, which is no class number; write 0, 1, …")
+    return int(text)

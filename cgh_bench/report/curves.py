@@ -56,7 +56,7 @@ def read_log(folder: Path, notes: list[str]) -> Log | None:
             lines.append({key: float(value) for key, value in line.items() if isinstance(value, int | float)})
             if not {"epoch", "loss"} <= lines[-1].keys():
                 lines.pop()
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, OverflowError, RecursionError):
             broken += 1
     if broken:
         notes.append(f"{broken} lines of {folder.parent.name}/{folder.name}/{path.name} are no JSON and were left out.")
@@ -103,5 +103,5 @@ def last_seconds(folder: Path) -> float | None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     try:
         return float(json.loads(lines[-1])["seconds"]) if lines else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

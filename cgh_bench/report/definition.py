@@ -78,7 +78,7 @@ def load(name: str) -> Definition:
         raise UserError(f"no file {name}") if name.endswith(".toml") else unknown("table", name, names())
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not TOML ({error}); mend that line") from None
     for group in ("rows", "columns"):
         if not isinstance(document.get(group), list) or not document[group]:
