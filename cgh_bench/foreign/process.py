@@ -75,7 +75,8 @@ def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict
         converters.find(framework.converter).write(checkpoint, weights)
         command = _command(job, framework.settings(checkpoint), weights, folder)
         _launch(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
-        weights.unlink()
+    for no_longer_needed in ("weights.pth", "state.pth"):
+        (folder / no_longer_needed).unlink(missing_ok=True)
     _require_arrived(folder, checkpoint, framework.tensors_given(checkpoint))
     metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics

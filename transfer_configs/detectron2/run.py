@@ -122,11 +122,10 @@ class Run:
             yield batch
             self.watch.tick(phase, done, of)
 
-    def tidy(self) -> None:
-        """After the end: keep the fine-tuned weights, without the optimiser."""
+    def keep_weights(self) -> None:
+        """After the end: the fine-tuned ones, without the optimiser."""
         with replacing(self.work / "model.pth") as path:
             torch.save(self.model.state_dict(), path)
-        self.state_path.unlink()
 
     def _write_state(self) -> None:
         """All that the rest of the run depends on: tensors and plain values, so that it is read with `weights_only`."""

@@ -70,9 +70,10 @@ def main() -> int:
         less = f"take fewer: --images-at-a-time {at_a_time // 2}" if at_a_time > 1 else "take smaller images"
         raise SystemExit(f"OutOfMemoryError: {at_a_time} images at a time are too many for this GPU; {less}") from error
     if comm.is_main_process():
+        run.keep_weights()
         write_text(options.work / "versions.json", json.dumps(versions.of(*MODULES), indent=1))
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
-        run.tidy()
+        (options.work / "state.pth").unlink()
     return 0
 
 

@@ -77,9 +77,10 @@ def main() -> int:
     except torch.cuda.OutOfMemoryError as error:
         raise SystemExit(batch.too_large(config)) from error
     if get_rank() == 0:
+        transfer.keep_weights(runner)
         write_text(options.work / "versions.json", json.dumps(versions.of(*MODULES), indent=1))
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
-        transfer.tidy(runner)
+        (options.work / "state.pth").unlink()
     return 0
 
 

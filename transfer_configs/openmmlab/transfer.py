@@ -98,11 +98,10 @@ class Transfer(Hook):
         if self.watch.asked_to_stop:
             raise Interrupted
 
-    def tidy(self, runner: Runner) -> None:
-        """After the end: keep the fine-tuned weights, without the optimiser."""
+    def keep_weights(self, runner: Runner) -> None:
+        """After the end: the fine-tuned ones, without the optimiser."""
         with replacing(self.work / "model.pth") as path:
             torch.save(state.bare(runner.model).state_dict(), path)
-        self.state_path.unlink()
 
 
 def _channel_order(preprocessor: torch.nn.Module) -> str:
