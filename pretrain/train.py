@@ -1,18 +1,15 @@
 """The only training loop: any method, any recipe, one process or many; it can be stopped and goes on bit for bit."""
 
 import contextlib
-import math
 import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from cgh_bench import checkpoint, data, dist
 from cgh_bench.checkpoint import Checkpoint, Origin
@@ -22,14 +19,11 @@ from cgh_bench.files import alone_in
 from cgh_bench.progress import progress
 from pretrain.batches import Batch, Batches, loader, too_many
 from pretrain.folder import Log, RunFolder
-from pretrain.parts import synchronised
-from pretrain.recipe import Method, Recipe
-from pretrain.schedule import optimizer, set_rate
-from pretrain.watching import Watching, knn_top1
+from pretrain.recipe import Recipe
+from pretrain.run import Run, begin, descend
+from pretrain.watching import SILENT, Watching, knn_top1
 
 STEPS_PER_LOG_LINE = 5
-SILENT = Watching()
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching: Watching = SILENT) -> Path:
@@ -60,7 +54,7 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching
         dist.wait_for_all()
         if not folder.weights.exists():
             check(recipe)
-            run = _start(recipe, folder, device, Batches(recipe, images), watching)
+            run = begin(recipe, folder, device, Batches(recipe, images), watching)
             _steps(run, name, stop)
             if dist.rank() == 0:
                 checkpoint.save(_exported(run, name, name), folder.weights)
@@ -89,75 +83,7 @@ def check(recipe: Recipe) -> None:
     recipe.method.check(recipe.batch_size // recipe.accumulate, len(recipe.views.augments))
 
 
-@dataclass
-class _Run:
-    """What changes while training."""
-
-    recipe: Recipe
-    folder: RunFolder
-    device: torch.device
-    batches: Batches
-    method: Method
-    parallel: nn.Module
-    """The method, or the method inside DistributedDataParallel."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    watching: Watching
-    step: int = 0
-    """Finished steps."""
-    seconds: float = 0.0
-    """Spent training, all sessions together."""
-    corrupt: dict[str, None] = field(default_factory=dict)
-    """What was wrong with each unreadable file that this process met in this session, in order."""
-
-    @property
-    def epoch(self) -> float:
-        """Epochs done, with the fraction of the current one."""
-        return self.step / self.batches.per_epoch
-
-    def state(self) -> dict[str, Any]:
-        """All that a later session needs; data order and views need only the step."""
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Be where `state` was taken."""
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-
-
-def _start(
-    recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batches, watching: Watching = SILENT
-) -> _Run:
-    """Build everything from the seed, or from the folder's last state."""
-    torch.manual_seed(recipe.seed)
-    method = recipe.method.build(recipe.architecture).to(device).to(memory_format=torch.channels_last).train()
-    if recipe.sync_bn and dist.world_size() > 1:
-        method = synchronised(method, device)
-    if recipe.compile:
-        method.compile()
-    parallel: nn.Module = method
-    if dist.world_size() > 1 and recipe.epochs:
-        # The queues are equal on all processes and BatchNorm statistics are each one's own: nothing to broadcast.
-        parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    run = _Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler, watching)
-    state = folder.load()
-    if state:
-        run.restore(state)
-    return run
-
-
-def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
+def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
     """Train from where the run is to its end; save at the end of each epoch and when told to stop."""
     log = Log(run.folder, run.step, run.watching.trackers) if dist.rank() == 0 else None
     title = f"pretrain {name}, seed {run.recipe.seed}"
@@ -170,7 +96,7 @@ def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
         clock = time.monotonic() - run.seconds
         for batch in loader(run.batches, run.step):
             _note_corrupt(run, batch)
-            line = _step(run, batch)
+            line = descend(run, batch)
             run.seconds = time.monotonic() - clock
             if log and tick and (run.step % STEPS_PER_LOG_LINE == 0 or run.step in (1, len(run.batches))):
                 images = (run.step - logged_step) * run.recipe.batch_size
@@ -195,7 +121,7 @@ def _steps(run: _Run, name: str, stop: "_StopSignal") -> None:
                 raise KeyboardInterrupt
 
 
-def _watch(run: _Run, name: str, log: Log) -> None:
+def _watch(run: Run, name: str, log: Log) -> None:
     """What is due at the end of an epoch, before it is saved, so that a crash in between repeats it."""
     epoch = run.step // run.batches.per_epoch
     if run.watching.knn_epochs and epoch % run.watching.knn_epochs == 0:
@@ -207,56 +133,7 @@ def _watch(run: _Run, name: str, log: Log) -> None:
         checkpoint.save(snapshot, run.folder.snapshots / f"epoch{epoch:04d}.safetensors")
 
 
-def _step(run: _Run, batch: Batch) -> dict[str, float]:
-    """One step of descent; gives its log line.
-
-    Raises:
-        UserError: the loss is not finite; nothing was changed by this step but queues and teacher, nothing is saved.
-    """
-    epoch, parts = run.epoch, run.recipe.accumulate
-    rate = set_rate(run.optimizer, run.recipe, epoch)
-    run.method.begin_step(epoch)
-    run.optimizer.zero_grad()
-    values: list[Tensor] = []
-    names: list[str] = []
-    for part in range(parts):
-        views = [view.chunk(parts)[part] for view in batch.views]
-        alone = isinstance(run.parallel, nn.parallel.DistributedDataParallel) and part < parts - 1
-        with run.parallel.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-            terms = _terms(run, views, batch.labels.chunk(parts)[part], epoch)
-            torch.autograd.backward(run.scaler.scale(torch.stack(list(terms.values())).sum() / parts))
-        names = list(terms)
-        values.append(torch.stack(list(terms.values())).detach())
-    shown = dict(zip(names, dist.mean(torch.stack(values).mean(dim=0)).tolist(), strict=True))
-    if not all(map(math.isfinite, shown.values())):
-        listed = ", ".join(f"{term} {value:g}" for term, value in shown.items())
-        raise UserError(
-            f"the loss is not finite at step {run.step + 1} ({listed}); the last checkpoint is intact: "
-            "lower base_lr or raise the temperatures, and start anew in another folder"
-        )
-    if run.recipe.clip_gradient:
-        run.scaler.unscale_(run.optimizer)
-        for parameter in run.method.parameters():
-            nn.utils.clip_grad_norm_(parameter, run.recipe.clip_gradient)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.step += 1
-    return {"step": run.step, "epoch": run.epoch, "loss": sum(shown.values()), **shown, "lr": rate}
-
-
-def _terms(run: _Run, views: list[Tensor], labels: Tensor, epoch: float) -> dict[str, Tensor]:
-    """The method's losses of one part of a batch, in the recipe's precision."""
-    inputs = [
-        run.recipe.preprocessing(view.to(run.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-        for view in views
-    ]
-    low = run.recipe.precision != "fp32"
-    with torch.autocast(run.device.type, PRECISIONS[run.recipe.precision], enabled=low):
-        terms: dict[str, Tensor] = run.parallel(inputs, epoch, labels.to(run.device, non_blocking=True))
-    return terms
-
-
-def _note_corrupt(run: _Run, batch: Batch) -> None:
+def _note_corrupt(run: Run, batch: Batch) -> None:
     """Say once what is wrong with each unreadable file; stop at the recipe's limit."""
     for complaint in batch.corrupt:
         if complaint not in run.corrupt:
@@ -266,7 +143,7 @@ def _note_corrupt(run: _Run, batch: Batch) -> None:
         raise too_many(run.corrupt)
 
 
-def _exported(run: _Run, title: str, name: str) -> Checkpoint:
+def _exported(run: Run, title: str, name: str) -> Checkpoint:
     """The trunk as a canonical checkpoint, called `title`, by the recipe called `name`."""
     recipe = run.recipe
     weights = {key: value.cpu().contiguous() for key, value in run.method.backbone.state_dict().items()}

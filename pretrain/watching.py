@@ -47,6 +47,10 @@ class Watching:
                 raise unknown("tracker", name, TRACKERS)
 
 
+SILENT = Watching()
+"""Nothing."""
+
+
 @torch.inference_mode()
 def knn_top1(trunk: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) -> float:
     """Top-1 in per cent of the votes of the 20 nearest neighbours, on a part of the data.

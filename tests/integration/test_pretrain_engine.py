@@ -26,7 +26,8 @@ from pretrain.methods.random_init import RandomInit
 from pretrain.methods.supervised import Supervised
 from pretrain.parts import split_batchnorm, synchronised
 from pretrain.recipe import Method, find
-from pretrain.train import _start, _step, check, train
+from pretrain.run import begin, descend
+from pretrain.train import check, train
 from pretrain.watching import Watching
 
 
@@ -69,8 +70,8 @@ PLAIN = replace(TINY_CGH, method=Plain(), base_lr=0.01)
 
 
 def after_steps(recipe, folder, steps=3):
-    run = _start(recipe, RunFolder(folder), torch.device("cpu"), Batches(recipe, made_up()))
-    lines = [_step(run, run.batches[step]) for step in range(steps)]
+    run = begin(recipe, RunFolder(folder), torch.device("cpu"), Batches(recipe, made_up()))
+    lines = [descend(run, run.batches[step]) for step in range(steps)]
     return run, lines
 
 
