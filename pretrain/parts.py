@@ -163,12 +163,15 @@ def synchronised(network: M, device: torch.device) -> M:
     return synchronous
 
 
-def shuffled(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) -> tuple[Tensor, ...]:
-    """`network` of the images of all processes, in an order that mixes processes and BN groups, then put back.
+def of_all(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, shuffled_bn: bool) -> tuple[Tensor, ...]:
+    """`network` of the images of all processes: the rows (W·B, …) of the global batch.
 
-    So the teacher's BatchNorm sees other neighbours than the student's, and an image cannot be recognised by the
-    company it keeps (MoCo, arXiv 1911.05722, §3.3). Gives the rows (W·B, …) of the global batch.
+    With `shuffled_bn` in an order that mixes processes and BN groups, then put back: so the teacher's BatchNorm sees
+    other neighbours than the student's, and an image cannot be recognised by the company it keeps (MoCo, arXiv
+    1911.05722, §3.3).
     """
+    if not shuffled_bn:
+        return tuple(dist.gather(output) for output in network(images))
     everything = dist.gather(images)
     order = dist.from_first(torch.randperm(len(everything)).to(images.device))
     outputs = network(everything[order[dist.block(len(everything))]])

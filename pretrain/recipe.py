@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.backbone import ARCHS, Architecture, Backbone
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.config import later
 from cgh_bench.discovery import registered
@@ -97,6 +97,11 @@ class Recipe:
             raise UserError(
                 f"epochs {self.epochs} and warmup_epochs {self.warmup_epochs} must be at least 0, "
                 f"batch_size {self.batch_size} at least 1"
+            )
+        if self.architecture.name not in ARCHS:
+            raise UserError(
+                f"{self.architecture.name!r} cannot be pretrained here, where methods are a residual network's; "
+                f"choose one of {', '.join(ARCHS)}"
             )
         if self.accumulate < 1 or self.clip_gradient < 0 or self.corrupt_limit < 0:
             raise UserError("accumulate must be at least 1, clip_gradient and corrupt_limit at least 0")

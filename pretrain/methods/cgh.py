@@ -21,7 +21,7 @@ from pretrain.parts import (
     MomentumTwin,
     check_batch,
     mlp,
-    shuffled,
+    of_all,
     split_batchnorm,
 )
 from pretrain.recipe import Method, Recipe
@@ -54,6 +54,8 @@ class Cgh:
     """From InfoNCE alone to the relational losses alone, linearly, in this many epochs from the first."""
     bn_groups: int = 8
     """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    shuffled_bn: bool = later(True)
+    """Whether the teacher's BatchNorm sees other neighbours than the student's, as in MoCo."""
     split_hyper_bn: bool = later(True)
     """Whether the hypercolumn branch's BatchNorm is split too; in the released code it is not."""
     contexts: tuple[str, ...] = later(CONTEXTS)
@@ -154,7 +156,7 @@ class CghMethod(Method):
         contexts = self.config.contexts
         mine = dict(zip(contexts, self.student(strong), strict=True))
         of_crops = [self.student.of_global(crop) for crop in crops]
-        everyones = dict(zip(contexts, shuffled(self.teacher, weak), strict=True))
+        everyones = dict(zip(contexts, of_all(self.teacher, weak, self.config.shuffled_bn), strict=True))
         rows = dist.block(len(everyones[contexts[0]]))
         teacher = {context: embeddings[rows] for context, embeddings in everyones.items()}
         handed_over = min(1.0, epoch / self.config.handover_epochs) if self.config.handover_epochs else 1.0

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from cgh_bench import dist
 from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.config import later
 from cgh_bench.errors import UserError
 from pretrain.methods.cgh import ANIMALS_STRONG, IMAGENET_STRONG
-from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, shuffled, split_batchnorm
+from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
 from pretrain.recipe import Method, Recipe
 from pretrain.relation import infonce
 from pretrain.views import Views
@@ -31,6 +32,8 @@ class MocoV2:
     temperature: float = 0.2
     bn_groups: int = 8
     """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    shuffled_bn: bool = later(True)
+    """Whether the key encoder's BatchNorm sees other neighbours than the query encoder's, as in MoCo."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or not 0 <= self.momentum <= 1 or min(self.bn_groups, self.queue_length) < 1:
@@ -65,7 +68,7 @@ class MocoV2Method(Method):
 
     def __init__(self, config: MocoV2, architecture: Architecture) -> None:
         super().__init__()
-        self.temperature = config.temperature
+        self.temperature, self.shuffled_bn = config.temperature, config.shuffled_bn
         self.encoder = Encoder(architecture, config.hidden, config.dim)
         split_batchnorm(self.encoder, config.bn_groups)
         self.momentum_encoder = MomentumTwin(self.encoder, config.momentum)
@@ -83,7 +86,7 @@ class MocoV2Method(Method):
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """InfoNCE of one batch, from `views` [key's, query's]; see `Method.forward`."""
         (query,) = self.encoder(views[1])
-        (keys,) = shuffled(self.momentum_encoder, views[0])
+        (keys,) = of_all(self.momentum_encoder, views[0], self.shuffled_bn)
         loss = infonce(query, keys[dist.block(len(keys))], self.queue["keys"], self.temperature)
         self.queue.enqueue(keys=keys)
         return {"infonce": loss}

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from cgh_bench import dist
 from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.config import later
 from cgh_bench.errors import UserError
 from pretrain.methods import cgh
 from pretrain.methods.moco_v2 import Encoder
-from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, shuffled, split_batchnorm
+from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, of_all, split_batchnorm
 from pretrain.recipe import Method
 from pretrain.relation import relation
 
@@ -31,6 +32,8 @@ class Ressl:
     teacher_temperature: float = 0.04
     bn_groups: int = 8
     """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    shuffled_bn: bool = later(True)
+    """Whether the teacher's BatchNorm sees other neighbours than the student's, as in MoCo."""
 
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature) <= 0 or not 0 <= self.momentum <= 1:
@@ -56,6 +59,7 @@ class ResslMethod(Method):
 
     def __init__(self, config: Ressl, architecture: Architecture) -> None:
         super().__init__()
+        self.shuffled_bn = config.shuffled_bn
         self.temperatures = (config.student_temperature, config.teacher_temperature)
         self.student = Encoder(architecture, config.hidden, config.dim)
         split_batchnorm(self.student, config.bn_groups)
@@ -75,7 +79,7 @@ class ResslMethod(Method):
         """The relation loss of one batch, from `views` [weak, strong]; see `Method.forward`."""
         weak, strong = views
         (mine,) = self.student(strong)
-        (everyones,) = shuffled(self.teacher, weak)
+        (everyones,) = of_all(self.teacher, weak, self.shuffled_bn)
         keys, queue = everyones[dist.block(len(everyones))], self.queue["keys"]
         loss = relation(mine, queue, keys, queue, self.temperatures)
         self.queue.enqueue(keys=everyones)

@@ -1,6 +1,7 @@
 """Queues, momentum twin, split and shuffled BatchNorm, and the checks of batch and view size."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cgh_bench.backbone import Architecture
+from cgh_bench.config import fingerprint, identity
 from cgh_bench.errors import UserError
 from pretrain.methods.cgh import Cgh
-from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, shuffled, split_batchnorm
+from pretrain.methods.moco_v2 import MocoV2
+from pretrain.methods.ressl import Ressl
+from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
 
 
 @settings(max_examples=80, deadline=None)
@@ -122,9 +126,36 @@ def test_shuffling_mixes_the_batch_and_puts_the_rows_back():
         return images * 2, images + 1
 
     rows = torch.arange(16.0)[:, None]
-    doubled, next_ = shuffled(network, rows)
+    doubled, next_ = of_all(network, rows, True)
     assert torch.equal(doubled, rows * 2) and torch.equal(next_, rows + 1)
     assert seen[0] != rows[:, 0].tolist() and sorted(seen[0]) == rows[:, 0].tolist()
+    drawn = torch.get_rng_state()
+    doubled, next_ = of_all(network, rows, False)
+    assert torch.equal(doubled, rows * 2) and torch.equal(next_, rows + 1)
+    assert seen[1] == rows[:, 0].tolist() and torch.equal(torch.get_rng_state(), drawn), "as it is"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Cgh(dim_global=4, dim_hyper=4, hidden=4, queue_length=16, bn_groups=2),
+        MocoV2(dim=4, hidden=4, queue_length=16, bn_groups=2),
+        Ressl(dim=4, hidden=4, queue_length=16, bn_groups=2),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_shuffled_batchnorm_is_a_field_whose_default_leaves_records_as_they_were(config):
+    """Without it the teacher's BatchNorm groups are the student's: equal views of equal networks, equal embeddings."""
+    without = replace(config, shuffled_bn=False)
+    assert "shuffled_bn" not in identity(config) and fingerprint(without) != fingerprint(config)
+    images = torch.randn(8, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    for each, same in ((config, False), (without, True)):
+        torch.manual_seed(0)
+        method = each.build(Architecture("resnet18")).train()
+        student, _, queues = method.children()
+        (mine, *_) = student(images)
+        method([images, images], 0.0)
+        assert torch.allclose(queues[queues.names[0]][:8], mine, atol=1e-5) == same
 
 
 def test_a_head_is_two_layers_with_biases():
