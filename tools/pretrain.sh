@@ -9,7 +9,10 @@
 # --out on a shared disk: machine 0 writes, all read.
 #   machine 0:  MACHINES=2 MACHINE=0 MASTER=10.0.0.1:29500 GPUS=8 tools/pretrain.sh cgh_r50_in1k_200ep -o /shared/run
 #   machine 1:  MACHINES=2 MACHINE=1 MASTER=10.0.0.1:29500 GPUS=8 tools/pretrain.sh cgh_r50_in1k_200ep -o /shared/run
-# Under Slurm, one task a machine (sbatch --nodes 2 --ntasks-per-node 1 --gpus-per-node 8 --requeue --signal=TERM@120):
+# Under SLURM, queued and, when it is pre-empted or its time is over, queued again (pip install 'cgh-bench[slurm]'):
+#   tools/pretrain.sh cgh_r50_in1k_200ep -o /shared/run --gpus 8 --slurm nodes=2,slurm_partition=gpu,timeout_min=1440
+# or by a script of one's own, one task a machine (sbatch --nodes 2 --ntasks-per-node 1 --gpus-per-node 8 --requeue
+# --signal=TERM@120):
 #   export MACHINES=$SLURM_NNODES MASTER=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500 GPUS=8
 #   srun bash -c 'MACHINE=$SLURM_NODEID tools/pretrain.sh cgh_r50_in1k_200ep -o /shared/run'
 # The batch size of a recipe is that of all GPUs together. SIGTERM saves after the current step; run again to go on.

@@ -2,12 +2,11 @@
 
 import itertools
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cgh_bench.cli.options import HERE, Branch, DryRun, Seeds, Settings, Source, Trust, Work
+from cgh_bench.cli.options import HERE, Branch, DryRun, Seeds, Settings, Slurm, Source, Trust, Work
 
 verbs = typer.Typer()
 
@@ -30,9 +29,7 @@ def eval_(
         int | None,
         typer.Option(min=1, envvar="CGH_IMAGES_AT_A_TIME", help="On each GPU; the gradients of a step's batch add up."),
     ] = None,
-    slurm: Annotated[
-        str, typer.Option(metavar="KEY=VALUE,…", help="Queue it instead, with --gpus; submitit's options.")
-    ] = "",
+    slurm: Slurm = "",
     seeds: Seeds = 1,
     settings: Settings = None,
     dry_run: DryRun = False,
@@ -53,6 +50,7 @@ def eval_(
     from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
     from cgh_bench.foreign import launch
     from cgh_bench.report.terminal import show_result
+    from cgh_bench.slurm import queue
 
     launch.choose(gpus, images_at_a_time)
     chosen = {"data": data, "framework": framework}
@@ -79,15 +77,3 @@ def eval_(
             done = result or evaluate(evaluation, loaded, seed, workspace)
             if first:
                 show_result(done, reused=result is not None)
-
-
-def queue(arguments: list[str], options: str, gpus: int | None, logs: Path) -> str:
-    """Queue this very command, but for `--slurm`; the job's number."""
-    from cgh_bench.errors import UserError
-    from cgh_bench.slurm import submit
-
-    if gpus is None:
-        raise UserError("--slurm needs to know how many GPUs the job gets: --gpus N")
-    place = next(i for i, argument in enumerate(arguments) if argument.partition("=")[0] == "--slurm")
-    rest = [*arguments[:place], *arguments[place + (1 if "=" in arguments[place] else 2) :]]
-    return submit([sys.executable, "-m", "cgh_bench", *rest], options, gpus, logs)

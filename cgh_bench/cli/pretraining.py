@@ -1,12 +1,13 @@
 """Verbs that train."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cgh_bench.cli.options import HERE, DryRun, Settings, Work
+from cgh_bench.cli.options import HERE, DryRun, Settings, Slurm, Work
 
 verbs = typer.Typer()
 
@@ -21,6 +22,8 @@ def pretrain(
     snapshot_epochs: Annotated[int, typer.Option(help="Export the trunk every N epochs, for `watch`; 0 never.")] = 0,
     keep: Annotated[int, typer.Option(help="Keep the states of the last N epochs.")] = 1,
     track: Annotated[list[str] | None, typer.Option(help="Log to wandb or mlflow too; may be repeated.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="Of each node, with --slurm: a process each.")] = None,
+    slurm: Slurm = "",
     dry_run: DryRun = False,
     work: Work = HERE,
 ) -> None:
@@ -39,13 +42,20 @@ def pretrain(
       cgh-bench pretrain cgh_r18_animals --set epochs=2 --set method.queue_length=1024 -o runs/short
       cgh-bench pretrain cgh_r50_in1k_200ep --set data=photos --set precision=bf16 --knn-epochs 10
       torchrun --nproc-per-node 8 -m cgh_bench pretrain cgh_r50_in1k_200ep
+      cgh-bench pretrain cgh_r50_in1k_200ep --gpus 8 --slurm nodes=2,slurm_partition=gpu,timeout_min=1440
+
+    \b
+    Then:
+      cgh-bench eval animals_knn --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
 
     \b
     Out of memory? --set accumulate=4 computes a step's batch in four parts (batch_size and learning rate stay).
-    Several machines: see tools/pretrain.sh.
+    Several machines without SLURM: see tools/pretrain.sh.
     """
     from cgh_bench.config import fingerprint, override, plain
+    from cgh_bench.errors import UserError
     from cgh_bench.evaluate import Workspace
+    from cgh_bench.slurm import queue
     from pretrain.recipe import find
 
     chosen = override(find(recipe), [*(settings or []), f"seed={seed}"])
@@ -54,6 +64,11 @@ def pretrain(
         shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}
         print(json.dumps(shown, indent=2))
         return
+    if slurm:
+        print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm', process_a_gpu=True)}; logs: {work / 'slurm'}")
+        return
+    if gpus is not None:
+        raise UserError(f"--gpus goes with --slurm; here: torchrun --nproc-per-node {gpus} -m cgh_bench pretrain …")
     from pretrain.train import train
     from pretrain.watching import Watching
 

@@ -1,5 +1,6 @@
 """Jobs, shown with submitit's processes of this machine in the place of SLURM."""
 
+import signal
 import sys
 import threading
 import time
@@ -7,8 +8,8 @@ import time
 import pytest
 
 from cgh_bench import slurm
-from cgh_bench.cli.evaluating import queue
 from cgh_bench.errors import UserError
+from cgh_bench.slurm import queue
 
 submitit = pytest.importorskip("submitit")
 
@@ -24,7 +25,7 @@ def wait_for(path, seconds: float = 60.0) -> str:
 def test_a_command_runs_as_a_job(tmp_path):
     done = tmp_path / "done"
     code = f"import pathlib; pathlib.Path({str(done)!r}).write_text('yes')"
-    job = slurm.submit([sys.executable, "-c", code], "timeout_min=5,slurm_partition=gpu", 0, tmp_path, "local")
+    job = slurm.submit([sys.executable, "-c", code], "timeout_min=5,slurm_partition=gpu", tmp_path, 0, cluster="local")
     assert wait_for(done) == "yes"
     assert job.isdecimal()
 
@@ -54,27 +55,73 @@ def test_a_failure_is_one_of_the_job():
         slurm.Command([sys.executable, "-c", "raise SystemExit(3)"])()
 
 
+def test_processes_do_not_see_the_warning_that_slurm_sends_to_all_of_a_job(tmp_path):
+    """By default it would end them before they have saved."""
+    started, done = tmp_path / "started", tmp_path / "done"
+    code = f"""
+import pathlib, time
+pathlib.Path({str(started)!r}).write_text("yes")
+time.sleep(1)
+pathlib.Path({str(done)!r}).write_text("yes")
+"""
+    command = slurm.Command([sys.executable, "-c", code])
+    thread = threading.Thread(target=command)
+    thread.start()
+    wait_for(started)
+    assert command.process is not None
+    command.process.send_signal(signal.SIGUSR2)
+    thread.join()
+    assert done.read_text() == "yes"
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.SIGUSR2 not in blocked, "the job itself must see it"
+
+
 @pytest.mark.parametrize(
-    ("options", "match"), [("partition", "'partition' is no key=value"), ("slurmpartition=x", "slurmpartition")]
+    ("options", "match"),
+    [
+        ("partition", "'partition' is no key=value"),
+        ("slurmpartition=x", "slurmpartition"),
+        ("timeout_min=long", 'timeout_min" expected type'),
+        ("nodes=many", "'many'"),
+        ("nodes=2", "only one node"),
+    ],
 )
 def test_wrong_options(options, match, tmp_path):
-    with pytest.raises(UserError, match=match):
-        slurm.submit(["true"], options, 1, tmp_path, "local")
+    with pytest.raises(UserError, match=match) as error:
+        slurm.submit(["true"], options, tmp_path, 1, cluster="local")
+    assert "\n" not in str(error.value)
 
 
 def test_no_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="srun|sbatch|slurm"):
-        slurm.submit(["true"], "timeout_min=5", 1, tmp_path)
+        slurm.submit(["true"], "timeout_min=5", tmp_path, 1)
+
+
+@pytest.fixture
+def queued(monkeypatch):
+    jobs = []
+    monkeypatch.setattr(slurm, "submit", lambda *given: jobs.append(given) or "7")
+    return jobs
+
+
+OURS = [sys.executable, "-m", "cgh_bench"]
 
 
 @pytest.mark.parametrize("option", [["--slurm", "timeout_min=5"], ["--slurm=timeout_min=5"]])
-def test_the_command_queues_itself_without_the_option(option, tmp_path, monkeypatch):
-    queued = []
-    monkeypatch.setattr(slurm, "submit", lambda *given: queued.append(given) or "7")
+def test_the_command_queues_itself_without_the_option(option, tmp_path, queued):
     assert queue(["eval", "voc_det", *option, "--gpus", "2"], "timeout_min=5", 2, tmp_path) == "7"
-    assert queued == [
-        ([sys.executable, "-m", "cgh_bench", "eval", "voc_det", "--gpus", "2"], "timeout_min=5", 2, tmp_path)
-    ]
+    assert queued == [([*OURS, "eval", "voc_det", "--gpus", "2"], "timeout_min=5", tmp_path, 2, 1)]
     with pytest.raises(UserError, match="--gpus N"):
         queue(["eval", *option], "timeout_min=5", None, tmp_path)
+    with pytest.raises(UserError, match="on one node; leave nodes out"):
+        queue(["eval", *option, "--gpus=2"], "nodes=2", 2, tmp_path)
+
+
+@pytest.mark.parametrize(("gpus", "tasks"), [(8, 8), (0, 1)])
+def test_pretraining_has_a_process_a_gpu(gpus, tasks, tmp_path, queued):
+    options = "nodes=2,timeout_min=5"
+    queue(
+        ["pretrain", "r", f"--gpus={gpus}", "--slurm", options, "-o", "x"], options, gpus, tmp_path, process_a_gpu=True
+    )
+    assert queued == [([*OURS, "pretrain", "r", "-o", "x"], options, tmp_path, gpus, tasks)]
