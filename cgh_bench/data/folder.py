@@ -48,8 +48,10 @@ def from_list(
     unaffordable. `touched` covers the times of change too.
 
     Raises:
-        UserError: there is none in the list, files are absent, or a label is no class (`ImageSet`).
+        UserError: there is none in the list, files are absent, a label is no class (`ImageSet`), or a class has a name
+            that is not UTF-8.
     """
+    _require_utf8(name, classes)
     paths = tuple(path for path, _ in listed)
     labels = np.array([label for _, label in listed], dtype=np.int64)
     absent = []
@@ -70,6 +72,17 @@ def from_list(
         )
     fingerprint, touched = digest.hexdigest()[:16], times.hexdigest()[:16]
     return FolderImages(name, tuple(classes), labels, fingerprint, folder, paths, held_out=held_out, touched=touched)
+
+
+def _require_utf8(name: str, classes: Sequence[str]) -> None:
+    """Of the names of classes, which tables and pages show; images may be called anything."""
+    for each in classes:
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{name}: the class {os.fsencode(each)!r} has a name that is not UTF-8; rename it"
+            ) from None
 
 
 def load_folder(folder: Path, split: Split, only: Sequence[str] = ()) -> FolderImages:

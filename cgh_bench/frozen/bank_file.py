@@ -1,5 +1,6 @@
 """A bank of features on disk while it is being filled."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,12 +62,12 @@ def open_bank(folder: Path, n: int, dim: int) -> BankFile:
 def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
     """An array of zeros on disk, which appears under its name when it is all there."""
     temporary = path.with_suffix(".part")
-    array = open_memmap(temporary, mode="w+", dtype=kind, shape=shape)  # type: ignore[no-untyped-call]
     try:
+        open_memmap(temporary, mode="w+", dtype=kind, shape=shape)  # type: ignore[no-untyped-call]
         with temporary.open("rb+") as file:  # a full disk must be an error here, not a bus error later
             os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
     except OSError as error:
-        temporary.unlink()
-        size = f"{array.nbytes / 1e9:.1f} GB"
+        temporary.unlink(missing_ok=True)
+        size = f"{math.prod(shape) * np.dtype(kind).itemsize / 1e9:.1f} GB"
         raise UserError(f"no room for {size} in {path.parent} ({error.strerror}); make some, or name --work") from None
     temporary.replace(path)

@@ -131,7 +131,10 @@ def _run(work, folder: Path, faults) -> None:
     with (folder / "said").open("w", encoding="utf-8") as said:
         for stream in (1, 2):
             os.dup2(said.fileno(), stream)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (
+        os.fdopen(number, "w", encoding="utf-8", errors=errors, closefd=False)
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
     for fault in faults:
         fault()
     verbs = cli.app

@@ -183,6 +183,15 @@ def test_the_example_converter_is_certified(tmp_path, registering):
 def test_notebooks_run(tmp_path, path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
+    shown = protocols_in(notebook)
     nbclient.NotebookClient(
         notebook, timeout=600, startup_timeout=600, resources={"metadata": {"path": tmp_path}}
     ).execute()
+    assert protocols_in(notebook) == shown, f"execute it again: jupyter nbconvert --execute --inplace {path}"
+
+
+def protocols_in(notebook):
+    """The protocol ids in the outputs: they must be today's."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells), "a notebook is kept executed"
+    return re.findall(r"\w+@[0-9a-f]{8}", json.dumps([cell.outputs for cell in cells]))

@@ -4,12 +4,15 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import faulty
+import pretrain_process
 import pytest
 import torch
 from PIL import Image
@@ -112,11 +115,89 @@ def test_a_full_disk(folder, work, bytes_allowed):
     assert faulty.run(work, folder)[0] == 0, "with room it goes on"
 
 
-@pytest.mark.parametrize("work", [faulty.pretrain, faulty.evaluate], ids=lambda work: work.__name__)
-def test_output_that_cannot_be_written(folder, work):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own; `resize` gives it so many bytes. Images and what is printed are elsewhere."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def resize(size, *options):
+        flags = ",".join([*options, f"size={size}"])
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", flags, "tmpfs", disk], capture_output=True, text=True, check=False
+        )
+
+    if (made := resize("1m")).returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+    (disk / "images").symlink_to(faulty.images(tmp_path))
+    (disk / "said").symlink_to(tmp_path / "said")
+    yield disk, lambda size: resize(size, "remount")
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    "work, room",
+    [
+        (faulty.pretrain, "1m"),  # the first state
+        (faulty.pretrain, "200m"),  # the second, beside the first
+        (faulty.evaluate, "12k"),  # the features
+        (faulty.evaluate, "60k"),  # the neighbours, behind the features
+        (faulty.probe, "60k"),
+        (faulty.report, "16k"),
+        (faulty.convert, "1m"),
+        (faulty.save, "1m"),
+        (faulty.transfer, "1m"),  # the converted weights
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_file_system_that_is_really_full(small_disk, work, room):
+    disk, resize = small_disk
+    assert resize(room).returncode == 0
+    code, said = faulty.run(work, disk)
+    assert code == 2 and "Traceback" not in said, said
+    assert "No space left" in said.splitlines()[-1], said
+    left = [path for path in disk.rglob("*") if path.name.startswith(".unfinished") or path.suffix == ".part"]
+    assert left == [], "half of a file is left"
+    steps = saved_steps(disk)
+    assert steps == (5 if room == "200m" else 0), "the earlier state is whole"
+    assert resize("600m").returncode == 0
+    code, said = faulty.run(work, disk)
+    assert code == 0, f"with room it goes on: {said}"
+    assert measured(disk)[1] == []
+
+
+def test_a_full_file_system_takes_no_half_result(small_disk):
+    disk, _ = small_disk
+    assert faulty.run(faulty.evaluate, disk)[0] == 0
+    store = disk / "work/results.jsonl"
+    (record,), _ = results.read(store)
+    before = store.read_bytes()
+    (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
+    with pytest.raises(OSError, match="No space left"):
+        results.append(store, *[record] * 10)
+    assert store.read_bytes() == before
+    (disk / "ballast").unlink()
+    results.append(store, replace(record, seed=1))
+    assert [each.seed for each in results.read(store)[0]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "work, below",
+    [
+        (faulty.pretrain, "run"),
+        (faulty.evaluate, "work"),
+        (faulty.report, "work"),
+        (faulty.transfer, "transfer"),
+        (faulty.convert, ""),
+        (faulty.save, ""),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_output_that_cannot_be_written(folder, work, below):
     (folder / "said").touch()
-    place = folder / ("run" if work is faulty.pretrain else "work")
-    place.mkdir()
+    (folder / "train.py").touch()  # of the stand-in for a framework
+    place = folder / below
+    place.mkdir(exist_ok=True)
     place.chmod(0o555)
     code, said = faulty.run(work, folder, faulty.no_privilege)
     place.chmod(0o755)
@@ -151,6 +232,22 @@ def test_images_that_are_none_are_all_named(folder):
     for name in (*bad, "moves.webp"):
         (cats / name).unlink()
     assert faulty.run(faulty.evaluate, folder)[0] == 0
+
+
+def test_names_that_are_not_utf8(folder):
+    """Images may have them; a class may not, as tables and pages show it."""
+    for image in (folder / "images").rglob("*.png"):
+        image.rename(image.with_name(os.fsdecode(b"\xe9" + os.fsencode(image.name))))
+    assert faulty.run(faulty.evaluate, folder)[0] == 0
+    broken = folder / "images/train/cat" / os.fsdecode(b"\xff.png")
+    broken.write_bytes(b"no image")
+    code, said = faulty.run(faulty.evaluate, folder)
+    assert code == 2 and "train/cat/" in said and "Traceback" not in said, said
+    broken.unlink()
+    for split in ("train", "val"):
+        (folder / "images" / split / "cat").rename(folder / "images" / split / os.fsdecode(b"caf\xe9"))
+    code, said = faulty.run(faulty.evaluate, folder)
+    assert code == 2 and "caf\\xe9" in said and "not UTF-8" in said and "Traceback" not in said, said
 
 
 def test_a_loader_process_is_killed(folder):
@@ -211,13 +308,40 @@ def test_a_killed_process_of_several_stops_all_within_a_minute(tmp_path):
     with subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
     ) as job:
-        deadline = time.monotonic() + 180
-        while not (tmp_path / "run/checkpoint.pt").exists():
-            assert job.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(tmp_path / "run/checkpoint.pt", job)
         os.kill(int((tmp_path / "pid1").read_text()), 9)
         killed = time.monotonic()
         _, errors = job.communicate(timeout=60)
     assert job.returncode != 0 and "SIGKILL" in errors
     assert time.monotonic() - killed < 60
     assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["step"] > 0
+
+
+def test_several_processes_that_are_told_to_stop_save_and_go_on(tmp_path):
+    """SIGTERM to torchrun, as from a cluster's queue; then the same command again."""
+
+    def job(out):
+        script = [pretrain_process.__file__, tmp_path / out, "1", "4"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+
+    with job("whole") as whole:
+        assert whole.wait(300) == 0, whole.stderr.read()
+    with job("stopped") as stopped:
+        wait_for(tmp_path / "stopped/checkpoint.pt", stopped)
+        stopped.send_signal(signal.SIGTERM)
+        _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode != 0 and not (tmp_path / "stopped/backbone.safetensors").exists()
+    assert "stopped at step" in errors and "saved; run again to go on" in errors
+    with job("stopped") as again:
+        assert again.wait(300) == 0, again.stderr.read()
+    ids = [load_canonical(tmp_path / out / "backbone.safetensors").id for out in ("whole", "stopped")]
+    assert ids[0] == ids[1]
+
+
+def wait_for(path, process):
+    """Until `path` is there, as long as the process lives."""
+    deadline = time.monotonic() + 180
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
