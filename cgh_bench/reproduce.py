@@ -2,18 +2,24 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from cgh_bench import checkpoint
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.errors import UserError
-from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, prepare
+from cgh_bench.evaluate import plan as plan_evaluation
+from cgh_bench.progress import duration
+from cgh_bench.report.curves import last_seconds
 from cgh_bench.report.definition import Definition, RowDefinition
 
 Pretrain = Callable[[str, int, Path], Path]
 """(recipe, seed, folder) to the file of the canonical checkpoint, at once where that run is finished."""
+Foresee = Callable[[str, int, Path], tuple[Checkpoint, bool]]
+"""(recipe, seed, folder) to the checkpoint and whether it is trained; if not, it is as the training begins."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,7 @@ def run(table: Definition, seeds: Iterable[int], workspace: Workspace, weights: 
     Raises:
         UserError: some data set or checkpoint is absent: found out before anything is trained.
     """
-    evaluations = [prepare(name) for name in dict.fromkeys(column.task for column in table.columns if column.task)]
-    rows = [row for row in table.rows if row.recipe or row.checkpoint]
-    for evaluation in evaluations:
-        evaluation.task.data_fingerprint(workspace.cache)
-    for row in rows:
-        if row.checkpoint and not _is_control(row):
-            _file(row, weights.folder)
+    evaluations, rows = _work(table, workspace, weights.folder)
     for seed in seeds:
         for row in rows if evaluations else ():
             loaded = _load(row, seed, workspace, weights)
@@ -51,13 +51,73 @@ def run(table: Definition, seeds: Iterable[int], workspace: Workspace, weights: 
                     evaluate(evaluation, loaded, seed, workspace)
 
 
+def plan(
+    table: Definition, seeds: Iterable[int], workspace: Workspace, foresee: Foresee, folder: Path
+) -> Iterator[str]:
+    """What `run` would do, in lines: what is there, what would run, its time, disk and memory once for each row.
+
+    Raises:
+        UserError: as `run`.
+    """
+    evaluations, rows = _work(table, workspace, folder)
+    told: set[tuple[str, str]] = set()
+    counts = {"finished": 0, "would run": 0}
+    for seed in seeds:
+        for row in rows if evaluations else ():
+            yield f"{row.label}, seed {seed}"
+            trained = True
+            if row.recipe:
+                loaded, trained = foresee(row.recipe, seed, workspace.pretraining(row.recipe, seed))
+                counts[_state(trained)] += 1
+                yield f"  pretraining {row.recipe}: {_state(trained)}" + (
+                    "" if trained else _took(row.recipe, workspace)
+                )
+            else:
+                loaded = _given(row, seed, folder)
+            for evaluation in evaluations:
+                done = trained and find_finished(evaluation, loaded, seed, workspace) is not None
+                counts[_state(done)] += 1
+                yield f"  {evaluation.protocol}: {_state(done)}"
+                if not done and (row.label, evaluation.name) not in told:
+                    told.add((row.label, evaluation.name))
+                    yield from (f"    {line}" for line in plan_evaluation(evaluation, loaded, workspace))
+    yield ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _work(table: Definition, workspace: Workspace, folder: Path) -> tuple[list[Evaluation], list[RowDefinition]]:
+    """The evaluations of the columns, and the rows that have weights; everything they need is there."""
+    evaluations = [prepare(name) for name in dict.fromkeys(column.task for column in table.columns if column.task)]
+    rows = [row for row in table.rows if row.recipe or row.checkpoint]
+    for evaluation in evaluations:
+        evaluation.task.data_fingerprint(workspace.cache)
+    for row in rows:
+        if row.checkpoint and not _is_control(row):
+            _file(row, folder)
+    return evaluations, rows
+
+
+def _state(done: bool) -> str:
+    return "finished" if done else "would run"
+
+
+def _took(recipe: str, workspace: Workspace) -> str:
+    """How long other seeds took."""
+    runs = workspace.pretraining(recipe, 0).parent.glob("seed*")
+    seconds = [took for took in map(last_seconds, runs) if took]
+    return f", about {duration(median(seconds))}, as before (runs: {len(seconds)})" if seconds else ""
+
+
 def _load(row: RowDefinition, seed: int, workspace: Workspace, weights: Weights) -> Checkpoint:
     if row.recipe:
         say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
         return checkpoint.load(weights.pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))
+    return _given(row, seed, weights.folder)
+
+
+def _given(row: RowDefinition, seed: int, folder: Path) -> Checkpoint:
     if _is_control(row):
         return checkpoint.load(f"{row.checkpoint}:{seed}")
-    return dataclasses.replace(checkpoint.load(_file(row, weights.folder)), name=row.checkpoint)
+    return dataclasses.replace(checkpoint.load(_file(row, folder)), name=row.checkpoint)
 
 
 def _is_control(row: RowDefinition) -> bool:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cgh_bench.cli.options import HERE, Seeds, Work
+from cgh_bench.cli.options import HERE, DryRun, Seeds, Work
 
 if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.report.cells import Table
+    from cgh_bench.report.definition import Definition
 
 verbs = typer.Typer()
 
@@ -58,7 +60,12 @@ def table(
 
 @verbs.command()
 def reproduce(
-    name: Name, seeds: Seeds = 1, rows: Rows = None, checkpoints: Checkpoints = None, work: Work = HERE
+    name: Name,
+    seeds: Seeds = 1,
+    rows: Rows = None,
+    checkpoints: Checkpoints = None,
+    dry_run: DryRun = False,
+    work: Work = HERE,
 ) -> None:
     """Evaluate what a table lacks, and judge it: reference, measured, difference, verdict; exit 1 if it fails.
 
@@ -67,26 +74,46 @@ def reproduce(
 
     \b
     Examples:
+      cgh-bench reproduce animals --seeds 3 --dry-run
       cgh-bench reproduce animals --seeds 3
       cgh-bench reproduce coco_c4_1x --row "MoCo v2, 200 epochs" --checkpoints ~/downloads
     """
+    if dry_run:
+        from cgh_bench import reproduce
+        from cgh_bench.evaluate import Workspace
+
+        chosen = _chosen(name, rows, run=True)
+        for line in reproduce.plan(chosen, range(seeds), Workspace(work), _foresee, _below(checkpoints)):
+            print(line)
+        return
     _judge(_fill(name, range(seeds), rows, checkpoints, work))
+
+
+def _chosen(name: str, rows: list[str] | None, run: bool) -> "Definition":
+    """The table of these rows; to `run` it, all its recipes must exist."""
+    from cgh_bench.discovery import registered
+    from cgh_bench.report import definition
+
+    chosen = definition.choose(definition.load(name), rows or ())
+    if run:
+        definition.require_recipes(chosen, registered("pretrain.methods", "RECIPES"))
+    return chosen
+
+
+def _below(checkpoints: Path | None) -> Path:
+    return checkpoints or Path(os.environ.get("CGH_DATA", "data")) / "checkpoints"
 
 
 def _fill(name: str, seeds: range, rows: list[str] | None, checkpoints: Path | None, work: Path) -> "Table":
     """The table, after evaluating what is missing for each of the seeds."""
     from cgh_bench import reproduce, results
-    from cgh_bench.discovery import registered
     from cgh_bench.evaluate import Workspace
-    from cgh_bench.report import definition
     from cgh_bench.report import table as tables
 
     workspace = Workspace(work)
-    chosen = definition.choose(definition.load(name), rows or ())
+    chosen = _chosen(name, rows, run=bool(seeds))
     if seeds:
-        definition.require_recipes(chosen, registered("pretrain.methods", "RECIPES"))
-        folder = checkpoints or Path(os.environ.get("CGH_DATA", "data")) / "checkpoints"
-        reproduce.run(chosen, seeds, workspace, reproduce.Weights(_pretrain, folder))
+        reproduce.run(chosen, seeds, workspace, reproduce.Weights(_pretrain, _below(checkpoints)))
     records, complaints = results.read(workspace.store)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
@@ -103,8 +130,22 @@ def _judge(filled: "Table") -> None:
     check.require(verdicts)
 
 
+def _foresee(recipe: str, seed: int, folder: Path) -> "tuple[Checkpoint, bool]":
+    """The trunk that a run has trained, or one as it begins with."""
+    from cgh_bench.checkpoint import Checkpoint, Origin, load
+    from pretrain.folder import RunFolder
+    from pretrain.recipe import find
+
+    trained = RunFolder(folder).weights
+    if trained.exists():
+        return load(trained), True
+    chosen = find(recipe)
+    weights = chosen.architecture.build().state_dict()
+    return Checkpoint(recipe, chosen.architecture, weights, chosen.preprocessing, Origin("random", seed=seed)), False
+
+
 def _pretrain(recipe: str, seed: int, folder: Path) -> Path:
-    """The one place where the evaluating package uses the training one."""
+    """With `_foresee` the one place where the evaluating package uses the training one."""
     from dataclasses import replace
 
     from pretrain.recipe import find

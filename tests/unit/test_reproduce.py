@@ -6,7 +6,7 @@ import pytest
 from cgh_bench import checkpoint, reproduce, results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.errors import UserError
-from cgh_bench.evaluate import Workspace, protocol_id
+from cgh_bench.evaluate import Workspace, evaluate, prepare, protocol_id
 from cgh_bench.report import definition
 from cgh_bench.report import table as tables
 from cgh_bench.tasks import find
@@ -93,6 +93,41 @@ def test_a_missing_checkpoint_is_named_before_anything_is_done(table: definition
     with pytest.raises(UserError, match=r"2 files \(absent.pth, absent.pth.tar\)"):
         reproduce.run(both, range(1), Workspace(tmp_path), reproduce.Weights(never, tmp_path))
     assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_plan_says_what_is_there_and_what_would_run_and_runs_nothing(
+    table: definition.Definition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: KNN, given: checkpoint.Checkpoint, folders: object, seed: int) -> dict[str, float]:
+        return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
+
+    def foresee(recipe: str, seed: int, folder: Path) -> tuple[checkpoint.Checkpoint, bool]:
+        return random_checkpoint("resnet18", seed), recipe.startswith("cgh") and seed == 0
+
+    monkeypatch.setattr(KNN, "run", run)
+    monkeypatch.setattr(KNN, "plan", lambda self, given, folders: [f"as long as {given.name} takes"])
+    workspace, log = Workspace(tmp_path), tmp_path / "pretrain/cgh_r18_animals/seed0/log.jsonl"
+    rows = tuple(row for row in table.rows if row.label != "MoCo v2")
+    chosen = dataclasses.replace(table, rows=(*rows, definition.RowDefinition("control", checkpoint="random:resnet18")))
+    evaluate(prepare("animals_knn"), random_checkpoint("resnet18"), 0, workspace)
+    before = workspace.store.read_bytes()
+    log.parent.mkdir(parents=True)
+    log.write_text('{"seconds": 300}\n')
+    protocol = protocol_id("animals_knn", find("animals_knn"))
+    finished, would_run = f"  {protocol}: finished", f"  {protocol}: would run"
+    detail = "    as long as random:resnet18 takes"
+    assert list(reproduce.plan(chosen, range(2), workspace, foresee, tmp_path)) == [
+        "Random init, seed 0", "  pretraining random_r18_animals: would run", would_run, detail,
+        "CGH, seed 0", "  pretraining cgh_r18_animals: finished", finished,
+        "control, seed 0", finished,
+        "Random init, seed 1", "  pretraining random_r18_animals: would run", would_run,
+        "CGH, seed 1", "  pretraining cgh_r18_animals: would run, about 5 min, as before (runs: 1)", would_run, detail,
+        "control, seed 1", would_run, detail,
+        "3 finished, 7 would run",
+    ]  # fmt: skip
+    assert workspace.store.read_bytes() == before
+    with pytest.raises(UserError, match="no file in"):
+        list(reproduce.plan(named(table, "absent"), range(1), workspace, foresee, tmp_path))
 
 
 def test_rows_are_chosen_by_their_labels(table: definition.Definition) -> None:
