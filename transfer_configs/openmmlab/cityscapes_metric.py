@@ -1,6 +1,5 @@
 """Cityscapes' own evaluation of instances (cityscapesScripts), in per cent."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,9 @@ class CityscapesAP(CityScapesMetric):
     default_prefix = None
 
     def __init__(self, work: str) -> None:
-        self.predictions = Path(work, "predictions").resolve()
-        super().__init__(outfile_prefix=str(self.predictions), seg_prefix="beside the images")
+        super().__init__(outfile_prefix=str(Path(work, "predictions")), seg_prefix="beside the images")
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Evaluate what was written."""
-        with contextlib.chdir(self.predictions):  # it leaves its account of all matches where it is run
-            averages = super().compute_metrics(results)
-        Path(self.predictions, "matches.json").unlink()
+        averages = super().compute_metrics(results)
         return {"mask_AP": 100 * float(averages["mAP"]), "mask_AP50": 100 * float(averages["AP@50"])}
