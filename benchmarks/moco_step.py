@@ -28,7 +28,7 @@ from pretrain.batches import Batch, Batches
 from pretrain.folder import RunFolder
 from pretrain.methods.moco_v2 import MocoV2
 from pretrain.recipe import find
-from pretrain.train import _start, _step
+from pretrain.run import begin, descend
 
 BATCH, QUEUE, DIM, THREADS, ROUNDS = 32, 65_536, 128, 1, 3
 CASES = (("resnet18", 64), ("resnet18", 128), ("resnet18", 224), ("resnet50", 128))
@@ -63,8 +63,8 @@ def ours(architecture: str, views: list[torch.Tensor]) -> Callable[[], None]:
     recipe = replace(recipe, architecture=Architecture(architecture))
     nothing = torch.zeros(BATCH, dtype=torch.int64)
     images = GreyImages("none", ("none",), nothing.numpy(), "0" * 16, nothing[:, None, None].byte().numpy())
-    run = _start(recipe, RunFolder(Path(tempfile.mkdtemp())), torch.device("cpu"), Batches(recipe, images))
-    return lambda: void(_step(run, Batch(views, nothing, [])))
+    run = begin(recipe, RunFolder(Path(tempfile.mkdtemp())), torch.device("cpu"), Batches(recipe, images))
+    return lambda: void(descend(run, Batch(views, nothing, [])))
 
 
 def void(_: object) -> None:
