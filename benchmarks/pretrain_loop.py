@@ -32,7 +32,7 @@ from pretrain.methods.moco_v2 import MocoV2Method
 from pretrain.recipe import find
 from pretrain.run import Run, begin, descend
 
-BATCH, SIZE, THREADS, ROUNDS = 32, 224, 1, 3
+BATCH, SIZE, THREADS, ROUNDS = 32, 224, 1, 8
 ARCHITECTURES = ("resnet18", "resnet50")
 RECIPES = ("cgh_r50_in1k_200ep", "moco_v2_r50_in1k_200ep")
 
