@@ -1,9 +1,11 @@
 """What the terminal says of a single result, and of published figures."""
 
+import sys
 from collections.abc import Sequence
 
 import rich.box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -11,6 +13,9 @@ from cgh_bench import published, tasks
 from cgh_bench.discovery import registered
 from cgh_bench.published import Figure
 from cgh_bench.results import Result
+
+WIDTH_OF_FILES = 1000
+"""Columns of what is not shown on a terminal: more than any line has."""
 
 
 def show_result(result: Result, *, reused: bool = False, console: Console | None = None) -> None:
@@ -25,27 +30,37 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
 
 
 def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None = None) -> None:
-    """A line for each result: its number in the store, what of what, the main metric, and what sets it apart."""
-    drawn = Table("", box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("protocol", "checkpoint"):
-        drawn.add_column(header, overflow="fold")
+    """Each result: its number in the store, what of what, the main metric, and what sets it apart.
+
+    A line each, or two where the terminal is too narrow for that; a file or a pipe gets lines of any length.
+    """
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
+    drawn = Table("", "protocol", "checkpoint", box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for header in ("seed", "figure"):
         drawn.add_column(header, justify="right", no_wrap=True)
     drawn.add_column("started", no_wrap=True)
-    for number, result in numbered:
-        metric, value = next(iter(_declared_first(result).items()), ("", float("nan")))
-        marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(
-            result.overridden
-        )
-        drawn.add_row(
-            str(number),
-            Text(result.protocol if not result.imported else f"{result.task} {result.protocol}"),
-            Text("\n").join([Text(result.checkpoint_name), *(Text(mark, "dim") for mark in marks)]),
-            str(result.seed),
-            f"{metric} {value:.2f}",
-            result.started[:16].replace("T", " "),
-        )
-    (console or Console(highlight=False)).print(drawn)
+    rows = [_cells(number, result) for number, result in numbered]
+    for row in rows:
+        drawn.add_row(*row)
+    if console.measure(drawn, options=console.options.update(max_width=WIDTH_OF_FILES)).maximum <= console.width:
+        console.print(drawn)
+        return
+    for number, protocol, checkpoint, seed, figure, started in rows:
+        console.print(Text.assemble(number, " ", protocol, f", seed {seed}: ", (figure, "bold")))
+        console.print(Padding(Text.assemble((f"{started}  ", "dim"), checkpoint), (0, 0, 0, len(number) + 1)))
+
+
+def _cells(number: int, result: Result) -> tuple[str, Text, Text, str, str, str]:
+    metric, value = next(iter(_declared_first(result).items()), ("", float("nan")))
+    marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(result.overridden)
+    return (
+        str(number),
+        Text(result.protocol if not result.imported else f"{result.task} {result.protocol}"),
+        Text("\n").join([Text(result.checkpoint_name), *(Text(mark, "dim") for mark in marks)]),
+        str(result.seed),
+        f"{metric} {value:.2f}",
+        result.started[:16].replace("T", " "),
+    )
 
 
 def _declared_first(result: Result) -> dict[str, float]:

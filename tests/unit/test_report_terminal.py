@@ -1,13 +1,14 @@
 """The lines that the terminal shows."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from reporting import result, use_fake_tasks
 from rich.console import Console
 
 from cgh_bench.errors import UserError
-from cgh_bench.report.terminal import show_published, show_result
+from cgh_bench.report.terminal import show_published, show_result, show_results
 
 
 @pytest.fixture
@@ -23,6 +24,23 @@ def test_a_result_is_one_line(console: Console, monkeypatch: pytest.MonkeyPatch)
         "knn, seed 0: top1 61.23  error 61.23  time 61.23 s  3.2 s",
         "knn, seed 0: top1 61.23  error 61.23  time 61.23 s  reused",
     ]
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_names_of_results_are_never_folded_where_there_is_room_for_them(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_fake_tasks(monkeypatch)
+    one = replace(result("a", 61.234), protocol="imagenet_knn_grid@0123abcd", checkpoint_name="moco_v2_r50_in1k_200ep")
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    show_results([(7, one), (12, replace(one, overridden=("k=5",)))], console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum("imagenet_knn_grid@0123abcd" in line for line in lines) == 2
+    assert sum("moco_v2_r50_in1k_200ep" in line for line in lines) == 2
+    assert any("overridden: k=5" in line for line in lines)
+    together = [line for line in lines if "imagenet_knn_grid" in line and "moco_v2" in line]
+    assert len(together) == (2 if width == 120 else 0)
 
 
 def test_published_figures_come_with_protocol_spread_and_conflicts(console: Console) -> None:
