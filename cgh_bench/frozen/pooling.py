@@ -19,5 +19,5 @@ def pooled(trunk: "Backbone | ViTBackbone", images: Tensor, targets: Sequence[tu
         maps = trunk.pyramid(images)
         return [hypercolumn(maps, stages).mean(dim=(2, 3)) for stages in targets]
     names = tuple(dict.fromkeys(chain.from_iterable(targets)))
-    columns = dict(zip(names, trunk.pooled(images, names).split(trunk.dim, dim=1), strict=True))
+    columns = dict(zip(names, trunk.pooled(images, names).chunk(len(names), dim=1), strict=True))
     return [torch.cat([columns[name] for name in target], dim=1) for target in targets]

@@ -109,10 +109,10 @@ def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
     return history
 
 
-def planned(images: int, epochs: int, rate: float) -> str:
-    """What a training will take, at `rate` images a second."""
-    left = duration(images * epochs / rate)
-    return f"{epochs} epochs of {images:,} random crops, about {left} at {rate:.0f} images a second"
+def planned(images: int, epochs: int, passes: float, rate: float) -> str:
+    """What a training on so many `images` will take; an epoch of it costs `passes` forward passes of the trunk."""
+    left = duration(epochs * passes / rate)
+    return f"{epochs} epochs of {images:,} random crops, about {left} at {rate:.0f} forward passes a second"
 
 
 def _resume(learner: Learner, course: Course) -> list[Record]:

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
+from cgh_bench.files import replacing
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.tasks import Folders, Metric
@@ -61,7 +62,8 @@ class Clusters:
             raise UserError(f"{val.name} has {len(val)} images, fewer than its {count} classes; they cannot be grouped")
         unit = bank.features / np.maximum(np.linalg.norm(bank.features, axis=1, keepdims=True), 1e-12)
         found = KMeans(count, n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(unit)
-        np.save(folders.run / "clusters.npy", found)
+        with replacing(folders.run / "clusters.npy") as path:
+            np.save(path, found)
         return {
             "NMI": 100 * normalized_mutual_info_score(val.labels, found),
             "AMI": 100 * adjusted_mutual_info_score(val.labels, found),

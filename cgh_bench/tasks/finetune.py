@@ -69,11 +69,12 @@ class FineTune:
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """How long the training takes, by the trunk's speed on a few images."""
-        images, _ = load_pair(self.data)
+        """How long the training takes, val after every epoch included, by the trunk's speed on a few images."""
+        images, val = load_pair(self.data)
         work = Work(checkpoint, images, self.transform, (checkpoint.architecture.targets("layer4"),))
-        rate = images_per_second(work) * dist.world_size() / FORWARDS_PER_STEP
-        return [planned(round(self.labelled * len(images)), self.epochs, rate)]
+        count = round(self.labelled * len(images))
+        rate = images_per_second(work) * dist.world_size()
+        return [planned(count, self.epochs, FORWARDS_PER_STEP * count + len(val), rate)]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the labelled images, the first head, the order and the crops.
@@ -201,7 +202,8 @@ class _Plain(Dataset[tuple[Tensor, int]]):
 # facebookresearch/swav eval_semisup.py and README.md, on SimCLR's lists.
 SWAV_10 = FineTune(data="imagenet1k_10pct")
 SWAV_1 = replace(SWAV_10, data="imagenet1k_1pct", trunk_rate=0.02, head_rate=5.0)
-# facebookresearch/vicreg evaluate.py and README.md.
+# facebookresearch/vicreg evaluate.py and README.md. There, and in barlowtwins' evaluate.py, each GPU has BatchNorm
+# statistics of its own 32 images; here they are of all 256.
 VICREG_10 = replace(SWAV_10, trunk_rate=0.01, head_rate=0.1, schedule=Cosine("epoch"))
 # zaczgao/Cross-Context_Learning eval_semisup.py, whose defaults are the same for both lists.
 CGH_10 = replace(SWAV_10, trunk_rate=0.005, head_rate=0.02, schedule=Steps((30, 60)), epochs=70)

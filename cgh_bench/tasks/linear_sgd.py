@@ -86,7 +86,7 @@ class LinearSgd:
         return [
             *plan(checkpoint, val, self.transform, self.features, folders.cache),
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
-            planned(len(train), self.epochs, images_per_second(work) * dist.world_size()),
+            planned(len(train), self.epochs, len(train), images_per_second(work) * dist.world_size()),
         ]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:

@@ -101,9 +101,13 @@ def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monk
     assert sum(seen) == 12
 
 
-def test_the_plan_counts_the_labelled_images(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_the_plan_counts_the_labelled_images_and_val(
+    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "images_per_second", lambda work: 12.0)
     (line,) = replace(TOY, labelled=0.3).plan(trunk, Folders(tmp_path, tmp_path))
-    assert line.startswith("2 epochs of 12 random crops, about ")
+    # Two epochs of 3 times 12 forward passes to train and 24 to assess.
+    assert line == "2 epochs of 12 random crops, about 10 s at 12 forward passes a second"
 
 
 def test_several_processes_without_gpus_cannot_synchronise_batch_norm(

@@ -1,0 +1,33 @@
+"""Every frozen task of the embedded animals, through plan, run and store, on pictures of their size."""
+
+import math
+from pathlib import Path
+
+import pytest
+from toy_images import toy_pair
+
+from cgh_bench import results
+from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.discovery import registered
+from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
+from cgh_bench.tasks import Task
+
+IN_FRAMEWORKS = ("animals_det", "animals_seg")
+TRAINED = ("animals_linear_sgd", "animals_finetune", "animals_finetune_10pct")
+TASKS: dict[str, Task] = registered("cgh_bench.tasks", "TASKS")
+NAMES = [name for name in TASKS if name.startswith("animals_") and not name.startswith(IN_FRAMEWORKS)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair(80, 12, side=48))
+    evaluation = prepare(name, ["epochs=1"] if name in TRAINED else [])
+    workspace, trunk = Workspace(tmp_path), random_checkpoint("resnet18")
+    assert plan(evaluation, trunk, workspace)
+    assert not list(tmp_path.iterdir())
+    result = evaluate(evaluation, trunk, 0, workspace)
+    assert {metric.name for metric in evaluation.task.METRICS} <= result.metrics.keys()
+    assert all(math.isfinite(value) and value <= 100 for value in result.metrics.values())
+    assert any(workspace.evaluation(trunk, evaluation.protocol, 0).iterdir())
+    assert results.read(workspace.store) == ([result], [])
+    assert find_finished(evaluation, trunk, 0, workspace) == result
