@@ -70,7 +70,7 @@ def verify(name: str, layout: Layout, root: Path) -> str:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
         for part in layout.parts:
-            names = _names(part, folder)
+            names = image_names(part, folder)
             _require_all(part, folder, names)
             for text in (*names, *_contents(part, folder, names)):
                 digest.update(f"{text}\0".encode())
@@ -79,7 +79,7 @@ def verify(name: str, layout: Layout, root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _names(part: Part, folder: Path) -> list[str]:
+def image_names(part: Part, folder: Path) -> list[str]:
     """What fills `{}`, in the order of its list, else sorted."""
     if "{}" not in part.annotations:
         with _mapped(folder / part.annotations) as text:

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cgh_bench.data import dense
-from cgh_bench.data import scenes as embedded
-from cgh_bench.report import classification, detection, projection, scenes, segmentation
+from cgh_bench.report import classification, detection, projection, scenes, segmentation, truth
 from cgh_bench.report.charts import Chart
 from cgh_bench.results import Result
 
@@ -23,20 +21,21 @@ def draw(run: Result, task: Any, root: Path, work: Path, notes: list[str]) -> li
     return [
         *classification.draw(run, root),
         *projection.draw(run, task, work / "cache"),
-        *_of_scenes(run, root / run.work, work, notes),
+        *_of_dense(run, root / run.work, work, notes),
     ]
 
 
-def _of_scenes(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Chart]:
-    """Of detections and segmentations of the embedded scenes, the only ones whose truth is always at hand."""
+def _of_dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Chart]:
+    """Of detections and segmentations, whose truth is read from the data set's own files."""
     detected, segmented = folder / scenes.DETECTIONS, folder / scenes.SEGMENTATIONS
-    if run.config.get("data") != embedded.NAME or not (detected.is_file() or segmented.is_dir()):
+    if not (detected.is_file() or segmented.is_dir()):
         return []
-    located = dense.locate(embedded.NAME, work / "cache")
-    if run.data != located.fingerprint:
+    data = truth.folder(run, work, notes)
+    if data is None:
         return []
-    val = located.root / embedded.NAME / "val"
+    name = run.config["data"]
     if detected.is_file():
-        return detection.draw(run.task, val / "annotations.json", detected, notes)
-    classes = ["background", *scenes.read_truth(val).classes]
-    return segmentation.draw(run.task, val / "masks", segmented, classes, notes)
+        objects = truth.objects(name, data)
+        return detection.draw(run.task, objects.file, detected, notes) if objects and objects.file else []
+    maps = truth.maps(name, data, truth.metrics(folder))
+    return segmentation.draw(run.task, maps, segmented, notes) if maps else []

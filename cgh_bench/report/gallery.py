@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgh_bench.data import dense
-from cgh_bench.data import scenes as embedded
-from cgh_bench.report import retrieval, scenes
+from cgh_bench.report import retrieval, scenes, truth
 from cgh_bench.report.pictures import css_colour
 from cgh_bench.results import Result
 
@@ -22,7 +20,7 @@ class Gallery:
     detections: Sequence[scenes.Scene] = ()
     segmentations: Sequence[scenes.Scene] = ()
     classes: Sequence[tuple[str, str]] = ()
-    """Name and CSS colour."""
+    """Of the segmentations: name and CSS colour."""
     least_score: float = scenes.LEAST_SCORE
     """Of a detection that is shown."""
 
@@ -33,33 +31,34 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     Args:
         by_task: the runs of each task; of the first one that left a kind of product, that kind is drawn.
         root: folder of the result store.
-        work: the workspace; the embedded data sets are in its cache.
+        work: the workspace; the embedded data sets are in its cache, the others in `$CGH_DATA`.
         notes: what cannot be drawn, and why, is appended.
     """
     asked = _with(by_task, lambda run: (root / run.work / retrieval.FILE).exists())
-    detected = _with(by_task, lambda run: _on_scenes(run) and (root / run.work / scenes.DETECTIONS).exists())
-    segmented = _with(by_task, lambda run: _on_scenes(run) and (root / run.work / scenes.SEGMENTATIONS).exists())
+    detected = _with(by_task, lambda run: (root / run.work / scenes.DETECTIONS).exists())
+    segmented = _with(by_task, lambda run: (root / run.work / scenes.SEGMENTATIONS).exists())
     if any(by_task) and not (asked or detected or segmented):
         notes.append("No pictures: the folders that the runs left are not beside the results.")
     queries = retrieval.queries(asked, root, notes) if asked else []
-    if not detected and not segmented:
-        return Gallery(queries)
-    located = dense.locate(embedded.NAME, work / "cache")
-    if any(run.data != located.fingerprint for _, run in [*detected, *segmented]):
-        notes.append(f"No detections and segmentations: the runs were on other {embedded.NAME} than today's.")
-        return Gallery(queries)
-    truth = scenes.read_truth(located.root / embedded.NAME / "val")
+    objects, maps = _objects(detected, work, notes), _maps(segmented, root, work, notes)
     return Gallery(
         queries,
-        scenes.detections(truth, detected, root, notes),
-        scenes.segmentations(truth, segmented, root, notes),
-        [(name, css_colour(index)) for index, name in enumerate(truth.classes)],
+        scenes.detections(objects, detected, root, notes) if objects else (),
+        scenes.segmentations(maps, segmented, root, notes) if maps else (),
+        [(name, css_colour(index)) for index, name in enumerate(maps.classes)] if maps else (),
     )
 
 
-def _on_scenes(run: Result) -> bool:
-    """Only the embedded scenes are at hand to draw on."""
-    return run.config.get("data") == embedded.NAME
+def _objects(runs: Named, work: Path, notes: list[str]) -> truth.Objects | None:
+    """What there is to detect in the val images of runs of one task."""
+    folder = truth.folder(runs[0][1], work, notes) if runs else None
+    return truth.objects(runs[0][1].config["data"], folder) if folder else None
+
+
+def _maps(runs: Named, root: Path, work: Path, notes: list[str]) -> truth.Maps | None:
+    """The true maps of the val images of runs of one task."""
+    folder = truth.folder(runs[0][1], work, notes) if runs else None
+    return truth.maps(runs[0][1].config["data"], folder, truth.metrics(root / runs[0][1].work)) if folder else None
 
 
 def _with(by_task: Sequence[Named], left: Callable[[Result], bool]) -> Named:

@@ -28,12 +28,12 @@ ONE_OF_EACH = {  # an image and an annotation of the first part
     "voc0712": ("VOC2007/JPEGImages/train_000001.jpg", "VOC2007/Annotations/train_000001.xml"),
     "voc2012_aug": ("VOC2012/JPEGImages/train_000001.jpg", "VOC2012/SegmentationClass/train_000001.png"),
     "cityscapes": (
-        "leftImg8bit/train/zurich/zurich_000001_leftImg8bit.png",
-        "gtFine/train/zurich/zurich_000001_gtFine_labelTrainIds.png",
+        "leftImg8bit/train/zurich/zurich_000000_000001_leftImg8bit.png",
+        "gtFine/train/zurich/zurich_000000_000001_gtFine_labelTrainIds.png",
     ),
     "cityscapes_inst": (
-        "leftImg8bit/train/zurich/zurich_000001_leftImg8bit.png",
-        "gtFine/val/zurich/zurich_000001_gtFine_instanceIds.png",
+        "leftImg8bit/train/zurich/zurich_000000_000001_leftImg8bit.png",
+        "gtFine/val/zurich/zurich_000000_000001_gtFine_instanceIds.png",
     ),
     "ade20k": ("images/training/000001.jpg", "annotations/training/000001.png"),
 }

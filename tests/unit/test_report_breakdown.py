@@ -11,6 +11,7 @@ from reporting import result
 from cgh_bench.report import certificates, charts, classification, detection, projection, segmentation
 from cgh_bench.report.charts import MEASURED, Point
 from cgh_bench.report.classification import Outcome
+from cgh_bench.report.truth import NO_CLASS, Maps
 from cgh_bench.tasks import Metric
 
 
@@ -67,18 +68,23 @@ def test_confusion_and_iou_of_a_case_worked_by_hand(tmp_path: Path) -> None:
     for folder, pixels in {"masks": [[0, 0, 1], [1, 255, 1]], "predictions": [[0, 1, 1], [1, 1, 0]]}.items():
         (tmp_path / folder).mkdir()
         Image.fromarray(np.array(pixels, np.uint8)).save(tmp_path / folder / "x.png")
-    counts = segmentation.confusion(tmp_path / "masks", tmp_path / "predictions", 3)
+    counts = segmentation.confusion([(tmp_path / "masks/x.png", tmp_path / "predictions/x.png")], 3)
     assert counts.tolist() == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
     assert segmentation.iou(counts)[:2].tolist() == pytest.approx([1 / 3, 2 / 4])
     assert np.isnan(segmentation.iou(counts)[2])
-    confusion, by_class = segmentation.draw(
-        "t", tmp_path / "masks", tmp_path / "predictions", ["a", "b", "<c>"], notes := []
-    )
+    pairs = ((tmp_path / "images/x.jpg", tmp_path / "masks/x.png"),)
+    confusion, by_class = segmentation.draw("t", Maps(pairs, ("a", "b", "<c>")), tmp_path / "predictions", notes := [])
     assert confusion.figure["data"][0]["z"] == [[0.5, 0.5, 0.0], [0.333, 0.667, 0.0], [0.0, 0.0, 0.0]]
     assert confusion.figure["data"][0]["x"][2] == "&lt;c&gt;"
     assert by_class.figure["data"][0]["y"] == ["a", "b"]
+    without, _ = segmentation.draw("t", Maps(pairs, (NO_CLASS, "b", "c")), tmp_path / "predictions", notes)
+    assert without.figure["data"][0]["z"] == [[1.0, 0.0], [0.0, 0.0]]  # what has no class is in no row and no column
+    many = Maps(pairs, tuple(f"class {n}" for n in range(150)))
+    assert [chart.title for chart in segmentation.draw("t", many, tmp_path / "predictions", notes)] == [
+        "t: IoU by class"
+    ]
     (tmp_path / "predictions" / "x.png").unlink()
-    assert segmentation.draw("t", tmp_path / "masks", tmp_path / "predictions", ["a", "b", "c"], notes) == []
+    assert segmentation.draw("t", many, tmp_path / "predictions", notes) == []
     assert len(notes) == 1
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from reporting import result
 
-from cgh_bench.report import retrieval, scenes
+from cgh_bench.report import retrieval, scenes, truth
 from cgh_bench.report.pictures import Instance, colour, data_uri, draw_classes, draw_instances, enlarge
 
 GREY = Image.new("RGB", (32, 32), (100, 100, 100))
@@ -112,7 +112,7 @@ def test_data_that_are_gone_are_said(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def truth(tmp_path: Path) -> scenes.Truth:
+def val(tmp_path: Path) -> Path:
     """Three images: two objects, none, one object."""
     val = tmp_path / "val"
     mask = np.zeros((32, 32), np.uint8, order="F")
@@ -130,15 +130,20 @@ def truth(tmp_path: Path) -> scenes.Truth:
     categories = [{"id": 7, "name": "dog"}, {"id": 5, "name": "cat"}]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     (val / "annotations.json").write_text(json.dumps(coco))
-    return scenes.read_truth(val)
+    return val
 
 
-def test_the_scenes_shown_are_the_first_with_each_number_of_objects(truth: scenes.Truth) -> None:
-    assert [image["id"] for image in truth.images] == [3, 1]
-    assert truth.classes == ("cat", "dog")
+@pytest.fixture
+def objects(val: Path) -> truth.Objects:
+    return truth.of_coco(val / "images", val / "annotations.json")
 
 
-def test_detections_are_drawn_beside_the_truth(tmp_path: Path, truth: scenes.Truth) -> None:
+def test_the_scenes_shown_are_the_first_with_each_number_of_objects(objects: truth.Objects) -> None:
+    assert [image["id"] for image in objects.shown] == [3, 1]
+    assert objects.classes == ("cat", "dog")
+
+
+def test_detections_are_drawn_beside_the_truth(tmp_path: Path, objects: truth.Objects) -> None:
     (tmp_path / "run").mkdir()
     encoded = coco_mask.encode(np.asfortranarray(np.eye(32, dtype=np.uint8)))
     sure = {"image_id": 3, "category_id": 5, "bbox": [4, 4, 8, 8], "score": 0.75}
@@ -151,7 +156,7 @@ def test_detections_are_drawn_beside_the_truth(tmp_path: Path, truth: scenes.Tru
     (tmp_path / "run" / scenes.DETECTIONS).write_text(json.dumps(lines))
     runs = [("A", result("a", 50.0, work="run")), ("B", result("b", 50.0, work="gone"))]
     notes: list[str] = []
-    first, second = scenes.detections(truth, runs, tmp_path, notes)
+    first, second = scenes.detections(objects, runs, tmp_path, notes)
     assert [(p.row, p.content) for p in first.pictures] == [(scenes.TRUTH, "dog"), ("A", "dog 0.90, cat 0.75")]
     assert [p.content for p in second.pictures] == ["dog, dog", "nothing with a score of 0.3 or more"]
     assert decode(first.pictures[0].picture).size == (384, 384)
@@ -159,7 +164,7 @@ def test_detections_are_drawn_beside_the_truth(tmp_path: Path, truth: scenes.Tru
     assert notes[0].startswith("B: no detections")
 
 
-def test_segmentations_are_drawn_beside_the_truth(tmp_path: Path, truth: scenes.Truth) -> None:
+def test_segmentations_are_drawn_beside_the_truth(tmp_path: Path, val: Path) -> None:
     for work, numbers in (("run", (1, 3)), ("half", (1,))):
         (tmp_path / work / scenes.SEGMENTATIONS).mkdir(parents=True)
         for number in numbers:
@@ -168,6 +173,20 @@ def test_segmentations_are_drawn_beside_the_truth(tmp_path: Path, truth: scenes.
             Image.fromarray(classes).save(tmp_path / work / scenes.SEGMENTATIONS / f"{number:06d}.png")
     runs = [("A", result("a", 50.0, work="run")), ("B", result("b", 50.0, work="half"))]
     notes: list[str] = []
-    first, _ = scenes.segmentations(truth, runs, tmp_path, notes)
+    pairs = tuple((val / "images" / f"{n:06d}.png", val / "masks" / f"{n:06d}.png") for n in (3, 1))
+    maps = truth.Maps(pairs, (truth.BACKGROUND, "cat", "dog"))
+    first, _ = scenes.segmentations(maps, runs, tmp_path, notes)
     assert [(p.row, p.content) for p in first.pictures] == [(scenes.TRUTH, "dog 6%"), ("A", "cat 25%")]
     assert notes == ["B: no segmentations, predictions/ of that run lacks 000003.png."]
+
+
+def test_a_value_is_drawn_unless_it_is_no_class(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "map.png")
+    for values, drawn, classes in (
+        (("road", "car"), [1, 2, 0], ("road", "car")),
+        ((truth.NO_CLASS, "wall"), [0, 1, 0], ("wall",)),
+        ((truth.BACKGROUND, "cat"), [0, 1, 0], ("cat",)),
+    ):
+        maps = truth.Maps((), values)
+        assert maps.drawn(tmp_path / "map.png").tolist() == [drawn]
+        assert maps.classes == classes
