@@ -40,7 +40,7 @@ def register() -> None:
     root = Path(os.environ.get("CGH_DATA", "data"))
     for name, (annotations, images) in COCO_FORMAT.items():
         register_coco_instances(name, {}, str(root / annotations), str(root / images))
-    MetadataCatalog.get("cityscapes/val").gt_dir = str(root / "cityscapes/gtFine/val")
+    MetadataCatalog.get("cityscapes/val").gt_dir = str(root.resolve() / "cityscapes/gtFine/val")
     for name, (folder, split, year) in VOC_FORMAT.items():
         register_pascal_voc(name, str(root / folder), split, year)
 

@@ -1,5 +1,6 @@
 """detectron2's own evaluators; their metrics under our names, and predictions in COCO's results format."""
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -72,7 +73,7 @@ class Cityscapes(CityscapesInstanceEvaluator):
 
     def __init__(self, name: str, work: Path) -> None:
         super().__init__(name)
-        self.predictions = work / "predictions"
+        self.predictions = work.resolve() / "predictions"
 
     def reset(self) -> None:
         """Forget, and begin an empty folder that is kept, where detectron2 has a temporary one."""
@@ -84,9 +85,12 @@ class Cityscapes(CityscapesInstanceEvaluator):
         self._temp_dir = str(self.predictions)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """As detectron2, without a copy of the truth among the predictions."""
-        results: dict[str, Any] | None = super().evaluate()
-        (self.predictions / "gtInstances.json").unlink(missing_ok=True)
+        """As detectron2, without what Cityscapes' tools leave beside the predictions."""
+        with contextlib.chdir(self.predictions):  # it leaves its account of all matches where it is run
+            results: dict[str, Any] | None = super().evaluate()
+        if comm.is_main_process():
+            for name in ("gtInstances.json", "matches.json"):
+                (self.predictions / name).unlink(missing_ok=True)
         return results
 
 

@@ -1,0 +1,154 @@
+"""What our wrapper adds to a framework's own run: animals_det by `tools/transfer.py`, and by mmengine's Runner alone.
+
+    python benchmarks/transfer_overhead.py
+
+Both train the protocol file's model on a dozen scenes and test it, each in two lengths: seconds a step are the
+difference of the two, divided by the difference of their steps, and the start is what is left of the short one. Sides
+alternate; of the repeats the least of each counts. `processor` is the time of all processes of a side, which depends
+little on what else the machine does (`load`). `first_step` is the wall clock until the first step may begin, and
+`first_step_after_imports` what of it comes after our package with torch is imported: conversion, the framework's
+process with its imports, arrival and its proof. Saves `results/transfer_overhead.json`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SCENES = """
+from cgh_bench.data import dense
+from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.image_set import DetectionScenes
+from cgh_bench.data.scenes import write_scenes
+few = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
+entry = DetectionScenes("a few scenes", "embedded", lambda out: write_scenes(out, few))
+"""
+OURS = f"""
+import runpy, sys
+{SCENES}
+dense.catalog = lambda: {{"animal_scenes": entry}}
+sys.argv[0] = "tools/transfer.py"
+runpy.run_path("tools/transfer.py", run_name="__main__")
+"""
+THEIRS = """
+import json, pathlib, sys
+folder, work, iterations, *settings = sys.argv[1:]
+sys.path[:0] = [folder, str(pathlib.Path(folder, "../contract").resolve())]
+import ops
+ops.install()
+sys.modules["mmpretrain"] = None
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+class Mark(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 0:
+            pathlib.Path(work, "first_step").touch()
+config = Config.fromfile(pathlib.Path(folder, "animals_det.py"))
+config.merge_from_dict({key: json.loads(value) for key, value in (setting.split("=") for setting in settings)})
+steps = int(iterations)
+config.train_cfg.max_iters, config.train_cfg.val_interval = steps, steps + 1
+config.work_dir = config.test_evaluator.work = work
+config.default_hooks = {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": steps}}
+config.randomness = {"seed": 0}
+runner = Runner.from_cfg(config)
+runner.register_hook(Mark())
+runner.train()
+runner.test()
+"""
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ("model.train_cfg.rcnn.sampler.num=16",)
+
+
+def main() -> None:
+    """Measure and write it down."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--steps", type=int, nargs=2, default=(4, 34), metavar=("FEW", "MANY"))
+    chosen = options.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "CGH_GPUS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
+    few, many = chosen.steps
+    best: dict[tuple[str, int], dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder, "cache")
+        write = f"{SCENES}\nimport pathlib, sys\nentry.write(pathlib.Path(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", write, cache / "animal_scenes"], check=True)
+        for _ in range(chosen.repeats):
+            for steps in (few, many):
+                for side, run in (("framework", theirs), ("ours", ours)):
+                    measured = run(steps, cache, Path(folder, "run"))
+                    known = best.setdefault((side, steps), measured)
+                    best[side, steps] = {name: min(value, known[name]) for name, value in measured.items()}
+    document = {
+        "command": "python benchmarks/transfer_overhead.py",
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
+        "steps": [few, many],
+        "repeats": chosen.repeats,
+        **summary(best, few, many),
+        "measured": {f"{side}, {steps} steps": values for (side, steps), values in best.items()},
+    }
+    out = Path(__file__).parent / "results" / "transfer_overhead.json"
+    out.write_text(json.dumps(document, indent=1) + "\n")
+    print(out.read_text())
+
+
+def summary(best: dict[tuple[str, int], dict[str, float]], few: int, many: int) -> dict[str, float]:
+    """Our step over the framework's, and our start beyond the framework's, in seconds."""
+    step, start = {}, {}
+    for side in ("framework", "ours"):
+        short, long = (best[side, steps]["processor"] for steps in (few, many))
+        step[side] = (long - short) / (many - few)
+        start[side] = short - few * step[side]
+    first = {side: best[side, few]["first_step"] for side in step}
+    after_imports = best["ours", few]["first_step_after_imports"]
+    return {
+        "step_ratio": step["ours"] / step["framework"],
+        "start_and_test_beyond": start["ours"] - start["framework"],
+        "first_step_beyond": first["ours"] - first["framework"],
+        "first_step_beyond_after_imports": after_imports - first["framework"],
+    }
+
+
+def ours(steps: int, cache: Path, folder: Path) -> dict[str, float]:
+    """Through the command."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(cache, folder / "cache")
+    settings = [f"iterations={steps}", f"settings={','.join(SETTINGS)}"]
+    arguments = ["--task=animals_det", "--ckpt=random:resnet18", f"--work={folder}", *(f"--set={s}" for s in settings)]
+    found, began = _timed([sys.executable, "-c", OURS, *arguments])
+    (account,) = folder.glob("eval/*/*/seed0/loaded.json")
+    ready = account.stat().st_mtime
+    taken_over = account.with_name("job.json").stat().st_mtime
+    return found | {"first_step": ready - began, "first_step_after_imports": ready - taken_over}
+
+
+def theirs(steps: int, cache: Path, folder: Path) -> dict[str, float]:
+    """The same model, data and metric by mmengine's Runner, its own hooks and checkpoint."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.environ["CGH_DATA"] = str(cache)
+    code = ROOT / "transfer_configs" / "openmmlab"
+    found, began = _timed([sys.executable, "-c", THEIRS, code, folder, str(steps), *SETTINGS])
+    return found | {"first_step": (folder / "first_step").stat().st_mtime - began}
+
+
+def _timed(command: list[object]) -> tuple[dict[str, float], float]:
+    """Seconds of a process and of its children, and when it began."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall": time.time() - began, "processor": processor}, began
+
+
+if __name__ == "__main__":
+    main()
