@@ -32,13 +32,14 @@ def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path
         out: the file for a single input; the folder for several; None for beside each input.
 
     Raises:
-        UserError: a pattern that matches nothing, or two inputs that would be written to one file.
+        UserError: a pattern that matches nothing, two inputs that would be written to one file, or an input that would
+            be written over.
     """
     converter = converters.find(target)
     suffix = converter.suffixes[0] if converter.suffixes else ""
     expanded = [name for pattern in inputs for name in _expand(pattern)]
     if out is not None and len(expanded) == 1 and not (out.is_dir() and not converter.is_folder):
-        return {expanded[0]: out}
+        return _apart({expanded[0]: out})
     planned: dict[str, Path] = {}
     for name in expanded:
         is_file = Path(name).exists()
@@ -49,6 +50,14 @@ def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path
     twice = next((place for place in places if places.count(place) > 1), None)
     if twice:
         raise UserError(f"several of the checkpoints would be written to {twice}; convert them one by one with -o")
+    return _apart(planned)
+
+
+def _apart(planned: dict[str, Path]) -> dict[str, Path]:
+    """What is planned, unless something would be written over what it is read from."""
+    for name, out in planned.items():
+        if Path(name).exists() and Path(name).resolve() == out.resolve():
+            raise UserError(f"{out} is the checkpoint itself, which stays as it is; name another file with -o")
     return planned
 
 

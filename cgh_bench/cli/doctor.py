@@ -47,7 +47,7 @@ def doctor(
             names = ", ".join(f.subject.removeprefix("data ") for f in not_fetched)
             print(f"{MARKS['absent']} {'data sets':20} not there: {names}")
             print(f"{'':22} do: cgh-bench doctor --data says how to get each")
-        print("", *sentences(verdicts), sep="\n")
+        print("", *sentences(verdicts, brief=not data), sep="\n")
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:
         raise CheckFailed(f"to be mended: {', '.join(broken)}")

@@ -7,6 +7,7 @@ from cgh_bench.doctor.finding import Finding
 
 EVERYTHING = ("python", "packages", "torch", "torchvision", "numpy", "writing")
 """What nothing runs without."""
+NO_DATA = "data sets that are not there"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Verdict:
         """Whether nothing prevents it."""
         return not self.because
 
+    @property
+    def lacks_only_data(self) -> bool:
+        """Whether nothing but data sets is missing."""
+        return bool(self.because) and all(reason.startswith("data ") for reason in self.because)
+
 
 def judge(works: Iterable[Work], findings: Sequence[Finding]) -> list[Verdict]:
     """A verdict for each of `works`."""
@@ -42,13 +48,18 @@ def judge(works: Iterable[Work], findings: Sequence[Finding]) -> list[Verdict]:
     ]
 
 
-def sentences(verdicts: Iterable[Verdict]) -> list[str]:
-    """The verdicts in words: for each kind what can run, and what cannot with the reason, a line each."""
+def sentences(verdicts: Iterable[Verdict], brief: bool = False) -> list[str]:
+    """The verdicts in words: for each kind what can run, and what cannot with the reason, a line each.
+
+    To be `brief`, what only lacks data sets is counted.
+    """
     grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for verdict in verdicts:
-        grouped.setdefault((verdict.kind, verdict.because), []).append(verdict.name)
+        because = (NO_DATA,) if brief and verdict.lacks_only_data else verdict.because
+        grouped.setdefault((verdict.kind, because), []).append(verdict.name)
     return [
-        f"{kind:10} {'cannot run' if because else 'can run':10} {', '.join(names)}"
+        f"{kind:10} {'cannot run' if because else 'can run':10} "
+        + (f"{len(names)} more" if because == (NO_DATA,) else ", ".join(names))
         + (f"\n{'':21} because of {'; '.join(because)}" if because else "")
         for (kind, because), names in sorted(grouped.items(), key=lambda group: _order(group[0]))
     ]

@@ -179,7 +179,7 @@ def _commands(path: Path, target: str, branch: str) -> list[str]:
     name = path.name.split(".")[0]
     option = f" --branch {branch}" if branch else ""
     return [
-        f"cgh-bench convert {path}{option} --to {target} -o {name}.pth",
+        f"cgh-bench convert {path}{option} --to {target} -o {name}_{target}.pth",
         f"cgh-bench eval knn --ckpt {path} --data FOLDER",
     ]
 

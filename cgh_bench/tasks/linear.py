@@ -63,12 +63,16 @@ class Linear:
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the fit."""
         seen, transform = self._learned_from()
-        _, val = load_pair(self.data)
+        images, val = load_pair(self.data)
+        hold_out(images, self.held_out, seed=0)  # refuses what `run` would
         return [
             *plan(checkpoint, seen, transform, (self.feature,), folders.cache),
             *plan(checkpoint, val, self.transform, (self.feature,), folders.cache),
-            probe.plan(checkpoint, self.feature, seen, len(self.weight_decays)),
+            probe.plan(checkpoint, self.feature, seen, self._grid()),
         ]
+
+    def _grid(self) -> probe.Grid:
+        return probe.Grid(self.weight_decays, self.iterations, self.tolerance)
 
     def _learned_from(self) -> tuple[ImageSet, EvalTransform]:
         """The train images in their views, and what is still to be done to them."""
@@ -91,9 +95,8 @@ class Linear:
         cache = folders.cache / "features"
         train = extract(checkpoint, *self._learned_from(), self.feature, cache)
         val = extract(checkpoint, val_images, self.transform, self.feature, cache)
-        grid = probe.Grid(self.weight_decays, self.iterations, self.tolerance)
         split = in_all_views(fitted, len(images), self.views), held
-        choice = probe.choose(train, val, split, grid, accuracy)
+        choice = probe.choose(train, val, split, self._grid(), accuracy)
         record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
         write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
         with replacing(folders.run / "predictions.npz") as path:

@@ -260,3 +260,14 @@ def test_one_failure_among_many_does_not_pass(tmp_path: Path, monkeypatch: pytes
     planned = {"random:resnet18": tmp_path / "a.pth", "random:resnet18:1": tmp_path / "b.pth"}
     with pytest.raises(CheckFailed, match=r"a\.pth was not written.*b\.pth was not written"):
         conversion.run(planned, "torchvision", conversion.Reading(), verify=True)
+
+
+@pytest.mark.parametrize("spelt", ["mine.pth", "./mine.pth", "sub/../mine.pth", "link.pth"])
+def test_a_checkpoint_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelt: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    (tmp_path / "link.pth").symlink_to("mine.pth")
+    with pytest.raises(UserError, match="is the checkpoint itself"):
+        conversion.plan(["mine.pth"], "torchvision", Path(spelt))
+    assert conversion.plan(["mine.pth"], "torchvision", None) == {"mine.pth": Path("mine.torchvision.safetensors")}

@@ -264,6 +264,15 @@ def test_verdicts_name_what_is_missing():
         assert not any(v.can_run for v in judge(works, [broken(subject)]))
 
 
+def test_what_only_lacks_data_is_counted_in_brief():
+    works = [Work("mmdet", "a"), Work("mmdet", "b", ("data pets",)), Work("mmdet", "c", ("data pets", "mmdet"))]
+    verdicts = judge(works, [broken("data pets", "absent"), broken("mmdet")])
+    text = "\n".join(sentences(verdicts, brief=True))
+    assert "cannot run 1 more\n" in text and "because of data sets that are not there" in text
+    assert "cannot run c\n" in text and "because of data pets: found; mmdet: found" in text
+    assert "1 more" not in "\n".join(sentences(verdicts))
+
+
 def test_every_recipe_and_task_gets_a_verdict():
     works, names = doctor.everything()
     assert {"cgh_r18_animals", "knn", "animals_det", "animals_seg"} <= {work.name for work in works}

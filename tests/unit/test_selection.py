@@ -41,7 +41,7 @@ def test_the_authors_own_split_is_taken_where_there_is_one() -> None:
     [
         (images([0, 0, 1, 1]), 0.5, "class 'c' has 0 train images"),
         (images([0, 0, 1, 1, 2]), 0.5, "class 'c' has 1 train images; two are needed"),
-        (FULL, 0.01, r"held_out=0.01 of the 30 images .* set held_out between 0.1 and 0.9"),
+        (FULL, 0.01, r"held_out=0.01 of the 30 images .* --set held_out=N with N from 0.1 to 0.9"),
         (FULL, 0.99, "leaves less than one"),
     ],
 )
