@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cgh_bench.errors import UserError
 
@@ -51,7 +51,9 @@ def decode(file: BinaryIO, name: str) -> torch.Tensor:
 
 
 def _undecodable(name: str, error: Exception) -> UserError:
-    return UserError(f"cannot decode {name} as an image ({' '.join(str(error).split())}); replace or remove the file")
+    known = not isinstance(error, UnidentifiedImageError)  # whose text is the address of an object in memory
+    why = " ".join(str(error).split()) if known else "of no format that Pillow knows"
+    return UserError(f"cannot decode {name} as an image ({why}); replace or remove the file")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -1,7 +1,9 @@
 """Softmax regression on features, for a whole grid of weight decays at once."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -14,8 +16,10 @@ from cgh_bench.data.image_set import ImageSet
 from cgh_bench.device import pick_device
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.optim import minimise
+from cgh_bench.progress import progress
 
 ROWS_PER_PASS = 16_384
+ROWS_TIMED = 256
 COPIES_OF_HEADS = 80
 """L-BFGS has twenty in its history, takes out of it what has not converged, and works on more; 73 were measured."""
 
@@ -73,11 +77,14 @@ def fit(task: Problem, weight_decays: tuple[float, ...], start: Tensor, iteratio
         classifiers (G, D + 1, C); the last row of each is the bias.
     """
     decays = torch.tensor(weight_decays, device=start.device)
+    passes = count(1)
+    with progress(f"fit of {len(decays)} classifiers, at most", iterations + 1) as tick:
 
-    def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        return _cross_entropy(task, points.view(-1, *start.shape[1:]), decays[which])
+        def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+            tick(min(next(passes), iterations), f"at work on {len(which)}")
+            return _cross_entropy(task, points.view(-1, *start.shape[1:]), decays[which])
 
-    return minimise(objective, start.flatten(1), iterations, tolerance).view(start.shape)
+        return minimise(objective, start.flatten(1), iterations, tolerance).view(start.shape)
 
 
 @dataclass(frozen=True)
@@ -156,21 +163,29 @@ def judge(task: Problem, heads: Tensor, index: int) -> tuple[Tensor, Tensor]:
     return torch.cat(predicted), torch.cat(scores)
 
 
-def planned_bytes(count: int, width: int, classes: int, n: int) -> int:
-    """What `choose` needs at most, beside the features on disk, for `count` classifiers fitted to `n` rows."""
-    heads = 4 * count * (width + 1) * classes
+def planned_bytes(heads: int, width: int, classes: int, n: int) -> int:
+    """What `choose` needs at most, beside the features on disk, for so many `heads` fitted to `n` rows."""
+    grid = 4 * heads * (width + 1) * classes
     rows = min(n, ROWS_PER_PASS)
-    slice_ = 4 * rows * (6 * width + 4 * count * classes)  # inputs being standardised, logits and what is made of them
-    return COPIES_OF_HEADS * heads + slice_
+    slice_ = 4 * rows * (6 * width + 4 * heads * classes)  # inputs being standardised, logits and what is made of them
+    return COPIES_OF_HEADS * grid + slice_
 
 
-def plan(checkpoint: Checkpoint, feature: str, images: ImageSet, count: int) -> str:
-    """What `choose` takes for `count` weight decays, in a line."""
+def plan(checkpoint: Checkpoint, feature: str, images: ImageSet, grid: Grid) -> str:
+    """What `choose` takes, in a line: its time by that of one pass over a few made-up rows."""
     width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(feature))
-    megabytes = planned_bytes(count, width, len(images.classes), len(images)) / 1e6
+    classes = len(images.classes)
+    heads, n = len(grid.weight_decays), len(images)
+    megabytes = planned_bytes(heads, width, classes, n) / 1e6
+    rows = min(n, ROWS_TIMED)
+    toy = problem(np.ones((rows, width), np.float32), np.zeros(rows, np.int64), np.arange(rows))
+    start = torch.zeros(heads, width + 1, classes, device=toy.mean.device)
+    clock = time.perf_counter()
+    _cross_entropy(toy, start, start.new_ones(heads))[0].cpu()
+    each = (time.perf_counter() - clock) * n / rows
     return (
-        f"fit: {count} classifiers of {width} × {len(images.classes)} on {len(images):,} rows, at most "
-        f"{megabytes:,.0f} MB of memory"
+        f"fit: {heads} classifiers of {width} × {classes} on {n:,} rows, {each:.1f} s for each of some hundred passes "
+        f"(two fits of at most {grid.iterations} iterations), at most {megabytes:,.0f} MB of memory"
     )
 
 

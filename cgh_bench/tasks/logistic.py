@@ -61,7 +61,10 @@ class LogisticRegression:
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the fit."""
         features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        return [*features, probe.plan(checkpoint, self.feature, load_pair(self.data)[0], len(self.strengths))]
+        return [*features, probe.plan(checkpoint, self.feature, load_pair(self.data)[0], self._grid())]
+
+    def _grid(self) -> probe.Grid:
+        return probe.Grid(self.strengths, self.iterations, self.tolerance)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, where the data set has none of its own.
@@ -73,7 +76,7 @@ class LogisticRegression:
         split = hold_out(images[0], self.held_out, seed)
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
-        choice = probe.choose(train, val, split, probe.Grid(self.strengths, self.iterations, self.tolerance), chosen_by)
+        choice = probe.choose(train, val, split, self._grid(), chosen_by)
         record = {"strengths": self.strengths, "held_out": choice.held_out, "val": choice.val}
         write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.strengths[choice.index]}))
         predicted, truth = choice.scores.argmax(dim=1), torch.tensor(val.labels)
