@@ -48,6 +48,8 @@ class RunFolder:
     def claim(self, recipe: Recipe, name: str, images: ImageSet, resume: bool) -> None:
         """Write `recipe.json`, or check that the one that is there says the same; without `resume`, start afresh.
 
+        A run of which nothing was saved yet, say because its recipe was refused, makes room for any other.
+
         Raises:
             UserError: the folder belongs to another recipe (the differing fields are listed), or cannot be written.
         """
@@ -57,7 +59,7 @@ class RunFolder:
             events, snapshots = self.path.glob("events.out.tfevents.*"), self.snapshots.glob("*.safetensors")
             for old in (self.weights, self.state, self.log, *self._older(), *events, *snapshots):
                 old.unlink(missing_ok=True)
-        elif path.exists():
+        elif path.exists() and (self.state.exists() or self.weights.exists()):
             differing = _differences(json.loads(path.read_text()), identity)
             if differing:
                 more = len(differing) - SHOWN_DIFFERENCES

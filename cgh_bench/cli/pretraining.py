@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +59,8 @@ def pretrain(
     from cgh_bench.slurm import queue
     from pretrain.recipe import find
 
-    chosen = override(find(recipe), [*(settings or []), f"seed={seed}"])
-    folder = out or Workspace(work).pretraining(recipe, seed)
+    chosen = override(replace(find(recipe), seed=seed), settings or [])
+    folder = out or Workspace(work).pretraining(recipe, chosen.seed)
     if dry_run:
         shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}
         print(json.dumps(shown, indent=2))

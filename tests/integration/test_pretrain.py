@@ -177,6 +177,13 @@ def test_another_recipe_in_the_folder_is_refused_with_the_fields(whole):
         train(TINY_MOCO, "tiny", whole)
 
 
+def test_a_refused_recipe_does_not_keep_its_folder(tmp_path):
+    with pytest.raises(UserError, match="larger than the queue of 28"):
+        train(replace(TINY_CGH, batch_size=32), "tiny", tmp_path)
+    train(replace(TINY_CGH, method=RandomInit(), epochs=0), "mended", tmp_path)
+    assert json.loads((tmp_path / "recipe.json").read_text())["name"] == "mended"
+
+
 def test_without_resume_a_run_starts_afresh(tmp_path):
     quick = replace(TINY_CGH, epochs=1)
     train(replace(quick, seed=5), "tiny", tmp_path)
@@ -258,8 +265,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         train(TINY_CGH, "tiny", tmp_path / "file" / "run")
 
 
-def test_low_precision_stays_close(tmp_path, whole):
-    train(replace(TINY_CGH, precision="bf16", epochs=1), "tiny", tmp_path)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_stays_close(tmp_path, whole, precision):
+    train(replace(TINY_CGH, precision=precision, epochs=1), "tiny", tmp_path)
     first = lines(whole)[0]["loss"]
     assert lines(tmp_path)[0]["loss"] == pytest.approx(first, rel=0.02) and lines(tmp_path)[0]["loss"] != first
 
