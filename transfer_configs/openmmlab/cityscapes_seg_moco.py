@@ -1,7 +1,9 @@
 """cityscapes_seg_moco: FCN R50 with output stride 16 on Cityscapes, 90,000 iterations, as MoCo and DetCo compare.
 
 Source: He et al., Momentum Contrast (https://arxiv.org/abs/1911.05722), table 6 and appendix; see voc_seg_moco, whose
-network this has, value by value. Train on train_fine, test on val, the whole image at its own size.
+network this has, value by value. Steps, rate, milestones and crop are in CVMI-Lab/SlotCon (commit d510e65) only,
+transfer/segmentation/configs/_base_/{schedules/schedule_90k_moco,datasets/cityscapes_769x769_moco}.py. Train on
+train_fine, test on val, the whole image at its own size.
 """
 
 _base_ = "voc_seg_moco.py"
