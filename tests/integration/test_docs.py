@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,10 @@ from pretrain_process import TINY_MOCO, made_up
 
 from cgh_bench import cli, conversion, data, tasks
 from cgh_bench.discovery import registered
+from cgh_bench.errors import UserError
 from cgh_bench.evaluate import Workspace, evaluate, prepare
+from cgh_bench.foreign import frameworks, protocol_diff
+from cgh_bench.tasks import detection
 from pretrain import recipe as recipes
 from pretrain.train import train
 
@@ -173,6 +177,24 @@ def test_the_example_converter_is_certified(tmp_path, registering):
     planned = conversion.plan(["random:resnet18"], "wrapped", tmp_path / "out.pth")
     (certificate,) = conversion.run(planned, "wrapped", conversion.Reading(None, None, False), True)
     assert certificate["verdict"] == "same outputs" and (tmp_path / "out.pth").exists()
+
+
+def test_the_example_protocol_is_built_by_its_framework(tmp_path, monkeypatch):
+    try:
+        frameworks.require_installed("mmdet")
+    except UserError as absent:
+        pytest.skip(str(absent))
+    packages = Path(shutil.copytree(ROOT / "transfer_configs", tmp_path / "transfer_configs"))
+    shutil.copy(DOCS / "examples/protocols/animals_det_2x.py", packages / "openmmlab")
+    monkeypatch.setattr(frameworks.Framework, "path", property(lambda self: packages / self.folder))
+    (entry,) = re.findall(r"^TASKS \|= .*$", (DOCS / "extending.md").read_text(encoding="utf-8"), re.MULTILINE)
+    found = {"TASKS": {}, "Detection": detection.Detection}
+    exec(entry, found)
+    (name,) = found["TASKS"]
+    monkeypatch.setitem(registered("cgh_bench.tasks", "TASKS"), name, found["TASKS"][name])
+    ours, base = protocol_diff.facts(name), protocol_diff.facts("animals_det")
+    assert (ours["solver / steps"], base["solver / steps"]) == (500, 250)
+    assert {fact for fact in base if not fact.startswith("solver / ") and ours.get(fact) != base[fact]} == set()
 
 
 # notebooks
