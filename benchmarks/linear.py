@@ -72,8 +72,8 @@ def heads_at_once(arch: str, count: int) -> dict[str, float]:
 def cached_grid(n: int, dim: int, classes: int) -> dict[str, float]:
     """Seconds of a fit to the optimum by L-BFGS, for the grid and for each of its weight decays alone.
 
-    "One" can be the slowest of these, or their mean; both ratios are given. The mean is small because most weight decays
-    converge in a few steps, and the gradients of twelve are twelve times the work of one on a core.
+    "One" can be the slowest of these, or their mean; both ratios are given. The mean is small, as most weight decays
+    converge in a few steps, and on a core the gradients of twelve are twelve times the work of one.
     """
     features, labels = made_up(n, dim, classes)
     task = probe.problem(features, labels, np.arange(n))
