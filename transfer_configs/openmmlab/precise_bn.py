@@ -35,7 +35,8 @@ class PreciseBN(Hook):
         seen = 0
         for _ in range(self.iterations):
             # Not a new iterator: mmdet's batch sampler shares its half-filled batches among them, and would never end.
-            batch = next(runner.train_loop.dataloader_iterator)
+            with torch.random.fork_rng(devices=[]):  # where a run is taken up the first draws a number
+                batch = next(runner.train_loop.dataloader_iterator)
             for part in parts(batch, getattr(runner.train_loop, "images_at_a_time", len(batch["inputs"]))):
                 runner.model(**model.data_preprocessor(part, training=True), mode="loss")
                 seen += 1

@@ -47,6 +47,12 @@ class Transfer(Hook):
         elif batch_idx == 0:
             self._certify(state.bare(runner.model))
 
+    def after_train(self, runner: Runner) -> None:
+        """Of a run taken up after its last step, before others' hooks draw random numbers."""
+        if self.resumed is not None:
+            state.restore_torch_random(self.resumed)
+            self.resumed = None
+
     def _certify(self, trained: torch.nn.Module) -> None:
         """Compare every tensor; leave the account in `loaded.json`; stop unless all have arrived."""
         loaded = arrival.account(
