@@ -24,7 +24,7 @@ from cgh_bench.frozen import probe
 from cgh_bench.frozen.crops import IMAGENET_CROP, Crop
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.metrics import accuracy, top_accuracy
-from cgh_bench.frozen.selection import hold_out, require_one_label
+from cgh_bench.frozen.selection import Rows, hold_out, require_one_label
 from cgh_bench.frozen.views import in_all_views, with_crops
 from cgh_bench.tasks import Folders, Metric
 
@@ -62,9 +62,8 @@ class Linear:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the fit."""
-        seen, transform = self._learned_from()
-        images, val = load_pair(self.data)
-        hold_out(images, self.held_out, seed=0)  # refuses what `run` would
+        images, val, _ = self._split(seed=0)
+        seen, transform = self._learned_from(images)
         return [
             *plan(checkpoint, seen, transform, (self.feature,), folders.cache),
             *plan(checkpoint, val, self.transform, (self.feature,), folders.cache),
@@ -74,14 +73,17 @@ class Linear:
     def _grid(self) -> probe.Grid:
         return probe.Grid(self.weight_decays, self.iterations, self.tolerance)
 
-    def _learned_from(self) -> tuple[ImageSet, EvalTransform]:
-        """The train images in their views, and what is still to be done to them."""
-        images, _ = load_pair(self.data)
-        return (
-            (with_crops(images, self.transform, self.crop, self.views), AS_IS)
-            if self.views
-            else (images, self.transform)
-        )
+    def _split(self, seed: int) -> tuple[ImageSet, ImageSet, tuple[Rows, Rows]]:
+        """Train, val, and which of train is fitted and held out; refused is what no classifier fits."""
+        images, val = load_pair(self.data)
+        require_one_label(images, val)
+        return images, val, hold_out(images, self.held_out, seed)
+
+    def _learned_from(self, images: ImageSet) -> tuple[ImageSet, EvalTransform]:
+        """The train `images` in their views, and what is still to be done to them."""
+        if not self.views:
+            return images, self.transform
+        return with_crops(images, self.transform, self.crop, self.views), AS_IS
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images.
@@ -89,11 +91,9 @@ class Linear:
         `top1` is of the weight decay chosen on the held-out images, refitted on all train images.
         `top1_selected_on_val` is the best of the grid on val: what the literature often prints, and optimistic.
         """
-        images, val_images = load_pair(self.data)
-        require_one_label(images, val_images)
-        fitted, held = hold_out(images, self.held_out, seed)
+        images, val_images, (fitted, held) = self._split(seed)
         cache = folders.cache / "features"
-        train = extract(checkpoint, *self._learned_from(), self.feature, cache)
+        train = extract(checkpoint, *self._learned_from(images), self.feature, cache)
         val = extract(checkpoint, val_images, self.transform, self.feature, cache)
         split = in_all_views(fitted, len(images), self.views), held
         choice = probe.choose(train, val, split, self._grid(), accuracy)

@@ -125,6 +125,16 @@ def test_the_plan_counts_the_views(trunk: Checkpoint, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_plan_refuses_what_the_run_would(
+    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = [replace(images, labels=np.eye(4, dtype=np.int64)[images.labels]) for images in toy_pair()]
+    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: pair)
+    for views in (0, 2):
+        with pytest.raises(UserError, match="several classes an image"):
+            replace(TOY, views=views).plan(trunk, Folders(tmp_path, tmp_path))
+
+
 def test_impossible_views(trunk: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="views -1 must not be below 0"):
         replace(TOY, views=-1)
