@@ -68,7 +68,9 @@ def main() -> None:
 
 
 def _stop(line: str, code: int) -> None:
-    print(line, file=sys.stderr)
+    """Say why, and leave; names out of files may hold line ends, and escape sequences that command a terminal."""
+    printable = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+    print("".join(printable), file=sys.stderr)
     raise SystemExit(code)
 
 

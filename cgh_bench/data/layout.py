@@ -75,7 +75,8 @@ def verify(name: str, layout: Layout, root: Path) -> str:
             for text in (*names, *_contents(part, folder, names)):
                 digest.update(f"{text}\0".encode())
     except UserError as error:
-        raise UserError(f"{name} is not complete: {error} ($CGH_DATA is {root}); to get it, {layout.how}") from None
+        said = str(error).replace("\n", "\\n")  # names of images, that a file of others' holds
+        raise UserError(f"{name} is not complete: {said} ($CGH_DATA is {root}); to get it, {layout.how}") from None
     return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cgh_bench import cli
+from cgh_bench.errors import UserError
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("cgh_bench", "pretrain", "transfer_configs", "tools", "benchmarks")
 OURS = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
@@ -35,6 +38,17 @@ def test_no_shell(path: Path) -> None:
         for keyword in node.keywords:
             shell = keyword.arg == "shell" and not (isinstance(keyword.value, ast.Constant) and not keyword.value.value)
             assert not shell, f"{path}:{node.lineno} starts a shell"
+
+
+def test_errors_do_not_command_the_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise UserError("the class 'a\x1b]0;owned\x07\nb\u202e\udce9' of größe 猫 is unknown")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capfd.readouterr().err
+    assert said == "error: the class 'a\\x1b]0;owned\\x07\\nb\\u202e\\udce9' of größe 猫 is unknown\n"
 
 
 def test_bandit_finds_nothing_that_was_not_looked_at() -> None:
