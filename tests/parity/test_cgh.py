@@ -164,6 +164,7 @@ OTHER = {
     "infonce_temperature": 0.5,
     "handover_epochs": 9.0,
     "bn_groups": 2,
+    "shuffled_bn": False,
     "split_hyper_bn": False,
     "contexts": ("hyper",),
     "crossed": False,
@@ -190,7 +191,8 @@ def test_every_field_of_the_configuration_is_read():
     assert set(OTHER) == {field.name for field in dataclasses.fields(Cgh)}
     published, split = losses_of_two_steps(TINY), losses_of_two_steps(replace(TINY, bn_groups=2))
     for name, value in OTHER.items():
-        start, base = (replace(TINY, bn_groups=2), split) if name == "split_hyper_bn" else (TINY, published)
+        of_groups = name in ("split_hyper_bn", "shuffled_bn")
+        start, base = (replace(TINY, bn_groups=2), split) if of_groups else (TINY, published)
         changed = losses_of_two_steps(replace(start, **{name: value}))
         assert max(abs(a - b) for a, b in zip(base, changed, strict=True)) > 1e-4, name
 
@@ -227,6 +229,7 @@ def test_published_values():
         "infonce_temperature": 0.2,
         "handover_epochs": 5.0,
         "bn_groups": 8,
+        "shuffled_bn": True,
         "split_hyper_bn": True,
         "contexts": ("global", "hyper"),
         "crossed": True,
