@@ -78,8 +78,11 @@ def queue(arguments: list[str], options: str, gpus: int | None, logs: Path, *, p
         options: as in `submit`.
         gpus: `--gpus`, of each node.
         logs: a folder that the nodes share.
-        process_a_gpu: the command's own processes, on any number of nodes, as `torchrun` starts them, who alone needs
-            `--gpus`; else one process on one node, which makes of `--gpus` what it will.
+        process_a_gpu: as `torchrun` would start the command, on any number of nodes, and without `--gpus`; else it is
+            one process on one node, which knows what to do with `--gpus`.
+
+    Raises:
+        UserError: as `submit`, or without `--gpus`, or with several nodes for what needs one.
     """
     if gpus is None:
         raise UserError("--slurm needs to know how many GPUs the job gets: --gpus N")

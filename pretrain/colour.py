@@ -25,12 +25,14 @@ def jitter_(images: Tensor, chosen: Tensor, strengths: tuple[float, float, float
     changes = (brightness, contrast, saturation, hue)
     low, high = zip(*[(max(0.0, 1 - s), 1 + s) for s in strengths[:3]] + [(-strengths[3], strengths[3])], strict=True)
     factors = torch.tensor(low) + (torch.tensor(high) - torch.tensor(low)) * draws[:, :4]
-    orders, order_of = draws[:, 4:].argsort(dim=1).unique(dim=0, return_inverse=True)
-    for number, order in enumerate(orders.tolist()):
+    # Images with one order of changes go together: each is fetched and put back once.
+    order = draws[:, 4:].argsort(dim=1)
+    orders, order_of = order.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+    for number, kinds in enumerate(orders.tolist()):
         rows = (chosen & (order_of == number)).nonzero().squeeze(1)
         if len(rows):
             changed = images[rows]
-            for kind in order:
+            for kind in kinds:
                 if strengths[kind]:
                     changed = changes[kind](changed, factors[rows, kind].view(-1, 1, 1, 1))
             images[rows] = changed
