@@ -1,5 +1,6 @@
 """Jobs, shown with submitit's processes of this machine in the place of SLURM."""
 
+import os
 import signal
 import sys
 import threading
@@ -125,3 +126,18 @@ def test_pretraining_has_a_process_a_gpu(gpus, tasks, tmp_path, queued):
         ["pretrain", "r", f"--gpus={gpus}", "--slurm", options, "-o", "x"], options, gpus, tmp_path, process_a_gpu=True
     )
     assert queued == [([*OURS, "pretrain", "r", "-o", "x"], options, tmp_path, gpus, tasks)]
+
+
+def test_what_slurm_is_asked_for(tmp_path, monkeypatch):
+    """A stand-in for sbatch keeps the script that it is given."""
+    for program, does in (("srun", "exit 0"), ("sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 7")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    options = "nodes=2,slurm_partition=gpu,timeout_min=1440"
+    assert slurm.submit(["train"], options, tmp_path / "logs", 8, 8) == "7"
+    script = (tmp_path / "script").read_text()
+    for asked in ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "partition=gpu", "time=1440", "signal=USR2@90"):
+        assert f"#SBATCH --{asked}\n" in script
+    (job,) = (tmp_path / "logs").glob("*submitted.pkl")
+    assert submitit.core.utils.DelayedSubmission.load(job).function == slurm.Command(["train"], 16)
