@@ -20,6 +20,7 @@ REVIEWED = {
     ("cgh_bench/reading/safe_pickle.py", "B614"): "weights_only, but where --trust-pickle was given",
     ("cgh_bench/reading/safe_pickle.py", "B301"): "an unpickler whose find_class knows harmless names alone",
     ("cgh_bench/data/layout.py", "B314"): "expat from 2.4.1 on stops entity bombs; external entities are not followed",
+    ("cgh_bench/report/truth.py", "B314"): "the same",
     ("cgh_bench/doctor/machine.py", "B108"): "/dev/shm is measured, not written to",
     ("cgh_bench/report/rendering.py", "B704"): "our own icons, style and script, no data",
     ("transfer_configs/detectron2/forward.py", "B301"): "the file that we have just written",
