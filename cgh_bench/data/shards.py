@@ -108,7 +108,7 @@ def _indexed(shard: Path) -> list[tuple[Member, int]]:
                 if suffix in SUFFIXES:
                     images[key] = Member(shard, item.name, item.offset_data, item.size)
                 else:
-                    labels[key] = _number(tar, item)
+                    labels[key] = _number(shard, tar, item)
     except UserError:
         raise
     except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
@@ -119,10 +119,10 @@ def _indexed(shard: Path) -> list[tuple[Member, int]]:
     return [(member, labels[key]) for key, member in images.items()]
 
 
-def _number(tar: tarfile.TarFile, item: tarfile.TarInfo) -> int:
+def _number(shard: Path, tar: tarfile.TarFile, item: tarfile.TarInfo) -> int:
     """The class that a member's content says."""
     content = tar.extractfile(item)
     text = content.read(LONGEST_NUMBER + 1) if content else b""
     if len(text) > LONGEST_NUMBER or not text.strip().isdigit():
-        raise UserError(f"{tar.name}: {item.name} holds {text!r}, which is no class number; write 0, 1, …")
+        raise UserError(f"{shard}: {item.name} holds {text!r}, which is no class number; write 0, 1, …")
     return int(text)
