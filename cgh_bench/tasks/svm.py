@@ -63,8 +63,11 @@ class Svm:
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """What the extraction of features will take; what is fitted to them takes little beside it."""
-        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        """Time and disk of the features, and how many machines are fitted to them."""
+        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        images, _ = load_pair(self.data)
+        each = len(self.costs) * (FOLDS + 1) + len(self.shots) * self.repeats * len(self.shot_costs)
+        return [*features, f"{each * len(images.classes):,} linear SVMs on up to {len(images):,} images each"]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the shots and the order in which the solver visits images.
