@@ -5,7 +5,8 @@
 The limit is student forward and backward and teacher forward on random tensors of the same shapes: no loss, no queue,
 no optimiser, no average, no log. What the method itself computes beyond its networks is part of every implementation:
 `of_method` has losses and queue on the limit's side too, and leaves the loop's own cost. One thread; rounds of all
-three take turns, and the least processor time of each counts. Start and resumption are processes of their own, from
+three take turns; a ratio is the median of those within a round, as the machine's speed drifts. Seconds are of the
+processor, the median of the rounds. Start and resumption are processes of their own, from
 nothing to the first line of the log, on the embedded animals. Saves `results/pretrain_loop.json`.
 """
 
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -42,11 +44,11 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     measured = {}
     for architecture, recipe in itertools.product(sys.argv[1:] or ARCHITECTURES, RECIPES):
-        seconds = best(steps(architecture, recipe))
+        seconds = in_turn(steps(architecture, recipe))
         measured[f"{architecture} {recipe}"] = {
-            "processor_seconds": {key: round(value, 3) for key, value in seconds.items()},
-            "of_limit": round(seconds["limit"] / seconds["loop"], 3),
-            "of_method": round(seconds["method"] / seconds["loop"], 3),
+            "processor_seconds": {key: round(median(values), 3) for key, values in seconds.items()},
+            "of_limit": ratio(seconds["limit"], seconds["loop"]),
+            "of_method": ratio(seconds["method"], seconds["loop"]),
         }
     document = {
         "command": "python benchmarks/pretrain_loop.py",
@@ -95,15 +97,20 @@ def _limit(run: Run, views: list[torch.Tensor]) -> None:
     run.optimizer.zero_grad()
 
 
-def best(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The least seconds of each, after a round that does not count."""
+def in_turn(functions: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """The seconds of each in each round, after one that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(ROUNDS + 1):
         for name, function in functions.items():
             start = time.process_time()
             function()
             seconds[name].append(time.process_time() - start)
-    return {name: min(values[1:]) for name, values in seconds.items()}
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def ratio(these: list[float], those: list[float]) -> float:
+    """The median of the ratios within a round."""
+    return round(median(this / that for this, that in zip(these, those, strict=True)), 3)
 
 
 def starts() -> dict[str, float]:
