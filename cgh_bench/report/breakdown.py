@@ -1,5 +1,6 @@
 """What is behind one figure: charts from whatever the run left in its folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,8 @@ def _of_dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[C
     detected, segmented = folder / scenes.DETECTIONS, folder / scenes.SEGMENTATIONS
     if not (detected.is_file() or segmented.is_dir()):
         return []
-    data = truth.folder(run, work, notes)
-    if data is None:
-        return []
-    name = run.config["data"]
     if detected.is_file():
-        objects = truth.objects(name, data)
+        objects = truth.read(run, work, notes, truth.objects)
         return detection.draw(run.task, objects.file, detected, notes) if objects and objects.file else []
-    maps = truth.maps(name, data, truth.metrics(folder))
+    maps = truth.read(run, work, notes, partial(truth.maps, metrics=truth.metrics(folder)))
     return segmentation.draw(run.task, maps, segmented, notes) if maps else []

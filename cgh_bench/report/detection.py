@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.report import charts
 from cgh_bench.report.charts import Chart
+from cgh_bench.report.truth import DAMAGED, why
 
 THRESHOLDS = (0.5, 0.75)
 """Of the IoU, for which curves are drawn."""
@@ -50,7 +51,7 @@ def measure(annotations: Path, predictions: Path) -> Precision:
     """Evaluate COCO results against COCO annotations.
 
     Raises:
-        ValueError, KeyError, IndexError, AssertionError: these are not such files, or not of the same images.
+        those of `truth.DAMAGED`: these are not such files, or not of the same images.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -69,8 +70,8 @@ def draw(task: str, annotations: Path, predictions: Path, notes: list[str]) -> l
     """Precision against recall, and AP by class; what cannot be drawn is said in `notes`."""
     try:
         found = measure(annotations, predictions)
-    except (OSError, ValueError, KeyError, IndexError, AssertionError) as error:
-        notes.append(f"{task}: no curves, {predictions.name} of that run is broken or has no detection ({error!r}).")
+    except DAMAGED as error:
+        notes.append(f"{task}: no curves, {predictions.name} of that run is broken or has no detection ({why(error)}).")
         return []
     lines = {f"IoU {t:g}": found.curve(t).round(4).tolist() for t in THRESHOLDS}
     return [

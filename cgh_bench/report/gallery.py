@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cgh_bench.report import retrieval, scenes, truth
@@ -40,25 +41,17 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     if any(by_task) and not (asked or detected or segmented):
         notes.append("No pictures: the folders that the runs left are not beside the results.")
     queries = retrieval.queries(asked, root, notes) if asked else []
-    objects, maps = _objects(detected, work, notes), _maps(segmented, root, work, notes)
+    objects = truth.read(detected[0][1], work, notes, truth.objects) if detected else None
+    maps = None
+    if segmented:
+        names = truth.metrics(root / segmented[0][1].work)
+        maps = truth.read(segmented[0][1], work, notes, partial(truth.maps, metrics=names))
     return Gallery(
         queries,
         scenes.detections(objects, detected, root, notes) if objects else (),
         scenes.segmentations(maps, segmented, root, notes) if maps else (),
         [(name, css_colour(index)) for index, name in enumerate(maps.classes)] if maps else (),
     )
-
-
-def _objects(runs: Named, work: Path, notes: list[str]) -> truth.Objects | None:
-    """What there is to detect in the val images of runs of one task."""
-    folder = truth.folder(runs[0][1], work, notes) if runs else None
-    return truth.objects(runs[0][1].config["data"], folder) if folder else None
-
-
-def _maps(runs: Named, root: Path, work: Path, notes: list[str]) -> truth.Maps | None:
-    """The true maps of the val images of runs of one task."""
-    folder = truth.folder(runs[0][1], work, notes) if runs else None
-    return truth.maps(runs[0][1].config["data"], folder, truth.metrics(root / runs[0][1].work)) if folder else None
 
 
 def _with(by_task: Sequence[Named], left: Callable[[Result], bool]) -> Named:

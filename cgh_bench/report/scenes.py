@@ -1,7 +1,7 @@
 """What detection and segmentation runs predicted, drawn on the same few val images beside the ground truth."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench.report.pictures import Instance, data_uri, draw_classes, draw_instances
-from cgh_bench.report.truth import SHOWN, Maps, Objects
+from cgh_bench.report.truth import DAMAGED, SHOWN, Maps, Objects, why
 from cgh_bench.results import Result
 
 LEAST_SCORE = 0.3
@@ -43,15 +43,52 @@ class Scene:
 
 def detections(truth: Objects, runs: Sequence[tuple[str, Result]], root: Path, notes: list[str]) -> list[Scene]:
     """The instances that each row's run found with at least `LEAST_SCORE`; what cannot be shown is said in `notes`."""
-    columns: list[tuple[str, Sequence[dict[str, Any]]]] = [(TRUTH, truth.annotations)]
-    for row, result in runs:
+
+    def draw(row: str, path: Path | None) -> list[Picture]:
+        lines = _lines(path) if path else truth.annotations
+        return [_detected(truth, entry, row, lines) for entry in truth.shown]
+
+    return _scenes([(row, root / result.work / DETECTIONS) for row, result in runs], draw, "detections", notes)
+
+
+def segmentations(truth: Maps, runs: Sequence[tuple[str, Result]], root: Path, notes: list[str]) -> list[Scene]:
+    """The class maps that each row's run predicted, of the first val images; what cannot be shown is in `notes`."""
+
+    def draw(row: str, path: Path | None) -> list[Picture]:
+        shown = truth.pairs[:SHOWN]
+        return [_segmented(truth, image, row, path / f"{image.stem}.png" if path else true) for image, true in shown]
+
+    return _scenes([(row, root / result.work / SEGMENTATIONS) for row, result in runs], draw, "segmentations", notes)
+
+
+def _scenes(
+    predicted: Sequence[tuple[str, Path]],
+    draw: Callable[[str, Path | None], list[Picture]],
+    kind: str,
+    notes: list[str],
+) -> list[Scene]:
+    """One for each image: what `draw` makes of the truth (no path) and of what each row `predicted`.
+
+    What cannot be drawn is left out: a row, or all where the truth cannot be or nothing is left beside it.
+    """
+    columns: list[list[Picture]] = []
+    for row, path in [(TRUTH, None), *predicted]:
         try:
-            columns.append((row, json.loads((root / result.work / DETECTIONS).read_text(encoding="utf-8"))))
-        except (OSError, ValueError) as error:
-            notes.append(f"{row}: no detections, {DETECTIONS} of that run is missing or broken ({error}).")
-    if len(columns) == 1:
-        return []
-    return [Scene(tuple(_detected(truth, entry, *column) for column in columns)) for entry in truth.shown]
+            columns.append(draw(row, path))
+        except DAMAGED as error:
+            what = f"{path.name} of that run is missing or damaged" if path else "a file of the data set is damaged"
+            notes.append(f"{row}: no {kind}, {what} ({why(error)}).")
+            if path is None:
+                return []
+    return [Scene(pictures) for pictures in zip(*columns, strict=True)] if len(columns) > 1 else []
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Detections in COCO's results format."""
+    lines = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(lines, list):
+        raise TypeError(f"{path} holds no list")
+    return lines
 
 
 def _detected(truth: Objects, entry: dict[str, Any], row: str, lines: Sequence[dict[str, Any]]) -> Picture:
@@ -87,25 +124,6 @@ def _decode(segmentation: dict[str, Any]) -> NDArray[np.bool_]:
     if isinstance(segmentation["counts"], list):
         segmentation = mask.frPyObjects(segmentation, *segmentation["size"])
     return np.asarray(mask.decode(segmentation), dtype=np.bool_)
-
-
-def segmentations(truth: Maps, runs: Sequence[tuple[str, Result]], root: Path, notes: list[str]) -> list[Scene]:
-    """The class maps that each row's run predicted, of the first val images; what cannot be shown is in `notes`."""
-    shown = truth.pairs[:SHOWN]
-    columns: list[tuple[str, list[Path]]] = [(TRUTH, [true for _, true in shown])]
-    for row, result in runs:
-        predicted = [root / result.work / SEGMENTATIONS / f"{image.stem}.png" for image, _ in shown]
-        absent = [path.name for path in predicted if not path.is_file()]
-        if absent:
-            notes.append(f"{row}: no segmentations, {SEGMENTATIONS}/ of that run lacks {', '.join(absent)}.")
-        else:
-            columns.append((row, predicted))
-    if len(columns) == 1:
-        return []
-    return [
-        Scene(tuple(_segmented(truth, image, row, paths[place]) for row, paths in columns))
-        for place, (image, _) in enumerate(shown)
-    ]
 
 
 def _segmented(truth: Maps, image: Path, row: str, path: Path) -> Picture:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cgh_bench.report import charts
 from cgh_bench.report.charts import Chart
-from cgh_bench.report.truth import NO_CLASS, Maps
+from cgh_bench.report.truth import DAMAGED, NO_CLASS, Maps, why
 
 MOST_CLASSES = 40
 Counts = NDArray[np.int64]
@@ -23,7 +23,7 @@ def confusion(maps: Iterable[tuple[Path, Path]], classes: int) -> Counts:
         classes: C.
 
     Raises:
-        OSError, ValueError: a map is missing, no picture, or of another size.
+        those of `truth.DAMAGED`: a map is missing, no picture, or of another size.
     """
     counts = np.zeros(classes * classes, np.int64)
     for true, predicted in maps:
@@ -50,8 +50,8 @@ def draw(task: str, truth: Maps, predictions: Path, notes: list[str]) -> list[Ch
     maps = [(true, predictions / f"{image.stem}.png") for image, true in truth.pairs]
     try:
         counts = confusion(maps, len(truth.values))
-    except (OSError, ValueError) as error:
-        notes.append(f"{task}: no confusion, the maps of that run are not whole ({error}).")
+    except DAMAGED as error:
+        notes.append(f"{task}: no confusion, the maps of that run are not whole ({why(error)}).")
         return []
     known = [value for value, name in enumerate(truth.values) if name != NO_CLASS]
     counts, classes = counts[np.ix_(known, known)], [truth.values[value] for value in known]

@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from cgh_bench.data import dense, layout
 from cgh_bench.data import scenes as embedded
+from cgh_bench.data.decoding import UNDECODABLE
 from cgh_bench.data.layout import Part
 from cgh_bench.data.layouts import voc
 from cgh_bench.errors import UserError
@@ -21,6 +22,9 @@ from cgh_bench.results import Result
 
 SHOWN = 4
 BACKGROUND, NO_CLASS = "background", ""
+DAMAGED = (*UNDECODABLE, AttributeError, AssertionError, RecursionError)
+"""What comes of a picture, a JSON or an XML that is torn, or of another form than expected."""
+Truth = TypeVar("Truth", "Objects", "Maps")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,21 @@ class Maps:
     @property
     def _clear(self) -> bool:
         return self.values[0] in (BACKGROUND, NO_CLASS)
+
+
+def read(run: Result, work: Path, notes: list[str], reader: Callable[[str, Path], Truth | None]) -> Truth | None:
+    """What the `reader` (`objects`, `maps`) finds in a run's data set; None where nothing, with a note if damaged."""
+    place = folder(run, work, notes)
+    try:
+        return reader(str(run.config["data"]), place) if place else None
+    except DAMAGED as error:
+        notes.append(f"{run.task}: no pictures of its predictions; its data are damaged ({why(error)}).")
+        return None
+
+
+def why(error: BaseException) -> str:
+    """The kind of an error and what it says, in a line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def folder(run: Result, work: Path, notes: list[str]) -> Path | None:
@@ -128,7 +147,7 @@ def _of_voc(part: Part, folder: Path) -> Objects:
 
 
 def _voc_object(name: str, item: ElementTree.Element, place: Mapping[str, int]) -> dict[str, Any]:
-    left, top, right, bottom = (float(item.findtext(f"bndbox/{key}") or 0) for key in ("xmin", "ymin", "xmax", "ymax"))
+    left, top, right, bottom = (float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
     box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
     return {"image_id": name, "category_id": place[item.findtext("name") or ""], "bbox": box}
 
@@ -147,10 +166,10 @@ def _first_of_each_count(entries: Iterable[tuple[dict[str, Any], int]]) -> tuple
 def metrics(folder: Path) -> dict[str, float]:
     """All that a run in `folder` measured, each class too; nothing where that is gone or broken."""
     try:
-        found: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except DAMAGED:
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:

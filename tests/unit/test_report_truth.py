@@ -45,7 +45,7 @@ def fetched(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def a_run(task: str, tmp_path: Path) -> Result:
     evaluation = prepare(task)
     data = dense.locate(evaluation.task.data, tmp_path / "cache").fingerprint
-    (tmp_path / task).mkdir()
+    (tmp_path / task).mkdir(parents=True)
     return Result(
         task=task,
         protocol=evaluation.protocol,
@@ -146,3 +146,125 @@ def test_wide_images_are_made_small(tmp_path: Path) -> None:
     drawn = Image.fromarray(np.zeros((1024, 2048, 3), np.uint8))
     scenes._uri(drawn)
     assert drawn.size == (scenes.WIDEST, scenes.WIDEST // 2)
+
+
+def spoil_json(path: Path, change) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+DAMAGES = {
+    "cut short": ("coco_det", "coco/annotations/instances_val2017.json", lambda p: p.write_text(p.read_text()[:300])),
+    "no text": ("coco_det", "coco/annotations/instances_val2017.json", lambda p: p.write_bytes(b"\xff\xfe{}")),
+    "another class": (
+        "coco_det",
+        "coco/annotations/instances_val2017.json",
+        lambda p: spoil_json(p, lambda d: [a.update(category_id=999) for a in d["annotations"]]),
+    ),
+    "no box": (
+        "coco_det",
+        "coco/annotations/instances_val2017.json",
+        lambda p: spoil_json(p, lambda d: [a.pop("bbox") for a in d["annotations"]]),
+    ),
+    "a list": ("coco_det", "coco/annotations/instances_val2017.json", lambda p: p.write_text("[1, 2]")),
+    "no image": ("coco_det", "coco/val2017", lambda p: [image.write_bytes(b"\x89PNG") for image in p.iterdir()]),
+    "no XML": ("voc_det", "VOCdevkit/VOC2007/Annotations/val_000001.xml", lambda p: p.write_text("<annotation>")),
+    "another class in XML": (
+        "voc_det",
+        "VOCdevkit/VOC2007/Annotations/val_000001.xml",
+        lambda p: p.write_text(p.read_text().replace("<object><name>", "<object><name>grey ")),
+    ),
+    "no box in XML": (
+        "voc_det",
+        "VOCdevkit/VOC2007/Annotations/val_000001.xml",
+        lambda p: p.write_text(p.read_text().replace("bndbox", "box")),
+    ),
+    "no map": ("voc_seg", "VOCdevkit/VOC2012/SegmentationClass", lambda p: [m.write_bytes(b"") for m in p.iterdir()]),
+    "a map gone": ("ade20k_seg", "ADEChallengeData2016/annotations/validation", shutil.rmtree),
+    "no list": ("voc_seg", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt", Path.unlink),
+}
+
+
+def predict(task: str, run: Result, folder: Path, tmp_path: Path) -> None:
+    """What is true, as what was predicted."""
+    if not task.endswith("_seg"):
+        objects = truth.objects(run.config["data"], folder)
+        assert objects is not None
+        lines = [{**line, "score": 0.9} for line in lines_of(objects)]
+        (tmp_path / task / scenes.DETECTIONS).write_text(json.dumps(lines))
+        return
+    maps = truth.maps(run.config["data"], folder, {})
+    assert maps is not None
+    (tmp_path / task / scenes.SEGMENTATIONS).mkdir()
+    for image, true in maps.pairs:
+        shutil.copy(true, tmp_path / task / scenes.SEGMENTATIONS / f"{image.stem}.png")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_data_that_are_damaged_while_pages_are_served_end_in_a_note(
+    damage: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has found them whole reads them again for each page."""
+    task, path, spoil = DAMAGES[damage]
+    data = Path(shutil.copytree(root, tmp_path / "data"))
+    monkeypatch.setenv("CGH_DATA", str(data))
+    run, notes = a_run(task, tmp_path), []
+    folder = truth.folder(run, tmp_path, notes)
+    assert folder is not None
+    predict(task, run, folder, tmp_path)
+    spoil(data / path)
+    shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
+    assert (list(shown.detections), list(shown.segmentations)) == ([], [])
+    assert len(notes) == 1
+    assert "no pictures" in notes[0] or notes[0].startswith(f"{scenes.TRUTH}: no ")
+    breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes)
+    assert all("\n" not in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"image_id": 1',
+        "{}",
+        "[1, 2]",
+        '"text"',
+        '[{"category_id": 1}]',
+        '[{"image_id": IMAGE, "score": 0.9, "category_id": 999, "bbox": [1, 2, 3, 4]}]',
+        '[{"image_id": IMAGE, "score": 0.9, "category": "unicorn", "bbox": [1, 2, 3, 4]}]',
+        '[{"image_id": IMAGE, "score": 0.9, "category_id": 1, "bbox": [1, 2]}]',
+        '[{"image_id": IMAGE, "score": 0.9, "category_id": 1, "bbox": [1, 2, -3, 4]}]',
+        '[{"image_id": IMAGE, "score": "high", "category_id": 1, "bbox": [1, 2, 3, 4]}]',
+        '[{"image_id": IMAGE, "score": 0.9, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3, 4]]}]',
+    ],
+)
+def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path, tmp_path: Path) -> None:
+    good, bad, notes = a_run("coco_det", tmp_path / "good"), a_run("coco_det", tmp_path / "bad"), []
+    good, bad = (dataclasses.replace(run, work=f"{name}/coco_det") for run, name in ((good, "good"), (bad, "bad")))
+    folder = truth.folder(good, tmp_path, notes)
+    assert folder is not None
+    predict("coco_det", good, folder, tmp_path / "good")
+    objects = truth.objects("coco", folder)
+    assert objects is not None
+    torn = text.replace("IMAGE", str(objects.shown[0]["id"]))
+    (tmp_path / "bad/coco_det" / scenes.DETECTIONS).write_text(torn)
+    shown = gallery([[("A", good), ("B", bad)]], tmp_path, tmp_path, notes)
+    assert {tuple(picture.row for picture in scene.pictures) for scene in shown.detections} == {(scenes.TRUTH, "A")}
+    assert [note.split(",")[0] for note in notes] == ["B: no detections"]
+    breakdown.draw(bad, prepare("coco_det").task, tmp_path, tmp_path, notes)
+    assert len(notes) <= 2
+    assert all("\n" not in note for note in notes)
+
+
+def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
+    run, notes = a_run("voc_seg", tmp_path), []
+    folder = truth.folder(run, tmp_path, notes)
+    assert folder is not None
+    predict("voc_seg", run, folder, tmp_path)
+    for path in (tmp_path / "voc_seg" / scenes.SEGMENTATIONS).iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    assert gallery([[("A", run)]], tmp_path, tmp_path, notes).segmentations == []
+    assert breakdown.draw(run, prepare("voc_seg").task, tmp_path, tmp_path, notes) == []
+    assert [note.split(",")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion"]
+    (tmp_path / "voc_seg/metrics.json").write_text("[1]")
+    assert truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
