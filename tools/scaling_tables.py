@@ -15,6 +15,7 @@ from cgh_bench.data import catalog
 from cgh_bench.data.image_set import FetchedImages
 from cgh_bench.files import write_text
 from cgh_bench.foreign import estimate
+from cgh_bench.frozen.features import bank_bytes
 from cgh_bench.frozen.neighbours import planned_bytes
 from cgh_bench.progress import duration
 from cgh_bench.tasks import find
@@ -132,11 +133,6 @@ def _pretraining() -> str:
         times = [duration(recipe.epochs * TRAIN / (rate * gpus)) for gpus in MACHINES.values()]
         rows.append([f"`{name}`", f"{state_bytes(recipe) / 1e9:.2f} GB", *times])
     return PRETRAINING.format(rate=rate, hours=MOCO_HOURS) + _table(["recipe", "state", *MACHINES], rows)
-
-
-def bank_bytes(images: int, width: int) -> int:
-    """What features take on disk, in float32."""
-    return 4 * images * width
 
 
 def state_bytes(recipe: recipes.Recipe) -> int:

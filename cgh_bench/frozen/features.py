@@ -114,9 +114,14 @@ def plan(
         return lines
     rate = images_per_second(Work(checkpoint, images, transform, tuple(missing.values()))) * dist.world_size()
     trunk = checkpoint.backbone(copy=False)
-    gigabytes = 4 * len(images) * sum(map(trunk.width, missing.values())) / 1e9
+    gigabytes = bank_bytes(len(images), sum(map(trunk.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
     return [*lines, f"{what}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
+
+
+def bank_bytes(images: int, width: int) -> int:
+    """What the features of so many images take on disk, in float32."""
+    return 4 * images * width
 
 
 def plan_pair(checkpoint: Checkpoint, data: str, transform: EvalTransform, feature: str, cache: Path) -> list[str]:

@@ -10,7 +10,8 @@ import torch
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data import load
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen.features import plan_pair
+from cgh_bench.frozen.bank_file import open_bank
+from cgh_bench.frozen.features import bank_bytes, plan_pair
 from pretrain import recipe as recipes
 from pretrain.schedule import optimizer
 
@@ -45,7 +46,10 @@ def test_the_state_is_as_large_as_a_saved_one(tool: ModuleType, name: str, tmp_p
     assert (tmp_path / "state").stat().st_size == pytest.approx(tool.state_bytes(recipe), rel=0.01)
 
 
-def test_features_are_as_large_as_a_task_plans_them(tool: ModuleType, tmp_path: Path) -> None:
+def test_features_are_as_large_as_their_file_and_as_planned(tmp_path: Path) -> None:
     images, trunk = load("animals", "val"), random_checkpoint("resnet18")
+    open_bank(tmp_path, len(images), 512)
+    size = (tmp_path / "features.npy").stat().st_size
+    assert bank_bytes(len(images), 512) == size - 128, "but for the head of the file"
     (line,) = plan_pair(trunk, "animals", AS_IS, "layer4", tmp_path)[1:]
-    assert f", {tool.bank_bytes(len(images), 512) / 1e9:.2f} GB on disk" in line
+    assert f", {size / 1e9:.2f} GB on disk" in line
