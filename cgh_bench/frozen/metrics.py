@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve
 from torch import Tensor
 
 NOT_COUNTED = -1
@@ -46,11 +45,14 @@ def average_precisions(scores: NDArray[np.float64], truth: NDArray[np.int64]) ->
     `scores` and `truth` are (B, C); truth is 1 present, 0 absent or `NOT_COUNTED`. NaN for a class that none shows.
     Source: https://en.wikipedia.org/wiki/Evaluation_measures_(information_retrieval)#Average_precision.
     """
+    from sklearn.metrics import average_precision_score
+
     return _each_class(scores, truth, lambda right, score: float(average_precision_score(right, score)))
 
 
 def average_precisions_11_points(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.float64]:
     """The same as PASCAL VOC 2007 has it: the mean over recalls 0, 0.1, … 1 of the best precision at that or more."""
+    from sklearn.metrics import precision_recall_curve
 
     def eleven(right: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
         precision, recall, _ = precision_recall_curve(right, score)

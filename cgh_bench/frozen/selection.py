@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit
 
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.errors import UserError
@@ -36,6 +35,8 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
     Raises:
         UserError: a class has too few images to be in both, or `fraction` leaves less than an image of each class.
     """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     every = np.arange(len(train))
     if train.held_out is not None:
         return np.setdiff1d(every, train.held_out), np.sort(train.held_out)

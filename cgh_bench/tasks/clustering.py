@@ -6,14 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.metrics import (
-    adjusted_mutual_info_score,
-    adjusted_rand_score,
-    confusion_matrix,
-    normalized_mutual_info_score,
-)
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
@@ -54,6 +46,9 @@ class Clusters:
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one an image."""
+        from sklearn import metrics
+        from sklearn.cluster import KMeans
+
         images, val = load_pair(self.data)
         require_one_label(images, val)
         bank = extract(checkpoint, val, self.transform, self.feature, folders.cache / "features")
@@ -65,15 +60,18 @@ class Clusters:
         with replacing(folders.run / "clusters.npy") as path:
             np.save(path, found)
         return {
-            "NMI": 100 * normalized_mutual_info_score(val.labels, found),
-            "AMI": 100 * adjusted_mutual_info_score(val.labels, found),
-            "ARI": 100 * adjusted_rand_score(val.labels, found),
+            "NMI": 100 * metrics.normalized_mutual_info_score(val.labels, found),
+            "AMI": 100 * metrics.adjusted_mutual_info_score(val.labels, found),
+            "ARI": 100 * metrics.adjusted_rand_score(val.labels, found),
             "accuracy": 100 * matched_accuracy(val.labels, found),
         }
 
 
 def matched_accuracy(truth: Labels, found: Labels) -> float:
     """The fraction that is right when clusters are given to classes, one each, as well as can be (Hungarian method)."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(truth, found)
     rows, columns = linear_sum_assignment(counts, maximize=True)
     return float(counts[rows, columns].sum() / len(truth))

@@ -13,13 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import LinearSVC
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data import ImageSet
@@ -29,6 +26,9 @@ from cgh_bench.files import write_text
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.progress import progress
 from cgh_bench.tasks import Folders, Metric
+
+if TYPE_CHECKING:
+    from sklearn.svm import LinearSVC
 
 FOLDS = 3
 POSITIVE_WEIGHT = 2
@@ -114,6 +114,8 @@ class _OneClass:
 
     def cross_validated(self, costs: tuple[float, ...]) -> Floats:
         """AP on val (2,): of the cost that is best over the folds, and of the best on val."""
+        from sklearn.model_selection import StratifiedKFold
+
         rows = np.flatnonzero(self.marks >= 0)
         folds = [(rows[fitted], rows[held]) for fitted, held in StratifiedKFold(FOLDS).split(rows, self.marks[rows])]
         scores = [mean(self._precision(self._fit(cost, fitted), held) for fitted, held in folds) for cost in costs]
@@ -128,15 +130,18 @@ class _OneClass:
         machines = [self._fit(cost, rows) for cost in costs]
         return self._choose([self._precision(machine, rest) for machine in machines], machines)
 
-    def _choose(self, scores: Sequence[float], machines: Sequence[LinearSVC]) -> Floats:
+    def _choose(self, scores: Sequence[float], machines: "Sequence[LinearSVC]") -> Floats:
         seen = self.truth >= 0
         on_val = [average_precision(m.decision_function(self.val[seen]), self.truth[seen] == 1) for m in machines]
         return np.array([on_val[int(np.argmax(scores))], max(on_val)])
 
-    def _precision(self, machine: LinearSVC, held: Marks) -> float:
+    def _precision(self, machine: "LinearSVC", held: Marks) -> float:
         return average_precision(machine.decision_function(self.train[held]), self.marks[held] == 1)
 
-    def _fit(self, cost: float, rows: Marks) -> LinearSVC:
+    def _fit(self, cost: float, rows: Marks) -> "LinearSVC":
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import LinearSVC
+
         machine = LinearSVC(
             C=cost,
             class_weight={1: POSITIVE_WEIGHT, 0: 1},

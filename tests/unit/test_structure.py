@@ -1,7 +1,7 @@
 """The direction of dependencies and the house rules that a parser can check."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("cgh_bench", "pretrain", "transfer_configs", "tools")
 OURS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 FRAMEWORKS = {"mmengine", "mmcv", "mmdet", "mmseg", "detectron2"}
+SLOW_TO_IMPORT = {"sklearn", "scipy.optimize", "scipy.stats", "faiss", "pycocotools", "matplotlib"}
 LAYERS = (  # each may import from those after it, and from its own
     {"cgh_bench.cli", "cgh_bench.__main__"},
     {"cgh_bench.reproduce"},
@@ -27,8 +28,16 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    yield from imported_by(path, ast.walk(parsed(path)))
+
+
+def imported_by(path: Path, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -58,9 +67,16 @@ def test_imports_point_one_way(path: Path) -> None:
             assert "transfer_configs" in path.parts, f"{path} imports {imported}; frameworks are processes of their own"
 
 
+@pytest.mark.parametrize("path", [path for path in OURS if "transfer_configs" not in path.parts], ids=module_name)
+def test_only_who_needs_it_waits_for_a_slow_import(path: Path) -> None:
+    whenever_imported = set(imported_by(path, parsed(path).body))
+    known = whenever_imported | {name.split(".")[0] for name in whenever_imported}
+    assert not known & SLOW_TO_IMPORT, "import it in the function that needs it"
+
+
 @pytest.mark.parametrize("path", OURS, ids=module_name)
 def test_no_silent_or_unsafe_loading(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ExceptHandler):
             caught = node.type.id if isinstance(node.type, ast.Name) else node.type
             assert caught not in (None, "Exception", "BaseException"), f"{path}:{node.lineno} catches everything"
