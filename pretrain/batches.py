@@ -3,7 +3,7 @@
 So a run can go on at any step, in the middle of an epoch too, and worker processes need no state.
 """
 
-import os
+import signal
 from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,12 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench import dist
 from cgh_bench.data import ImageSet
-from cgh_bench.data.image_set import ColourImages, GreyImages
 from cgh_bench.errors import UserError
+from cgh_bench.frozen.extraction import workers
 from pretrain.recipe import Recipe
 
-WORKERS = 8
-"""Processes that decode files, at most."""
 ORDER, VIEWS = range(2)
 """Independent streams of random numbers under one seed."""
 
@@ -44,7 +42,7 @@ class Batch(NamedTuple):
     """What a process sees in one step."""
 
     views: list[Tensor]
-    """One (B, 3, H, W) tensor in [0, 1] for each augmentation."""
+    """One (B, 3, H, W) tensor in [0, 1] for each augmentation; none where too many files could not be read."""
     labels: Tensor
     """Classes (B,) int64, or as the data have them."""
     corrupt: list[str]
@@ -66,25 +64,25 @@ class Batches(Dataset[Batch]):
         epoch, number = divmod(step, self.per_epoch)
         seed, size = self.recipe.seed, self.recipe.batch_size
         chosen = _order(seed, epoch, len(self.images))[number * size :][self.rows]
-        read: list[tuple[Tensor, NDArray[np.int64]]] = []
-        corrupt: list[str] = []
-        for index in chosen.tolist():
-            at = index
-            while (image := self._image(at, corrupt)) is None:
-                at = (at + 1) % len(self.images)
-            read.append((image, np.asarray(self.images.labels[at])))
+        corrupt: dict[str, None] = {}
+        read = [found for index in chosen.tolist() if (found := self._readable(index, corrupt))]
+        if len(read) < len(chosen):
+            return Batch([], torch.empty(0), list(corrupt))  # an error in a loader process would lose its kind
         images, labels = zip(*read, strict=True)
         generators = [_generator(seed, VIEWS, step, view) for view in range(len(self.recipe.views.augments))]
-        return Batch(self.recipe.views(images, generators, self.rows), torch.from_numpy(np.stack(labels)), corrupt)
+        views = self.recipe.views(images, generators, self.rows)
+        return Batch(views, torch.from_numpy(np.stack(labels)), list(corrupt))
 
-    def _image(self, index: int, corrupt: list[str]) -> Tensor | None:
-        try:
-            return self.images.image(index)
-        except UserError as error:
-            corrupt.append(str(error))
+    def _readable(self, index: int, corrupt: dict[str, None]) -> tuple[Tensor, NDArray[np.int64]] | None:
+        """The image `index` with its label, or the next that can be read; none beyond the limit of `corrupt` ones."""
+        for at in range(index, index + len(self.images)):
             if len(corrupt) > self.recipe.corrupt_limit:
-                raise too_many(corrupt) from None
-            return None
+                break
+            try:
+                return self.images.image(at % len(self.images)), np.asarray(self.images.labels[at % len(self.images)])
+            except UserError as error:
+                corrupt[str(error)] = None
+        return None
 
 
 def too_many(corrupt: Collection[str]) -> UserError:
@@ -97,15 +95,21 @@ def too_many(corrupt: Collection[str]) -> UserError:
 
 def loader(batches: Batches, start: int) -> DataLoader[Batch]:
     """The batches from step `start` on; files are decoded in worker processes, images in memory are not worth one."""
-    in_memory = isinstance(batches.images, GreyImages | ColourImages)
     return DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
-        num_workers=0 if in_memory else min(WORKERS, os.cpu_count() or 1),
+        num_workers=workers(batches.images),
+        worker_init_fn=_hear_no_stop,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # it seeds workers, from the global generator unless told otherwise: not resumable
     )
+
+
+def _hear_no_stop(worker: int) -> None:
+    """Signals to stop come to all processes of a job; the run, which then saves, still needs this one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=1)

@@ -139,7 +139,7 @@ def _note_corrupt(run: Run, batch: Batch) -> None:
         if complaint not in run.corrupt:
             print(f"left out, its neighbour stands in: {complaint}", file=sys.stderr)
             run.corrupt[complaint] = None
-    if len(run.corrupt) > run.recipe.corrupt_limit:
+    if len(run.corrupt) > run.recipe.corrupt_limit or not batch.views:
         raise too_many(run.corrupt)
 
 
@@ -152,7 +152,10 @@ def _exported(run: Run, title: str, name: str) -> Checkpoint:
 
 
 class _StopSignal:
-    """Notes SIGINT and SIGTERM while the block runs; a second one interrupts at once."""
+    """Notes SIGINT and SIGTERM while the block runs; a second Ctrl-C interrupts at once.
+
+    Not so a second SIGTERM: under SLURM the run has one of SLURM and one of torchrun.
+    """
 
     def __enter__(self) -> "_StopSignal":
         self.received = False
@@ -163,7 +166,8 @@ class _StopSignal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
     def anywhere(self) -> bool:
         """Whether any process has been told to stop, so that all stop after the same step."""
@@ -171,8 +175,5 @@ class _StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        if number == signal.SIGINT:
+            signal.signal(number, self.previous[number])

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def pretrain(folder: Path) -> None:
 
     data.load = lambda *_: made_up()
     train(replace(TINY_MOCO, epochs=3), "tiny", folder / "run")
+
+
+def pretrain_files(folder: Path) -> None:
+    """Fifteen steps on a folder of images, which loader processes decode; a state is saved after each third."""
+    from pretrain.train import train
+
+    train(replace(TINY_MOCO, epochs=5, batch_size=4, data=str(folder / "images")), "tiny", folder / "run")
 
 
 def evaluate(folder: Path) -> None:
@@ -191,10 +199,47 @@ def loaders_die() -> None:
     extraction.EvalTransform.__call__ = killed
 
 
+def loader_of_step_dies(step: int, state: Path) -> None:
+    """The loader process that makes the batch of `step` is killed, when there is a `state`."""
+    from pretrain.batches import Batches
+
+    item = Batches.__getitem__
+
+    def killed(self: Batches, index: int) -> object:
+        if index == step and torch.utils.data.get_worker_info() is not None:
+            wait_for(state)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item(self, index)
+
+    Batches.__getitem__ = killed
+
+
+def stop_comes_to_all(step: int, state: Path) -> None:
+    """At `step`, when there is a `state`, SIGTERM comes twice to every process of the run, as torchrun and SLURM do."""
+    from pretrain.batches import Batches
+
+    os.setpgrp()
+    item = Batches.__getitem__
+
+    def stopped(self: Batches, index: int) -> object:
+        if index == step:
+            wait_for(state)
+            for _ in range(2):
+                os.killpg(0, signal.SIGTERM)
+                time.sleep(0.2)
+        return item(self, index)
+
+    Batches.__getitem__ = stopped
+
+
+def wait_for(path: Path) -> None:
+    """Until it is there."""
+    while not path.exists():
+        time.sleep(0.01)
+
+
 def clock_runs_backwards() -> None:
     """Each look at the clock is an hour before the last."""
-    import time
-
     now = [time.time()]
 
     def earlier() -> float:

@@ -255,6 +255,35 @@ def test_a_loader_process_is_killed(folder):
     assert code == 2 and "loader process" in said.splitlines()[-1] and "Traceback" not in said, said
 
 
+def test_a_loader_process_of_pretraining_is_killed(folder, tmp_path):
+    """In one line, at the cost of what came after the last state; SIGTERM to all processes costs nothing."""
+    whole, state = tmp_path / "whole", folder / "run/checkpoint.pt"
+    shutil.copytree(folder / "images", whole / "images")
+    assert faulty.run(faulty.pretrain_files, whole)[0] == 0
+    code, said = faulty.run(faulty.pretrain_files, folder, partial(faulty.loader_of_step_dies, 8, state))
+    assert code == 2 and "loader process was killed" in said.splitlines()[-1] and "Traceback" not in said, said
+    steps = saved_steps(folder)
+    assert steps in (3, 6), "the last state is whole"
+    code, said = faulty.run(faulty.pretrain_files, folder, partial(faulty.stop_comes_to_all, 11, state))
+    assert code == 130 and "saved; run again to go on" in said and "Traceback" not in said, said
+    assert steps < saved_steps(folder) < 15
+    assert faulty.run(faulty.pretrain_files, folder)[0] == 0
+    assert outcome(faulty.pretrain, folder) == outcome(faulty.pretrain, whole)
+
+
+@pytest.mark.parametrize("good", [12, 1, 0])
+def test_files_that_cannot_be_read_stop_pretraining_in_one_line(folder, good):
+    """Told by a loader process, whose own errors would come as tracebacks."""
+    cats = folder / "images/train/cat"
+    for image in [*cats.iterdir(), *(folder / "images/train/dog").iterdir()][good:]:
+        image.write_bytes(b"no image")
+    for number in range(11 if good == 12 else 0):
+        (cats / f"broken{number}.png").write_bytes(b"no image")
+    code, said = faulty.run(faulty.pretrain_files, folder)
+    assert code == 2 and "Traceback" not in said, said
+    assert said.splitlines()[-1].startswith("error: 11 files cannot be read, the last: cannot decode"), said
+
+
 def test_two_runs_in_one_folder(folder):
     first = faulty.start(faulty.pretrain, folder)
     deadline = time.monotonic() + 60

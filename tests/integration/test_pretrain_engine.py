@@ -167,7 +167,7 @@ def test_unreadable_files_are_named_and_replaced_by_their_neighbours(tmp_path, m
 
 def test_too_many_unreadable_files_stop_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_: broken())
-    with pytest.raises(UserError, match=r"2 files cannot be read, the last: cannot decode picture\d+.jpg"):
+    with pytest.raises(UserError, match=r"3 files cannot be read, the last: cannot decode picture\d+.jpg"):
         train(replace(TINY_MOCO, corrupt_limit=1), "tiny", tmp_path)
 
 
