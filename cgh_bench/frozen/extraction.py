@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
@@ -40,8 +41,9 @@ class Work:
     """Of each feature, all of which one pass of the trunk gives."""
 
     def forward(self, trunk: Any, batch: Tensor) -> list[Tensor]:
-        """Each of the features, (B, D), of a batch (B, 3, H, W) on the device."""
-        return [features.float() for features in pooled(trunk, self.checkpoint.preprocessing(batch), self.targets)]
+        """Each of the features, (B, D), of a batch (B, 3, H, W) uint8 on the device."""
+        inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
+        return [features.float() for features in pooled(trunk, inputs, self.targets)]
 
 
 def fill(folders: Sequence[Path], work: Work) -> None:
@@ -146,7 +148,7 @@ class _Faults:
 @dataclass(frozen=True)
 class _Batch:
     pixels: Tensor
-    """(B', 3, H, W) of the usable images."""
+    """(B', 3, H, W) uint8 of the usable images."""
     usable: list[int]
     """Their places in the batch."""
     refused: list[str]
@@ -158,7 +160,10 @@ class _Batch:
 
 
 class _Transformed(Dataset["Tensor | str"]):
-    """The images `rows`, transformed; or why one cannot be (an error in a loader process would lose its kind)."""
+    """The images `rows`, transformed but still uint8, a quarter of what would be copied between processes and devices.
+
+    Or why one cannot be: an error in a loader process would lose its kind.
+    """
 
     def __init__(self, work: Work, rows: Rows) -> None:
         self.work, self.rows = work, rows
@@ -168,7 +173,7 @@ class _Transformed(Dataset["Tensor | str"]):
 
     def __getitem__(self, index: int) -> "Tensor | str":
         try:
-            return self.work.transform(self.work.images.image(int(self.rows[index])))
+            return self.work.transform.cut(self.work.images.image(int(self.rows[index])))
         except UserError as error:
             return str(error)
 
