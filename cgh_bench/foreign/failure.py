@@ -5,6 +5,8 @@ import signal
 
 LINES = 10
 """Of a log's end that are shown."""
+LAUNCHER = re.compile(r"^.*torch[./]distributed[./]elastic[./].*(closing signal|failed \(exitcode)", re.MULTILINE)
+"""The first of torchrun's own lines, when one of its processes has failed and it ends the others."""
 
 
 def told(code: int, log: str) -> tuple[str, list[str]]:
@@ -15,6 +17,8 @@ def told(code: int, log: str) -> tuple[str, list[str]]:
         log: what the process printed in this run.
     """
     by_signal = signal.Signals(-code).name if code < 0 else _signal_of_a_child(log)
+    launched = LAUNCHER.search(log)
+    log = log[: launched.start()] if launched else log
     if by_signal:
         return f"killed by {by_signal}, often for want of memory", _end(log)
     explained = _errors(log) or (code == 1 and "Traceback" not in log)  # `train.py` itself stopped with its last line
@@ -27,8 +31,9 @@ def reason(log: str) -> str:
 
 
 def _signal_of_a_child(log: str) -> str:
-    """As torchrun reports it of one of its processes."""
-    found = re.findall(r"Signal \d+ \((SIG\w+)\) received by PID", log)
+    """As torchrun reports it of the first of its processes to fail; the others it ends by a signal of its own."""
+    _, _, first = log.rpartition("Root Cause")
+    found = re.findall(r"Signal \d+ \((SIG\w+)\) received by PID", first)
     return found[-1] if found else ""
 
 

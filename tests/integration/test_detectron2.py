@@ -247,6 +247,14 @@ def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_batch_that_cannot_be_divided_is_told_in_a_line(resnet18, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_GPUS", "3")
+    with pytest.raises(UserError, match="8 images cannot be divided among 3 GPUs; --gpus 1, 2, 4 or 8 can") as told:
+        shortened("animals_det_detectron2").run(resnet18, Folders(tmp_path / "run", cache), 0)
+    assert "SIGTERM" not in str(told.value)
+
+
+@pytest.mark.slow
 def test_a_step_in_parts(resnet18, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "2")
     metrics = shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(tmp_path / "run", cache), 0)

@@ -234,6 +234,37 @@ def test_a_child_of_the_launcher_that_was_killed_is_named_so():
     assert failure.told(3, "something\nelse\n") == ("else", ["something", "else"])
 
 
+TORCHRUN = """\
+W1125 19:37:26 9988 torch/distributed/elastic/multiprocessing/api.py:1028] Sending process 11 closing signal SIGTERM
+E1125 19:37:26 9988 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 1
+Traceback (most recent call last):
+  File "torch/distributed/launcher/api.py", line 386, in launch_agent
+    raise ChildFailedError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+Failures:
+[1]:
+  exitcode  : -15 (pid: 11)  (SIGTERM)
+  traceback : Signal 15 (SIGTERM) received by PID 11
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  exitcode  : {code} (pid: 12)
+  traceback : {traceback}
+============================================================
+"""
+
+
+def test_processes_that_the_launcher_ends_are_not_the_cause():
+    """torchrun ends the others by SIGTERM when one fails, and says so after what that one has said."""
+    ended = TORCHRUN.format(code=1, traceback="To enable traceback see: https://pytorch.org/docs")
+    for said in ("OutOfMemoryError: 4 images at a time are too many", "a batch of 8 images cannot be divided among 3"):
+        assert failure.told(1, f"epoch 1\n{said}\n{ended}") == (said, [])
+    killed = TORCHRUN.format(code=-9, traceback="Signal 9 (SIGKILL) received by PID 12")
+    cause = "killed by SIGKILL, often for want of memory"
+    assert failure.told(1, f"epoch 1\nepoch 2\n{killed}") == (cause, ["epoch 1", "epoch 2"])
+
+
 def test_a_scheduler_that_ends_us_is_as_ctrl_c(stand_in, checkpoint, tmp_path, monkeypatch):
     @contextmanager
     def terminating(title, total):

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parents[1] / "c
 sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parent))
 
 import batch
+import processes
 import state
 import train
 from detection_metric import InstanceAP
@@ -241,6 +242,15 @@ def test_the_batch_of_a_step_is_divided_among_gpus(tmp_path):
         train.protocol(options(tmp_path, gpus=5))
 
 
+def test_a_batch_that_cannot_be_divided_starts_no_processes(tmp_path, monkeypatch):
+    """Of several processes each would say so, and the launcher that it has ended them."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(train, "_parse", lambda: options(tmp_path / "run", gpus=3))
+    monkeypatch.setattr(train.os, "execv", lambda *_: pytest.fail("it was launched"))
+    with pytest.raises(SystemExit, match="16 images cannot be divided among 3 GPUs; --gpus 1, 2, 4, 8 or 16 can"):
+        train.main()
+
+
 def test_fewer_images_at_a_time_leave_the_protocol_as_it_is(tmp_path):
     whole, parts = (train.protocol(options(tmp_path, gpus=2, images_at_a_time=n)) for n in (8, 3))
     assert whole.train_cfg.type == "IterBasedTrainLoop"
@@ -272,11 +282,11 @@ def test_another_batch_takes_learning_rate_and_schedule_with_it(tmp_path):
     assert (short.train_cfg.max_iters, short.optim_wrapper.optimizer.lr) == (900, pytest.approx(0.02 / 4))
 
 
-def test_memory_that_is_short_suggests_a_part(tmp_path):
-    config = train.protocol(options(tmp_path, gpus=4))
-    assert batch.too_large(config).endswith("take fewer: --images-at-a-time 2")
-    config = train.protocol(options(tmp_path, gpus=4, images_at_a_time=1))
-    assert "smaller images" in batch.too_large(config)
+@pytest.mark.parametrize(("images", "fewer"), [(16, 8), (9, 3), (5, 1)])
+def test_memory_that_is_short_suggests_a_part(images, fewer):
+    """One that divides the share of a process, as detectron2's parts must."""
+    assert processes.too_large(images).endswith(f"take fewer: --images-at-a-time {fewer}")
+    assert "smaller images" in processes.too_large(1)
 
 
 def test_a_gpu_without_memory_ends_the_run_with_the_number_to_try(tmp_path, monkeypatch):

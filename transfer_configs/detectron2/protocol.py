@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import processes
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -46,11 +47,9 @@ def _parsed(setting: str) -> tuple[str, object]:
     return key, yaml.safe_load(text)
 
 
-def images_at_a_time(config: CfgNode, processes: int, wanted: int | None) -> int:
+def images_at_a_time(config: CfgNode, gpus: int, wanted: int | None) -> int:
     """How many images of a step each process takes at a time: its whole share, or as many as are wanted."""
-    share, rest = divmod(config.SOLVER.IMS_PER_BATCH, processes)
-    if rest:
-        raise SystemExit(f"a batch of {config.SOLVER.IMS_PER_BATCH} images cannot be divided among {processes} GPUs")
+    share = processes.share(config.SOLVER.IMS_PER_BATCH, gpus)
     at_a_time = min(wanted or share, share)
     if share % at_a_time:
         raise SystemExit(f"{share} images of a process cannot be taken {at_a_time} at a time; 1 always can")

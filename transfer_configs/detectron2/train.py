@@ -13,7 +13,6 @@ Exit codes: 0 done; 130 interrupted, state saved; anything else has failed.
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +25,7 @@ import detectron2  # noqa: E402
 import evaluation  # noqa: E402
 import heads  # noqa: E402, F401 (registers them)
 import parent  # noqa: E402
+import processes  # noqa: E402
 import protocol  # noqa: E402
 import torch  # noqa: E402
 import versions  # noqa: E402
@@ -36,7 +36,6 @@ from keeping import write_text  # noqa: E402
 from run import Run  # noqa: E402
 from watch import Interrupted  # noqa: E402
 
-INTERRUPTED = 130
 MODULES = ("detectron2", "fvcore", "torch", "torchvision", "numpy", "PIL")
 """Whose versions are left in `versions.json`."""
 
@@ -45,15 +44,14 @@ def main() -> int:
     """Run; the exit code."""
     parent.follow()
     options = _parse()
-    if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
-        parent.lead()
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.gpus}"]
-        os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
-    options.work.mkdir(parents=True, exist_ok=True)
     config = protocol.read(options.config, options.settings, options.gpus, options.iterations)
     at_a_time = protocol.images_at_a_time(config, max(1, options.gpus), options.images_at_a_time)
+    if processes.must_launch(options.gpus):
+        processes.launch(options.gpus, __file__)
+    options.work.mkdir(parents=True, exist_ok=True)
     if options.gpus > 1:
-        join_processes(options.gpus)
+        processes.join()
+        comm.create_local_process_group(options.gpus)
     setup_logger(distributed_rank=comm.get_rank(), color=False)
     print(f"detectron2 {detectron2.__version__}, torch {torch.__version__}")
     seed_all_rng(options.seed + comm.get_rank())
@@ -65,24 +63,15 @@ def main() -> int:
         run.train()
         metrics = run.test()
     except Interrupted:
-        return INTERRUPTED
+        return processes.INTERRUPTED
     except torch.cuda.OutOfMemoryError as error:
-        less = f"take fewer: --images-at-a-time {at_a_time // 2}" if at_a_time > 1 else "take smaller images"
-        raise SystemExit(f"OutOfMemoryError: {at_a_time} images at a time are too many for this GPU; {less}") from error
+        raise SystemExit(processes.too_large(at_a_time)) from error
     if comm.is_main_process():
         run.keep_weights()
         write_text(options.work / "versions.json", json.dumps(versions.of(*MODULES), indent=1))
         write_text(options.work / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
         (options.work / "state.pth").unlink()
     return 0
-
-
-def join_processes(count: int) -> None:
-    """Of torchrun, all on one machine."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    comm.create_local_process_group(count)
 
 
 def _parse() -> argparse.Namespace:

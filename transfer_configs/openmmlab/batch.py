@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import processes
 import torch
 from mmengine.config import Config
 from mmengine.registry import LOOPS
@@ -68,29 +69,20 @@ def change_batch(config: Config, batch_size: int) -> int:
     return round(config.train_cfg.max_iters / factor)
 
 
-def divide(config: Config, processes: int, images_at_a_time: int | None) -> None:
+def divide(config: Config, gpus: int, images_at_a_time: int | None) -> None:
     """Divide the batch of a step among processes, and within each into parts."""
-    batch = config.train_dataloader.batch_size
-    if batch % processes:
-        raise SystemExit(f"a batch of {batch} images cannot be divided among {processes} GPUs")
-    config.train_dataloader.batch_size = batch // processes
-    if images_at_a_time and images_at_a_time < batch // processes:
-        require_norms(config, processes, (batch // processes) % images_at_a_time or images_at_a_time)
+    share = processes.share(config.train_dataloader.batch_size, gpus)
+    config.train_dataloader.batch_size = share
+    if images_at_a_time and images_at_a_time < share:
+        require_norms(config, gpus, share % images_at_a_time or images_at_a_time)
         config.train_cfg.type, config.train_cfg.images_at_a_time = "TrainInParts", images_at_a_time
 
 
-def require_norms(config: Config, processes: int, fewest: int) -> None:
+def require_norms(config: Config, gpus: int, fewest: int) -> None:
     """Refuse parts of which the `fewest` images are one where a norm would see one value of each channel."""
     pooled = 1 in config.model.get("decode_head", {}).get("pool_scales", ())
-    if fewest == 1 and processes == 1 and pooled:  # several processes share theirs (SyncBN)
+    if fewest == 1 and gpus == 1 and pooled:  # several processes share theirs (SyncBN)
         raise SystemExit(
             f"{config.model.decode_head.type} pools an image to one value, whose norm needs two images at a time: take "
             f"--images-at-a-time 2, or any number that leaves no single image of {config.train_dataloader.batch_size}"
         )
-
-
-def too_large(config: Config) -> str:
-    """What to tell where a GPU has no memory left."""
-    images = config.train_cfg.get("images_at_a_time", config.train_dataloader.batch_size)
-    less = f"take fewer: --images-at-a-time {images // 2}" if images > 1 else "take smaller images, or a larger GPU"
-    return f"OutOfMemoryError: {images} images at a time are too many for this GPU; {less}"

@@ -28,6 +28,7 @@ sys.modules["mmpretrain"] = None  # type: ignore[assignment]
 
 import batch  # noqa: E402 (mmcv's operators must be there first)
 import parent  # noqa: E402
+import processes  # noqa: E402
 import torch  # noqa: E402
 import versions  # noqa: E402
 from keeping import write_text  # noqa: E402
@@ -37,7 +38,6 @@ from mmengine.runner import Runner  # noqa: E402
 from transfer import Transfer  # noqa: E402
 from watch import Interrupted  # noqa: E402
 
-INTERRUPTED = 130
 MODULES = ("mmengine", "mmcv", "mmdet", "mmseg", "torch", "torchvision", "numpy", "cv2")
 """Whose versions are left in `versions.json`."""
 READ = (
@@ -58,14 +58,12 @@ def main() -> int:
     """Run; the exit code."""
     parent.follow()
     options = _parse()
-    if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
-        parent.lead()
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.gpus}"]
-        os.execv(sys.executable, [sys.executable, *launcher, __file__, *sys.argv[1:]])
-    options.work.mkdir(parents=True, exist_ok=True)
     config = protocol(options)
+    if processes.must_launch(options.gpus):
+        processes.launch(options.gpus, __file__)
+    options.work.mkdir(parents=True, exist_ok=True)
     if options.gpus > 1:
-        join_processes()
+        processes.join()  # mmengine's own way knows no CPUs
     try:
         runner = Runner.from_cfg(config)
         transfer = Transfer(config, options.weights, options.work, options.resume)
@@ -73,9 +71,10 @@ def main() -> int:
         runner.train()
         metrics = runner.test()
     except Interrupted:
-        return INTERRUPTED
+        return processes.INTERRUPTED
     except torch.cuda.OutOfMemoryError as error:
-        raise SystemExit(batch.too_large(config)) from error
+        images = config.train_cfg.get("images_at_a_time", config.train_dataloader.batch_size)
+        raise SystemExit(processes.too_large(images)) from error
     if get_rank() == 0:
         transfer.keep_weights(runner)
         write_text(options.work / "versions.json", json.dumps(versions.of(*MODULES), indent=1))
@@ -96,14 +95,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, help="another length; the schedule is stretched to it")
     parser.add_argument("--set", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", dest="settings")
     return parser.parse_args()
-
-
-def join_processes() -> None:
-    """Join the processes that torchrun has started; mmengine's own way of doing so knows no CPUs."""
-    on_gpus = torch.cuda.is_available()
-    if on_gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
 
 
 def protocol(options: argparse.Namespace) -> Config:
