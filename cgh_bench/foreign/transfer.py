@@ -43,7 +43,8 @@ class Transfer:
         return locate(self.data, cache).fingerprint
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk that it will take."""
+        """Time and disk that it will take; refuses what `run` would."""
+        self._require_its_trunk(checkpoint)
         return estimate.plan(self.protocol, self.iterations, folders)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
@@ -54,12 +55,7 @@ class Transfer:
                 absent, or the framework failed.
             CheckFailed: the weights did not all arrive.
         """
-        given = checkpoint.residual
-        if given.name != self.arch or given.stem != "imagenet":
-            raise UserError(
-                f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "
-                f"{given.name} with stem {given.stem}"
-            )
+        self._require_its_trunk(checkpoint)
         if dist.world_size() > 1:
             raise UserError(f"{self.protocol} starts its own processes; run it without torchrun, with --gpus N")
         data = locate(self.data, folders.cache)
@@ -73,6 +69,14 @@ class Transfer:
         )
         metrics = process.run(job, checkpoint, data.root, folders.run)
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
+
+    def _require_its_trunk(self, checkpoint: Checkpoint) -> None:
+        given = checkpoint.residual
+        if given.name != self.arch or given.stem != "imagenet":
+            raise UserError(
+                f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "
+                f"{given.name} with stem {given.stem}; give one of {self.arch}, or another task (cgh-bench list tasks)"
+            )
 
     def versions(self, folders: Folders) -> dict[str, str]:
         """Of the packages that the framework's own process ran on, which may be in another environment than ours."""

@@ -171,8 +171,14 @@ def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkey
 
 
 def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
-    with pytest.raises(UserError, match=r"animals_det is a protocol for resnet18 .* random:resnet34 is a resnet34"):
-        find("animals_det").run(random_checkpoint("resnet34"), Folders(tmp_path / "run", cache), 0)
+    task, folders = find("animals_det"), Folders(tmp_path / "run", cache)
+    said = r"animals_det is a protocol for resnet18 .* random:resnet34 is a resnet34 .*; give one of resnet18, or "
+    with pytest.raises(UserError, match=said):
+        task.run(random_checkpoint("resnet34"), folders, 0)
+    with pytest.raises(UserError, match=said):
+        task.plan(random_checkpoint("resnet34"), folders)
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 is a vision transformer; accepted here: ResNets"):
+        task.plan(random_checkpoint("vit_tiny_patch16_224"), folders)
     assert not (tmp_path / "run").exists()
 
 
