@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import types
 import typing
@@ -136,11 +137,14 @@ def _parse_scalar(text: str, kind: Any) -> Any:
             raise ValueError(f"{text!r} is not true or false")
         return text.lower() == "true"
     if kind in (int, float):
+        name = {int: "a whole number", float: "a finite number"}[kind]
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
-            name = {int: "a whole number", float: "a number"}[kind]
             raise ValueError(f"{text!r} is not {name}") from None
+        if kind is float and not math.isfinite(number):
+            raise ValueError(f"{text!r} is not {name}")
+        return number
     if kind in (str, Path):
         return kind(text)
     raise ValueError(f"a field of type {kind} cannot be set on the command line")

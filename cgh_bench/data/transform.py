@@ -23,6 +23,8 @@ class EvalTransform:
     """With antialiasing. DINO's kNN uses bicubic, torchvision's and MoCo's linear evaluation bilinear."""
 
     def __post_init__(self) -> None:
+        if any(side is not None and side < 1 for side in (self.resize, self.crop)):
+            raise UserError(f"resize {self.resize} and crop {self.crop} must be at least 1 pixel, or none")
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
             raise UserError(f"crop {self.crop} is larger than the resized image {self.resize}; make it at most that")
 

@@ -81,6 +81,8 @@ def test_a_list_within_a_value_is_not_split() -> None:
         ("cuont=1", "did you mean count"),
         ("inner.rte=1", "did you mean rate"),
         ("count=x", "'x' is not a whole number"),
+        ("inner.rate=nan", "'nan' is not a finite number"),
+        ("pair=0,-inf", "'-inf' is not a finite number"),
         ("on=0", "not true or false"),
         ("inner.mode=c", "not one of a, b"),
         ("pair=1", "has 1 values, 2 are needed"),

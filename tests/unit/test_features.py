@@ -202,3 +202,9 @@ def test_shares_are_all_rows_once_and_in_order(images: int, processes: int, monk
         monkeypatch.setattr(dist, "rank", lambda process=process: process)
         rows += range(images)[dist.share(images)]
     assert rows == list(range(images))
+
+
+@pytest.mark.parametrize("sides", [(32, 0), (0, None), (-4, None), (None, -1)])
+def test_a_side_of_no_pixels_is_refused(sides: tuple[int | None, int | None]) -> None:
+    with pytest.raises(UserError, match="must be at least 1 pixel, or none"):
+        EvalTransform(*sides)
