@@ -11,18 +11,21 @@ from cgh_bench.errors import UserError
 Rows = NDArray[np.int64]
 
 
-def require_one_label(train: ImageSet, val: ImageSet) -> None:
+def require_one_label(images: ImageSet) -> None:
+    """Refuse a multi-label set, for tasks that know one class an image."""
+    if images.multi_label:
+        raise UserError(
+            f"{images.name} shows several classes an image; evaluate it by a task for such data: voc07_knn, voc07_svm"
+        )
+
+
+def require_learnable(train: ImageSet, val: ImageSet) -> None:
     """Refuse data that no softmax classifier fits.
 
     Raises:
-        UserError: several labels an image, other classes in val than in train, or a class that val asks for and train
-            has no image of.
+        UserError: several labels an image, or a class that val asks for and train has no image of.
     """
-    if train.labels.ndim != 1:
-        raise UserError(f"{train.name} shows several classes an image; evaluate it by a task for such data: voc07_svm")
-    if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))
-        raise UserError(f"{train.name} and {val.name} have different classes; only in one: {', '.join(odd[:5])}")
+    require_one_label(train)
     unseen = np.setdiff1d(val.labels, train.labels)
     if len(unseen):
         name = train.classes[unseen[0]]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
@@ -42,21 +43,29 @@ class Clusters:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """What the extraction of features will take; k-means takes little beside it."""
-        return plan(checkpoint, load_pair(self.data)[1], self.transform, (self.feature,), folders.cache)
+        return plan(checkpoint, self._images(), self.transform, (self.feature,), folders.cache)
+
+    def _images(self) -> ImageSet:
+        """Val; refused is what cannot be grouped by its classes."""
+        _, val = load_pair(self.data)
+        require_one_label(val)
+        if len(val) < len(val.classes):
+            raise UserError(
+                f"{val.name} has {len(val)} images, fewer than its {len(val.classes)} classes; they cannot be grouped"
+            )
+        return val
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one an image."""
         from sklearn import metrics
         from sklearn.cluster import KMeans
 
-        images, val = load_pair(self.data)
-        require_one_label(images, val)
+        val = self._images()
         bank = extract(checkpoint, val, self.transform, self.feature, folders.cache / "features")
-        count = len(val.classes)
-        if len(val) < count:
-            raise UserError(f"{val.name} has {len(val)} images, fewer than its {count} classes; they cannot be grouped")
         unit = bank.features / np.maximum(np.linalg.norm(bank.features, axis=1, keepdims=True), 1e-12)
-        found = KMeans(count, n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(unit)
+        found = KMeans(len(val.classes), n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(
+            unit
+        )
         with replacing(folders.run / "clusters.npy") as path:
             np.save(path, found)
         return {

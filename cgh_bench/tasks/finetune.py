@@ -27,7 +27,7 @@ from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.frozen.extraction import Work, images_per_second, workers
 from cgh_bench.frozen.features import load_pair, pair_fingerprint
 from cgh_bench.frozen.heads import true_ranks
-from cgh_bench.frozen.selection import require_one_label, share_of_classes
+from cgh_bench.frozen.selection import Rows, require_learnable, share_of_classes
 from cgh_bench.frozen.training import Cosine, Course, Record, Schedule, Steps, planned, train
 from cgh_bench.tasks import Folders, Metric
 
@@ -70,11 +70,19 @@ class FineTune:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """How long the training takes, val after every epoch included, by the trunk's speed on a few images."""
-        images, val = load_pair(self.data)
+        images, val, rows = self._labelled(checkpoint, seed=0)
         work = Work(checkpoint, images, self.transform, (checkpoint.architecture.targets("layer4"),))
-        count = round(self.labelled * len(images))
         rate = images_per_second(work) * dist.world_size()
-        return [planned(count, self.epochs, FORWARDS_PER_STEP * count + len(val), rate)]
+        return [planned(len(rows), self.epochs, FORWARDS_PER_STEP * len(rows) + len(val), rate)]
+
+    def _labelled(self, checkpoint: Checkpoint, seed: int) -> tuple[ImageSet, ImageSet, Rows]:
+        """Train, val, and which of train is learned from; refused is what cannot be."""
+        images, val = load_pair(self.data)
+        require_learnable(images, val)
+        rows = share_of_classes(images, self.labelled, seed)
+        if min(self.batch_size, len(rows)) < 2 and _has_batch_norm(checkpoint.backbone(copy=False)):
+            raise UserError(f"a step of one image (of {len(rows)}, by {self.batch_size}); BatchNorm needs two at least")
+        return images, val, rows
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the labelled images, the first head, the order and the crops.
@@ -82,9 +90,7 @@ class FineTune:
         `top1` is after the last epoch, `top1_selected_on_val` after the best on val: what the literature often
         prints, and optimistic. Interrupted, it goes on after the last finished epoch.
         """
-        images, val = load_pair(self.data)
-        require_one_label(images, val)
-        rows = share_of_classes(images, self.labelled, seed)
+        images, val, rows = self._labelled(checkpoint, seed)
         with dist.process_group() as device:
             tuning = _Tuning(self, checkpoint, val, seed, device)
             batches = Batches(images, rows, self.crop, self.batch_size, seed)
@@ -111,6 +117,10 @@ class _Network(nn.Module):
         return logits
 
 
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
 class _Tuning:
     """The network and its optimiser."""
 
@@ -133,7 +143,7 @@ class _Tuning:
         if self.device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
             return DistributedDataParallel(self.network, device_ids=[self.device.index])
-        if any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules()):
+        if _has_batch_norm(self.network):
             raise UserError(
                 "fine-tuning on several processes synchronises BatchNorm, which needs a GPU each; run one process "
                 "(trunks without BatchNorm, like ViTs, can have several)"

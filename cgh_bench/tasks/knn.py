@@ -14,14 +14,16 @@ import numpy as np
 
 from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data import ImageSet
 from cgh_bench.data.imagenet import CATALOG as IMAGENET
 from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
+from cgh_bench.files import replacing, write_text
 from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.neighbours import planned_bytes, shared_neighbours
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import Ranked, rank
 from cgh_bench.tasks import Folders, Metric
 
@@ -53,25 +55,27 @@ class KNN:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the search."""
-        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
         train, val = load_pair(self.data)
+        require_one_label(train)
+        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
         return [*features, search_plan(checkpoint, self.feature, (len(train), len(val)), self._deepest())]
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
+        require_one_label(load_pair(self.data)[0])
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        require_one_label(train)
         similarity, row = shared_neighbours(train.features, val.features, self._deepest())
         ks = sorted({self.k, *self.k_grid})
         ranked = rank(similarity, train.labels[row], val.labels, ks, [self.temperature])
         chosen = ranked[self.k, self.temperature]
         if dist.rank() == 0:
-            np.savez(
-                folders.run / "neighbours.npz",
-                row=row[:, :RETRIEVED],
-                similarity=similarity[:, :RETRIEVED],
-                predicted=chosen.predicted.numpy(),
-            )
+            with replacing(folders.run / "neighbours.npz") as path:
+                np.savez(
+                    path,
+                    row=row[:, :RETRIEVED],
+                    similarity=similarity[:, :RETRIEVED],
+                    predicted=chosen.predicted.numpy(),
+                )
         write_per_class(folders.run, train, val, chosen)
         return {
             **chosen.metrics(),
@@ -88,10 +92,10 @@ def require_positive(*values: float) -> None:
         raise UserError(f"k and temperature must be above zero, not {', '.join(map(str, values))}")
 
 
-def require_one_label(bank: FeatureBank) -> None:
-    """Refuse a multi-label set, for tasks that know one class an image."""
-    if bank.labels.ndim != 1:
-        raise UserError("the images of this set show several classes each; take a task that knows that, like voc07_knn")
+def require_others(images: ImageSet) -> None:
+    """Refuse a single image, which has no others to be classified by."""
+    if len(images) < 2:
+        raise UserError(f"{images.name} has one image; leaving it out leaves none")
 
 
 def search_plan(checkpoint: Checkpoint, feature: str, sizes: tuple[int, int], k: int) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
 from cgh_bench.frozen.approximate import approximate_neighbours, recall
-from cgh_bench.frozen.features import extract_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import rank
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.tasks.knn import require_one_label, require_positive, write_per_class
+from cgh_bench.tasks.knn import require_positive, write_per_class
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ class KNNApproximate:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features. What an index takes, faiss's documentation says."""
+        require_one_label(load_pair(self.data)[0])
         return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
+        require_one_label(load_pair(self.data)[0])
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        require_one_label(train)
         similarity, row = approximate_neighbours(train.features, val.features, self.k, self.index, self.search)
         ranked = rank(similarity, train.labels[row], val.labels, [self.k], [self.temperature])[self.k, self.temperature]
         count = min(self.recall_images, len(val.labels))

@@ -13,11 +13,12 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
-from cgh_bench.frozen.features import FeatureBank, extract_pair, pair_fingerprint, plan_pair
+from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.neighbours import shared_neighbours
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import rank
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.tasks.knn import require_one_label, require_positive
+from cgh_bench.tasks.knn import require_positive
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,24 @@ class KNNFewShot:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features; the searches are small."""
+        self._require_enough()
         return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+
+    def _require_enough(self) -> None:
+        """Refuse a class of fewer images than are drawn."""
+        images, _ = load_pair(self.data)
+        require_one_label(images)
+        counts = np.bincount(images.labels, minlength=len(images.classes))
+        if counts.min() < self.shots:
+            name = images.classes[int(counts.argmin())]
+            raise UserError(
+                f"class {name!r} has {counts.min()} train images; {self.shots} are needed, or set fewer shots"
+            )
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
+        self._require_enough()
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        require_one_label(train)
         top1, balanced = [], []
         for repeat in range(self.repeats):
             rows = drawn(train, self.shots, np.random.default_rng([seed, repeat]))
@@ -68,11 +81,9 @@ class KNNFewShot:
 
 def drawn(bank: FeatureBank, shots: int, draw: np.random.Generator) -> NDArray[np.int64]:
     """The row numbers of `shots` images of each class, each at most once, sorted."""
-    counts = np.bincount(bank.labels, minlength=len(bank.classes))
-    if counts.min() < shots:
-        name = bank.classes[int(counts.argmin())]
-        raise UserError(f"class {name!r} has {counts.min()} train images; {shots} are needed, or set fewer shots")
-    rows = [draw.choice(np.flatnonzero(bank.labels == label), shots, replace=False) for label in range(len(counts))]
+    rows = [
+        draw.choice(np.flatnonzero(bank.labels == label), shots, replace=False) for label in range(len(bank.classes))
+    ]
     return np.sort(np.concatenate(rows))
 
 

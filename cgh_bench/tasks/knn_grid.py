@@ -13,14 +13,16 @@ import numpy as np
 
 from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
 from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.neighbours import shared_neighbours
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import Ranked, rank, without_self
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.tasks.knn import require_one_label, require_positive, search_plan, write_per_class
+from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
 
 Point = tuple[str, int, float]
 """Feature, K, temperature."""
@@ -51,7 +53,7 @@ class KNNGrid:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of each search."""
-        train, val = load_pair(self.data)
+        train, val = self._images()
         queries = len(val) + min(self.selection_images, len(train))
         return [
             *plan(checkpoint, train, self.transform, self.features, folders.cache),
@@ -59,16 +61,22 @@ class KNNGrid:
             *(search_plan(checkpoint, name, (len(train), queries), max(self.ks) + 1) for name in self.features),
         ]
 
+    def _images(self) -> tuple[ImageSet, ImageSet]:
+        """Train and val; refused is what cannot be chosen on."""
+        train, val = load_pair(self.data)
+        require_one_label(train)
+        require_others(train)
+        return train, val
+
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the train images that are chosen by. `grid.json` in the run's folder has every point."""
         on_train: dict[Point, Ranked] = {}
         on_val: dict[Point, Ranked] = {}
         banks = (
             extract_all(checkpoint, images, self.transform, self.features, folders.cache / "features")
-            for images in load_pair(self.data)
+            for images in self._images()
         )
         for feature, train, val in zip(self.features, *banks, strict=True):
-            require_one_label(train)
             for where, ranked in zip((on_train, on_val), self._both(train, val, seed), strict=True):
                 where.update({(feature, *point): answer for point, answer in ranked.items()})
         chosen = max(on_train, key=lambda point: on_train[point].top(1))  # the first of equals

@@ -7,14 +7,14 @@ from typing import ClassVar
 import numpy as np
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.data import Split
+from cgh_bench.data import ImageSet, Split
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.neighbours import shared_neighbours
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import rank, without_self
 from cgh_bench.tasks import Folders, Metric
-from cgh_bench.tasks.knn import require_one_label, require_positive, search_plan, write_per_class
+from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,23 @@ class LeaveOneOut:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the search."""
-        images = load_pair(self.data)[self.split == "val"]
+        images = self._images()
         return [
             *plan(checkpoint, images, self.transform, (self.feature,), folders.cache),
             search_plan(checkpoint, self.feature, (len(images), len(images)), self.k + 1),
         ]
 
+    def _images(self) -> ImageSet:
+        """Of the split; refused is what nothing can be left out of."""
+        images = load_pair(self.data)[self.split == "val"]
+        require_one_label(images)
+        require_others(images)
+        return images
+
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
-        images = load_pair(self.data)[self.split == "val"]
+        images = self._images()
         bank = extract(checkpoint, images, self.transform, self.feature, folders.cache / "features")
-        require_one_label(bank)
-        if len(bank.labels) < 2:
-            raise UserError(f"{images.name} has one image; leaving it out leaves none")
         found = shared_neighbours(bank.features, bank.features, self.k + 1)
         similarity, row = without_self(*found, np.arange(len(bank.labels)))
         chosen = rank(similarity, bank.labels[row], bank.labels, [self.k], [self.temperature])[self.k, self.temperature]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
@@ -39,15 +40,21 @@ class KNNMultiLabel:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the search."""
+        train, val = self._images()
         features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        train, val = load_pair(self.data)
         return [*features, search_plan(checkpoint, self.feature, (len(train), len(val)), self.k)]
+
+    def _images(self) -> tuple[ImageSet, ImageSet]:
+        """Train and val; refused is a set of one class an image."""
+        train, val = load_pair(self.data)
+        if not train.multi_label:
+            raise UserError(f"{self.data} has one class an image; take the task knn")
+        return train, val
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters. `mAP_11_points` is PASCAL VOC 2007's and the transfer suite's."""
+        self._images()
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        if train.labels.ndim != 2:
-            raise UserError(f"{self.data} has one class an image; take the task knn")
         similarity, row = shared_neighbours(train.features, val.features, self.k)
         scores = shares(vote_weights(similarity, self.temperature).numpy(), train.labels[row])
         eleven, every = average_precisions_11_points(scores, val.labels), average_precisions(scores, val.labels)

@@ -24,7 +24,7 @@ from cgh_bench.frozen import probe
 from cgh_bench.frozen.crops import IMAGENET_CROP, Crop
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.metrics import accuracy, top_accuracy
-from cgh_bench.frozen.selection import Rows, hold_out, require_one_label
+from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
 from cgh_bench.frozen.views import in_all_views, with_crops
 from cgh_bench.tasks import Folders, Metric
 
@@ -76,7 +76,7 @@ class Linear:
     def _split(self, seed: int) -> tuple[ImageSet, ImageSet, tuple[Rows, Rows]]:
         """Train, val, and which of train is fitted and held out; refused is what no classifier fits."""
         images, val = load_pair(self.data)
-        require_one_label(images, val)
+        require_learnable(images, val)
         return images, val, hold_out(images, self.held_out, seed)
 
     def _learned_from(self, images: ImageSet) -> tuple[ImageSet, EvalTransform]:

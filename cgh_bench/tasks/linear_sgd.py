@@ -19,6 +19,7 @@ from torch import Tensor
 from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.config import fingerprint
+from cgh_bench.data import ImageSet
 from cgh_bench.data.subset import subset
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
 from cgh_bench.errors import CheckFailed, UserError
@@ -28,7 +29,7 @@ from cgh_bench.frozen.extraction import Work, images_per_second
 from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.heads import SGD, Descent, Heads
 from cgh_bench.frozen.pooling import pooled
-from cgh_bench.frozen.selection import hold_out, require_one_label
+from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
 from cgh_bench.frozen.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
 from cgh_bench.tasks import Folders, Metric
 
@@ -78,7 +79,7 @@ class LinearSgd:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """What the heads take, and how long their training, by the trunk's speed on a few images."""
-        train, val = load_pair(self.data)
+        train, val, _ = self._split(seed=0)
         targets = [checkpoint.architecture.targets(name) for name in self.features]
         work = Work(checkpoint, train, self.transform, tuple(targets))
         width = sum(checkpoint.backbone(copy=False).width(target) for target in targets)
@@ -88,6 +89,12 @@ class LinearSgd:
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
             planned(len(train), self.epochs, len(train), images_per_second(work) * dist.world_size()),
         ]
+
+    def _split(self, seed: int) -> tuple[ImageSet, ImageSet, tuple[Rows, Rows | None]]:
+        """Train, val, and which of train is fitted and held out, if any; refused is what no classifier fits."""
+        images, val = load_pair(self.data)
+        require_learnable(images, val)
+        return images, val, hold_out(images, self.held_out, seed) if self.held_out else (np.arange(len(images)), None)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, the first weights, the order and the crops.
@@ -99,9 +106,7 @@ class LinearSgd:
         Raises:
             CheckFailed: the trunk has changed.
         """
-        images, val = load_pair(self.data)
-        require_one_label(images, val)
-        fitted, held = hold_out(images, self.held_out, seed) if self.held_out else (np.arange(len(images)), None)
+        images, val, (fitted, held) = self._split(seed)
         with dist.process_group() as device:
             judged = {"val": val} | ({} if held is None else {"held_out": subset(images, held, f"held out, {seed}")})
             probe = _Probe(self, checkpoint, len(images.classes), seed, device)

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
-from cgh_bench.frozen.selection import hold_out, require_one_label
+from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
 from cgh_bench.tasks import Folders, Metric
 
 
@@ -60,20 +61,25 @@ class LogisticRegression:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the fit."""
+        images, _ = self._split(seed=0)
         features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        return [*features, probe.plan(checkpoint, self.feature, load_pair(self.data)[0], self._grid())]
+        return [*features, probe.plan(checkpoint, self.feature, images, self._grid())]
 
     def _grid(self) -> probe.Grid:
         return probe.Grid(self.strengths, self.iterations, self.tolerance)
+
+    def _split(self, seed: int) -> tuple[ImageSet, tuple[Rows, Rows]]:
+        """Train, and which of it is fitted and held out; refused is what no classifier fits."""
+        images, val = load_pair(self.data)
+        require_learnable(images, val)
+        return images, hold_out(images, self.held_out, seed)
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, where the data set has none of its own.
 
         `accuracy_selected_on_val` is the best of the grid on the images that are reported: optimistic.
         """
-        images = load_pair(self.data)
-        require_one_label(*images)
-        split = hold_out(images[0], self.held_out, seed)
+        _, split = self._split(seed)
         train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
         choice = probe.choose(train, val, split, self._grid(), chosen_by)

@@ -64,10 +64,17 @@ class Svm:
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
         """Time and disk of the features, and how many machines are fitted to them."""
+        images, _, _ = self._marked()
         features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        images, _ = load_pair(self.data)
         each = len(self.costs) * (FOLDS + 1) + len(self.shots) * self.repeats * len(self.shot_costs)
         return [*features, f"{each * len(images.classes):,} linear SVMs on up to {len(images):,} images each"]
+
+    def _marked(self) -> tuple[ImageSet, Marks, Marks]:
+        """Train, and what its images and those of val show; refused are classes of too few images."""
+        images, val = load_pair(self.data)
+        marks, truth = targets(images), targets(val)
+        _require_enough(images, marks, truth, max((FOLDS, *self.shots)))
+        return images, marks, truth
 
     def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the shots and the order in which the solver visits images.
@@ -78,14 +85,13 @@ class Svm:
         Raises:
             UserError: a class has too few images.
         """
-        splits = load_pair(self.data)
+        images, marks, truth = self._marked()
         banks = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        (train, val), (marks, truth) = (unit(bank.features) for bank in banks), map(targets, splits)
-        _require_enough(splits[0], marks, truth, max((FOLDS, *self.shots)))
+        train, val = (unit(bank.features) for bank in banks)
         draw = np.random.default_rng(seed)
         found: dict[str, list[Floats]] = {}
-        with progress(f"SVMs of {checkpoint.name}", len(splits[0].classes)) as tick:
-            for number in range(len(splits[0].classes)):
+        with progress(f"SVMs of {checkpoint.name}", len(images.classes)) as tick:
+            for number in range(len(images.classes)):
                 one = _OneClass(train, marks[:, number], val, truth[:, number], seed)
                 found.setdefault("mAP", []).append(one.cross_validated(self.costs))
                 for k in self.shots:

@@ -118,6 +118,17 @@ def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
         run(TOY, trunk, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"batch_size": 1}, r"a step of one image \(of 40, by 1\)"), ({"labelled": 2.0}, "labelled=2 is not a share")],
+)
+def test_plan_and_run_refuse_the_same(trunk: Checkpoint, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    task = replace(TOY, **wrong)
+    for refused in (lambda: task.plan(trunk, Folders(tmp_path, tmp_path)), lambda: run(task, trunk, tmp_path)):
+        with pytest.raises(UserError, match=message):
+            refused()
+
+
 def test_a_rate_that_explodes_is_said(trunk: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the loss is not finite in epoch 1"):
         run(replace(TOY, trunk_rate=1e20, head_rate=1e20), trunk, tmp_path)

@@ -22,6 +22,7 @@ from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import extract
 from cgh_bench.tasks import Folders, svm
 from cgh_bench.tasks.clustering import Clusters, matched_accuracy
+from cgh_bench.tasks.linear_sgd import LinearSgd
 from cgh_bench.tasks.logistic import LogisticRegression
 from cgh_bench.tasks.svm import Svm, average_precision
 
@@ -208,8 +209,29 @@ def test_impossible_settings(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (LogisticRegression("toy", AS_IS), "class 'd' has 0 train images"),
+        (LinearSgd("toy", transform=AS_IS, held_out=0.1), "class 'd' has 0 train images"),
+        (Svm("toy", AS_IS, shots=()), "class 'a' of toy/train has 1 images that show it"),
+        (Clusters("toy", AS_IS), "has 3 images, fewer than its 4 classes"),
+    ],
+)
+def test_the_plan_refuses_what_the_run_would_before_any_work(
+    task: Any, message: str, trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, val = (replace(images, labels=images.labels[:3], pixels=images.pixels[:3]) for images in toy_pair())
+    with pytest.raises(UserError, match=message):
+        run(task, trunk, tmp_path, (train, val))
+    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: (train, val))
+    with pytest.raises(UserError, match=message):
+        task.plan(trunk, Folders(tmp_path, tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+
+
 def test_features_that_are_not_finite_name_the_images(trunk: Checkpoint, tmp_path: Path) -> None:
     broken = replace(trunk, weights={**trunk.weights, "conv1.weight": trunk.weights["conv1.weight"] * torch.nan})
-    for task in (LogisticRegression("toy", AS_IS), Svm("toy", AS_IS), Clusters("toy", AS_IS)):
+    for task in (LogisticRegression("toy", AS_IS), Svm("toy", AS_IS, shots=()), Clusters("toy", AS_IS)):
         with pytest.raises(UserError, match="not finite"):
             run(task, broken, tmp_path)

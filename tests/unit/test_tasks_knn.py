@@ -207,8 +207,10 @@ def test_every_task_runs_also_with_one_val_image_and_absent_classes(
         assert task.run(trunk, toy, 0) == metrics
         lines = task.plan(trunk, toy)  # type: ignore[attr-defined]
         assert any("in the cache" in line for line in lines)
-    with pytest.raises(UserError, match="several classes each"):
-        SINGLE_LABEL[name]("several").run(trunk, toy, 0)
+    several = SINGLE_LABEL[name]("several")
+    for refused in (lambda: several.plan(trunk, toy), lambda: several.run(trunk, toy, 0)):  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match="several classes an image"):
+            refused()
 
 
 def test_what_a_run_leaves_behind(trunk: Checkpoint, toy: Folders) -> None:
@@ -240,13 +242,38 @@ def test_the_grid_is_the_tasks_of_its_points(trunk: Checkpoint, toy: Folders) ->
 def test_several_classes_an_image(trunk: Checkpoint, toy: Folders) -> None:
     metrics = KNNMultiLabel("several", AS_IS, k=3).run(trunk, toy, 0)
     assert min(metrics.values()) > 95
-    with pytest.raises(UserError, match="take the task knn"):
-        KNNMultiLabel("toy", AS_IS).run(trunk, toy, 0)
+    single = KNNMultiLabel("toy", AS_IS)
+    for refused in (lambda: single.plan(trunk, toy), lambda: single.run(trunk, toy, 0)):
+        with pytest.raises(UserError, match="take the task knn"):
+            refused()
+
+
+@pytest.mark.parametrize("make", [KNNGrid, LeaveOneOut])
+def test_one_image_has_no_others(
+    make: type[KNNGrid | LeaveOneOut], trunk: Checkpoint, toy: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = shades("one/train", 1, "one")
+    monkeypatch.setattr(features_module, "load", lambda data, split, root: one)
+    for refused in (lambda: make("one", AS_IS).plan(trunk, toy), lambda: make("one", AS_IS).run(trunk, toy, 0)):
+        with pytest.raises(UserError, match="one/train has one image; leaving it out leaves none"):
+            refused()
+
+
+def test_splits_of_other_classes_are_refused(toy: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [
+        shades("zoo/train", 4, "zoo"),
+        GreyImages("zoo/val", ("a", "b"), np.zeros(1, np.int64), "f", np.zeros((1, 8, 8), np.uint8)),
+    ]
+    monkeypatch.setattr(features_module, "load", lambda data, split, root: pair[split == "val"])
+    with pytest.raises(UserError, match="train and val of zoo have different classes; only in one: c, none"):
+        KNN("zoo").data_fingerprint(toy.cache)
 
 
 def test_too_few_images_for_the_shots(trunk: Checkpoint, toy: Folders) -> None:
-    with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
-        KNNFewShot("toy", AS_IS, shots=7).run(trunk, toy, 0)
+    many = KNNFewShot("toy", AS_IS, shots=7)
+    for refused in (lambda: many.plan(trunk, toy), lambda: many.run(trunk, toy, 0)):
+        with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
+            refused()
     few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(trunk, toy, 0)
     top1 = json.loads((toy.run / "repeats.json").read_text())["top1"]
     assert few["top1_std"] == pytest.approx(np.std(top1, ddof=1))
