@@ -46,6 +46,10 @@ class ShardImages(ImageSet):
             shard.seek(member.offset)
             return decode(io.BytesIO(shard.read(member.size)), f"{member.shard}:{member.name}")
 
+    def called(self, index: int) -> str:
+        """Its shard, and its name there."""
+        return f"{self.members[index].shard.name}:{self.members[index].name}"
+
 
 def are_shards(folder: Path) -> bool:
     """Whether the data set in `folder` is made of tar shards."""

@@ -40,7 +40,7 @@ def approximate_neighbours(bank: Floats, queries: Floats, k: int, index: str, se
         for _, chunk in unit_chunks(bank):
             built.add(chunk)
     except RuntimeError as error:
-        told = " ".join(str(error).split())[-200:]
+        told = " ".join(str(error).split()).rpartition("failed: ")[2][-200:]  # before it, faiss's own source
         raise UserError(
             f"faiss cannot use index {index!r} with search {search!r} on {len(bank)} rows: {told}"
         ) from None

@@ -77,9 +77,13 @@ def _joined(truth: NDArray[np.int64], answers: list[tuple[Tensor, Tensor]]) -> R
 
 
 def vote_weights(similarity: NDArray[np.float32], temperature: float) -> Tensor:
-    """exp(s / T), (Q, K) float64, each row divided by its largest so that no temperature overflows."""
+    """exp(s / T), (Q, K) float64, each row divided by its largest so that no temperature overflows.
+
+    A neighbour at similarity -inf, one that an approximate index did not find, has no vote.
+    """
     s = torch.from_numpy(similarity).double()
-    return ((s - s[:, :1]) / temperature).exp()
+    nearest = s[:, :1].clamp_min(-1)  # so that there is one where nothing was found
+    return ((s - nearest) / temperature).exp()
 
 
 def without_self(

@@ -299,6 +299,7 @@ def test_tar_shards(tmp_path: Path) -> None:
     train = load(str(folder), "train")
     assert (train.name, train.classes, train.labels.tolist()) == ("web/train", ("cat", "sea lion"), [0, 1, 1])
     assert [int(train.image(i)[0, 0, 0]) for i in range(3)] == [1, 2, 3]
+    assert [train.called(i) for i in range(3)] == ["0.tar:../a.png", "0.tar:c.PNG", "1.tar:b.png"]
     assert load(str(folder), "val").image(0).shape == (3, 2, 3)
 
     shard(folder / "val/0.tar", {"z.png": png(9), "z.cls": b"2"})

@@ -110,6 +110,14 @@ def test_no_temperature_overflows() -> None:
     assert weights.tolist() == [[1, 0], [1, 0]]
 
 
+def test_an_index_that_found_nothing_is_not_right() -> None:
+    """As an approximate index does whose cells near the image are empty: -inf for each neighbour that is missing."""
+    similarity = np.array([[-np.inf, -np.inf], [0.5, -np.inf]], np.float32)
+    assert vote_weights(similarity, 0.07).tolist() == [[0, 0], [1, 0]]
+    ranked = rank(similarity, np.array([[0, 0], [2, 0]]), np.array([2, 2]), [2], [0.07])[2, 0.07]
+    assert ranked.true_rank.tolist() == [2, 0]
+
+
 def test_accuracies_by_hand() -> None:
     scores = torch.tensor([[3.0, 2, 1], [1, 1, 1], [0, 5, 1], [9, 1, 2]])
     truth = torch.tensor([0, 2, 2, 1])
@@ -280,6 +288,10 @@ def test_too_few_images_for_the_shots(trunk: Checkpoint, toy: Folders) -> None:
 
 
 def test_an_approximate_index_that_cannot_be_is_one_line(trunk: Checkpoint, toy: Folders) -> None:
-    for index, search in (("IVF4096,Flat", "nprobe=1"), ("Nonsense", "nprobe=1"), ("IVF2,Flat", "efSearch=1")):
-        with pytest.raises(UserError, match=r"faiss cannot use index"):
+    for index, search, why in (
+        ("IVF4096,Flat", "nprobe=1", r"on 24 rows: Number of training points \(24\) should be at least"),
+        ("Nonsense", "nprobe=1", "Nonsense"),
+        ("IVF2,Flat", "efSearch=1", "efSearch"),
+    ):
+        with pytest.raises(UserError, match=rf"^faiss cannot use index '{index}' with search '{search}' .*{why}"):
             KNNApproximate("toy", AS_IS, index=index, search=search).run(trunk, toy, 0)
