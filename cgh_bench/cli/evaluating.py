@@ -67,11 +67,11 @@ def eval_(
         first = dist.rank() == 0
         for evaluation, seed in itertools.product(evaluations, range(seeds)):
             result = find_finished(evaluation, loaded, seed, workspace)
+            planned = plan(evaluation, loaded, workspace) if first and not result else []
             if dry_run:
                 print(f"{evaluation.protocol} seed {seed}: {'finished' if result else 'would run'} on {loaded.name}")
-            if first and not result:
-                for line in plan(evaluation, loaded, workspace):
-                    print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
+            for line in planned:
+                print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
             if dry_run:
                 continue
             done = result or evaluate(evaluation, loaded, seed, workspace)

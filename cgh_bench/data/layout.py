@@ -21,9 +21,12 @@ SUBSET = "SUBSET"
 IGNORED = 255
 """The value of a map's pixels that belong to no class."""
 MAPS_LOOKED_AT = 8
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+"""Of VOC's boxes."""
 LONGEST_NAME = 200
 """Characters of a name that an error repeats."""
 MOST_BYTES_OF_CATEGORIES = 1_000_000
+MOST_SPACE_AT_END = 1_000
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ def _contents(part: Part, folder: Path, names: list[str]) -> Iterator[str]:
 def _require_categories(part: Part, path: Path) -> None:
     """Check the classes of a COCO file, of which only the list of categories is parsed."""
     with _mapped(path) as text:
+        if not text[-MOST_SPACE_AT_END:].rstrip().endswith(b"}"):
+            raise UserError(f"{path} is cut short: it does not end with the brace that it begins with")
         start = re.search(rb'"categories":\s*', text)
         listed = text[start.end() : start.end() + MOST_BYTES_OF_CATEGORIES].decode(errors="replace") if start else "[]"
     try:
@@ -180,12 +185,15 @@ def _require_categories(part: Part, path: Path) -> None:
 def _require_objects(part: Part, path: Path, text: str) -> None:
     assert isinstance(part.classes, tuple)
     try:
-        given = {item.findtext("name") or "" for item in ElementTree.fromstring(text).iterfind("object")}
+        objects = ElementTree.fromstring(text).findall("object")
     except ElementTree.ParseError as error:
         raise UserError(f"{path} is no XML ({error})") from None
-    other = sorted(given - set(part.classes))
+    other = sorted({item.findtext("name") or "" for item in objects} - set(part.classes))
     if other:
         raise UserError(f"{path} names the class {other[0]!r}, which is none of the {len(part.classes)}")
+    corners = [item.findtext(f"bndbox/{corner}", "") for item in objects for corner in CORNERS]
+    if not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", corner) for corner in corners):
+        raise UserError(f"{path} has an object without the numbers {', '.join(CORNERS)} in its bndbox")
 
 
 def _require_values(part: Part, path: Path) -> None:

@@ -68,17 +68,12 @@ def _framework(name: str, framework: Framework, answers: Mapping[str, Mapping[st
     absent = [module for module, each in told if each["error"].startswith(f"{ABSENT} '{module.split('.')[0]}'")]
     if absent:
         found = f"no {', '.join(absent)} in {framework.python}"
-        return Finding(name, "absent", found, f"no task of {name} can run", _install(framework))
+        return Finding(name, "absent", found, f"no task of {name} can run", framework.how_to_install)
     broken = [f"{module}: {each['error']}" for module, each in told if each["error"]]
     if broken:
-        return Finding(name, "broken", "; ".join(broken), f"no task of {name} can run", _install(framework))
+        return Finding(name, "broken", "; ".join(broken), f"no task of {name} can run", framework.how_to_install)
     named = ", ".join(f"{each['package'] or module} {each['version']}" for module, each in told)
     return Finding(name, "ok", f"{named} in {framework.python}")
-
-
-def _install(framework: Framework) -> str:
-    """The command, for the interpreter that would run it."""
-    return framework.install.replace("pip install", f"{framework.python} -m pip install", 1)
 
 
 def _operators(whole: str, compiled: Mapping[str, str]) -> Finding:

@@ -35,6 +35,7 @@ class Framework:
     interpreter_variable: str
     """Environment variable that may name another Python to run it with."""
     install: str
+    """With `pip`, whosever that is; see `how_to_install`."""
     settings: Callable[[Checkpoint], dict[str, Any]]
     """What it must be told of a checkpoint, in its own words, to prepare images and build the trunk as needed."""
     folder_beside: str = ""
@@ -46,6 +47,11 @@ class Framework:
     def python(self) -> str:
         """The interpreter that runs it: ours unless another is named."""
         return os.environ.get(self.interpreter_variable, sys.executable)
+
+    @property
+    def how_to_install(self) -> str:
+        """What to do where it is not there, with the `pip` of the interpreter that would run it."""
+        return self.install.replace("pip install", f"{self.python} -m pip install", 1)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -129,7 +135,8 @@ FRAMEWORKS = {
         converter="detectron2",
         modules=("detectron2",),
         interpreter_variable="CGH_D2_PYTHON",
-        install="run `make providers`, or name a Python that has it in CGH_D2_PYTHON",
+        install="run `make providers` in a checkout, or with a C++ compiler "
+        "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2",
         folder_beside="detectron2",
         has_counters=False,
         settings=detectron2_settings,
@@ -196,4 +203,4 @@ def require_installed(framework: str) -> None:
         ) from None
     missing: list[str] = ast.literal_eval(done.stdout.strip().splitlines()[-1])
     if missing:
-        raise UserError(f"{framework} needs {', '.join(missing)}, absent from {python}; {known.install}")
+        raise UserError(f"{framework} needs {', '.join(missing)}, absent from {python}; {known.how_to_install}")

@@ -149,6 +149,13 @@ def test_files_that_are_cut_short(root):
     path.write_text(text[: text.index('"categories"') + 40])
     with pytest.raises(UserError, match="cut short"):
         check("coco", root)
+    document = json.loads(text)
+    first = {"categories": document.pop("categories"), **document}  # as mmdetection writes Cityscapes'
+    path.write_text(json.dumps(first)[:-200])
+    with pytest.raises(UserError, match=r"train2017\.json is cut short"):
+        check("coco", root)
+    path.write_text(f"{text}\n")
+    assert check("coco", root)
     path.write_text("")
     with pytest.raises(UserError, match="absent or empty"):
         check("coco", root)
@@ -156,3 +163,16 @@ def test_files_that_are_cut_short(root):
     path.write_text(path.read_text()[:50])
     with pytest.raises(UserError, match="is no XML"):
         check("voc0712", root)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("bndbox", "box"), ("<xmin>", "<xmin>n"), ("<xmin>", "<xmin>nan"), ("ymax", "ymost")],
+    ids=["no box", "no number", "nan", "no corner"],
+)
+def test_objects_without_a_box(old, new, root):
+    path = root / "VOCdevkit/VOC2007/Annotations/train_000002.xml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"train_000002\.xml has an object without .* xmin, ymin, xmax, ymax") as told:
+        check("voc0712", root)
+    assert "\n" not in str(told.value)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import textwrap
 import time
 from contextlib import contextmanager
@@ -293,7 +294,7 @@ def test_a_framework_that_is_not_installed(stand_in, monkeypatch):
         "stand_in", ".py", "torchvision", ("json", "no_such_module"), "CGH_X", "pip install it", settings
     )
     monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", absent)
-    with pytest.raises(UserError, match=r"needs no_such_module, absent from .*; pip install it"):
+    with pytest.raises(UserError, match=rf"needs no_such_module, absent from .*; {sys.executable} -m pip install it"):
         frameworks.require_installed("stand_in")
 
 
