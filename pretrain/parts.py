@@ -102,7 +102,7 @@ class HypercolumnBranch(nn.Module):
         if min(height, width) < 2:
             raise UserError(
                 f"the views are too small for a hypercolumn: {self.stages[-1]} is {height}x{width}, 2x2 is needed; "
-                "set a larger views size (33 pixels and more with the imagenet stem)"
+                "set views.augments.0.size and views.augments.1.size to 33 or more (9 with the cifar stem)"
             )
         embedding: Tensor = self.head(self.project(hypercolumn(maps, self.stages)).mean(dim=(2, 3)))
         return embedding
@@ -140,25 +140,27 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
 
 def split_batchnorm(network: nn.Module, groups: int) -> None:
-    """Make every BatchNorm2d of `network` a SplitBatchNorm2d in place, keeping names and values, unless groups is 1."""
-    if groups == 1:
+    """Let BatchNorm see each of `groups` parts of the batch of all processes by itself, of which each has its share.
+
+    Every BatchNorm2d becomes a SplitBatchNorm2d in place, keeping names and values, if this process has several parts.
+    """
+    here = groups // dist.world_size()
+    if here <= 1:
         return
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SplitBatchNorm2d
-            cast(SplitBatchNorm2d, module).groups = groups
+            cast(SplitBatchNorm2d, module).groups = here
 
 
 def synchronised(network: M, device: torch.device) -> M:
     """`network` with the statistics of every BatchNorm taken over all processes.
 
     Raises:
-        UserError: on a device for which torch has no such BatchNorm, or beside BN groups of its own.
+        UserError: on a device for which torch has no such BatchNorm.
     """
     if device.type != "cuda":
         raise UserError("sync_bn needs GPUs; set sync_bn=false, or use one process, whose BatchNorm sees everything")
-    if any(isinstance(module, SplitBatchNorm2d) for module in network.modules()):
-        raise UserError("sync_bn and bn_groups contradict each other; set method.bn_groups=1 or sync_bn=false")
     synchronous: M = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return synchronous
 
@@ -180,7 +182,7 @@ def of_all(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, shuf
 
 
 def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
-    """Refuse a global batch that does not fit processes, BN groups or queue.
+    """Refuse a global batch that does not fit BN groups or queue, and BN groups that do not fit the processes.
 
     Raises:
         UserError: says which, and what would fit.
@@ -189,8 +191,14 @@ def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
         raise UserError(
             f"batch_size {batch_size} is larger than the queue of {queue_length}; lower it or raise method.queue_length"
         )
-    if batch_size % (dist.world_size() * bn_groups):
+    if batch_size % bn_groups:
         raise UserError(
-            f"batch_size {batch_size} does not divide into {dist.world_size()} processes × {bn_groups} BN groups; "
-            f"take a multiple of {dist.world_size() * bn_groups} or set method.bn_groups"
+            f"batch_size {batch_size} does not divide into {bn_groups} BN groups; take a multiple of {bn_groups} or "
+            "set method.bn_groups"
+        )
+    processes = dist.world_size()
+    if bn_groups > 1 and bn_groups % processes:
+        raise UserError(
+            f"{bn_groups} BN groups do not divide into {processes} processes; set method.bn_groups={processes}, "
+            "with which each has statistics of its own, or take a number of processes that divides them"
         )

@@ -16,6 +16,13 @@ IMAGENET = Preprocessing()
 """Mean and standard deviation of ImageNet, which every downstream framework has as its default."""
 
 
+def at_least(minimum: int, **values: float) -> None:
+    """Refuse the first of the named `values` that is less."""
+    for name, value in values.items():
+        if value < minimum:
+            raise UserError(f"{name} {value} must be at least {minimum}")
+
+
 class Method(nn.Module):
     """A pretraining method: its networks, its state and its loss. The loop knows nothing else of it."""
 
@@ -83,7 +90,7 @@ class Recipe:
     clip_gradient: float = later(0.0)
     """Largest norm of each parameter's own gradient (DINO's rule); 0 does not clip."""
     sync_bn: bool = later(False)
-    """BatchNorm over the batches of all processes; needs GPUs. Not with a method's own `bn_groups` above 1."""
+    """BatchNorm over the batches of all processes; needs GPUs. Not with a method's `bn_groups` above 1."""
     accumulate: int = later(1)
     """A step's batch is computed in so many parts, for want of memory. The learning rate goes by `batch_size`, the
     whole; BatchNorm sees the parts, and queues take in each."""
@@ -93,18 +100,19 @@ class Recipe:
     """Unreadable files, named and replaced by their neighbours, at which a process stops."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1 or self.warmup_epochs < 0:
-            raise UserError(
-                f"epochs {self.epochs} and warmup_epochs {self.warmup_epochs} must be at least 0, "
-                f"batch_size {self.batch_size} at least 1"
-            )
+        at_least(1, batch_size=self.batch_size, accumulate=self.accumulate)
+        at_least(0, epochs=self.epochs, warmup_epochs=self.warmup_epochs, base_lr=self.base_lr, seed=self.seed)
+        at_least(0, weight_decay=self.weight_decay, momentum=self.momentum, clip_gradient=self.clip_gradient)
+        at_least(0, corrupt_limit=self.corrupt_limit)
+        if self.momentum >= 1:
+            raise UserError(f"momentum {self.momentum} must be below 1")
         if self.architecture.name not in ARCHS:
             raise UserError(
                 f"{self.architecture.name!r} cannot be pretrained here, where methods are a residual network's; "
                 f"choose one of {', '.join(ARCHS)}"
             )
-        if self.accumulate < 1 or self.clip_gradient < 0 or self.corrupt_limit < 0:
-            raise UserError("accumulate must be at least 1, clip_gradient and corrupt_limit at least 0")
+        if self.sync_bn and getattr(self.method, "bn_groups", 1) > 1:
+            raise UserError("sync_bn and bn_groups contradict each other; set method.bn_groups=1 or sync_bn=false")
 
 
 def find(name: str) -> Recipe:

@@ -31,10 +31,10 @@ def pretrain(
     """Train a recipe; a finished run is reused, an interrupted one goes on where it stopped.
 
     A recipe (`cgh-bench list recipes`) is a method with its data, views, optimiser and schedule; --dry-run prints all
-    its fields, and --set changes any. Its folder gets `backbone.safetensors`, the trained trunk, for `eval` and
-    `convert`; `log.jsonl` and TensorBoard events (`tensorboard --logdir work/pretrain`); `recipe.json`;
-    and `checkpoint.pt`, from which the same command goes on, bit for bit on a CPU. Ctrl-C saves first. An own data
-    set is a folder with train/CLASS/*.jpg and val/CLASS/*.jpg: --set data=FOLDER.
+    its fields and looks for the data, --set changes any. Its folder gets `backbone.safetensors`, the trained trunk, for
+    `eval` and `convert`; `log.jsonl` and TensorBoard events (`tensorboard --logdir work/pretrain`); `recipe.json`; and
+    `checkpoint.pt`, from which the same command goes on, bit for bit on a CPU. Ctrl-C saves first. An own data set is
+    a folder with train/CLASS/*.jpg and val/CLASS/*.jpg: --set data=FOLDER.
 
     \b
     Examples:
@@ -43,7 +43,7 @@ def pretrain(
       cgh-bench pretrain cgh_r18_animals --set epochs=2 --set method.queue_length=1024 -o runs/short
       cgh-bench pretrain cgh_r50_in1k_200ep --set data=photos --set precision=bf16 --knn-epochs 10
       torchrun --nproc-per-node 8 -m cgh_bench pretrain cgh_r50_in1k_200ep
-      cgh-bench pretrain cgh_r50_in1k_200ep --gpus 8 --slurm nodes=2,slurm_partition=gpu,timeout_min=1440
+      cgh-bench pretrain cgh_r50_in1k_200ep --gpus 4 --slurm nodes=2,slurm_partition=gpu,timeout_min=1440
 
     \b
     Then:
@@ -54,26 +54,30 @@ def pretrain(
     Several machines without SLURM: see tools/pretrain.sh.
     """
     from cgh_bench.config import fingerprint, override, plain
+    from cgh_bench.data import load
     from cgh_bench.errors import UserError
     from cgh_bench.evaluate import Workspace
     from cgh_bench.slurm import queue
     from pretrain.recipe import find
+    from pretrain.train import check, train
+    from pretrain.watching import Watching
 
+    if gpus is not None and not slurm:
+        raise UserError(
+            "--gpus goes with --slurm; leave it out; N processes: torchrun --nproc-per-node N -m cgh_bench …"
+        )
+    watching = Watching(knn_epochs, snapshot_epochs, keep, tuple(track or ()))
     chosen = override(replace(find(recipe), seed=seed), settings or [])
     folder = out or Workspace(work).pretraining(recipe, chosen.seed)
     if dry_run:
         shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}
         print(json.dumps(shown, indent=2))
+        check(chosen)
+        load(chosen.data, "train")
         return
     if slurm:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm', process_a_gpu=True)}; logs: {work / 'slurm'}")
         return
-    if gpus is not None:
-        raise UserError(f"--gpus goes with --slurm; here: torchrun --nproc-per-node {gpus} -m cgh_bench pretrain …")
-    from pretrain.train import train
-    from pretrain.watching import Watching
-
-    watching = Watching(knn_epochs, snapshot_epochs, keep, tuple(track or ()))
     # With other settings it is not the recipe any more, and must not fill the recipe's row in a table.
     name = f"{recipe} with {', '.join(settings)}" if settings else recipe
     print(train(chosen, name, folder, watching=watching))

@@ -13,7 +13,7 @@ from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.errors import UserError
 from pretrain.methods import cgh
 from pretrain.parts import MomentumTwin
-from pretrain.recipe import Method, Recipe
+from pretrain.recipe import Method, Recipe, at_least
 from pretrain.schedule import rising
 from pretrain.views import Augment, Views
 
@@ -33,6 +33,7 @@ class Byol:
     def __post_init__(self) -> None:
         if not 0 <= self.momentum <= 1 or self.momentum_epochs <= 0:
             raise UserError("momentum must be within 0 and 1, momentum_epochs above 0")
+        at_least(1, dim=self.dim, hidden=self.hidden)
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views."""

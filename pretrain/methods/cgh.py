@@ -24,7 +24,7 @@ from pretrain.parts import (
     of_all,
     split_batchnorm,
 )
-from pretrain.recipe import Method, Recipe
+from pretrain.recipe import Method, Recipe, at_least
 from pretrain.relation import infonce, relation
 from pretrain.views import Augment, Views
 
@@ -53,7 +53,8 @@ class Cgh:
     handover_epochs: float = 5.0
     """From InfoNCE alone to the relational losses alone, linearly, in this many epochs from the first."""
     bn_groups: int = 8
-    """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    """Parts of the batch of all processes with BatchNorm statistics of their own, as on so many GPUs; 1 is plain
+    BatchNorm, of each process's images."""
     shuffled_bn: bool = later(True)
     """Whether the teacher's BatchNorm sees other neighbours than the student's, as in MoCo."""
     split_hyper_bn: bool = later(True)
@@ -76,8 +77,8 @@ class Cgh:
         temperatures = [value for name, value in vars(self).items() if name.endswith("temperature")]
         if min(temperatures) <= 0 or self.handover_epochs < 0 or not 0 <= self.momentum <= 1:
             raise UserError("temperatures must be above 0, handover_epochs at least 0, momentum within 0 and 1")
-        if min(self.bn_groups, self.queue_length) < 1:
-            raise UserError("bn_groups and queue_length must be at least 1")
+        at_least(1, dim_global=self.dim_global, dim_hyper=self.dim_hyper, hidden=self.hidden)
+        at_least(1, queue_length=self.queue_length, bn_groups=self.bn_groups)
         if self.centre_momentum is not None and not 0 <= self.centre_momentum < 1:
             raise UserError(f"centre_momentum {self.centre_momentum} must be within 0 and below 1, or none")
 

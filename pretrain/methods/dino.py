@@ -16,7 +16,7 @@ from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.errors import UserError
 from pretrain.methods import byol, cgh
 from pretrain.parts import MomentumTwin
-from pretrain.recipe import Method, Recipe
+from pretrain.recipe import Method, Recipe, at_least
 from pretrain.schedule import rising
 from pretrain.views import Views
 
@@ -42,6 +42,7 @@ class Dino:
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature, self.momentum_epochs) <= 0:
             raise UserError("temperatures and momentum_epochs must be above 0")
+        at_least(1, classes=self.classes, hidden=self.hidden, bottleneck=self.bottleneck)
 
     def check(self, batch_size: int, views: int) -> None:
         """Two large views or more; the first two are the teacher's too."""

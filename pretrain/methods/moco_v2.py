@@ -15,7 +15,7 @@ from cgh_bench.config import later
 from cgh_bench.errors import UserError
 from pretrain.methods.cgh import ANIMALS_STRONG, IMAGENET_STRONG
 from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
-from pretrain.recipe import Method, Recipe
+from pretrain.recipe import Method, Recipe, at_least
 from pretrain.relation import infonce
 from pretrain.views import Views
 
@@ -31,13 +31,15 @@ class MocoV2:
     momentum: float = 0.999
     temperature: float = 0.2
     bn_groups: int = 8
-    """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    """Parts of the batch of all processes with BatchNorm statistics of their own, as on so many GPUs; 1 is plain
+    BatchNorm, of each process's images."""
     shuffled_bn: bool = later(True)
     """Whether the key encoder's BatchNorm sees other neighbours than the query encoder's, as in MoCo."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 <= self.momentum <= 1 or min(self.bn_groups, self.queue_length) < 1:
-            raise UserError("temperature must be above 0, momentum within 0 and 1, bn_groups and queue_length from 1")
+        if self.temperature <= 0 or not 0 <= self.momentum <= 1:
+            raise UserError("temperature must be above 0, momentum within 0 and 1")
+        at_least(1, dim=self.dim, hidden=self.hidden, queue_length=self.queue_length, bn_groups=self.bn_groups)
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views; a batch that fits queue and BN groups."""

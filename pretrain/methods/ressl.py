@@ -15,7 +15,7 @@ from cgh_bench.errors import UserError
 from pretrain.methods import cgh
 from pretrain.methods.moco_v2 import Encoder
 from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, of_all, split_batchnorm
-from pretrain.recipe import Method
+from pretrain.recipe import Method, at_least
 from pretrain.relation import relation
 
 
@@ -31,15 +31,15 @@ class Ressl:
     student_temperature: float = 0.1
     teacher_temperature: float = 0.04
     bn_groups: int = 8
-    """Parts of a process's batch with BatchNorm statistics of their own; 1 is plain BatchNorm."""
+    """Parts of the batch of all processes with BatchNorm statistics of their own, as on so many GPUs; 1 is plain
+    BatchNorm, of each process's images."""
     shuffled_bn: bool = later(True)
     """Whether the teacher's BatchNorm sees other neighbours than the student's, as in MoCo."""
 
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature) <= 0 or not 0 <= self.momentum <= 1:
             raise UserError("temperatures must be above 0, momentum within 0 and 1")
-        if min(self.bn_groups, self.queue_length) < 1:
-            raise UserError("bn_groups and queue_length must be at least 1")
+        at_least(1, dim=self.dim, hidden=self.hidden, queue_length=self.queue_length, bn_groups=self.bn_groups)
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views, the weak one first; a batch that fits queue and BN groups."""

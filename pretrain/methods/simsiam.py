@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.errors import UserError
 from pretrain.methods import cgh
-from pretrain.recipe import Method, Recipe
+from pretrain.recipe import Method, Recipe, at_least
 from pretrain.views import Views
 
 
@@ -25,6 +25,9 @@ class SimSiam:
     predictor_hidden: int = 512
     constant_predictor_rate: bool = True
     """The predictor's learning rate does not fall (`--fix-pred-lr`, with which the published model was trained)."""
+
+    def __post_init__(self) -> None:
+        at_least(1, dim=self.dim, predictor_hidden=self.predictor_hidden)
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.errors import UserError
 from pretrain.methods import cgh
-from pretrain.recipe import Method, Recipe
+from pretrain.recipe import Method, Recipe, at_least
 from pretrain.views import Augment, Views
 
 
@@ -21,6 +21,9 @@ class Supervised:
     """Everything it can be told."""
 
     classes: int = 1000
+
+    def __post_init__(self) -> None:
+        at_least(1, classes=self.classes)
 
     def check(self, batch_size: int, views: int) -> None:
         """One view."""

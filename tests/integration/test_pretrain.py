@@ -18,6 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cgh_bench import data
 from cgh_bench.backbone import Architecture
 from cgh_bench.checkpoint import load_canonical, random_checkpoint
+from cgh_bench.config import override
+from cgh_bench.discovery import registered
 from cgh_bench.errors import UserError
 from pretrain import recipe as recipes
 from pretrain.methods.cgh import CghMethod
@@ -259,6 +261,36 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path, changes, words):
         train(replace(TINY_CGH, **changes), "tiny", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("seed=-1", "epochs=-1", "batch_size=0", "base_lr=-0.1", "weight_decay=-1", "momentum=-0.1", "accumulate=0"),
+        *("clip_gradient=-1", "corrupt_limit=-1", "method.hidden=0", "method.dim_global=-3", "method.bn_groups=0"),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(setting):
+    name, value = setting.removeprefix("method.").split("=")
+    with pytest.raises(UserError, match=rf"^--set {setting}: {name} {value}(\.0)? must be at least [01]$"):
+        override(TINY_CGH, [setting])
+
+
+def test_every_width_of_every_method_is_at_least_one():
+    widths = ("dim", "hidden", "length", "classes", "bottleneck", "groups")
+    looked_at = set()
+    for recipe in registered("pretrain.methods", "RECIPES").values():
+        for field in vars(recipe.method):
+            if any(word in field for word in widths):
+                looked_at.add(field)
+                with pytest.raises(UserError, match=f"{field} 0 must be at least 1"):
+                    replace(recipe.method, **{field: 0})
+    assert len(looked_at) >= 8
+
+
+def test_momentum_of_one_is_refused():
+    with pytest.raises(UserError, match="momentum 1.0 must be below 1"):
+        replace(TINY_CGH, momentum=1.0)
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
@@ -273,13 +305,13 @@ def test_low_precision_stays_close(tmp_path, whole, precision):
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Two processes with plain BatchNorm are one with two BN groups: the same blocks, shuffles and means.
+    """BN groups are parts of the whole batch, one for each of the two: the same blocks, shuffles and means.
 
     At a low rate: a high one multiplies the rounding of another order of sums in each step.
     """
     subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2", "1", "0.001"], check=True, env=one_thread())
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "1", "1", "0.001"], check=True, env=one_thread())
+    subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "2", "1", "0.001"], check=True, env=one_thread())
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for a, b in zip(one, two, strict=True):

@@ -24,7 +24,7 @@ from pretrain.batches import Batches
 from pretrain.folder import RunFolder
 from pretrain.methods.random_init import RandomInit
 from pretrain.methods.supervised import Supervised
-from pretrain.parts import split_batchnorm, synchronised
+from pretrain.parts import synchronised
 from pretrain.recipe import Method, find
 from pretrain.run import begin, descend
 from pretrain.train import check, train
@@ -107,10 +107,8 @@ def test_synchronised_batchnorm_says_where_it_cannot_be():
         synchronised(nn.BatchNorm2d(2), torch.device("cpu"))
     network = nn.Sequential(nn.BatchNorm2d(2))
     assert type(synchronised(network, torch.device("cuda"))[0]) is nn.SyncBatchNorm
-    split = nn.Sequential(nn.BatchNorm2d(2))
-    split_batchnorm(split, 2)
     with pytest.raises(UserError, match="contradict each other"):
-        synchronised(split, torch.device("cuda"))
+        replace(TINY_CGH, sync_bn=True, method=replace(TINY_CGH.method, bn_groups=2))
 
 
 def test_labels_reach_the_method_in_the_order_of_the_images():

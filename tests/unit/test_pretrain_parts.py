@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from cgh_bench import dist
 from cgh_bench.backbone import Architecture
 from cgh_bench.config import fingerprint, identity
 from cgh_bench.errors import UserError
@@ -109,6 +110,23 @@ def test_one_group_leaves_plain_batchnorm():
     assert type(network[0]) is nn.BatchNorm2d
 
 
+@pytest.mark.parametrize("processes, here", [(1, 8), (2, 4), (8, 1)])
+def test_groups_are_parts_of_the_whole_batch_on_any_number_of_processes(monkeypatch, processes, here):
+    """Eight groups of 32 in one process are what eight processes have: the published 8 × 32."""
+    monkeypatch.setattr(dist, "world_size", lambda: processes)
+    network = nn.Sequential(nn.BatchNorm2d(2))
+    split_batchnorm(network, 8)
+    assert getattr(network[0], "groups", 1) == here
+    check_batch(256, 8, 256)
+
+
+def test_groups_that_do_not_divide_into_the_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(dist, "world_size", lambda: 16)
+    with pytest.raises(UserError, match="8 BN groups do not divide into 16 processes; set method.bn_groups=16"):
+        check_batch(256, 8, 256)
+    check_batch(256, 1, 256)
+
+
 def test_split_batchnorm_survives_a_copy():
     network = nn.Sequential(nn.BatchNorm2d(2))
     split_batchnorm(network, 2)
@@ -167,7 +185,7 @@ def test_a_head_is_two_layers_with_biases():
     "arguments, words",
     [
         ((64, 1, 63), "larger than the queue of 63.*queue_length"),
-        ((60, 8, 128), "1 processes × 8 BN groups.*multiple of 8"),
+        ((60, 8, 128), "batch_size 60 does not divide into 8 BN groups; take a multiple of 8"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(arguments, words):
@@ -178,5 +196,5 @@ def test_a_batch_that_does_not_fit_is_refused(arguments, words):
 
 def test_a_view_too_small_for_the_hypercolumn_is_refused():
     method = Cgh(dim_global=4, dim_hyper=4, hidden=4, queue_length=16, bn_groups=1).build(Architecture("resnet18"))
-    with pytest.raises(UserError, match="layer4 is 1x1, 2x2 is needed; set a larger views size"):
+    with pytest.raises(UserError, match="layer4 is 1x1, 2x2 is needed; set views.augments.0.size"):
         method([torch.zeros(4, 3, 32, 32)] * 2, 0.0)
