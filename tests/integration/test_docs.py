@@ -97,6 +97,17 @@ def test_the_errors_that_are_explained_are_errors_that_we_raise():
     assert len(ours) > 12 and [part for part in ours if part not in said] == []
 
 
+# the method
+
+
+def test_the_lines_that_the_method_page_quotes_are_in_the_code():
+    text = (DOCS / "method.md").read_text(encoding="utf-8").split("## Options")[0]
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("pretrain/**/*.py"))
+    quoted = [line for row in re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE) for line in re.findall(r"`(.*?)`", row)]
+    assert len(quoted) > 10
+    assert [line for line in quoted if not re.search(".*".join(map(re.escape, line.split("…"))), code)] == []
+
+
 # quick start
 
 
