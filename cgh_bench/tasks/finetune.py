@@ -217,6 +217,8 @@ SWAV_1 = replace(SWAV_10, data="imagenet1k_1pct", trunk_rate=0.02, head_rate=5.0
 VICREG_10 = replace(SWAV_10, trunk_rate=0.01, head_rate=0.1, schedule=Cosine("epoch"))
 # zaczgao/Cross-Context_Learning eval_semisup.py, whose defaults are the same for both lists.
 CGH_10 = replace(SWAV_10, trunk_rate=0.005, head_rate=0.02, schedule=Steps((30, 60)), epochs=70)
+# LayneH/LEWEL main_semi.py, scripts/srun_semi_1p.sh and _10p.sh (the file with its crops was not seen: ImageNet's).
+LEWEL_10 = replace(SWAV_10, head_rate=0.1, schedule=Steps((30, 40)), weight_decay=1e-4, epochs=50)
 
 ANIMALS = FineTune(
     data="animals",
@@ -237,6 +239,8 @@ TASKS = {
     "imagenet_1pct_barlow": replace(VICREG_10, data="imagenet1k_1pct", trunk_rate=0.005, head_rate=0.5),
     "imagenet_1pct_cgh": replace(CGH_10, data="imagenet1k_1pct"),
     "imagenet_10pct_cgh": CGH_10,
+    "imagenet_1pct_lewel": replace(LEWEL_10, data="imagenet1k_1pct", trunk_rate=0.0001, head_rate=1.0),
+    "imagenet_10pct_lewel": LEWEL_10,
     # Of a data set of one's own, all layers, all labels: no source; SwAV's values for 10 % of ImageNet.
     "finetune": FineTune(),
     "animals_finetune": ANIMALS,

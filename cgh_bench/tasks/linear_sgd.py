@@ -194,15 +194,18 @@ def _share(bank: FeatureBank) -> tuple[Tensor, Tensor]:
 
 # facebookresearch/moco main_lincls.py.
 MOCO = LinearSgd(data="imagenet1k", learning_rates=(30.0,), schedule=Steps((60, 80)))
+# facebookresearch/swav eval_linear.py (but its pixel deviation of .228, a slip, is not taken over: preprocessing is the
+# checkpoint's); facebookresearch/barlowtwins evaluate.py has the same values.
+SWAV = replace(MOCO, learning_rates=(0.3,), weight_decays=(1e-6,), schedule=Cosine("epoch"))
 
 TASKS = {
     "linear_sgd": LinearSgd(learning_rates=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), held_out=0.1),
     "imagenet_linear_moco": MOCO,
     # zaczgao/Cross-Context_Learning eval_lincls.py; mingkai-zheng/ReSSL linear_eval.py has the same values.
     "imagenet_linear_cgh": replace(MOCO, learning_rates=(0.3,), schedule=BY_STEP),
-    # facebookresearch/swav eval_linear.py (but its pixel deviation of .228, a slip, is not taken over: preprocessing is
-    # the checkpoint's); facebookresearch/barlowtwins evaluate.py has the same values.
-    "imagenet_linear_swav": replace(MOCO, learning_rates=(0.3,), weight_decays=(1e-6,), schedule=Cosine("epoch")),
+    "imagenet_linear_swav": SWAV,
+    # facebookresearch/vicreg evaluate.py and README.md.
+    "imagenet_linear_vicreg": replace(SWAV, learning_rates=(0.02,)),
     # LayneH/LEWEL, https://arxiv.org/abs/2203.06895.
     "imagenet_linear_lewel": replace(MOCO, learning_rates=(0.4,), schedule=Steps((30, 40)), epochs=50),
     # facebookresearch/simsiam main_lincls.py --lars: base rate 0.1 times 4096 / 256.

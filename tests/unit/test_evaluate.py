@@ -21,6 +21,7 @@ PROTOCOLS = """
 clusters@98d17029 imagenet_clusters@f2d50165 animals_clusters@921ed393
 imagenet_1pct_swav@01381e0e imagenet_10pct_swav@9c687595 imagenet_1pct_vicreg@7aed4444 imagenet_10pct_vicreg@eb1793a0
 imagenet_1pct_barlow@c88e3940 imagenet_1pct_cgh@f0e619b5 imagenet_10pct_cgh@619e1f28
+imagenet_1pct_lewel@80e5f475 imagenet_10pct_lewel@ecf7f124 imagenet_linear_vicreg@aa211c9e
 finetune@3c24e24d animals_finetune@92714765 animals_finetune_10pct@fcc3bbd8
 knn@994f4096 animals_knn@c934ccba imagenet_knn@fcc6e7f9 imagenet100_knn@1bbfe69b imagenet1k_1pct_knn@be6340c0
 imagenet1k_10pct_knn@8342f105 tiny_imagenet_knn@8e7fca06 cifar10_knn@14d8406c cifar100_knn@4de58734 stl10_knn@e3c7764a

@@ -149,6 +149,8 @@ def test_impossible_settings(wrong: dict[str, Any]) -> None:
         ("imagenet_10pct_vicreg", 0.01, 0.1, Cosine("epoch"), 20),
         ("imagenet_1pct_barlow", 0.005, 0.5, Cosine("epoch"), 20),
         ("imagenet_10pct_cgh", 0.005, 0.02, Steps((30, 60), 0.1), 70),
+        ("imagenet_1pct_lewel", 1e-4, 1.0, Steps((30, 40), 0.1), 50),
+        ("imagenet_10pct_lewel", 0.01, 0.1, Steps((30, 40), 0.1), 50),
     ],
 )
 def test_the_protocols_say_what_their_sources_say(
@@ -157,4 +159,5 @@ def test_the_protocols_say_what_their_sources_say(
     task = tasks.find(name)
     assert isinstance(task, FineTune)
     assert (task.trunk_rate, task.head_rate, task.schedule, task.epochs) == (trunk_rate, head_rate, schedule, epochs)
-    assert (task.batch_size, task.weight_decay, task.data) == (256, 0.0, f"imagenet1k_{name.split('_')[1]}")
+    assert (task.batch_size, task.data) == (256, f"imagenet1k_{name.split('_')[1]}")
+    assert task.weight_decay == (1e-4 if "lewel" in name else 0.0)

@@ -174,6 +174,7 @@ def test_the_protocols_say_what_their_sources_say() -> None:
     )
     assert cgh == replace(moco, learning_rates=(0.3,), schedule=Cosine("step"))
     assert swav == replace(moco, learning_rates=(0.3,), weight_decays=(1e-6,), schedule=Cosine("epoch"))
+    assert tasks.find("imagenet_linear_vicreg") == replace(swav, learning_rates=(0.02,))
     assert isinstance(simsiam, LinearSgd)
     assert (simsiam.learning_rates[0], simsiam.batch_size, simsiam.epochs) == (0.1 * 4096 / 256, 4096, 90)
     assert simsiam.descent == Descent(0.9, 0.001)
