@@ -73,6 +73,16 @@ def require_complete(loaded: Mapping[str, Any]) -> None:
         )
 
 
+def coverage(given: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Which tensors of a file are in the model bit for bit, which are not, and which the model has beside them."""
+    used = [name for name, tensor in given.items() if name in model and torch.equal(tensor, model[name])]
+    return {
+        "used": used,
+        "unused": [name for name in given if name not in set(used)],
+        "missing": [name for name in model if name not in given],
+    }
+
+
 def _homes(
     weights: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor], into: Sequence[str]
 ) -> dict[str, str]:

@@ -11,6 +11,7 @@ The weights get in as a user's would: by `DetectionCheckpointer` into a Generali
 import argparse
 import json
 import pickle
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,10 +19,13 @@ from typing import Any
 
 STARTED = time.monotonic()
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
+
 import torch  # noqa: E402 (its import is timed)
 
 warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch names
 
+import arrival  # noqa: E402
 import detectron2  # noqa: E402
 from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
 from detectron2.config import get_cfg  # noqa: E402
@@ -56,7 +60,7 @@ def main() -> None:
         "network": f"{type(detector.backbone).__module__}.{type(detector.backbone).__name__}",
         "versions": {"detectron2": detectron2.__version__, "torch": torch.__version__},
         "seconds_of_import": imported - STARTED,
-        **coverage(_model(options.weights), detector.backbone.state_dict()),
+        **arrival.coverage(_model(options.weights), detector.backbone.state_dict()),
     }
     torch.save({"stages": stages, "report": json.dumps(report)}, options.out)
 
@@ -69,16 +73,6 @@ def _model(path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
     loaded: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
     return loaded
-
-
-def coverage(given: dict[str, torch.Tensor], model: dict[str, torch.Tensor]) -> dict[str, list[str]]:
-    """Which tensors of the file are in the model bit for bit, which are not, and which the model has beside them."""
-    used = [name for name, tensor in given.items() if name in model and torch.equal(tensor, model[name])]
-    return {
-        "used": used,
-        "unused": [name for name in given if name not in set(used)],
-        "missing": [name for name in model if name not in given],
-    }
 
 
 def _parse() -> argparse.Namespace:

@@ -11,17 +11,20 @@ gets {"stages": {"input", "layer1", …: tensor}, "report": JSON}.
 import argparse
 import importlib
 import json
+import sys
 import time
 from pathlib import Path
-from typing import Any
 
 STARTED = time.monotonic()
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
 
 import ops  # noqa: E402 (its import is timed)
 
 ops.install()
 
-import mmcv  # noqa: E402 (its operators must be there first)
+import arrival  # noqa: E402 (mmcv's operators must be there first)
+import mmcv  # noqa: E402
 import mmengine  # noqa: E402
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
@@ -48,19 +51,9 @@ def main() -> None:
         "network": f"{type(network).__module__}.{type(network).__name__}",
         "versions": {m.__name__: m.__version__ for m in (framework, mmcv, mmengine, torch)},
         "seconds_of_import": imported - STARTED,
-        **coverage(torch.load(options.weights, weights_only=True), network.state_dict()),
+        **arrival.coverage(torch.load(options.weights, weights_only=True), network.state_dict()),
     }
     torch.save({"stages": stages, "report": json.dumps(report)}, options.out)
-
-
-def coverage(given: dict[str, Any], model: dict[str, Any]) -> dict[str, list[str]]:
-    """Which tensors of the file are in the model bit for bit, which are not, and which the model has beside them."""
-    used = [name for name, tensor in given.items() if name in model and torch.equal(tensor, model[name])]
-    return {
-        "used": used,
-        "unused": [name for name in given if name not in set(used)],
-        "missing": [name for name in model if name not in given],
-    }
 
 
 def _parse() -> argparse.Namespace:
