@@ -8,6 +8,26 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+NOT_READ = (
+    "CUDNN_BENCHMARK",
+    "DATALOADER.REPEAT_",
+    "DATALOADER.SAMPLER_TRAIN",
+    "FLOAT32_PRECISION",
+    "GLOBAL.",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
+    "OUTPUT_DIR",
+    "SEED",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.REFERENCE_WORLD_SIZE",
+    "TEST.AUG.",
+    "TEST.EVAL_PERIOD",
+    "TEST.EXPECTED_RESULTS",
+    "VERSION",
+    "VIS_PERIOD",
+)
+"""Beginnings of detectron2's own settings that this training has no use for, or states itself: it would take them."""
+
 
 def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> CfgNode:
     """The configuration of a run, complete and frozen.
@@ -44,6 +64,8 @@ def _parsed(setting: str) -> tuple[str, object]:
     key, equals, text = setting.partition("=")
     if not equals:
         raise SystemExit(f"--set {setting!r} is not of the form key=value")
+    if key.startswith(NOT_READ):
+        raise SystemExit(f"--set {key}: it has no effect here")
     return key, yaml.safe_load(text)
 
 
