@@ -3,7 +3,8 @@
 import numpy as np
 
 from cgh_bench.errors import UserError
-from cgh_bench.frozen.neighbours import Floats, Indices, neighbours, unit_chunks, unit_rows
+from cgh_bench.frozen.backends import Floats, Indices
+from cgh_bench.frozen.neighbours import neighbours, unit_chunks, unit_rows
 
 TRAINING_ROWS = 262_144
 """Rows of the bank, evenly spread, that an index with cells or codes is fitted to."""

@@ -99,7 +99,7 @@ def _save(banks: Sequence[BankFile]) -> None:
 
 
 def images_per_second(work: Work) -> float:
-    """Measured on one small batch, reading included."""
+    """Measured on one small batch, reading included. Unless none of them can be used, those are for `fill` to name."""
     device = pick_device()
     trunk = work.checkpoint.backbone().to(device)
     dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
@@ -107,7 +107,8 @@ def images_per_second(work: Work) -> float:
         start = time.perf_counter()
         batch = _together([dataset[row] for row in range(len(dataset))])
         reading = time.perf_counter() - start
-        _Faults(work.images, batch.refused).require_none()
+        if not batch.usable:
+            _Faults(work.images, batch.refused).require_none()
         pixels = batch.pixels.to(device)
         work.forward(trunk, pixels[:1])  # the first pass is slower
         start = time.perf_counter()

@@ -1,41 +1,35 @@
 """Exact nearest neighbours by cosine similarity: faiss or torch, the bank streamed, the answers identical."""
 
-import importlib.util
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cgh_bench import dist
-from cgh_bench.device import pick_device
 from cgh_bench.errors import UserError
-
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
-Backend = Literal["faiss", "torch"]
+from cgh_bench.frozen.backends import QUERIES_PER_BATCH, SEARCHES, Backend, Floats, Indices, Search, default_backend
+from cgh_bench.progress import Tick, progress
 
 ROWS_PER_CHUNK = 16_384
 ROWS_PER_NORMALISATION = 1_024
-QUERIES_PER_BATCH = 1_024
 QUERIES_PER_RESCORING = 4
 SPARE_CANDIDATES = 16
+ROWS_TIMED = 8_192
+QUERIES_TIMED = 256
 ROUNDING = 1e-5
 """Two backends' float32 similarities of unit vectors differ by less than this (2048 products, each rounded to 6e-8)."""
 
 
-def default_backend() -> Backend:
-    """Faiss where it is installed, else torch."""
-    return "faiss" if importlib.util.find_spec("faiss") else "torch"
-
-
-def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = None) -> tuple[Floats, Indices]:
+def neighbours(
+    bank: Floats, queries: Floats, k: int, backend: Backend | None = None, tick: Tick | None = None
+) -> tuple[Floats, Indices]:
     """The `k` rows of `bank` most similar to each query by cosine, most similar first.
 
     The backend proposes some more than `k` candidates in float32; these are scored again in float64 and ordered by
@@ -47,6 +41,7 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
         queries: (Q, D), any norms.
         k: at most N rows are returned.
         backend: default `default_backend()`.
+        tick: is told how many of N + Q steps are done.
 
     Returns:
         similarities (Q, K) float32 and row numbers (Q, K) int64, K = min(k, N).
@@ -57,7 +52,7 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
     spare = min(k + SPARE_CANDIDATES, len(bank))
     queries = unit_rows(queries)
     similarity, row = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    rows = _candidates(bank, queries, spare, SEARCHES[backend or default_backend()])
+    rows = _candidates(bank, queries, spare, SEARCHES[backend or default_backend()], tick)
     for start in range(0, len(queries), QUERIES_PER_RESCORING):
         part = slice(start, start + QUERIES_PER_RESCORING)
         scores, ordered = _rescore(bank, queries[part], rows[part])
@@ -65,12 +60,21 @@ def neighbours(bank: Floats, queries: Floats, k: int, backend: Backend | None = 
             for i in np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= ROUNDING):
                 scores[i, :k], ordered[i, :k] = _exhaustive(bank, queries[start + i], k)
         similarity[part], row[part] = scores[:, :k], ordered[:, :k]
+        if tick:
+            tick(len(bank) + min(start + QUERIES_PER_RESCORING, len(queries)))
     return similarity, row
 
 
 def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, Indices]:
-    """The same on all processes (`dist`), each of which searches for its share of the queries."""
-    found = dist.gather_shares(neighbours(bank, queries[dist.share(len(queries))], k))
+    """The same on all processes (`dist`), each of which searches for its share of the queries.
+
+    The first shows its progress, where the bank is more than one chunk.
+    """
+    mine = queries[dist.share(len(queries))]
+    with ExitStack() as stack:
+        shown = dist.rank() == 0 and len(bank) > ROWS_PER_CHUNK
+        tick = stack.enter_context(progress("search", len(bank) + len(mine))) if shown else None
+        found = dist.gather_shares(neighbours(bank, mine, k, tick=tick))
     similarity, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return similarity, row
 
@@ -86,7 +90,26 @@ def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
     return unit + product + merging + rescoring
 
 
-def _candidates(bank: Floats, queries: Floats, k: int, search: "Search") -> Indices:
+def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
+    """About how long `neighbours` takes, by the backend's speed on a few made-up rows."""
+    draw = np.random.default_rng(0)
+    some, few = min(n, ROWS_TIMED), min(q, QUERIES_TIMED)
+    bank, queries = (draw.standard_normal((count, dim), np.float32) for count in (some, few))
+    spare = min(k + SPARE_CANDIDATES, some)
+    search = SEARCHES[default_backend()]
+    _rescore(bank, queries[:1], search(queries[:1], bank, spare)[1])  # the first time is slower
+    start = time.perf_counter()
+    ((_, bank),) = unit_chunks(bank)
+    read = time.perf_counter()
+    _, rows = search(queries, bank, spare)
+    searched = time.perf_counter()
+    _rescore(bank, queries[:QUERIES_PER_RESCORING], rows[:QUERIES_PER_RESCORING])
+    rescored = time.perf_counter()
+    each_row = (read - start + (searched - read) * q / few) / some
+    return n * each_row + (rescored - searched) * q / min(few, QUERIES_PER_RESCORING)
+
+
+def _candidates(bank: Floats, queries: Floats, k: int, search: Search, tick: Tick | None) -> Indices:
     """Row numbers (Q, k) of the best `k` by the backend's float32 arithmetic, in no particular order."""
     best: Floats = np.empty((len(queries), 0), np.float32)
     rows: Indices = np.empty((len(queries), 0), np.int64)
@@ -97,6 +120,8 @@ def _candidates(bank: Floats, queries: Floats, k: int, search: "Search") -> Indi
         if best.shape[1] > k:
             keep = np.argpartition(-best, k - 1, axis=1)[:, :k]
             best, rows = np.take_along_axis(best, keep, axis=1), np.take_along_axis(rows, keep, axis=1)
+        if tick:
+            tick(start + len(chunk))
     return rows
 
 
@@ -177,52 +202,3 @@ def unit_chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
             part = slice(first, first + ROWS_PER_NORMALISATION)
             buffer[part][: len(chunk) - first] = unit_rows(chunk[part])
         yield start, buffer[: len(chunk)]
-
-
-def _search_faiss(queries: Floats, chunk: Floats, k: int) -> tuple[Floats, Indices]:
-    """The exact search of faiss."""
-    import faiss
-
-    if devices := faiss.get_num_gpus():
-        return _search_faiss_gpus(queries, chunk, k, devices)
-    similarity, row = faiss.knn(queries, chunk, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return similarity, row
-
-
-def _search_faiss_gpus(queries: Floats, chunk: Floats, k: int, devices: int) -> tuple[Floats, Indices]:
-    """The same, a part of the chunk on each GPU. This function was never run: no GPU was at hand."""
-    import faiss
-
-    starts = np.linspace(0, len(chunk), min(devices, len(chunk)) + 1, dtype=np.int64)
-
-    def search(device: int) -> tuple[Floats, Indices]:
-        part = chunk[starts[device] : starts[device + 1]]
-        similarity, row = faiss.knn_gpu(
-            faiss.StandardGpuResources(),
-            queries,
-            part,
-            min(k, len(part)),
-            metric=faiss.METRIC_INNER_PRODUCT,
-            device=device,
-        )
-        return similarity, row + starts[device]
-
-    with ThreadPoolExecutor(devices) as pool:
-        similarity, row = zip(*pool.map(search, range(len(starts) - 1)), strict=True)
-    return np.concatenate(similarity, axis=1), np.concatenate(row, axis=1)
-
-
-def _search_torch(queries: Floats, chunk: Floats, k: int) -> tuple[Floats, Indices]:
-    """A matrix product and `topk`, `QUERIES_PER_BATCH` queries at a time."""
-    device = pick_device()
-    columns = torch.from_numpy(chunk).to(device).T
-    parts = [
-        (torch.from_numpy(queries[start : start + QUERIES_PER_BATCH]).to(device) @ columns).topk(k)
-        for start in range(0, len(queries), QUERIES_PER_BATCH)
-    ]
-    similarity, row = (torch.cat(columns).cpu().numpy() for columns in zip(*parts, strict=True))
-    return similarity, row
-
-
-Search = Callable[[Floats, Floats, int], tuple[Floats, Indices]]
-SEARCHES: dict[Backend, Search] = {"faiss": _search_faiss, "torch": _search_torch}

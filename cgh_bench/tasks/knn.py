@@ -22,9 +22,10 @@ from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR, EvalT
 from cgh_bench.errors import UserError
 from cgh_bench.files import replacing, write_text
 from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.neighbours import planned_bytes, shared_neighbours
+from cgh_bench.frozen.neighbours import planned_bytes, planned_seconds, shared_neighbours
 from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import Ranked, rank
+from cgh_bench.progress import duration
 from cgh_bench.tasks import Folders, Metric
 
 RETRIEVED = 10
@@ -101,9 +102,10 @@ def require_others(images: ImageSet) -> None:
 def search_plan(checkpoint: Checkpoint, feature: str, sizes: tuple[int, int], k: int) -> str:
     """What the search for `k` neighbours needs, in a line; `sizes` are the images in the bank and those classified."""
     n, q = sizes
-    dim = checkpoint.backbone().width(checkpoint.architecture.targets(feature))
-    megabytes = planned_bytes(n, q, dim, k) / 1e6
-    return f"search: {q:,} images in a bank of {n:,} × {dim}, {k} neighbours, at most {megabytes:,.0f} MB of memory"
+    dim = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(feature))
+    what = f"search: {q:,} images in a bank of {n:,} × {dim}, {k} neighbours"
+    time = duration(planned_seconds(n, q, dim, k) / dist.world_size())
+    return f"{what}, about {time}, at most {planned_bytes(n, q, dim, k) / 1e6:,.0f} MB of memory"
 
 
 def write_per_class(folder: Path, train: FeatureBank, val: FeatureBank, ranked: Ranked) -> None:

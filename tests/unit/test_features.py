@@ -194,6 +194,17 @@ def test_the_plan_says_what_is_to_do(trunk: Checkpoint, tmp_path: Path) -> None:
     assert rest.startswith("features layer3 of toy/train: 9 images, ")
 
 
+def test_the_plan_leaves_it_to_the_run_to_name_all_images_that_cannot_be_read(
+    trunk: Checkpoint, tmp_path: Path
+) -> None:
+    folder = folder_of_pictures(tmp_path / "zoo", broken=3)
+    (line,) = plan(trunk, load_folder(folder, "train"), AS_IS, ("layer4",), tmp_path)
+    assert line.startswith("features layer4 of zoo/train: 24 images, ")
+    folder = folder_of_pictures(tmp_path / "bad", broken=24)
+    with pytest.raises(UserError, match=r"^24 or more images of bad/train cannot be used"):
+        plan(trunk, load_folder(folder, "train"), AS_IS, ("layer4",), tmp_path)
+
+
 @pytest.mark.parametrize(("images", "processes"), [(9, 2), (1, 3), (10, 4), (7, 7)])
 def test_shares_are_all_rows_once_and_in_order(images: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "world_size", lambda: processes)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cgh_bench.errors import UserError
 from cgh_bench.frozen import neighbours as module
-from cgh_bench.frozen.neighbours import Backend, neighbours
+from cgh_bench.frozen.backends import Backend
+from cgh_bench.frozen.neighbours import neighbours, planned_seconds, shared_neighbours
 
 BACKENDS: tuple[Backend, ...] = ("faiss", "torch")
 
@@ -96,6 +97,25 @@ def test_no_query_is_no_answer_and_a_bank_that_shrinks_is_an_error(tmp_path: Pat
     os.truncate(tmp_path / "bank.npy", 200)
     with pytest.raises(UserError, match="shorter than it was"):
         neighbours(mapped, bank[:1], 3)
+
+
+def test_a_long_search_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    bank = np.random.default_rng(5).normal(size=(150, 8)).astype(np.float32)
+    shared_neighbours(bank, bank[:6], 3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 64)
+    monkeypatch.setattr("cgh_bench.progress.SECONDS_BETWEEN_LINES", 0.0)
+    shared_neighbours(bank, bank[:6], 3)
+    steps = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert steps == [f"search: {done}/156" for done in (64, 128, 150, 154, 156)]
+
+
+def test_the_planned_time_is_linear_in_rows_and_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticking = iter(range(100))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticking))
+    # A second to read 8,192 rows, one for each 256 queries among them, one for each four that are scored again.
+    assert planned_seconds(16_384, 512, 16, 20) == 2 * (1 + 2) + 512 / 4
+    assert planned_seconds(10, 3, 16, 20) == 3
 
 
 def test_parts_on_several_gpus_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
