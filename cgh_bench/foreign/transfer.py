@@ -35,6 +35,12 @@ class Transfer:
     """What the protocol file says, as sixteen hex digits."""
 
     def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 1:
+            raise UserError(f"iterations={self.iterations}: a number of 1 or more is accepted")
+        for setting in self.settings:
+            key, equals, _ = setting.partition("=")
+            if not (key and equals):
+                raise UserError(f"settings={setting}: key=value,… is accepted, a list as [1,2]; the words are {self.framework}'s")
         object.__setattr__(self, "definition", frameworks.definition(self.framework, self.protocol))
 
     def data_fingerprint(self, cache: Path) -> str:

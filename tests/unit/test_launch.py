@@ -5,6 +5,7 @@ import os
 import pytest
 
 from cgh_bench.errors import UserError
+from cgh_bench.evaluate import prepare
 from cgh_bench.foreign import launch
 
 
@@ -43,3 +44,18 @@ def test_no_number():
     os.environ[launch.GPUS] = "all"
     with pytest.raises(UserError, match="CGH_GPUS='all' is no number"):
         launch.gpus()
+
+
+@pytest.mark.parametrize("task", ["animals_seg", "coco_det_detectron2"])
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("iterations=0", "iterations=0: a number of 1 or more is accepted"),
+        ("iterations=-3", "iterations=-3: a number of 1 or more is accepted"),
+        ("settings=lr", "settings=lr: key=value,… is accepted"),
+        ("settings=a=1,=2", "settings==2: key=value,… is accepted"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_it_starts(task, setting, complaint):
+    with pytest.raises(UserError, match=complaint):
+        prepare(task, [setting])

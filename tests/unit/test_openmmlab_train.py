@@ -282,6 +282,12 @@ def test_another_batch_takes_learning_rate_and_schedule_with_it(tmp_path):
     assert (short.train_cfg.max_iters, short.optim_wrapper.optimizer.lr) == (900, pytest.approx(0.02 / 4))
 
 
+@pytest.mark.parametrize("wrong", [0, -8, "many", 2.5])
+def test_a_batch_is_a_number_of_images(tmp_path, wrong):
+    with pytest.raises(SystemExit, match=f"a batch of {wrong!r} images; accepted: a whole number from 1 on"):
+        train.protocol(options(tmp_path, settings={"batch_size": wrong}))
+
+
 @pytest.mark.parametrize(("images", "fewer"), [(16, 8), (9, 3), (5, 1)])
 def test_memory_that_is_short_suggests_a_part(images, fewer):
     """One that divides the share of a process, as detectron2's parts must."""

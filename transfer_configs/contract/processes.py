@@ -31,6 +31,13 @@ def join() -> None:
     torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
 
 
+def times(batch: object, published: int) -> float:
+    """How many times as large as the protocol's a batch is that was set in its place; refuses what is none."""
+    if not isinstance(batch, int) or batch < 1:
+        raise SystemExit(f"a batch of {batch!r} images; accepted: a whole number from 1 on")
+    return batch / published
+
+
 def share(batch: int, count: int) -> int:
     """How many images of a step's batch each of `count` processes takes; refuses what cannot be divided."""
     if batch % count:

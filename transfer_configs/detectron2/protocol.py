@@ -51,7 +51,7 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> 
         raise SystemExit(f"--set: {error}") from None
     config.MODEL.DEVICE = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     if published != config.SOLVER.IMS_PER_BATCH:  # Goyal et al., https://arxiv.org/abs/1706.02677
-        factor = config.SOLVER.IMS_PER_BATCH / published
+        factor = processes.times(config.SOLVER.IMS_PER_BATCH, published)
         config.SOLVER.BASE_LR *= factor
         reschedule(config, round(config.SOLVER.MAX_ITER / factor))
     if iterations:

@@ -63,7 +63,7 @@ def change_batch(config: Config, batch_size: int) -> int:
 
     The learning rate goes in proportion (Goyal et al., https://arxiv.org/abs/1706.02677).
     """
-    factor = batch_size / config.train_dataloader.batch_size
+    factor = processes.times(batch_size, config.train_dataloader.batch_size)
     config.train_dataloader.batch_size = batch_size
     config.optim_wrapper.optimizer.lr *= factor
     return round(config.train_cfg.max_iters / factor)
