@@ -13,6 +13,7 @@ from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.doctor.finding import Finding
 from cgh_bench.errors import UserError
 
+CONSEQUENCE = "what learns from it or is evaluated on it cannot run"
 SAMPLES = 3
 """Images of each part that are decoded."""
 
@@ -52,8 +53,7 @@ def present(name: str) -> Finding:
     if folder.is_dir():
         return Finding(subject(name), "ok", f"{folder} (not looked into: cgh-bench doctor --data)")
     own = f"put train/CLASS/* and val/CLASS/* below {folder}, or link it: ln -s /your/{name} {folder}"
-    consequence = "what is evaluated on it cannot run"
-    return Finding(subject(name), "absent", f"no folder {folder}", consequence, fetched.how if fetched else own)
+    return Finding(subject(name), "absent", f"no folder {folder}", CONSEQUENCE, _typed(fetched.how if fetched else own))
 
 
 def whole(name: str, cache: Path) -> Finding:
@@ -65,7 +65,7 @@ def whole(name: str, cache: Path) -> Finding:
         found = _scenes(name, cache) if _is_dense(name) else _labelled(name)
     except UserError as error:
         told, _, how = str(error).rpartition("; ")
-        return Finding(subject(name), "broken", told or how, "what is evaluated on it cannot run", how)
+        return Finding(subject(name), "broken", told or how, CONSEQUENCE, _typed(how))
     return Finding(subject(name), "ok", found)
 
 
@@ -101,6 +101,11 @@ def _is_dense(name: str) -> bool:
 
 def _entry(name: str) -> object:
     return dense.layouts().get(name) or data.catalog().get(name)
+
+
+def _typed(remedy: str) -> str:
+    """With the folder's own name, as the variable may not be set."""
+    return remedy.replace("$CGH_DATA", str(_root()))
 
 
 def _root() -> Path:

@@ -240,6 +240,8 @@ def test_data_sets(monkeypatch, tmp_path):
     assert data_sets.whole("my_pets", tmp_path) == absent
     coco = data_sets.whole("coco", tmp_path)
     assert coco.state == "absent" and "images.cocodataset.org" in coco.remedy
+    named = [data_sets.present(name).remedy for name in ("coco", "cifar10", "imagenet100", "voc0712")]
+    assert all("$CGH_DATA" not in remedy and str(tmp_path) in remedy for remedy in named), "as they can be typed"
     (tmp_path / "coco").mkdir()
     assert data_sets.present("coco").state == "ok"
     half = data_sets.whole("coco", tmp_path)
