@@ -40,7 +40,7 @@ class Transfer:
         for setting in self.settings:
             key, equals, _ = setting.partition("=")
             if not (key and equals):
-                raise UserError(f"settings={setting}: key=value,… is accepted, a list as [1,2]; the words are {self.framework}'s")
+                raise UserError(f"settings={setting}: key=value,… is accepted, a list as [1,2]")
         object.__setattr__(self, "definition", frameworks.definition(self.framework, self.protocol))
 
     def data_fingerprint(self, cache: Path) -> str:
