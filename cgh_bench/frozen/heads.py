@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cgh_bench.errors import UserError
 from cgh_bench.frozen.probe import cross_entropy, with_ones
 
 ROWS_PER_PASS = 512
@@ -20,6 +21,12 @@ class Descent:
     trust: float | None = None
     """A number makes it LARS: before momentum, the gradient of a head's weights, and that of its biases, is rescaled to
     `trust` times their norm (apex's LARC without clipping, https://arxiv.org/abs/1708.03888 eq. 6)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1 or (self.trust is not None and self.trust <= 0):
+            raise UserError(
+                f"momentum {self.momentum} must be at least 0 and below 1, trust {self.trust} above 0 or none"
+            )
 
 
 SGD = Descent()

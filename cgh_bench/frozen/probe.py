@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.device import pick_device
+from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.optim import minimise
 from cgh_bench.progress import progress
@@ -94,6 +95,10 @@ class Grid:
     weight_decays: tuple[float, ...]
     iterations: int
     tolerance: float
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.tolerance <= 0:
+            raise UserError(f"iterations {self.iterations} must be at least 1, tolerance {self.tolerance} above 0")
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Linear:
             raise UserError(f"held_out {self.held_out} is not a fraction between 0 and 1")
         if self.views < 0:
             raise UserError(f"views {self.views} must not be below 0")
+        self._grid()
 
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""

@@ -65,6 +65,8 @@ class LinearSgd:
             )
         if self.epochs < 1 or not 0 <= self.held_out < 1:
             raise UserError(f"epochs {self.epochs} must be at least 1, held_out {self.held_out} a fraction below 1")
+        if self.initial < 0:
+            raise UserError(f"initial {self.initial} must not be below 0")
         if len(self.grid) > 1 and not self.held_out:
             raise UserError(f"a grid of {len(self.grid)} heads needs images to choose on; set held_out=0.01 or so")
 

@@ -54,6 +54,7 @@ class LogisticRegression:
             raise UserError(
                 f"strengths {self.strengths} must be above zero and held_out {self.held_out} between 0 and 1"
             )
+        self._grid()
 
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""

@@ -134,9 +134,19 @@ def test_a_rate_that_explodes_is_said(trunk: Checkpoint, tmp_path: Path) -> None
         run(replace(TOY, trunk_rate=1e20, head_rate=1e20), trunk, tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"trunk_rate": -1.0}, {"head_rate": -0.1}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trunk_rate": -1.0},
+        {"head_rate": -0.1},
+        {"epochs": 0},
+        {"momentum": -1.0},
+        {"momentum": 1.0},
+        {"weight_decay": -1e-4},
+    ],
+)
 def test_impossible_settings(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="must not be below 0"):
+    with pytest.raises(UserError, match="must not be below 0, momentum .* neither, but below 1, epochs .* at least 1"):
         replace(TOY, **wrong)
 
 

@@ -21,6 +21,7 @@ from cgh_bench.tasks import Folders
 from cgh_bench.tasks import linear_sgd as module
 from cgh_bench.tasks.linear import Linear
 from cgh_bench.tasks.linear_sgd import LinearSgd
+from cgh_bench.tasks.logistic import LogisticRegression
 
 TOY = LinearSgd(
     data="toy",
@@ -155,6 +156,7 @@ def test_all_heads_diverged_is_said(trunk: Checkpoint, tmp_path: Path) -> None:
         ({"features": ()}, "a feature"),
         ({"epochs": 0}, "epochs 0 must be at least 1"),
         ({"held_out": 1.0}, "held_out 1.0"),
+        ({"initial": -0.1}, "initial -0.1 must not be below 0"),
         ({"held_out": 0.0}, "a grid of 8 heads needs images to choose on"),
     ],
 )
@@ -162,6 +164,19 @@ def test_impossible_settings(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         replace(TOY, **wrong)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"momentum": -0.1}, {"trust": 0.0}])
+def test_impossible_descents(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"momentum .* at least 0 and below 1, trust .* above 0"):
+        Descent(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"tolerance": 0.0}])
+@pytest.mark.parametrize("task", [Linear, LogisticRegression])
+def test_impossible_fits(task: type[Any], wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"iterations .* at least 1, tolerance .* above 0"):
+        task(**wrong)
 
 
 def test_the_protocols_say_what_their_sources_say() -> None:
