@@ -5,7 +5,7 @@ import signal
 
 LINES = 10
 """Of a log's end that are shown."""
-LAUNCHER = re.compile(r"^.*torch[./]distributed[./]elastic[./].*(closing signal|failed \(exitcode)", re.MULTILINE)
+LAUNCHER = re.compile(r"^.*torch[./]distributed[./]elastic[./].*(?:closing signal|failed \(exitcode)", re.MULTILINE)
 """The first of torchrun's own lines, when one of its processes has failed and it ends the others."""
 
 
@@ -16,9 +16,9 @@ def told(code: int, log: str) -> tuple[str, list[str]]:
         code: the exit code; negative where a signal ended the process.
         log: what the process printed in this run.
     """
-    by_signal = signal.Signals(-code).name if code < 0 else _signal_of_a_child(log)
-    launched = LAUNCHER.search(log)
-    log = log[: launched.start()] if launched else log
+    log, report = _without_launcher(log)
+    of_a_child = re.search(r"Signal \d+ \((SIG\w+)\) received by PID", report)
+    by_signal = signal.Signals(-code).name if code < 0 else of_a_child and of_a_child[1]
     if by_signal:
         return f"killed by {by_signal}, often for want of memory", _end(log)
     explained = _errors(log) or (code == 1 and "Traceback" not in log)  # `train.py` itself stopped with its last line
@@ -30,11 +30,17 @@ def reason(log: str) -> str:
     return [*_end(log)[-1:], *_errors(log)][-1] if _end(log) else "it printed nothing"
 
 
-def _signal_of_a_child(log: str) -> str:
-    """As torchrun reports it of the first of its processes to fail; the others it ends by a signal of its own."""
-    _, _, first = log.rpartition("Root Cause")
-    found = re.findall(r"Signal \d+ \((SIG\w+)\) received by PID", first)
-    return found[-1] if found else ""
+def _without_launcher(log: str) -> tuple[str, str]:
+    """The log without torchrun's own lines, and what these say of the process that failed first.
+
+    The others it ends by a signal of its own; what they say of a neighbour that is gone is left out as well.
+    """
+    own = LAUNCHER.split(log, maxsplit=1)[0]
+    _, found, report = log.rpartition("Root Cause")
+    rank = re.search(r"rank +: (\d+)", report) if found else None
+    first = f"[rank{rank[1]}]" if rank else "[rank"
+    kept = [line for line in own.splitlines() if line.startswith(first) or not line.startswith("[rank")]
+    return "\n".join(kept), report
 
 
 def _errors(log: str) -> list[str]:

@@ -250,6 +250,7 @@ Failures:
 ------------------------------------------------------------
 Root Cause (first observed failure):
 [0]:
+  rank      : 0 (local_rank: 0)
   exitcode  : {code} (pid: 12)
   traceback : {traceback}
 ============================================================
@@ -261,6 +262,9 @@ def test_processes_that_the_launcher_ends_are_not_the_cause():
     ended = TORCHRUN.format(code=1, traceback="To enable traceback see: https://pytorch.org/docs")
     for said in ("OutOfMemoryError: 4 images at a time are too many", "a batch of 8 images cannot be divided among 3"):
         assert failure.told(1, f"epoch 1\n{said}\n{ended}") == (said, [])
+    others = "[rank1]: Traceback (most recent call last):\n[rank1]: RuntimeError: Connection closed by peer\n"
+    assert failure.told(1, f"{said}\n{others}{ended}") == (said, [])
+    assert failure.told(1, f"[rank0]: ValueError: no\n{others}{ended}") == ("[rank0]: ValueError: no", [])
     killed = TORCHRUN.format(code=-9, traceback="Signal 9 (SIGKILL) received by PID 12")
     cause = "killed by SIGKILL, often for want of memory"
     assert failure.told(1, f"epoch 1\nepoch 2\n{killed}") == (cause, ["epoch 1", "epoch 2"])
