@@ -60,7 +60,9 @@ class RunFolder:
             for old in (self.weights, self.state, self.log, *self._older(), *events, *snapshots):
                 old.unlink(missing_ok=True)
         elif path.exists() and (self.state.exists() or self.weights.exists()):
-            differing = _differences(json.loads(path.read_text()), identity)
+            there = json.loads(path.read_text())
+            # The name tells the settings again: it is shown only where nothing else differs.
+            differing = _differences({**there, "name": name}, identity) or _differences(there, identity)
             if differing:
                 more = len(differing) - SHOWN_DIFFERENCES
                 shown = "; ".join(differing[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")

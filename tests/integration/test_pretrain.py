@@ -172,9 +172,12 @@ def test_a_finished_run_is_returned_at_once(whole, monkeypatch):
 def test_another_recipe_in_the_folder_is_refused_with_the_fields(whole):
     other = replace(TINY_CGH, seed=3, method=replace(TINY_CGH.method, momentum=0.5))
     with pytest.raises(UserError) as error:
-        train(other, "tiny", whole)
+        train(other, "tiny with seed=3, method.momentum=0.5", whole)
+    assert "holds another run (recipe." in str(error.value), "not the name, which says the same at length"
     assert "recipe.method.momentum: 0.9 there, 0.5 here" in str(error.value)
     assert "recipe.seed: 0 there, 3 here" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"\(name: tiny there, other here\)"):
+        train(TINY_CGH, "other", whole)
     with pytest.raises(UserError, match=r"recipe\.method\.type: Cgh there, MocoV2 here"):
         train(TINY_MOCO, "tiny", whole)
 
