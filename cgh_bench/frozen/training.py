@@ -5,6 +5,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, Protocol
 
 import torch
@@ -84,7 +85,7 @@ def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
     """Train for all epochs, from the last that an interrupted session finished; gives every epoch's record.
 
     Raises:
-        UserError: the loss is not finite any more, or the state cannot be written.
+        UserError: the loss is not finite any more, or the state cannot be read or written.
     """
     history = _resume(learner, course)
     total = course.epochs * len(batches)
@@ -118,7 +119,10 @@ def planned(images: int, epochs: int, passes: float, rate: float) -> str:
 def _resume(learner: Learner, course: Course) -> list[Record]:
     if not course.state.exists():
         return []
-    kept = torch.load(course.state, map_location=course.device, weights_only=True)
+    try:
+        kept = torch.load(course.state, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, LookupError):
+        raise UserError(f"{course.state} is damaged; remove it, and the training begins anew") from None
     if kept["identity"] != course.identity:
         return []
     learner.load_state_dict(kept["learner"])

@@ -147,6 +147,17 @@ def test_the_state_of_another_training_is_not_continued(tmp_path: Path) -> None:
     assert train(Counter(), batches(pictures()), course(tmp_path)) == fresh
 
 
+@pytest.mark.parametrize("keep", [0, 1, 100, -100])
+def test_a_state_that_is_damaged_is_said(tmp_path: Path, keep: int) -> None:
+    """By a disk: it is written whole or not at all."""
+    train(Counter(), batches(pictures()), course(tmp_path))
+    state = tmp_path / "state.pt"
+    state.write_bytes(state.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"^.*state\.pt is damaged; remove it, and the training begins anew$") as caught:
+        train(Counter(), batches(pictures()), course(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path, loss: float) -> None:
     with pytest.raises(UserError, match=r"not finite in epoch 1 \(step 1\); lower the learning rates"):
