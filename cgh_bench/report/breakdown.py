@@ -33,6 +33,8 @@ def _of_dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[C
         return []
     if detected.is_file():
         objects = truth.read(run, work, notes, truth.objects)
-        return detection.draw(run.task, objects.file, detected, notes) if objects and objects.file else []
+        if objects and objects.file:
+            return detection.draw(run.task, objects.file, detected, notes)
+        return detection.draw_measured(run.task, truth.metrics(folder))
     maps = truth.read(run, work, notes, partial(truth.maps, metrics=truth.metrics(folder)))
     return segmentation.draw(run.task, maps, segmented, notes) if maps else []

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,3 +79,9 @@ def draw(task: str, annotations: Path, predictions: Path, notes: list[str]) -> l
         charts.precision_chart(f"{task}: precision and recall of boxes", found.recalls.round(2).tolist(), lines),
         charts.class_chart(f"{task}: box AP by class", found.by_class()),
     ]
+
+
+def draw_measured(task: str, metrics: Mapping[str, float]) -> list[Chart]:
+    """AP by class as the run measured it (`box_AP.CLASS`), by whichever rule; nothing where it did not."""
+    by_class = {name.partition(".")[2]: value for name, value in metrics.items() if name.startswith("box_AP.")}
+    return [charts.class_chart(f"{task}: box AP by class", by_class)] if by_class else []

@@ -169,7 +169,7 @@ def metrics(folder: Path) -> dict[str, float]:
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except DAMAGED:
         return {}
-    return found if isinstance(found, dict) else {}
+    return {name: v for name, v in found.items() if isinstance(v, int | float)} if isinstance(found, dict) else {}
 
 
 def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
@@ -183,7 +183,7 @@ def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
         pairs = tuple((path, val / "masks" / path.name) for path in sorted((val / "images").glob("*.png")))
         return Maps(pairs, (BACKGROUND, *classes))
     part = _last(name, (".png",))
-    if part is None:
+    if part is None or not part.classes:  # of instances, not of classes
         return None
     assert isinstance(part.classes, int)
     pairs = tuple(

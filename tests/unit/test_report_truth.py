@@ -268,3 +268,25 @@ def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
     assert [note.split(",")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion"]
     (tmp_path / "voc_seg/metrics.json").write_text("[1]")
     assert truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
+
+
+@pytest.mark.parametrize("task", ["cityscapes_inst", "cityscapes_inst_detectron2"])
+def test_instances_of_cityscapes_are_not_drawn(task: str, root: Path, tmp_path: Path) -> None:
+    run, notes = a_run(task, tmp_path), []
+    (tmp_path / task / scenes.SEGMENTATIONS).mkdir()
+    shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
+    assert (list(shown.detections), list(shown.segmentations), list(shown.classes)) == ([], [], [])
+    assert breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes) == []
+    assert notes == []
+
+
+def test_classes_of_voc_have_the_ap_that_the_run_measured(root: Path, tmp_path: Path) -> None:
+    run, notes = a_run("voc_det", tmp_path), []
+    (tmp_path / "voc_det" / scenes.DETECTIONS).write_text("[]")
+    measured = {"detections": 3, "box_AP": 50.0, "box_AP50": 75.0, "box_AP.cat": 60.0, "box_AP.dog": 40.0}
+    (tmp_path / "voc_det/metrics.json").write_text(json.dumps(measured))
+    (chart,) = breakdown.draw(run, prepare("voc_det").task, tmp_path, tmp_path, notes)
+    assert dict(zip(chart.figure["data"][0]["y"], chart.figure["data"][0]["x"], strict=True)) == {"cat": 60, "dog": 40}
+    (tmp_path / "voc_det/metrics.json").write_text('{"box_AP.cat": "high"}')
+    assert breakdown.draw(run, prepare("voc_det").task, tmp_path, tmp_path, notes) == []
+    assert notes == []
