@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -85,7 +86,6 @@ class RunFolder:
             raise UserError(
                 f"cannot write {self.state} ({error}); the previous checkpoint is intact: make room and run again"
             ) from None
-
         if keep > 1:
             link = self.path / f"checkpoint-{state['step']:08d}.pt"
             link.unlink(missing_ok=True)
@@ -97,11 +97,23 @@ class RunFolder:
         return sorted(self.path.glob("checkpoint-*.pt"))
 
     def load(self) -> dict[str, Any]:
-        """The last state that was saved; empty where there is none."""
+        """The last state that was saved; empty where there is none.
+
+        Raises:
+            UserError: it is damaged, or no state of a run; we write it whole, so somebody else has changed it.
+        """
         if not self.state.exists():
             return {}
-        state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
-        return state
+        try:
+            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+            if "step" in state:
+                return state
+        except (RuntimeError, EOFError, UnpicklingError, TypeError):
+            pass
+        raise UserError(
+            f"{self.state} is damaged, or no state of a run; copy a checkpoint-STEP.pt over it, or "
+            "remove it to start anew"
+        )
 
 
 class Log:
@@ -114,7 +126,7 @@ class Log:
             write_text(folder.log, "".join(line for line in lines if _step(line) <= step))
         self.file = folder.log.open("a")
         self.trackers = [tracker(name, folder.path) for name in trackers]
-        self.board = SummaryWriter(str(folder.path), purge_step=step + 1 if step else None)
+        self.board = SummaryWriter(str(folder.path), purge_step=step + 1)
 
     def write(self, line: Mapping[str, float]) -> None:
         """Append one line; `line["step"]` counts finished steps."""

@@ -33,7 +33,7 @@ def optimizer(recipe: Recipe, method: nn.Module) -> torch.optim.Optimizer:
     trained = [(name, parameter) for name, parameter in method.named_parameters() if parameter.requires_grad]
     groups = []
     for constant_rate in (False, True) if constant else (False,):
-        members = [(n, p) for n, p in trained if n.startswith(constant or ("/",)) == constant_rate]
+        members = [(n, p) for n, p in trained if n.startswith(constant) == constant_rate]
         for decays in (True, False):
             groups.append(
                 {

@@ -1,12 +1,14 @@
 """Watching: the bounded kNN against counting by hand, trackers, and that none of it touches the network."""
 
 import sys
+import time
 from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cgh_bench.backbone import Architecture, Backbone
 from cgh_bench.data.image_set import GreyImages
@@ -95,6 +97,29 @@ def test_trackers_get_every_line(tmp_path, monkeypatch, name, written):
     log.close()
     assert (written, ({"step": 3, "loss": 1.5},), {"step": 3}) in module.calls
     assert module.calls[-1][0] in ("finish", "end_run")
+
+
+def test_curves_of_a_run_that_was_killed_before_it_saved_are_not_shown_twice(tmp_path):
+    for loss in (9.0, 2.0):
+        log = Log(RunFolder(tmp_path), 0)
+        for step in (1, 5):
+            log.write({"step": step, "loss": loss})
+        log.close()
+        time.sleep(1.1)  # files of events are named by the second
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in shown] == [(1, 2.0), (5, 2.0)]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"nonsense", None])
+def test_a_state_that_is_damaged_is_told(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    assert folder.load() == {}
+    torch.save({"model": 1}, folder.state)
+    if content is not None:
+        folder.state.write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged.*remove it to start anew") as error:
+        folder.load()
+    assert "\n" not in str(error.value)
 
 
 def test_a_tracker_that_is_not_installed_or_unknown_is_refused(tmp_path, monkeypatch):
