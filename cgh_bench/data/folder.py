@@ -121,7 +121,8 @@ def _classes(folder: Path, only: Sequence[str]) -> tuple[str, ...]:
         if not root.is_dir():
             raise UserError(
                 f"{folder} has no folder {split}/; accepted are train/CLASS/*.jpg and val/CLASS/*.jpg below it, or tar "
-                "shards train/*.tar and val/*.tar"
+                "shards train/*.tar and val/*.tar: put the images to learn from into train/, the others, of the same "
+                "classes, into val/"
             )
         found[split] = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
         if not found[split]:
