@@ -115,7 +115,9 @@ def test_a_missing_split_and_a_flat_folder(folder: Path):
     with pytest.raises(UserError, match=r"val has no sub-folders"):
         load_folder(folder, "train")
     (folder / "val").rmdir()
-    with pytest.raises(UserError, match=r"has no folder val/; .*: put the images to learn from into train/, the others, .* into val/$"):
+    with pytest.raises(
+        UserError, match=r"has no folder val/; .*: put the images to learn from into train/, the others, .* into val/$"
+    ):
         load_folder(folder, "train")
 
 
