@@ -1,6 +1,7 @@
 """What clusters do to jobs: kill them, fill the disk, start them twice. Nothing is lost or hangs; one line says it."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -55,6 +56,8 @@ def saved_steps(folder):
     state, other = folder / "run/checkpoint.pt", folder / "transfer/state.pth"
     if state.exists():
         return torch.load(state, weights_only=True)["step"]
+    if (folder / "transfer/metrics.json").exists():  # finished: the state is no longer needed
+        return math.inf
     return json.loads(other.read_text())[0] if other.exists() else 0
 
 

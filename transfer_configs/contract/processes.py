@@ -1,5 +1,6 @@
 """A step's batch on one or several processes, each on a GPU of its own, all on one machine."""
 
+import atexit
 import os
 import sys
 from typing import NoReturn
@@ -24,11 +25,15 @@ def launch(count: int, script: str) -> NoReturn:
 
 
 def join() -> None:
-    """Join the processes that torchrun has started."""
+    """Join the processes that torchrun has started, and leave them at this one's end.
+
+    One that ends while gloo's threads still run is now and then aborted by them; torchrun then ends the others.
+    """
     on_gpus = torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def times(batch: object, published: int) -> float:
