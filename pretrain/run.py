@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +80,9 @@ def begin(
     parallel: nn.Module = method
     if dist.world_size() > 1 and recipe.epochs:
         # The queues are equal on all processes and BatchNorm statistics are each one's own: nothing to broadcast.
-        parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch renames it; 2.6 does not know the other name
+            parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     run = Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler, watching)
     state = folder.load()
