@@ -58,11 +58,13 @@ class FineTune:
     """Images of a step, all processes together."""
 
     def __post_init__(self) -> None:
-        if min(self.trunk_rate, self.head_rate, self.weight_decay) < 0 or not 0 <= self.momentum < 1 or self.epochs < 1:
+        if min(self.trunk_rate, self.head_rate, self.weight_decay) < 0 or not 0 <= self.momentum < 1:
             raise UserError(
                 f"trunk_rate {self.trunk_rate}, head_rate {self.head_rate} and weight_decay {self.weight_decay} must "
-                f"not be below 0, momentum {self.momentum} neither, but below 1, epochs {self.epochs} at least 1"
+                f"not be below 0, momentum {self.momentum} neither, but below 1"
             )
+        if min(self.epochs, self.batch_size) < 1:
+            raise UserError(f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1")
 
     def data_fingerprint(self, cache: Path) -> str:
         """Of train and val images together."""

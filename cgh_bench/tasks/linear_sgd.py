@@ -63,8 +63,11 @@ class LinearSgd:
                 f"learning_rates {self.learning_rates} must be above 0, weight_decays {self.weight_decays} not below, "
                 "and there must be one of each and a feature"
             )
-        if self.epochs < 1 or not 0 <= self.held_out < 1:
-            raise UserError(f"epochs {self.epochs} must be at least 1, held_out {self.held_out} a fraction below 1")
+        if min(self.epochs, self.batch_size) < 1 or not 0 <= self.held_out < 1:
+            raise UserError(
+                f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1, "
+                f"held_out {self.held_out} a fraction below 1"
+            )
         if self.initial < 0:
             raise UserError(f"initial {self.initial} must not be below 0")
         if len(self.grid) > 1 and not self.held_out:

@@ -135,18 +135,19 @@ def test_a_rate_that_explodes_is_said(trunk: Checkpoint, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        {"trunk_rate": -1.0},
-        {"head_rate": -0.1},
-        {"epochs": 0},
-        {"momentum": -1.0},
-        {"momentum": 1.0},
-        {"weight_decay": -1e-4},
+        ({"trunk_rate": -1.0}, "trunk_rate -1.0"),
+        ({"head_rate": -0.1}, "head_rate -0.1"),
+        ({"momentum": -1.0}, "momentum -1.0 neither, but below 1"),
+        ({"momentum": 1.0}, "momentum 1.0 neither, but below 1"),
+        ({"weight_decay": -1e-4}, "weight_decay -0.0001 must not be below 0"),
+        ({"epochs": 0}, "epochs 0 and batch_size .* must be at least 1"),
+        ({"batch_size": 0}, "batch_size 0 must be at least 1"),
     ],
 )
-def test_impossible_settings(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="must not be below 0, momentum .* neither, but below 1, epochs .* at least 1"):
+def test_impossible_settings(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
         replace(TOY, **wrong)
 
 
