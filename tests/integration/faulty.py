@@ -189,14 +189,14 @@ def loaders_die() -> None:
     """Every loader process is killed at its first image."""
     from cgh_bench.frozen import extraction
 
-    transform = extraction.EvalTransform.__call__
+    transform = extraction.EvalTransform.cut
 
     def killed(self: object, image: torch.Tensor) -> torch.Tensor:
         if torch.utils.data.get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         return transform(self, image)
 
-    extraction.EvalTransform.__call__ = killed
+    extraction.EvalTransform.cut = killed
 
 
 def loader_of_step_dies(step: int, state: Path) -> None:
