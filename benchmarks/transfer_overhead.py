@@ -4,10 +4,11 @@
 
 Both train the protocol file's model on a dozen scenes and test it, each in two lengths: seconds a step are the
 difference of the two, divided by the difference of their steps, and the start is what is left of the short one. Sides
-alternate; of the repeats the least of each counts. `processor` is the time of all processes of a side, which depends
-little on what else the machine does (`load`). `first_step` is the wall clock until the first step may begin, and
-`first_step_after_imports` what of it comes after our package with torch is imported: conversion, the framework's
-process with its imports, arrival and its proof. Saves `results/transfer_overhead.json`.
+alternate; each figure is computed within a repeat, and the median of the repeats counts: the machine's speed drifts.
+`processor` is the time of all processes of a side, which depends little on what else the machine does (`load`).
+`first_step` is the wall clock until the first step may begin, and `first_step_after_imports` what of it comes after
+our package with torch is imported: conversion, the framework's process with its imports, arrival and its proof. Saves
+`results/transfer_overhead.json`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 SCENES = """
 from cgh_bench.data import dense
@@ -75,39 +77,40 @@ def main() -> None:
     chosen = options.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CGH_GPUS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
     few, many = chosen.steps
-    best: dict[tuple[str, int], dict[str, float]] = {}
+    repeats = []
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder, "cache")
         write = f"{SCENES}\nimport pathlib, sys\nentry.write(pathlib.Path(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", write, cache / "animal_scenes"], check=True)
         for _ in range(chosen.repeats):
-            for steps in (few, many):
-                for side, run in (("framework", theirs), ("ours", ours)):
-                    measured = run(steps, cache, Path(folder, "run"))
-                    known = best.setdefault((side, steps), measured)
-                    best[side, steps] = {name: min(value, known[name]) for name, value in measured.items()}
+            measured = {
+                (side, steps): run(steps, cache, Path(folder, "run"))
+                for steps in (few, many)
+                for side, run in (("framework", theirs), ("ours", ours))
+            }
+            repeats.append(summary(measured, few, many))
     document = {
         "command": "python benchmarks/transfer_overhead.py",
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
         "steps": [few, many],
         "repeats": chosen.repeats,
-        **summary(best, few, many),
-        "measured": {f"{side}, {steps} steps": values for (side, steps), values in best.items()},
+        **{name: round(median(repeat[name] for repeat in repeats), 3) for name in repeats[0]},
+        "each_repeat": repeats,
     }
     out = Path(__file__).parent / "results" / "transfer_overhead.json"
     out.write_text(json.dumps(document, indent=1) + "\n")
     print(out.read_text())
 
 
-def summary(best: dict[tuple[str, int], dict[str, float]], few: int, many: int) -> dict[str, float]:
+def summary(measured: dict[tuple[str, int], dict[str, float]], few: int, many: int) -> dict[str, float]:
     """Our step over the framework's, and our start beyond the framework's, in seconds."""
     step, start = {}, {}
     for side in ("framework", "ours"):
-        short, long = (best[side, steps]["processor"] for steps in (few, many))
+        short, long = (measured[side, steps]["processor"] for steps in (few, many))
         step[side] = (long - short) / (many - few)
         start[side] = short - few * step[side]
-    first = {side: best[side, few]["first_step"] for side in step}
-    after_imports = best["ours", few]["first_step_after_imports"]
+    first = {side: measured[side, few]["first_step"] for side in step}
+    after_imports = measured["ours", few]["first_step_after_imports"]
     return {
         "step_ratio": step["ours"] / step["framework"],
         "start_and_test_beyond": start["ours"] - start["framework"],
