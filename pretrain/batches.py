@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench import dist
 from cgh_bench.data import ImageSet
+from cgh_bench.data.image_set import workers
 from cgh_bench.errors import UserError
-from cgh_bench.frozen.extraction import workers
 from pretrain.recipe import Recipe
 
 ORDER, VIEWS = range(2)

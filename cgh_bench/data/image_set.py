@@ -1,6 +1,7 @@
 """What every labelled set of images looks like to the rest of the package, and the entries of the catalogue."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,6 +87,13 @@ class ColourImages(ImageSet):
     def image(self, index: int) -> torch.Tensor:
         """Image `index` as (3, H, W) uint8 RGB."""
         return torch.from_numpy(self.pixels[index].copy())
+
+
+def workers(images: ImageSet) -> int:
+    """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory."""
+    if isinstance(images, GreyImages | ColourImages):
+        return 0
+    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def content_fingerprint(classes: tuple[str, ...], *arrays: NDArray[Any]) -> str:

@@ -1,6 +1,5 @@
 """Filling banks of features on disk: each process a part of the images, in any number of sessions."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.data.image_set import ColourImages, GreyImages, ImageSet
+from cgh_bench.data.image_set import ImageSet, workers
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.device import pick_device
 from cgh_bench.errors import CheckFailed, UserError
@@ -202,13 +201,6 @@ def _together(items: "list[Tensor | str]") -> _Batch:
         images = {}
     pixels = torch.stack(list(images.values())) if images else torch.empty(0)
     return _Batch(pixels, list(images), refused)
-
-
-def workers(images: ImageSet) -> int:
-    """Worker processes pay where files are decoded, not for images that are in memory."""
-    if isinstance(images, GreyImages | ColourImages):
-        return 0
-    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _require_frozen(checkpoint: Checkpoint, trunk: torch.nn.Module) -> None:
