@@ -44,13 +44,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("no Chromium with its driver; Debian and Ubuntu: apt install chromium chromium-driver")
     from selenium import webdriver
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    class Chrome(webdriver.Chrome):
+        """`get` returns once the page's scripts have run: on a busy machine the driver returns before that."""
+
+        def get(self, url: str) -> None:
+            super().get(url)
+            here = "location.href.split('#')[0] === new URL(arguments[0]).href.split('#')[0]"
+            loaded = f"return {here} && document.readyState === 'complete'"
+            WebDriverWait(self, 30).until(lambda driver: driver.execute_script(loaded, url))
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
 
