@@ -64,7 +64,10 @@ def measure(annotations: Path, predictions: Path) -> Precision:
         evaluation.accumulate()
     names = tuple(category["name"] for category in truth.loadCats(evaluation.params.catIds))
     values = evaluation.eval["precision"][:, :, :, 0, -1]
-    return Precision(values, evaluation.params.iouThrs, evaluation.params.recThrs, names)
+    found = Precision(values, evaluation.params.iouThrs, evaluation.params.recThrs, names)
+    if not found.present.any():
+        raise ValueError(f"{annotations.name} has no object of any of its classes")
+    return found
 
 
 def draw(task: str, annotations: Path, predictions: Path, notes: list[str]) -> list[Chart]:
@@ -72,7 +75,9 @@ def draw(task: str, annotations: Path, predictions: Path, notes: list[str]) -> l
     try:
         found = measure(annotations, predictions)
     except DAMAGED as error:
-        notes.append(f"{task}: no curves, {predictions.name} of that run is broken or has no detection ({why(error)}).")
+        notes.append(
+            f"{task}: no curves: {predictions.name} or the data are broken, or without detections ({why(error)})."
+        )
         return []
     lines = {f"IoU {t:g}": found.curve(t).round(4).tolist() for t in THRESHOLDS}
     return [

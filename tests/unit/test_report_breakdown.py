@@ -59,9 +59,17 @@ def test_precision_and_ap_of_a_case_worked_by_hand(tmp_path: Path) -> None:
     assert [chart.title for chart in drawn] == ["t: precision and recall of boxes", "t: box AP by class"]
 
 
+def test_annotations_without_an_object_of_a_class_are_said(tmp_path: Path) -> None:
+    """There is no mean over no class to draw."""
+    truth, predictions = coco(tmp_path, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.9}])
+    truth.write_text(truth.read_text().replace('"category_id": 1', '"category_id": 999'))
+    assert detection.draw("t", truth, predictions, notes := []) == []
+    assert "no object of any of its classes" in notes[0]
+
+
 def test_predictions_without_a_detection_are_said(tmp_path: Path) -> None:
     assert detection.draw("t", *coco(tmp_path, []), notes := []) == []
-    assert "no curves, predictions.json" in notes[0]
+    assert "no curves: predictions.json" in notes[0]
 
 
 def test_confusion_and_iou_of_a_case_worked_by_hand(tmp_path: Path) -> None:
