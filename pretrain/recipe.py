@@ -34,8 +34,12 @@ class Method(nn.Module):
         """The trunk that is trained and exported."""
         raise NotImplementedError
 
-    def begin_step(self, epoch: float) -> None:
-        """Called once before each step of descent, however many batches it adds up: teachers follow here."""
+    def begin_step(self, done: float) -> None:
+        """Called once before each step of descent, however many batches it adds up: teachers follow here.
+
+        Args:
+            done: the share of the run that is over, from 0 up to 1.
+        """
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The scalar losses of one batch by name; the loop descends on their sum and logs each.

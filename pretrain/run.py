@@ -99,7 +99,7 @@ def descend(run: Run, batch: Batch) -> dict[str, float]:
     """
     epoch, parts = run.epoch, run.recipe.accumulate
     rate = set_rate(run.optimizer, run.recipe, epoch)
-    run.method.begin_step(epoch)
+    run.method.begin_step(epoch / run.recipe.epochs)
     run.optimizer.zero_grad()
     values: list[Tensor] = []
     names: list[str] = []

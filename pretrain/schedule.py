@@ -56,6 +56,9 @@ DECAYS: dict[str, Callable[[str, nn.Parameter], bool]] = {
 }
 
 
-def rising(start: float, epoch: float, epochs: float) -> float:
-    """From `start` to 1 over `epochs` by half a cosine: a teacher's momentum in BYOL (arXiv 2006.07733) and DINO."""
-    return 1 - (1 - start) * (math.cos(math.pi * min(epoch / epochs, 1.0)) + 1) / 2
+def rising(start: float, done: float) -> float:
+    """From `start` to 1 over a run, of which a share is `done`: a teacher's momentum in BYOL (arXiv 2006.07733), DINO.
+
+    By half a cosine.
+    """
+    return 1 - (1 - start) * (math.cos(math.pi * min(done, 1.0)) + 1) / 2

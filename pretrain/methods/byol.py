@@ -26,13 +26,11 @@ class Byol:
     hidden: int = 4096
     """Width inside projector and predictor."""
     momentum: float = 0.99
-    """Of the target network at first."""
-    momentum_epochs: float = 300
-    """It rises to 1 over so many, the recipe's, by half a cosine."""
+    """Of the target network at first; it rises to 1 over the run, by half a cosine."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum <= 1 or self.momentum_epochs <= 0:
-            raise UserError("momentum must be within 0 and 1, momentum_epochs above 0")
+        if not 0 <= self.momentum <= 1:
+            raise UserError(f"momentum {self.momentum} must be within 0 and 1")
         at_least(1, dim=self.dim, hidden=self.hidden)
 
     def check(self, batch_size: int, views: int) -> None:
@@ -80,9 +78,9 @@ class ByolMethod(Method):
         """The online network's trunk."""
         return self.online.backbone
 
-    def begin_step(self, epoch: float) -> None:
+    def begin_step(self, done: float) -> None:
         """The target network follows the online one, ever more slowly."""
-        self.target.momentum = rising(self.config.momentum, epoch, self.config.momentum_epochs)
+        self.target.momentum = rising(self.config.momentum, done)
         self.target.follow(self.online)
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
@@ -126,7 +124,7 @@ RECIPES = {
     # Nothing is published at this size; all but method and views is that of cgh_r18_animals.
     "byol_r18_animals": replace(
         cgh.RECIPES["cgh_r18_animals"],
-        method=Byol(dim=128, hidden=512, momentum=0.99, momentum_epochs=8),
+        method=Byol(dim=128, hidden=512, momentum=0.99),
         views=Views((cgh.ANIMALS_STRONG, cgh.ANIMALS_STRONG)),
     ),
 }

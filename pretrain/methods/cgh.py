@@ -144,7 +144,7 @@ class CghMethod(Method):
         """The student's trunk."""
         return self.student.backbone
 
-    def begin_step(self, epoch: float) -> None:
+    def begin_step(self, done: float) -> None:
         """The teacher follows the student as it is before this step's descent."""
         self.teacher.follow(self.student)
 

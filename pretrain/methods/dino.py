@@ -30,9 +30,7 @@ class Dino:
     bottleneck: int = 256
     """Width of the unit embedding before the classes."""
     momentum: float = 0.996
-    """Of the teacher at first."""
-    momentum_epochs: float = 100
-    """It rises to 1 over so many, the recipe's, by half a cosine."""
+    """Of the teacher at first; it rises to 1 over the run, by half a cosine."""
     student_temperature: float = 0.1
     teacher_temperature: float = 0.04
     centre_momentum: float = 0.9
@@ -40,8 +38,8 @@ class Dino:
     """For so long the layer of classes stays as it was drawn."""
 
     def __post_init__(self) -> None:
-        if min(self.student_temperature, self.teacher_temperature, self.momentum_epochs) <= 0:
-            raise UserError("temperatures and momentum_epochs must be above 0")
+        if min(self.student_temperature, self.teacher_temperature) <= 0:
+            raise UserError("temperatures must be above 0")
         at_least(1, classes=self.classes, hidden=self.hidden, bottleneck=self.bottleneck)
 
     def check(self, batch_size: int, views: int) -> None:
@@ -96,9 +94,9 @@ class DinoMethod(Method):
         """The student's trunk."""
         return self.student.backbone
 
-    def begin_step(self, epoch: float) -> None:
+    def begin_step(self, done: float) -> None:
         """The teacher follows the student, ever more slowly."""
-        self.teacher.momentum = rising(self.config.momentum, epoch, self.config.momentum_epochs)
+        self.teacher.momentum = rising(self.config.momentum, done)
         self.teacher.follow(self.student)
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
@@ -139,7 +137,7 @@ RECIPES = {
     # Nothing is published at this size; all but method and views is that of cgh_r18_animals.
     "dino_r18_animals": replace(
         cgh.RECIPES["cgh_r18_animals"],
-        method=Dino(classes=1024, hidden=512, bottleneck=128, momentum=0.99, momentum_epochs=8),
+        method=Dino(classes=1024, hidden=512, bottleneck=128, momentum=0.99),
         views=Views((cgh.ANIMALS_STRONG, cgh.ANIMALS_STRONG, ANIMALS_SMALL, ANIMALS_SMALL)),
         clip_gradient=3.0,
     ),

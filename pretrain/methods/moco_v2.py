@@ -81,7 +81,7 @@ class MocoV2Method(Method):
         """The query encoder's trunk."""
         return self.encoder.backbone
 
-    def begin_step(self, epoch: float) -> None:
+    def begin_step(self, done: float) -> None:
         """The key encoder follows the query encoder as it is before this step's descent."""
         self.momentum_encoder.follow(self.encoder)
 

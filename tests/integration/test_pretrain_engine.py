@@ -27,6 +27,7 @@ from pretrain.methods.supervised import Supervised
 from pretrain.parts import synchronised
 from pretrain.recipe import Method, find
 from pretrain.run import begin, descend
+from pretrain.schedule import rising
 from pretrain.train import check, train
 from pretrain.watching import Watching
 
@@ -52,14 +53,14 @@ class PlainMethod(Method):
         super().__init__()
         self.trunk = Backbone(Architecture("resnet18")).requires_grad_(False)
         self.head = nn.Linear(3 * 33 * 33, 4)
-        self.steps = 0
+        self.begun = []
 
     @property
     def backbone(self):
         return self.trunk
 
-    def begin_step(self, epoch):
-        self.steps += 1
+    def begin_step(self, done):
+        self.begun.append(done)
 
     def forward(self, views, epoch, labels=None):
         first, second = (self.head(view.flatten(1)) for view in views)
@@ -80,9 +81,18 @@ def test_parts_of_a_batch_add_up_to_the_whole(tmp_path):
     for parts in (2, 8):
         run, same = after_steps(replace(PLAIN, accumulate=parts), tmp_path)
         torch.testing.assert_close(run.method.head.weight, whole_batch.method.head.weight, rtol=1e-5, atol=1e-7)
-        assert run.method.steps == 3, "teachers follow once a step, however many parts it has"
+        assert len(run.method.begun) == 3, "teachers follow once a step, however many parts it has"
         for a, b in zip(lines, same, strict=True):
             assert a == pytest.approx(b, rel=1e-4), "loss, and the rate, which goes by the whole batch"
+
+
+def test_a_method_is_told_the_share_of_the_run_that_is_over(tmp_path):
+    """Whatever epochs are set, BYOL's and DINO's momentum reaches 1 at the end."""
+    for epochs in (1, 3):
+        run, _ = after_steps(replace(PLAIN, epochs=epochs), tmp_path)
+        steps = epochs * run.batches.per_epoch
+        assert run.method.begun == pytest.approx([0, 1 / steps, 2 / steps])
+    assert [rising(0.9, done) for done in (0, 0.5, 1)] == pytest.approx([0.9, 0.95, 1])
 
 
 def test_each_parameters_gradient_is_clipped_by_itself(tmp_path):

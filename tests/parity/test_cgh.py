@@ -126,7 +126,7 @@ def test_the_teacher_follows_before_its_pass_and_the_queue_is_written_after_the_
         {n: method.queues[n].clone() for n in ("of_global", "of_hyper")},
     )
     wanted = expected_terms(embed(method.student, views[1]), teacher, *queues.values(), TINY, 1.0)
-    method.begin_step(3.0)
+    method.begin_step(0.3)
     got = method(views, 3.0)
     assert {n: v.item() for n, v in got.items()} == pytest.approx(wanted, rel=5e-6)
     torch.testing.assert_close(method.queues["of_global"][8:16], teacher[0].float(), rtol=0, atol=1e-6)
@@ -177,7 +177,7 @@ def losses_of_two_steps(config):
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for step in range(2):
-        method.begin_step(1.0)
+        method.begin_step(0.1)
         loss = sum(method([view.float() for view in batch(step)], 1.0).values())
         optimizer.zero_grad()
         loss.backward()

@@ -21,7 +21,7 @@ def test_three_steps_are_those_of_the_pseudocode():
     theirs = torch.optim.SGD(f_q.parameters(), lr=0.05)
     for step in range(3):
         x_k, x_q = torch.randn(2, 8, 3, 33, 33, dtype=torch.float64)
-        method.begin_step(float(step))
+        method.begin_step(step / 10)
         got = method([x_k, x_q], float(step))
         assert set(got) == {"infonce"}
 
