@@ -19,6 +19,7 @@ from cgh_bench.progress import Tick, progress
 
 ROWS_PER_CHUNK = 16_384
 ROWS_PER_NORMALISATION = 1_024
+QUERIES_PER_PASS = 65_536
 QUERIES_PER_RESCORING = 4
 SPARE_CANDIDATES = 16
 ROWS_TIMED = 8_192
@@ -37,22 +38,44 @@ def neighbours(
     queries or another chunk size changes nothing.
 
     Args:
-        bank: (N, D), any norms; may be memory-mapped: it is read once, `ROWS_PER_CHUNK` rows at a time.
-        queries: (Q, D), any norms.
+        bank: (N, D), any norms; may be memory-mapped: it is read `ROWS_PER_CHUNK` rows at a time, once for every
+            `QUERIES_PER_PASS` queries.
+        queries: (Q, D), any norms; may be memory-mapped, too.
         k: at most N rows are returned.
         backend: default `default_backend()`.
-        tick: is told how many of N + Q steps are done.
+        tick: is told how many of `steps` are done.
 
     Returns:
         similarities (Q, K) float32 and row numbers (Q, K) int64, K = min(k, N).
     """
     k = min(k, len(bank))
-    if not len(queries):
-        return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-    spare = min(k + SPARE_CANDIDATES, len(bank))
-    queries = unit_rows(queries)
+    search = SEARCHES[backend or default_backend()]
     similarity, row = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    rows = _candidates(bank, queries, spare, SEARCHES[backend or default_backend()], tick)
+    for start in range(0, len(queries), QUERIES_PER_PASS):
+        part = slice(start, start + QUERIES_PER_PASS)
+        ticked = _from(steps(len(bank), start), tick) if tick else None
+        _one_pass(bank, unit_rows(queries[part]), search, (similarity[part], row[part]), ticked)
+    return similarity, row
+
+
+def steps(n: int, q: int) -> int:
+    """What the progress of `neighbours` counts to: every query, and every row of the bank each time that it is read."""
+    return n * -(-q // QUERIES_PER_PASS) + q
+
+
+def _from(before: int, tick: Tick) -> Tick:
+    def ticked(done: int, note: str = "") -> None:
+        tick(before + done, note)
+
+    return ticked
+
+
+def _one_pass(bank: Floats, queries: Floats, search: Search, out: tuple[Floats, Indices], tick: Tick | None) -> None:
+    """Write similarities and row numbers (Q, K) of unit `queries`, all of which are in memory, into `out`."""
+    similarity, row = out
+    k = similarity.shape[1]
+    spare = min(k + SPARE_CANDIDATES, len(bank))
+    rows = _candidates(bank, queries, spare, search, tick)
     for start in range(0, len(queries), QUERIES_PER_RESCORING):
         part = slice(start, start + QUERIES_PER_RESCORING)
         scores, ordered = _rescore(bank, queries[part], rows[part])
@@ -62,7 +85,6 @@ def neighbours(
         similarity[part], row[part] = scores[:, :k], ordered[:, :k]
         if tick:
             tick(len(bank) + min(start + QUERIES_PER_RESCORING, len(queries)))
-    return similarity, row
 
 
 def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, Indices]:
@@ -73,21 +95,21 @@ def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, In
     mine = queries[dist.share(len(queries))]
     with ExitStack() as stack:
         shown = dist.rank() == 0 and len(bank) > ROWS_PER_CHUNK
-        tick = stack.enter_context(progress("search", len(bank) + len(mine))) if shown else None
+        tick = stack.enter_context(progress("search", steps(len(bank), len(mine)))) if shown else None
         found = dist.gather_shares(neighbours(bank, mine, k, tick=tick))
     similarity, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return similarity, row
 
 
 def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
-    """What `neighbours` needs at most beside what it is given; of a memory-mapped bank of any size only these pages."""
-    chunk = min(n, ROWS_PER_CHUNK)
+    """What `neighbours` needs at most beside what it is given; of memory-mapped arrays of any size only these pages."""
+    chunk, queries = min(n, ROWS_PER_CHUNK), min(q, QUERIES_PER_PASS)
     spare = min(k + SPARE_CANDIDATES, n)
-    unit = 4 * dim * (4 * chunk + 2 * q)  # a chunk as read, normalised, and in float64 for near-ties; the queries
+    unit = 4 * dim * (4 * chunk + 2 * queries)  # a chunk as read, normalised, and in float64 for near-ties; the queries
     product = 4 * min(q, QUERIES_PER_BATCH) * chunk
-    merging = 4 * (4 + 8) * q * spare  # similarities and rows: kept, found, joined and chosen
+    merging = 4 * (4 + 8) * queries * spare  # similarities and rows: kept, found, joined and chosen
     rescoring = QUERIES_PER_RESCORING * spare * dim * (2 * 4 + 8)
-    return unit + product + merging + rescoring
+    return unit + product + merging + rescoring + (4 + 8) * q * min(k, n)
 
 
 def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
@@ -105,7 +127,7 @@ def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
     searched = time.perf_counter()
     _rescore(bank, queries[:QUERIES_PER_RESCORING], rows[:QUERIES_PER_RESCORING])
     rescored = time.perf_counter()
-    each_row = (read - start + (searched - read) * q / few) / some
+    each_row = ((read - start) * -(-q // QUERIES_PER_PASS) + (searched - read) * q / few) / some
     return n * each_row + (rescored - searched) * q / min(few, QUERIES_PER_RESCORING)
 
 

@@ -88,6 +88,22 @@ def test_a_mapped_bank_gives_the_same_to_the_bit(
         np.testing.assert_array_equal(inside[1], outside[1])
 
 
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_many_queries_are_taken_in_passes_and_change_nothing(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    bank, queries = rng.normal(size=(100, 12)).astype(np.float32), rng.normal(size=(count, 12)).astype(np.float32)
+    at_once = neighbours(bank, queries, 5)
+    at_most = module.planned_bytes(100, 4, 12, 5)
+    monkeypatch.setattr(module, "QUERIES_PER_PASS", 4)
+    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 30)
+    told: list[int] = []
+    in_passes = neighbours(bank, queries, 5, tick=lambda done, note="": told.append(done))
+    np.testing.assert_array_equal(at_once[0], in_passes[0])
+    np.testing.assert_array_equal(at_once[1], in_passes[1])
+    assert told == sorted(told) and told[-1] == module.steps(100, count)
+    assert module.planned_bytes(100, 10**6, 12, 5) - at_most < 12 * 5 * 10**6 + 4 * 1024 * 100  # the answers, a product
+
+
 def test_no_query_is_no_answer_and_a_bank_that_shrinks_is_an_error(tmp_path: Path) -> None:
     bank = np.ones((20, 4), np.float32)
     similarity, row = neighbours(bank, bank[:0], 3)
