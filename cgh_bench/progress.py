@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -60,6 +60,16 @@ class _Lines:
         left = elapsed / done * (self.total - done) if done else float("nan")
         line = f"{self.title}: {done}/{self.total}, {elapsed:.0f} s, eta {left:.0f} s {note}"
         print(line.rstrip(), file=sys.stderr, flush=True)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long `work` takes, the least of three times: a plan should not depend on what else the machine does."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """Softmax regression on features, for a whole grid of weight decays at once."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,7 +16,7 @@ from cgh_bench.device import pick_device
 from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.optim import minimise
-from cgh_bench.progress import progress
+from cgh_bench.progress import progress, seconds_of
 
 ROWS_PER_PASS = 16_384
 ROWS_TIMED = 256
@@ -185,9 +184,7 @@ def plan(checkpoint: Checkpoint, feature: str, images: ImageSet, grid: Grid) -> 
     rows = min(n, ROWS_TIMED)
     toy = problem(np.ones((rows, width), np.float32), np.zeros(rows, np.int64), np.arange(rows))
     start = torch.zeros(heads, width + 1, classes, device=toy.mean.device)
-    clock = time.perf_counter()
-    _cross_entropy(toy, start, start.new_ones(heads))[0].cpu()
-    each = (time.perf_counter() - clock) * n / rows
+    each = seconds_of(lambda: float(_cross_entropy(toy, start, start.new_ones(heads))[0].sum())) * n / rows
     return (
         f"fit: {heads} classifiers of {width} × {classes} on {n:,} rows, {each:.1f} s for each of some hundred passes "
         f"(two fits of at most {grid.iterations} iterations), at most {megabytes:,.0f} MB of memory"

@@ -1,5 +1,6 @@
 """k-means on frozen features, compared with the classes: how far the groups a trunk sees are those people name."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,9 +15,11 @@ from cgh_bench.errors import UserError
 from cgh_bench.files import replacing
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.selection import require_one_label
+from cgh_bench.progress import duration, seconds_of
 from cgh_bench.tasks import Folders, Metric
 
 Labels = NDArray[np.int64]
+ROWS_TIMED = 2_048
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,17 @@ class Clusters:
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """What the extraction of features will take; k-means takes little beside it."""
-        return plan(checkpoint, self._images(), self.transform, (self.feature,), folders.cache)
+        """What the extraction of features and k-means will take."""
+        images = self._images()
+        width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(self.feature))
+        n, classes = len(images), len(images.classes)
+        each = planned_seconds(n, width, classes)
+        most = self.starts * (self.iterations + math.log(classes) + 2)  # k-means++ draws so many for every centre
+        return [
+            *plan(checkpoint, images, self.transform, (self.feature,), folders.cache),
+            f"k-means: {classes:,} clusters of {n:,} × {width}, {self.starts} starts of at most {self.iterations} "
+            f"iterations of {each:.2f} s (at most {duration(each * most)}), {12 * n * width / 1e6:,.0f} MB of memory",
+        ]
 
     def _images(self) -> ImageSet:
         """Val; refused is what cannot be grouped by its classes."""
@@ -74,6 +86,15 @@ class Clusters:
             "ARI": 100 * metrics.adjusted_rand_score(val.labels, found),
             "accuracy": 100 * matched_accuracy(val.labels, found),
         }
+
+
+def planned_seconds(n: int, width: int, clusters: int) -> float:
+    """About how long an iteration of k-means takes, by one on a few made-up rows."""
+    from sklearn.cluster import KMeans
+
+    rows = np.random.default_rng(0).standard_normal((max(clusters, min(n, ROWS_TIMED)), width), np.float32)
+    once = KMeans(clusters, n_init=1, max_iter=1, init=rows[:clusters])
+    return seconds_of(lambda: once.fit(rows)) * n / len(rows)
 
 
 def matched_accuracy(truth: Labels, found: Labels) -> float:

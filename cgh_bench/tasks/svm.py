@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, ClassVar
@@ -24,7 +25,7 @@ from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.errors import UserError
 from cgh_bench.files import write_text
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.progress import progress
+from cgh_bench.progress import duration, progress, seconds_of
 from cgh_bench.tasks import Folders, Metric
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FOLDS = 3
 POSITIVE_WEIGHT = 2
 MOST_ITERATIONS = 2000
+ROWS_TIMED = 256
 
 Floats = NDArray[np.float64]
 Marks = NDArray[np.int64]
@@ -63,11 +65,32 @@ class Svm:
         return pair_fingerprint(self.data)
 
     def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, and how many machines are fitted to them."""
-        images, _, _ = self._marked()
+        """Time and disk of the features, how many machines are fitted to them, and how long that takes."""
+        images, marks, truth = self._marked()
         features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
         each = len(self.costs) * (FOLDS + 1) + len(self.shots) * self.repeats * len(self.shot_costs)
-        return [*features, f"{each * len(images.classes):,} linear SVMs on up to {len(images):,} images each"]
+        width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(self.feature))
+        lasts = duration(self._planned_seconds(width, marks, len(truth)))
+        fits = f"{each * len(images.classes):,} linear SVMs on up to {len(images):,} images each, about {lasts}"
+        megabytes = 16 * width * (len(images) + len(truth)) / 1e6  # float64, and once more for the rows of a fit
+        return [*features, f"{fits}, at most {megabytes:,.0f} MB of memory"]
+
+    def _planned_seconds(self, width: int, marks: Marks, val: int) -> float:
+        """By a fit of each cost on a few made-up rows, and by what it takes to judge them."""
+        made_up = unit(np.random.default_rng(0).standard_normal((ROWS_TIMED, width), np.float32))
+        toy = _OneClass(made_up, np.arange(ROWS_TIMED) % 8 // 7, made_up, np.ones(1, np.int64), 0)
+        rows, (n, classes) = np.arange(ROWS_TIMED), marks.shape
+        drawn = sum(min(classes * k, n) for k in self.shots) * self.repeats
+        seconds = 0.0
+        for costs, fitted, machines in (
+            (self.costs, FOLDS * n, 1),  # (FOLDS - 1) / FOLDS of the rows FOLDS times, and all of them
+            (self.shot_costs, drawn, len(self.shots) * self.repeats),
+        ):
+            for cost in costs if machines else ():
+                machine = toy._fit(cost, rows)
+                seconds += seconds_of(partial(toy._fit, cost, rows)) * fitted
+                seconds += seconds_of(partial(machine.decision_function, made_up)) * machines * (n + val)
+        return classes * seconds / ROWS_TIMED
 
     def _marked(self) -> tuple[ImageSet, Marks, Marks]:
         """Train, and what its images and those of val show; refused are classes of too few images."""
