@@ -306,7 +306,9 @@ def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(fetched, tmp
         check=True,
     )
     metrics = json.loads(done.stdout.splitlines()[-1])
-    expected = 100 * sum(eleven_points(objects) for objects in objects_of_the_test(fetched).values()) / 20
+    by_class = {name: 100 * eleven_points(objects) for name, objects in objects_of_the_test(fetched).items()}
+    assert {name: metrics[f"box_AP.{name}"] for name in by_class} == pytest.approx(by_class)
+    expected = sum(by_class.values()) / 20
     assert [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75")] == pytest.approx([expected] * 3)
     assert expected > 5
     assert len(read(tmp_path / "predictions.json")) == metrics["detections"]
