@@ -53,6 +53,7 @@ def pretrain(
     Out of memory? --set accumulate=4 computes a step's batch in four parts (batch_size and learning rate stay).
     Several machines without SLURM: see tools/pretrain.sh.
     """
+    from cgh_bench import dist
     from cgh_bench.config import fingerprint, override, plain
     from cgh_bench.data import load
     from cgh_bench.errors import UserError
@@ -80,4 +81,7 @@ def pretrain(
         return
     # With other settings it is not the recipe any more, and must not fill the recipe's row in a table.
     name = f"{recipe} with {', '.join(settings)}" if settings else recipe
-    print(train(chosen, name, folder, watching=watching))
+    with dist.process_group():
+        weights = train(chosen, name, folder, watching=watching)
+        if dist.rank() == 0:
+            print(weights)

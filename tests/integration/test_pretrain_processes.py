@@ -12,14 +12,23 @@ from test_pretrain import leaves, lines, one_thread
 SCRIPT = Path(__file__).with_name("rivals_process.py")
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folders of all runs of one process, and of two."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     subprocess.run([sys.executable, SCRIPT, one], check=True, env=one_thread())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, SCRIPT, two], check=True, env=one_thread())
+    subprocess.run([*TORCHRUN, SCRIPT, two], check=True, env=one_thread())
     return one, two
+
+
+@pytest.mark.slow
+def test_the_first_of_several_processes_says_where_the_weights_are(tmp_path):
+    command = [*TORCHRUN, "-m", "cgh_bench", "pretrain", "random_r18_animals", "-o", tmp_path / "run"]
+    done = subprocess.run(command, check=True, env=one_thread(), capture_output=True, text=True)
+    assert done.stdout.splitlines() == [str(tmp_path / "run/backbone.safetensors")]
 
 
 @pytest.mark.slow

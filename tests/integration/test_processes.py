@@ -12,10 +12,17 @@ from PIL import Image
 
 
 def run(work: Path, data: Path, processes: int) -> dict[str, object]:
-    start = (
-        ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29713"] if processes > 1 else []
-    )
-    command = [sys.executable, *start, "-m", "cgh_bench", "eval", "knn,knn_leave_one_out", "--ckpt", "random:resnet18"]
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [
+        sys.executable,
+        *(several if processes > 1 else []),
+        "-m",
+        "cgh_bench",
+        "eval",
+        "knn,knn_leave_one_out",
+        "--ckpt",
+        "random:resnet18",
+    ]
     options = ["--data", str(data), "--set", "transform.resize=32", "--set", "transform.crop=32", "--work", str(work)]
     done = subprocess.run(
         [*command, *options],
