@@ -2,8 +2,8 @@
 
     python benchmarks/features.py [--arch resnet18 resnet50] [--images 512]
 
-Pictures of 224×224 in memory; the two take turns, and the median of the rounds' ratios counts. On a CPU the seconds are those of
-the processor, which other work on the machine hardly changes; on a GPU those of the wall clock. Saves
+Pictures of 224×224 in memory; the two take turns, and the median of the rounds' ratios counts. On a CPU the seconds are
+those of the processor, which other work on the machine hardly changes; on a GPU those of the wall clock. Saves
 `results/features.json`. Files are another matter: loader processes decode them, on a CPU beside the network's work.
 """
 
