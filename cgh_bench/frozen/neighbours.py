@@ -53,21 +53,28 @@ def neighbours(
     similarity, row = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), QUERIES_PER_PASS):
         part = slice(start, start + QUERIES_PER_PASS)
-        ticked = _from(steps(len(bank), start), tick) if tick else None
-        _one_pass(bank, unit_rows(queries[part]), search, (similarity[part], row[part]), ticked)
+        of_pass = _beyond(steps(len(bank), start), tick) if tick else None
+        _one_pass(bank, unit_rows(queries[part]), search, (similarity[part], row[part]), of_pass)
     return similarity, row
 
 
 def steps(n: int, q: int) -> int:
     """What the progress of `neighbours` counts to: every query, and every row of the bank each time that it is read."""
-    return n * -(-q // QUERIES_PER_PASS) + q
+    return n * _passes(q) + q
 
 
-def _from(before: int, tick: Tick) -> Tick:
-    def ticked(done: int, note: str = "") -> None:
+def _passes(q: int) -> int:
+    """How often the bank is read for `q` queries."""
+    return -(-q // QUERIES_PER_PASS)
+
+
+def _beyond(before: int, tick: Tick) -> Tick:
+    """`tick` for work that comes after `before` steps."""
+
+    def counted(done: int, note: str = "") -> None:
         tick(before + done, note)
 
-    return ticked
+    return counted
 
 
 def _one_pass(bank: Floats, queries: Floats, search: Search, out: tuple[Floats, Indices], tick: Tick | None) -> None:
@@ -127,7 +134,7 @@ def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
     searched = time.perf_counter()
     _rescore(bank, queries[:QUERIES_PER_RESCORING], rows[:QUERIES_PER_RESCORING])
     rescored = time.perf_counter()
-    each_row = ((read - start) * -(-q // QUERIES_PER_PASS) + (searched - read) * q / few) / some
+    each_row = ((read - start) * _passes(q) + (searched - read) * q / few) / some
     return n * each_row + (rescored - searched) * q / min(few, QUERIES_PER_RESCORING)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
-from unittest import mock
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
@@ -86,8 +85,11 @@ def _by_class() -> Iterator[dict[str, list[float]]]:
         aps[name].append(100 * float(curve[2]))
         return curve
 
-    with mock.patch.object(pascal_voc_evaluation, "voc_eval", overheard):
+    pascal_voc_evaluation.voc_eval = overheard
+    try:
         yield aps
+    finally:
+        pascal_voc_evaluation.voc_eval = original
 
 
 class Cityscapes(CityscapesInstanceEvaluator):
