@@ -27,8 +27,8 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from cgh_bench.data import load
-from pretrain.batches import Batches
-from pretrain.recipe import Recipe, find
+from cgh_bench.pretrain.batches import Batches
+from cgh_bench.pretrain.recipe import Recipe, find
 
 IMAGES, BATCH, ROUNDS = 128, 64, 30
 WIDTH, HEIGHT = 500, 375

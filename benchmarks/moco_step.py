@@ -22,13 +22,13 @@ import torch
 import torchvision
 from torch import nn
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
 from cgh_bench.data.image_set import GreyImages
-from pretrain.batches import Batch, Batches
-from pretrain.folder import RunFolder
-from pretrain.methods.moco_v2 import MocoV2
-from pretrain.recipe import find
-from pretrain.run import begin, descend
+from cgh_bench.pretrain.batches import Batch, Batches
+from cgh_bench.pretrain.folder import RunFolder
+from cgh_bench.pretrain.methods.moco_v2 import MocoV2
+from cgh_bench.pretrain.recipe import find
+from cgh_bench.pretrain.run import begin, descend
 
 BATCH, QUEUE, DIM, THREADS, ROUNDS = 32, 65_536, 128, 1, 3
 CASES = (("resnet18", 64), ("resnet18", 128), ("resnet18", 224), ("resnet50", 128))

@@ -25,14 +25,14 @@ from statistics import median
 
 import torch
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
 from cgh_bench.data.image_set import GreyImages
-from pretrain.batches import Batch, Batches
-from pretrain.folder import RunFolder
-from pretrain.methods.cgh import CghMethod
-from pretrain.methods.moco_v2 import MocoV2Method
-from pretrain.recipe import find
-from pretrain.run import Run, begin, descend
+from cgh_bench.pretrain.batches import Batch, Batches
+from cgh_bench.pretrain.folder import RunFolder
+from cgh_bench.pretrain.methods.cgh import CghMethod
+from cgh_bench.pretrain.methods.moco_v2 import MocoV2Method
+from cgh_bench.pretrain.recipe import find
+from cgh_bench.pretrain.run import Run, begin, descend
 
 BATCH, SIZE, THREADS, ROUNDS = 32, 224, 1, 8
 ARCHITECTURES = ("resnet18", "resnet50")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.relation import relation
+from cgh_bench.pretrain.relation import relation
 
 B, D, K, THREADS, ROUNDS = 256, 512, 131_072, 1, 1
 TEMPERATURES = (0.1, 0.08)

@@ -22,10 +22,10 @@ from pathlib import Path
 from selenium import webdriver
 
 from cgh_bench import tasks
-from cgh_bench.config import plain
+from cgh_bench.core.config import plain
 from cgh_bench.evaluate import commit, protocol_id
-from cgh_bench.report import site
 from cgh_bench.results import Result
+from cgh_bench.site import site
 
 RECIPES, SEEDS, TASKS = 250, 5, ("animals_knn", "animals_linear", "animals_det", "animals_seg")
 REPEATS = 5

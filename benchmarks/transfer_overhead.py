@@ -31,9 +31,9 @@ from cgh_bench.foreign import frameworks
 
 SCENES = """
 from cgh_bench.data import dense
-from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.demo.composition import SceneSettings
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.scenes import write_scenes
+from cgh_bench.data.demo.scenes import write_scenes
 few = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 entry = DetectionScenes("a few scenes", "embedded", lambda out: write_scenes(out, few))
 """

@@ -15,13 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cgh_bench.backbone import Architecture, Backbone
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing
-from cgh_bench.vit import ViT
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones.vit import ViT
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing
 
 if TYPE_CHECKING:
-    from cgh_bench.vit_backbone import ViTBackbone
+    from cgh_bench.backbones.vit_backbone import ViTBackbone
 
 FORMAT = "cgh-bench/1"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgh_bench import checkpoint, converters
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError
 
 
 @dataclass(frozen=True)

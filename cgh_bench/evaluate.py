@@ -12,18 +12,19 @@ from pathlib import Path
 
 import torch
 
-from cgh_bench import dist, results, tasks
+from cgh_bench import results, tasks
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.config import fingerprint, identity, override, plain
+from cgh_bench.core import dist
+from cgh_bench.core.config import fingerprint, identity, override, plain
+from cgh_bench.core.device import pick_device
+from cgh_bench.core.errors import CheckFailed
+from cgh_bench.core.files import alone_in
 from cgh_bench.data import catalog, find_folder
 from cgh_bench.data.dense import layouts
-from cgh_bench.device import pick_device
-from cgh_bench.errors import CheckFailed
-from cgh_bench.files import alone_in
-from cgh_bench.foreign.transfer import in_framework
 from cgh_bench.frozen.features import pair_fingerprint
 from cgh_bench.results import Result
 from cgh_bench.tasks import Folders, Metric, Planned, Task, Versioned
+from cgh_bench.tasks.transfer import in_framework
 
 PACKAGES = (
     "cgh-bench",

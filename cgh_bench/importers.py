@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cgh_bench import tasks
-from cgh_bench.config import plain
-from cgh_bench.errors import UserError, unknown
+from cgh_bench.core.config import plain
+from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.files import sha256
 from cgh_bench.evaluate import protocol_id
-from cgh_bench.files import sha256
 from cgh_bench.results import IMPORTED, Result
 
 Evaluations = dict[str, dict[str, float]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 SCHEMA = 1
 IMPORTED = "imported"

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cgh_bench import dist
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import ImageSet
 from cgh_bench.data.image_set import workers
-from cgh_bench.errors import UserError
-from pretrain.recipe import Recipe
+from cgh_bench.pretrain.recipe import Recipe
 
 ORDER, VIEWS = range(2)
 """Independent streams of random numbers under one seed."""

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cgh_bench.config import identity as recorded
+from cgh_bench.core.config import identity as recorded
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data import ImageSet
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing, write_text
-from pretrain.recipe import Recipe
-from pretrain.watching import tracker
+from cgh_bench.pretrain.recipe import Recipe
+from cgh_bench.pretrain.watching import tracker
 
 SHOWN_DIFFERENCES = 5
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench import dist
-from cgh_bench.backbone import hypercolumn
-from cgh_bench.errors import UserError
+from cgh_bench.backbones.resnet import hypercolumn
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
 

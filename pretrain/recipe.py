@@ -5,12 +5,12 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-from cgh_bench.backbone import ARCHS, Architecture, Backbone
+from cgh_bench.backbones.resnet import ARCHS, Architecture, Backbone
 from cgh_bench.checkpoint import Preprocessing
-from cgh_bench.config import later
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError, unknown
-from pretrain.views import Views
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.registry import registered
+from cgh_bench.pretrain.views import Views
 
 IMAGENET = Preprocessing()
 """Mean and standard deviation of ImageNet, which every downstream framework has as its default."""
@@ -125,7 +125,7 @@ def find(name: str) -> Recipe:
     Raises:
         UserError: there is none; the nearest names are given.
     """
-    recipes = registered("pretrain.methods", "RECIPES")
+    recipes = registered("cgh_bench.pretrain.methods", "RECIPES")
     if name not in recipes:
         raise unknown("recipe", name, recipes)
     recipe: Recipe = recipes[name]

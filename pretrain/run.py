@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgh_bench import dist
-from cgh_bench.errors import UserError
-from pretrain.batches import Batch, Batches
-from pretrain.folder import RunFolder
-from pretrain.parts import synchronised
-from pretrain.recipe import Method, Recipe
-from pretrain.schedule import optimizer, set_rate
-from pretrain.watching import SILENT, Watching
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.batches import Batch, Batches
+from cgh_bench.pretrain.folder import RunFolder
+from cgh_bench.pretrain.parts import synchronised
+from cgh_bench.pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.schedule import optimizer, set_rate
+from cgh_bench.pretrain.watching import SILENT, Watching
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pretrain.lars import Lars
-from pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.lars import Lars
+from cgh_bench.pretrain.recipe import Method, Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:

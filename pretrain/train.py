@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from cgh_bench import checkpoint, data, dist
+from cgh_bench import checkpoint, data
 from cgh_bench.checkpoint import Checkpoint, Origin
-from cgh_bench.config import fingerprint
-from cgh_bench.errors import UserError
-from cgh_bench.files import alone_in
-from cgh_bench.progress import progress
-from pretrain.batches import Batch, Batches, loader, too_many
-from pretrain.folder import Log, RunFolder
-from pretrain.recipe import Recipe
-from pretrain.run import Run, begin, descend
-from pretrain.watching import SILENT, Watching, knn_top1
+from cgh_bench.core import dist
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import alone_in
+from cgh_bench.core.progress import progress
+from cgh_bench.pretrain.batches import Batch, Batches, loader, too_many
+from cgh_bench.pretrain.folder import Log, RunFolder
+from cgh_bench.pretrain.recipe import Recipe
+from cgh_bench.pretrain.run import Run, begin, descend
+from cgh_bench.pretrain.watching import SILENT, Watching, knn_top1
 
 STEPS_PER_LOG_LINE = 5
 

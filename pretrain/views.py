@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cgh_bench.config import later
-from cgh_bench.errors import UserError
-from pretrain import colour
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain import colour
 
 CROP_ATTEMPTS = 10
 """As torchvision: the first of ten boxes that fits inside the image, else the largest centred one."""

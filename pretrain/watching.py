@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgh_bench.backbone import Backbone
+from cgh_bench.backbones.resnet import Backbone
+from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.errors import UserError, unknown
 from cgh_bench.frozen.neighbours import neighbours
 from cgh_bench.frozen.voting import rank
-from pretrain.recipe import Recipe
+from cgh_bench.pretrain.recipe import Recipe
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 """As in CGH's own monitor and the task `knn`."""

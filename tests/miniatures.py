@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_length
 
-from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.demo.composition import SceneSettings
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.layouts import cityscapes as cityscapes_layout
 from cgh_bench.data.layouts import coco as coco_layout

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cgh_bench.converters import Converter
-from cgh_bench.discovery import registered
-from cgh_bench.files import write_text
-from cgh_bench.parity import TOLERANCE
+from cgh_bench.converters.parity import TOLERANCE
+from cgh_bench.core.files import write_text
+from cgh_bench.core.pickles import HARMLESS
+from cgh_bench.core.registry import registered
 from cgh_bench.reading.readers import LAYOUT, READERS, Reader
-from cgh_bench.reading.safe_pickle import HARMLESS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "checkpoints.md"

@@ -8,11 +8,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from cgh_bench.config import plain
+from cgh_bench.core.config import plain
+from cgh_bench.core.files import write_text
+from cgh_bench.core.registry import registered
 from cgh_bench.data import dense
-from cgh_bench.discovery import registered
 from cgh_bench.evaluate import protocol_id
-from cgh_bench.files import write_text
 from cgh_bench.tasks import Task
 
 ROOT = Path(__file__).parents[1]

@@ -11,17 +11,16 @@ from pathlib import Path
 import torch
 
 from cgh_bench.checkpoint import architecture_named
+from cgh_bench.core.files import write_text
+from cgh_bench.core.progress import duration
 from cgh_bench.data import catalog
 from cgh_bench.data.image_set import FetchedImages
-from cgh_bench.files import write_text
-from cgh_bench.foreign import estimate
 from cgh_bench.frozen.features import bank_bytes
 from cgh_bench.frozen.neighbours import planned_bytes
-from cgh_bench.progress import duration
-from cgh_bench.tasks import find
+from cgh_bench.pretrain import recipe as recipes
+from cgh_bench.pretrain.schedule import optimizer
+from cgh_bench.tasks import estimate, find
 from cgh_bench.tasks.knn import KNN
-from pretrain import recipe as recipes
-from pretrain.schedule import optimizer
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scaling.md"

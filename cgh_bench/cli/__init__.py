@@ -20,7 +20,7 @@ from cgh_bench.cli import (
     results,
     watching,
 )
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError
 
 app = typer.Typer(
     help="Is this pretrained backbone any good, and is it better than the others?",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cgh_bench.cli.options import Branch, DryRun, Source, Trust
-from cgh_bench.errors import CheckFailed
+from cgh_bench.core.errors import CheckFailed
 
 verbs = typer.Typer()
 

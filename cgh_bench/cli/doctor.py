@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cgh_bench.cli.options import HERE, Work
-from cgh_bench.errors import CheckFailed
+from cgh_bench.core.errors import CheckFailed
 
 verbs = typer.Typer()
 

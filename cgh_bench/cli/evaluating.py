@@ -46,11 +46,12 @@ def eval_(
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
     """
-    from cgh_bench import checkpoint, dist
+    from cgh_bench import checkpoint
+    from cgh_bench.core import dist
+    from cgh_bench.core.slurm import queue
     from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
     from cgh_bench.foreign import launch
     from cgh_bench.report.terminal import show_result
-    from cgh_bench.slurm import queue
 
     launch.choose(gpus, images_at_a_time)
     chosen = {"data": data, "framework": framework}

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cgh_bench.errors import unknown
+from cgh_bench.core.errors import unknown
 
 verbs = typer.Typer()
 
@@ -30,8 +30,8 @@ def list_(kind: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
 
 def _entries(kind: str) -> dict[str, str]:
     from cgh_bench import evaluate
+    from cgh_bench.core.registry import registered
     from cgh_bench.data import catalog
-    from cgh_bench.discovery import registered
     from cgh_bench.report import definition
 
     entries: dict[str, Any]
@@ -44,7 +44,7 @@ def _entries(kind: str) -> dict[str, str]:
     if kind == "recipes":
         return {
             name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
-            for name, r in registered("pretrain.methods", "RECIPES").items()
+            for name, r in registered("cgh_bench.pretrain.methods", "RECIPES").items()
         }
     if kind == "data":
         return {name: entry.description for name, entry in catalog().items()}

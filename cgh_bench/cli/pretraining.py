@@ -53,15 +53,15 @@ def pretrain(
     Out of memory? --set accumulate=4 computes a step's batch in four parts (batch_size and learning rate stay).
     Several machines without SLURM: see tools/pretrain.sh.
     """
-    from cgh_bench import dist
-    from cgh_bench.config import fingerprint, override, plain
+    from cgh_bench.core import dist
+    from cgh_bench.core.config import fingerprint, override, plain
+    from cgh_bench.core.errors import UserError
+    from cgh_bench.core.slurm import queue
     from cgh_bench.data import load
-    from cgh_bench.errors import UserError
     from cgh_bench.evaluate import Workspace
-    from cgh_bench.slurm import queue
-    from pretrain.recipe import find
-    from pretrain.train import check, train
-    from pretrain.watching import Watching
+    from cgh_bench.pretrain.recipe import find
+    from cgh_bench.pretrain.train import check, train
+    from cgh_bench.pretrain.watching import Watching
 
     if gpus is not None and not slurm:
         raise UserError(

@@ -22,7 +22,7 @@ def show(
     Example:
       cgh-bench protocol show coco_det --framework detectron2
     """
-    from cgh_bench.foreign import protocol_diff
+    from cgh_bench.tasks import protocol_diff
 
     for fact, value in protocol_diff.facts(name, framework).items():
         print(f"{fact}: {value}")
@@ -39,8 +39,8 @@ def diff(
     Example:
       cgh-bench protocol diff coco_det --frameworks detectron2,mmdet
     """
-    from cgh_bench.errors import UserError
-    from cgh_bench.foreign import protocol_diff
+    from cgh_bench.core.errors import UserError
+    from cgh_bench.tasks import protocol_diff
 
     named = frameworks.split(",")
     if len(set(named)) < 2:

@@ -91,12 +91,12 @@ def reproduce(
 
 def _chosen(name: str, rows: list[str] | None, run: bool) -> "Definition":
     """The table of these rows; to `run` it, all its recipes must exist."""
-    from cgh_bench.discovery import registered
+    from cgh_bench.core.registry import registered
     from cgh_bench.report import definition
 
     chosen = definition.choose(definition.load(name), rows or ())
     if run:
-        definition.require_recipes(chosen, registered("pretrain.methods", "RECIPES"))
+        definition.require_recipes(chosen, registered("cgh_bench.pretrain.methods", "RECIPES"))
     return chosen
 
 
@@ -133,8 +133,8 @@ def _judge(filled: "Table") -> None:
 def _foresee(recipe: str, seed: int, folder: Path) -> "tuple[Checkpoint, bool]":
     """The trunk that a run has trained, or one as it begins with."""
     from cgh_bench.checkpoint import Checkpoint, Origin, load
-    from pretrain.folder import RunFolder
-    from pretrain.recipe import find
+    from cgh_bench.pretrain.folder import RunFolder
+    from cgh_bench.pretrain.recipe import find
 
     trained = RunFolder(folder).weights
     if trained.exists():
@@ -148,8 +148,8 @@ def _pretrain(recipe: str, seed: int, folder: Path) -> Path:
     """With `_foresee` the one place where the evaluating package uses the training one."""
     from dataclasses import replace
 
-    from pretrain.recipe import find
-    from pretrain.train import train
+    from cgh_bench.pretrain.recipe import find
+    from cgh_bench.pretrain.train import train
 
     return train(replace(find(recipe), seed=seed), recipe, folder)
 
@@ -185,7 +185,7 @@ def report(
       cgh-bench report -o site
     """
     from cgh_bench.evaluate import Workspace
-    from cgh_bench.report import page, site
+    from cgh_bench.site import page, site
 
     workspace = Workspace(work)
     if name:
@@ -209,7 +209,7 @@ def serve(
       cgh-bench serve --port 9000 --work /mnt/runs/work
     """
     from cgh_bench.evaluate import Workspace
-    from cgh_bench.report.server import serving
+    from cgh_bench.site.server import serving
 
     workspace = Workspace(work)
     with serving(workspace.store, workspace.root, host, port) as server:

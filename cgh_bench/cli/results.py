@@ -46,7 +46,7 @@ def show(
     Example:
       cgh-bench results show 17
     """
-    from cgh_bench.errors import UserError
+    from cgh_bench.core.errors import UserError
     from cgh_bench.results import export_json
 
     records = _read(work)
@@ -67,7 +67,7 @@ def merge(
       cgh-bench results merge /mnt/gpu1/work /mnt/gpu2/work
     """
     from cgh_bench import results
-    from cgh_bench.errors import UserError
+    from cgh_bench.core.errors import UserError
     from cgh_bench.evaluate import Workspace
 
     files = [Workspace(path).store if path.is_dir() else path for path in stores]
@@ -97,8 +97,8 @@ def export(
       cgh-bench results export --format json --task animals_det
     """
     from cgh_bench import results
-    from cgh_bench.errors import unknown
-    from cgh_bench.files import write_text
+    from cgh_bench.core.errors import unknown
+    from cgh_bench.core.files import write_text
 
     formats = {"csv": results.export_csv, "json": results.export_json}
     if format not in formats:

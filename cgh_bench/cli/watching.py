@@ -28,7 +28,7 @@ def watch(
       cgh-bench watch work/pretrain/cgh_r18_animals/seed0 --task animals_knn
     """
     from cgh_bench import checkpoint
-    from cgh_bench.errors import UserError
+    from cgh_bench.core.errors import UserError
     from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
     from cgh_bench.report.terminal import show_result
 

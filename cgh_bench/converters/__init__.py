@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from cgh_bench import __version__, parity
-from cgh_bench.backbone import Architecture
+from cgh_bench import __version__
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, describe
-from cgh_bench.discovery import registered
-from cgh_bench.errors import CheckFailed, UserError, unknown
-from cgh_bench.files import sha256, write_text
-from cgh_bench.vit import ViT
+from cgh_bench.converters import parity
+from cgh_bench.core.errors import CheckFailed, UserError, unknown
+from cgh_bench.core.files import sha256, write_text
+from cgh_bench.core.registry import registered
 
 FORMAT = "cgh-bench-certificate/1"
 

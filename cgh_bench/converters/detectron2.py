@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgh_bench import naming, parity
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones import resnet_names as naming
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, describe, require_residual
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing
+from cgh_bench.converters import parity
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing
 from cgh_bench.foreign import frameworks
 from cgh_bench.reading import recognition
 from cgh_bench.reading.trunks import COUNTER
 from cgh_bench.reading.weights_file import COUNTERS, DESCRIPTION
-from cgh_bench.vit import ViT
 
 _NOTE = """# Preprocessing and backbone that {weights} needs: cfg.merge_from_file() this after your protocol's file.
 # Written by `cgh-bench convert` for {name} ({id}).

@@ -11,14 +11,14 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_description
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing
 from cgh_bench.reading import recognition
 from cgh_bench.reading.trunks import expected
 from cgh_bench.reading.weights_file import DESCRIPTION, open_weights
-from cgh_bench.vit import ViT
 
 Rename = Callable[[str, Architecture | ViT], str]
 """A framework's name for our key, in a trunk of that architecture."""

@@ -12,14 +12,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cgh_bench import naming, parity
-from cgh_bench.backbone import STAGES, Architecture
+from cgh_bench.backbones import resnet_names as naming
+from cgh_bench.backbones.resnet import STAGES, Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, describe
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing, write_text
+from cgh_bench.converters import parity
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing, write_text
 from cgh_bench.reading import recognition, vit_names
 from cgh_bench.reading.weights_file import DESCRIPTION
-from cgh_bench.vit import ViT
 
 _CARD = """---
 library_name: transformers

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from cgh_bench.parity import Outputs
+from cgh_bench.converters.parity import Outputs
 
 
 def main() -> None:

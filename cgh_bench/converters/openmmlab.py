@@ -5,12 +5,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cgh_bench import naming, parity
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones import resnet_names as naming
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, require_residual
+from cgh_bench.converters import parity
 from cgh_bench.converters.flat import read_flat, write_flat
-from cgh_bench.errors import UserError
-from cgh_bench.vit import ViT
+from cgh_bench.core.errors import UserError
 
 _NOTE = '''"""Preprocessing and backbone that {weights} needs; add this file to your config's `_base_` list, or copy it.
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from cgh_bench import parity
-from cgh_bench.backbone import STAGES, Architecture
+from cgh_bench.backbones.resnet import STAGES, Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.converters import parity
 from cgh_bench.converters.flat import read_flat, write_flat
-from cgh_bench.errors import UserError
-from cgh_bench.vit import ViT
+from cgh_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _network(architecture: Architecture | ViT) -> dict[str, Any]:
     if isinstance(architecture, Architecture):
         deep = {"stem_type": "deep", "stem_width": 32} if architecture.stem == "deep" else {}
         return {"model_name": architecture.name, **deep}
-    from cgh_bench.vit_backbone import network_arguments
+    from cgh_bench.backbones.vit_backbone import network_arguments
 
     registered = ViT(f"vit_{architecture.size}_patch16_224")
     usual = network_arguments(registered)
@@ -97,7 +97,7 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
     with torch.inference_mode():
         if isinstance(model, timm.models.VisionTransformer):
-            from cgh_bench.vit_backbone import block_outputs
+            from cgh_bench.backbones.vit_backbone import block_outputs
 
             stages = block_outputs(model, prepared)
         else:

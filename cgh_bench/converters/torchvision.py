@@ -8,14 +8,14 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from cgh_bench import parity
-from cgh_bench.backbone import STAGES, Architecture
+from cgh_bench.backbones.resnet import STAGES, Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, require_residual
+from cgh_bench.converters import parity
 from cgh_bench.converters.flat import read_flat, write_flat
 from cgh_bench.converters.transform import input_of, transform_fragment
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.reading.weights_file import open_weights
-from cgh_bench.vit import ViT
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.registry import registered
 from cgh_bench.data.image_set import DetectionScenes, FetchedImages, ImageSet, LabelledImages, Split
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError, unknown
 
 __all__ = [
     "DetectionScenes",

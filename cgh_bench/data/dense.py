@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cgh_bench.core.errors import unknown
+from cgh_bench.core.registry import registered
 from cgh_bench.data import catalog
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.data.layout import Layout, verify
-from cgh_bench.discovery import registered
-from cgh_bench.errors import unknown
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import read_image
 from cgh_bench.data.image_set import ImageSet, Split
-from cgh_bench.errors import UserError
 
 # The suffixes of torchvision.datasets.folder.IMG_EXTENSIONS.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

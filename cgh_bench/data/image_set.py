@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.errors import UserError
 
 Split = Literal["train", "val"]
 

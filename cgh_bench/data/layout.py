@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import sha256
 from cgh_bench.data.decoding import UNDECODABLE
-from cgh_bench.errors import UserError
-from cgh_bench.files import sha256
 
 SUBSET = "SUBSET"
 """A file of this name in a set's folder says that fewer images than published are meant."""

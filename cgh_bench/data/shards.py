@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.data.image_set import ImageSet, Split
-from cgh_bench.errors import UserError
 
 LONGEST_NUMBER = 16
 """Bytes of a class number, its line end included."""

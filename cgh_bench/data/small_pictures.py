@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cgh_bench.core.numpy_pickle import load_numpy
 from cgh_bench.data.image_set import ColourImages, FetchedImages, ImageSet, Split, content_fingerprint
 from cgh_bench.data.transfer_suite import torchvision_command
 from cgh_bench.data.transform import TRANSFER
-from cgh_bench.reading.numpy_pickle import load_numpy
 
 
 def _cifar10(folder: Path, split: Split) -> ImageSet:

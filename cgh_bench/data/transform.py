@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)

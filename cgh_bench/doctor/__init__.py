@@ -6,7 +6,7 @@ This file and those that it imports at first need neither torch nor any other pa
 from collections.abc import Iterable
 from pathlib import Path
 
-from cgh_bench.discovery import registered
+from cgh_bench.core.registry import registered
 from cgh_bench.doctor import machine, packages
 from cgh_bench.doctor.finding import Finding
 from cgh_bench.doctor.verdict import Verdict, Work, judge
@@ -48,7 +48,7 @@ def everything() -> tuple[list[Work], list[str]]:
 
 def _all() -> Iterable[tuple[str, str, tuple[str, ...], str]]:
     """Name, kind, what it needs beside data, and data, of every recipe and task."""
-    for name, recipe in registered("pretrain.methods", "RECIPES").items():
+    for name, recipe in registered("cgh_bench.pretrain.methods", "RECIPES").items():
         yield name, "pretrain", (), recipe.data
     for name, task in registered("cgh_bench.tasks", "TASKS").items():
         framework = getattr(task, "framework", "")

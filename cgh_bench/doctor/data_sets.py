@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cgh_bench import data
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import dense
 from cgh_bench.data.decoding import read_image
 from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.doctor.finding import Finding
-from cgh_bench.errors import UserError
 
 CONSEQUENCE = "what learns from it or is evaluated on it cannot run"
 SAMPLES = 3

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.errors import UserError, unknown
+from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.reading.trunks import COUNTER
 
 NAMES_ITS_BASE = re.compile(r"^_base_\s*[=:]\s*['\"]?(\w+)\.", re.IGNORECASE | re.MULTILINE)
@@ -69,7 +69,7 @@ class Framework:
         Raises:
             UserError: it is in neither.
         """
-        spec = importlib.util.find_spec(f"transfer_configs.{self.folder}")
+        spec = importlib.util.find_spec(f"cgh_bench.transfer_configs.{self.folder}")
         if spec is None or not spec.submodule_search_locations:
             raise UserError(f"the package transfer_configs.{self.folder} is absent; install cgh-bench again")
         return Path(spec.submodule_search_locations[0])

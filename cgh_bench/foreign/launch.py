@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 GPUS = "CGH_GPUS"
 IMAGES_AT_A_TIME = "CGH_IMAGES_AT_A_TIME"

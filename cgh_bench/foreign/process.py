@@ -22,11 +22,11 @@ from typing import IO, Any
 
 from cgh_bench import converters
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.config import plain
-from cgh_bench.errors import CheckFailed, UserError
-from cgh_bench.files import remove_tree, remove_unfinished, write_text
+from cgh_bench.core.config import plain
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
+from cgh_bench.core.progress import Tick, progress
 from cgh_bench.foreign import failure, frameworks, launch
-from cgh_bench.progress import Tick, progress
 
 SECONDS_TO_STOP = 120.0
 """How long an interrupted process may take to save its state."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.frozen.backends import Floats, Indices
 from cgh_bench.frozen.neighbours import neighbours, unit_chunks, unit_rows
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from cgh_bench import dist
-from cgh_bench.errors import UserError
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
 
 FILLED = "filled.npy"
 """Beside the bank while it is being filled: which rows are."""

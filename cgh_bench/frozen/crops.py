@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from cgh_bench import dist
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet, workers
-from cgh_bench.errors import UserError
 
 ORDER, CROP = range(2)
 """Independent streams of random numbers under one seed."""

@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
-from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.device import pick_device
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import ImageSet, workers
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.device import pick_device
-from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.frozen.bank_file import FILLED, BankFile, Rows, open_bank
 from cgh_bench.frozen.pooling import pooled
-from cgh_bench.progress import progress
 
 BATCH_SIZE = 256
 BATCHES_PER_SAVE = 32

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.config import fingerprint
+from cgh_bench.core import dist
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import alone_in, write_text
+from cgh_bench.core.progress import duration
 from cgh_bench.data import data_root, load
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import alone_in, write_text
 from cgh_bench.frozen.bank_file import FILLED
 from cgh_bench.frozen.extraction import Work, fill, images_per_second
-from cgh_bench.progress import duration
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench import dist
-from cgh_bench.errors import UserError
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.progress import Tick, progress
 from cgh_bench.frozen.backends import QUERIES_PER_BATCH, SEARCHES, Backend, Floats, Indices, Search, default_backend
-from cgh_bench.progress import Tick, progress
 
 ROWS_PER_CHUNK = 16_384
 ROWS_PER_NORMALISATION = 1_024

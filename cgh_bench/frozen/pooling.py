@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cgh_bench.backbone import Backbone, hypercolumn
+from cgh_bench.backbones.resnet import Backbone, hypercolumn
 
 if TYPE_CHECKING:
-    from cgh_bench.vit_backbone import ViTBackbone
+    from cgh_bench.backbones.vit_backbone import ViTBackbone
 
 
 def pooled(trunk: "Backbone | ViTBackbone", images: Tensor, targets: Sequence[tuple[str, ...]]) -> list[Tensor]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.device import pick_device
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.progress import progress, seconds_of
 from cgh_bench.data.image_set import ImageSet
-from cgh_bench.device import pick_device
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.optim import minimise
-from cgh_bench.progress import progress, seconds_of
 
 ROWS_PER_PASS = 16_384
 ROWS_TIMED = 256

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet
-from cgh_bench.errors import UserError
 
 Rows = NDArray[np.int64]
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from cgh_bench import dist
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing
+from cgh_bench.core.progress import duration, progress
 from cgh_bench.frozen.crops import Batch, Batches
-from cgh_bench.progress import duration, progress
 
 Record = dict[str, Any]
 """What one epoch ended with, as JSON values."""

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgh_bench.config import fingerprint
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.crops import CROP, Crop, drawn_by
 
 SEED = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from cgh_bench.errors import UserError, unknown
+from cgh_bench.core.errors import UserError, unknown
 
 FOLDER = Path(__file__).parent
 COSTS = ("", "asymmetric", "symmetric", "multi-crop")

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import ChannelOrder, Preprocessing
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.reading.trunks import Trunk
 from cgh_bench.reading.weights_file import WeightsFile
-from cgh_bench.vit import ViT
 
 MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
 """Detectron's and detectron2's default, for the caffe networks of MSRA: PIXEL_MEAN, PIXEL_STD, INPUT.FORMAT of

@@ -14,18 +14,18 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from cgh_bench.backbones.resnet_names import BUFFERS
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import from_description
-from cgh_bench.config import plain
-from cgh_bench.errors import UserError
-from cgh_bench.files import sha256
-from cgh_bench.naming import BUFFERS
+from cgh_bench.core.config import plain
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import sha256
 from cgh_bench.reading import recognition
 from cgh_bench.reading.evidence import preprocessing_of
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.recognition import Recognised
 from cgh_bench.reading.trunks import place
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
-from cgh_bench.vit import ViT
 
 Report = dict[str, Any]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description
-from cgh_bench.errors import UserError, unknown
-from cgh_bench.files import sha256
+from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.files import sha256
 from cgh_bench.reading.evidence import attention_of, preprocessing_of
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.trunks import Trunk, expected, find_trunks, place
 from cgh_bench.reading.vit_names import find_vits, joined_weights
 from cgh_bench.reading.weights_file import COUNTERS, WeightsFile, open_weights
-from cgh_bench.vit import ViT
 
 
 @dataclass(frozen=True)

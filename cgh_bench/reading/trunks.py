@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from cgh_bench.backbone import ARCHS, Architecture
-from cgh_bench.naming import BUFFERS, NAMINGS, canonical_names
-from cgh_bench.vit import ViT
+from cgh_bench.backbones.resnet import ARCHS, Architecture
+from cgh_bench.backbones.resnet_names import BUFFERS, NAMINGS, canonical_names
+from cgh_bench.backbones.vit import ViT
 
 _ANCHOR = "layer1.0.conv1.weight"
 _WRAPPERS = ("module", "_orig_mod")

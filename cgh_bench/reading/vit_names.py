@@ -9,8 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cgh_bench.backbones.vit import SIZES, ViT
 from cgh_bench.reading.trunks import Trunk, differences, expected
-from cgh_bench.vit import SIZES, ViT
 
 _MOST_BLOCKS = max(depth for _, depth in SIZES.values())
 _CHANGES = {"norm_pre", "pre_norm", "dist_token", "reg_token", "register_tokens", "rope", "rel_pos_bias"}

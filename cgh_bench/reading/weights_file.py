@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench.checkpoint import FORMAT
-from cgh_bench.errors import UserError
-from cgh_bench.reading import numpy_pickle, safe_pickle
+from cgh_bench.core import numpy_pickle
+from cgh_bench.core import pickles as safe_pickle
+from cgh_bench.core.errors import UserError
 
 DESCRIPTION = "cgh_bench"
 """Under this name every file that we write holds the checkpoint's description as JSON."""

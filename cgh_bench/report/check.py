@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgh_bench import published
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import TABLES
 from cgh_bench.report.significance import CONFIDENCE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cgh_bench import published, tasks
-from cgh_bench.errors import UserError, unknown
+from cgh_bench.core.errors import UserError, unknown
 
 TABLES = Path(__file__).parent / "tables"
 

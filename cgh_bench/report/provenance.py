@@ -133,7 +133,7 @@ def published_protocols(table: Table) -> list[tuple[published.Protocol, list[str
 
 
 def _protocol(columns: Sequence[Column]) -> ProtocolFacts:
-    from cgh_bench.config import plain
+    from cgh_bench.core.config import plain
 
     name = columns[0].definition.task
     task = tasks.find(name)

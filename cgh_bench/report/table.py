@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cgh_bench import tasks
-from cgh_bench.errors import unknown
+from cgh_bench.core.errors import unknown
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.report import aggregate, definition, formats
 from cgh_bench.report.cells import Cell, Column, Row, Table

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cgh_bench import published, tasks
-from cgh_bench.discovery import registered
+from cgh_bench.core.registry import registered
 from cgh_bench.published import Figure
 from cgh_bench.results import Result
 

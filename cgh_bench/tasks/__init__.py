@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.discovery import registered
-from cgh_bench.errors import unknown
+from cgh_bench.core.errors import unknown
+from cgh_bench.core.registry import registered
 
 
 @dataclass(frozen=True)

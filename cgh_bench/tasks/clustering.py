@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing
+from cgh_bench.core.progress import duration, seconds_of
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.progress import duration, seconds_of
 from cgh_bench.tasks import Folders, Metric
 
 Labels = NDArray[np.int64]

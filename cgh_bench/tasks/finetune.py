@@ -16,14 +16,14 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.config import fingerprint
+from cgh_bench.core import dist
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import write_text
 from cgh_bench.data import ImageSet
 from cgh_bench.data.image_set import workers
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
 from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.frozen.extraction import Work, images_per_second
 from cgh_bench.frozen.features import load_pair, pair_fingerprint

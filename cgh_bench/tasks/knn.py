@@ -12,20 +12,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing, write_text
+from cgh_bench.core.progress import duration
 from cgh_bench.data import ImageSet
 from cgh_bench.data.imagenet import CATALOG as IMAGENET
 from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing, write_text
 from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.neighbours import planned_bytes, planned_seconds, shared_neighbours
 from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.frozen.voting import Ranked, rank
-from cgh_bench.progress import duration
 from cgh_bench.tasks import Folders, Metric
 
 RETRIEVED = 10

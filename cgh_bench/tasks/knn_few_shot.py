@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import write_text
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
 from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.neighbours import shared_neighbours
 from cgh_bench.frozen.selection import require_one_label

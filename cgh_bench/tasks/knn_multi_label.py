@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import TRANSFER, EvalTransform
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.metrics import NOT_COUNTED, average_precisions, average_precisions_11_points
 from cgh_bench.frozen.neighbours import shared_neighbours

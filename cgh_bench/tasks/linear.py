@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.config import later
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import replacing, write_text
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.crops import IMAGENET_CROP, Crop
 from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import write_text
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
 from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cgh_bench.foreign.transfer import Transfer
 from cgh_bench.tasks import Metric
+from cgh_bench.tasks.transfer import Transfer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import write_text
+from cgh_bench.core.progress import duration, progress, seconds_of
 from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
-from cgh_bench.errors import UserError
-from cgh_bench.files import write_text
 from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.progress import duration, progress, seconds_of
 from cgh_bench.tasks import Folders, Metric
 
 if TYPE_CHECKING:

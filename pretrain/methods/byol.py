@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbone import Architecture, Backbone
-from cgh_bench.errors import UserError
-from pretrain.methods import cgh
-from pretrain.parts import MomentumTwin
-from pretrain.recipe import Method, Recipe, at_least
-from pretrain.schedule import rising
-from pretrain.views import Augment, Views
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.methods import cgh
+from cgh_bench.pretrain.parts import MomentumTwin
+from cgh_bench.pretrain.recipe import Method, Recipe, at_least
+from cgh_bench.pretrain.schedule import rising
+from cgh_bench.pretrain.views import Augment, Views
 
 
 @dataclass(frozen=True)

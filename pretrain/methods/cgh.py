@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench import dist
-from cgh_bench.backbone import STAGES, Architecture, Backbone
-from cgh_bench.config import later
-from cgh_bench.errors import UserError, unknown
-from pretrain.parts import (
+from cgh_bench.backbones.resnet import STAGES, Architecture, Backbone
+from cgh_bench.core import dist
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.pretrain.parts import (
     AlignedQueues,
     HypercolumnBranch,
     MomentumTwin,
@@ -24,9 +24,9 @@ from pretrain.parts import (
     of_all,
     split_batchnorm,
 )
-from pretrain.recipe import Method, Recipe, at_least
-from pretrain.relation import infonce, relation
-from pretrain.views import Augment, Views
+from cgh_bench.pretrain.recipe import Method, Recipe, at_least
+from cgh_bench.pretrain.relation import infonce, relation
+from cgh_bench.pretrain.views import Augment, Views
 
 CONTEXTS = ("global", "hyper")
 

@@ -7,12 +7,12 @@ what is chosen here instead is chosen by reason, as the comments say, and was ne
 from dataclasses import replace
 from typing import Any, cast
 
-from cgh_bench.backbone import Architecture, Stem
+from cgh_bench.backbones.resnet import Architecture, Stem
 from cgh_bench.checkpoint import Preprocessing
-from pretrain.methods.cgh import IMAGENET_STRONG, IMAGENET_WEAK, Cgh
-from pretrain.methods.cgh import RECIPES as PUBLISHED
-from pretrain.recipe import Recipe
-from pretrain.views import Views
+from cgh_bench.pretrain.methods.cgh import IMAGENET_STRONG, IMAGENET_WEAK, Cgh
+from cgh_bench.pretrain.methods.cgh import RECIPES as PUBLISHED
+from cgh_bench.pretrain.recipe import Recipe
+from cgh_bench.pretrain.views import Views
 
 IMAGENET, ANIMALS = PUBLISHED["cgh_r50_in1k_200ep"], PUBLISHED["cgh_r18_animals"]
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench import dist
-from cgh_bench.backbone import Architecture, Backbone
-from cgh_bench.config import later
-from cgh_bench.errors import UserError
-from pretrain.methods.cgh import ANIMALS_STRONG, IMAGENET_STRONG
-from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
-from pretrain.recipe import Method, Recipe, at_least
-from pretrain.relation import infonce
-from pretrain.views import Views
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.core import dist
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.methods.cgh import ANIMALS_STRONG, IMAGENET_STRONG
+from cgh_bench.pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
+from cgh_bench.pretrain.recipe import Method, Recipe, at_least
+from cgh_bench.pretrain.relation import infonce
+from cgh_bench.pretrain.views import Views
 
 
 @dataclass(frozen=True)

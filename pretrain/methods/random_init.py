@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cgh_bench.backbone import Architecture, Backbone
-from pretrain.recipe import Method, Recipe
-from pretrain.views import Views
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.views import Views
 
 
 @dataclass(frozen=True)

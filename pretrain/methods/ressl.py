@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from cgh_bench import dist
-from cgh_bench.backbone import Architecture, Backbone
-from cgh_bench.config import later
-from cgh_bench.errors import UserError
-from pretrain.methods import cgh
-from pretrain.methods.moco_v2 import Encoder
-from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, of_all, split_batchnorm
-from pretrain.recipe import Method, at_least
-from pretrain.relation import relation
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.core import dist
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.methods import cgh
+from cgh_bench.pretrain.methods.moco_v2 import Encoder
+from cgh_bench.pretrain.parts import AlignedQueues, MomentumTwin, check_batch, of_all, split_batchnorm
+from cgh_bench.pretrain.recipe import Method, at_least
+from cgh_bench.pretrain.relation import relation
 
 
 @dataclass(frozen=True)

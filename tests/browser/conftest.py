@@ -7,7 +7,7 @@ from pathlib import Path
 import example
 import pytest
 
-from cgh_bench.report import page
+from cgh_bench.site import page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

@@ -13,9 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cgh_bench import data, results, tasks
-from cgh_bench.config import plain
+from cgh_bench.core.config import plain
 from cgh_bench.data import catalog, dense
-from cgh_bench.data.scenes import SETTINGS, write_scenes
+from cgh_bench.data.demo.scenes import SETTINGS, write_scenes
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.results import Result
 

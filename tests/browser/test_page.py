@@ -8,7 +8,7 @@ import example
 import pytest
 
 from cgh_bench import results
-from cgh_bench.report import page
+from cgh_bench.site import page
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
 from selenium.webdriver.common.by import By

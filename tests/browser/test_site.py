@@ -9,8 +9,8 @@ import example
 import pytest
 
 from cgh_bench import results
-from cgh_bench.report import site
 from cgh_bench.report.significance import welch_interval
+from cgh_bench.site import site
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
 from selenium.webdriver.common.by import By

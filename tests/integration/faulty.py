@@ -27,7 +27,7 @@ EVALUATION = ("transform.resize=32", "transform.crop=32", "k=3", "k_grid=1,3")
 def pretrain(folder: Path) -> None:
     """Fifteen steps; a state is saved after each fifth."""
     from cgh_bench import data
-    from pretrain.train import train
+    from cgh_bench.pretrain.train import train
 
     data.load = lambda *_: made_up()
     train(replace(TINY_MOCO, epochs=3), "tiny", folder / "run")
@@ -35,7 +35,7 @@ def pretrain(folder: Path) -> None:
 
 def pretrain_files(folder: Path) -> None:
     """Fifteen steps on a folder of images, which loader processes decode; a state is saved after each third."""
-    from pretrain.train import train
+    from cgh_bench.pretrain.train import train
 
     train(replace(TINY_MOCO, epochs=5, batch_size=4, data=str(folder / "images")), "tiny", folder / "run")
 
@@ -201,7 +201,7 @@ def loaders_die() -> None:
 
 def loader_of_step_dies(step: int, state: Path) -> None:
     """The loader process that makes the batch of `step` is killed, when there is a `state`."""
-    from pretrain.batches import Batches
+    from cgh_bench.pretrain.batches import Batches
 
     item = Batches.__getitem__
 
@@ -216,7 +216,7 @@ def loader_of_step_dies(step: int, state: Path) -> None:
 
 def stop_comes_to_all(step: int, state: Path) -> None:
     """At `step`, when there is a `state`, SIGTERM comes twice to every process of the run, as torchrun and SLURM do."""
-    from pretrain.batches import Batches
+    from cgh_bench.pretrain.batches import Batches
 
     os.setpgrp()
     item = Batches.__getitem__

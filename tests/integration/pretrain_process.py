@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from cgh_bench import data
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
 from cgh_bench.data.image_set import GreyImages
-from pretrain.methods.cgh import Cgh
-from pretrain.methods.moco_v2 import MocoV2
-from pretrain.recipe import Recipe
-from pretrain.views import Augment, Views
+from cgh_bench.pretrain.methods.cgh import Cgh
+from cgh_bench.pretrain.methods.moco_v2 import MocoV2
+from cgh_bench.pretrain.recipe import Recipe
+from cgh_bench.pretrain.views import Augment, Views
 
 WEAK = Augment(size=33, crop_area=(0.4, 1.0), rotation_degrees=10)
 STRONG = replace(WEAK, jitter=0.8, brightness=0.4, contrast=0.4, blur=0.5, blur_sigma=(0.1, 1.0))
@@ -40,7 +40,7 @@ def made_up(n: int = 43) -> GreyImages:
 
 def main(out: str, bn_groups: str = "1", epochs: str = "3", base_lr: str = "0.5") -> None:
     """Train the tiny CGH in `out`; exit code 130 when interrupted."""
-    from pretrain.train import train
+    from cgh_bench.pretrain.train import train
 
     torch.set_num_threads(1)
     data.load = lambda *_: made_up()

@@ -13,14 +13,15 @@ from pretrain_process import STRONG, TINY_CGH, TINY_MOCO, WEAK, made_up
 from torch import nn
 from torch.nn import functional as F
 
-from cgh_bench import data, dist
-from pretrain.methods.byol import Byol
-from pretrain.methods.dino import Dino
-from pretrain.methods.ressl import Ressl
-from pretrain.methods.simsiam import SimSiam
-from pretrain.methods.supervised import Supervised
-from pretrain.recipe import MethodConfig
-from pretrain.views import Views
+from cgh_bench import data
+from cgh_bench.core import dist
+from cgh_bench.pretrain.methods.byol import Byol
+from cgh_bench.pretrain.methods.dino import Dino
+from cgh_bench.pretrain.methods.ressl import Ressl
+from cgh_bench.pretrain.methods.simsiam import SimSiam
+from cgh_bench.pretrain.methods.supervised import Supervised
+from cgh_bench.pretrain.recipe import MethodConfig
+from cgh_bench.pretrain.views import Views
 
 
 class StillNorm(nn.modules.batchnorm._BatchNorm):
@@ -64,7 +65,7 @@ RECIPES = {
 
 def main(out):
     """Train all of them below `out`."""
-    from pretrain.train import train
+    from cgh_bench.pretrain.train import train
 
     torch.set_num_threads(1)
     images = made_up()

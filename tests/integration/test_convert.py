@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgh_bench import converters, parity
-from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench import converters
+from cgh_bench.backbones.resnet import Architecture, Backbone
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, save
-from cgh_bench.errors import UserError
+from cgh_bench.converters import parity
+from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 
 CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))

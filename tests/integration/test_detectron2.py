@@ -16,10 +16,10 @@ import torch
 
 from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
+from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.scenes import write_scenes
-from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.evaluate import prepare
 from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import Folders, find

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 
 DETECTRON2 = frameworks.find("detectron2")

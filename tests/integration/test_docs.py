@@ -16,13 +16,13 @@ import typer
 from pretrain_process import TINY_MOCO, made_up
 
 from cgh_bench import cli, conversion, data, tasks
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.registry import registered
 from cgh_bench.evaluate import Workspace, evaluate, prepare
-from cgh_bench.foreign import frameworks, protocol_diff
-from cgh_bench.tasks import detection
-from pretrain import recipe as recipes
-from pretrain.train import train
+from cgh_bench.foreign import frameworks
+from cgh_bench.pretrain import recipe as recipes
+from cgh_bench.pretrain.train import train
+from cgh_bench.tasks import detection, protocol_diff
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -167,7 +167,7 @@ def registering(monkeypatch):
 
 
 def test_the_example_method_trains(tmp_path, registering, monkeypatch):
-    registering("pretrain.methods", "methods")
+    registering("cgh_bench.pretrain.methods", "methods")
     monkeypatch.setattr(data, "load", lambda *_: made_up())
     example = recipes.find("align_r18_animals")
     small = replace(example, epochs=1, batch_size=8, views=TINY_MOCO.views)

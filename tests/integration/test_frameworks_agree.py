@@ -2,8 +2,9 @@
 
 import pytest
 
-from cgh_bench.errors import UserError
-from cgh_bench.foreign import frameworks, protocol_diff
+from cgh_bench.core.errors import UserError
+from cgh_bench.foreign import frameworks
+from cgh_bench.tasks import protocol_diff
 from cgh_bench.tasks.detection import TASKS
 
 pytest.importorskip("mmdet")

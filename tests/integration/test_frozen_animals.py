@@ -8,7 +8,7 @@ from toy_images import toy_pair
 
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.discovery import registered
+from cgh_bench.core.registry import registered
 from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
 from cgh_bench.tasks import Task
 

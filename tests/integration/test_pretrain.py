@@ -16,15 +16,15 @@ from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cgh_bench import data
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
 from cgh_bench.checkpoint import load_canonical, random_checkpoint
-from cgh_bench.config import override
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError
-from pretrain import recipe as recipes
-from pretrain.methods.cgh import CghMethod
-from pretrain.methods.random_init import RandomInit
-from pretrain.train import train
+from cgh_bench.core.config import override
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.registry import registered
+from cgh_bench.pretrain import recipe as recipes
+from cgh_bench.pretrain.methods.cgh import CghMethod
+from cgh_bench.pretrain.methods.random_init import RandomInit
+from cgh_bench.pretrain.train import train
 
 SCRIPT = Path(__file__).with_name("pretrain_process.py")
 STEPS = 3 * STEPS_PER_EPOCH
@@ -280,7 +280,7 @@ def test_numbers_that_are_too_small_are_refused(setting):
 def test_every_width_of_every_method_is_at_least_one():
     widths = ("dim", "hidden", "length", "classes", "bottleneck", "groups")
     looked_at = set()
-    for recipe in registered("pretrain.methods", "RECIPES").values():
+    for recipe in registered("cgh_bench.pretrain.methods", "RECIPES").values():
         for field in vars(recipe.method):
             if any(word in field for word in widths):
                 looked_at.add(field)

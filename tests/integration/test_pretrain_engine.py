@@ -15,21 +15,22 @@ from test_pretrain import SCRIPT, assert_same_run, one_thread, whole  # noqa: F4
 from torch import nn
 from torch.nn import functional as F
 
-from cgh_bench import data, dist
-from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench import data
+from cgh_bench.backbones.resnet import Architecture, Backbone
 from cgh_bench.checkpoint import load_canonical
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
-from cgh_bench.errors import UserError
-from pretrain.batches import Batches
-from pretrain.folder import RunFolder
-from pretrain.methods.random_init import RandomInit
-from pretrain.methods.supervised import Supervised
-from pretrain.parts import synchronised
-from pretrain.recipe import Method, find
-from pretrain.run import begin, descend
-from pretrain.schedule import rising
-from pretrain.train import check, train
-from pretrain.watching import Watching
+from cgh_bench.pretrain.batches import Batches
+from cgh_bench.pretrain.folder import RunFolder
+from cgh_bench.pretrain.methods.random_init import RandomInit
+from cgh_bench.pretrain.methods.supervised import Supervised
+from cgh_bench.pretrain.parts import synchronised
+from cgh_bench.pretrain.recipe import Method, find
+from cgh_bench.pretrain.run import begin, descend
+from cgh_bench.pretrain.schedule import rising
+from cgh_bench.pretrain.train import check, train
+from cgh_bench.pretrain.watching import Watching
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import time
 import pytest
 from test_pretrain import SCRIPT, assert_same_run, lines, one_thread, whole  # noqa: F401 (a fixture)
 
-from cgh_bench import slurm
+from cgh_bench.core import slurm
 
 pytest.importorskip("submitit")
 

@@ -18,10 +18,10 @@ from miniatures import TINY
 from PIL import Image
 
 from cgh_bench.checkpoint import Preprocessing, random_checkpoint
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
+from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.scenes import write_scenes
-from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import Folders, find
 
@@ -165,7 +165,7 @@ def test_a_setting_that_the_protocol_has_not(resnet18, cache, tmp_path):
 
 
 def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("cgh_bench.dist.world_size", lambda: 2)
+    monkeypatch.setattr("cgh_bench.core.dist.world_size", lambda: 2)
     with pytest.raises(UserError, match="starts its own processes; run it without torchrun, with --gpus N"):
         shortened("animals_det").run(resnet18, Folders(tmp_path, cache), 0)
 
@@ -218,9 +218,9 @@ import sys
 import time
 from cgh_bench.cli import main
 from cgh_bench.data import dense
-from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.demo.composition import SceneSettings
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.scenes import write_scenes
+from cgh_bench.data.demo.scenes import write_scenes
 
 tiny = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 entry = DetectionScenes("a few scenes", "embedded", lambda out: write_scenes(out, tiny))

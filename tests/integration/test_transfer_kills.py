@@ -18,8 +18,8 @@ from miniatures import TINY
 from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data import dense
+from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.scenes import write_scenes
 from cgh_bench.foreign import frameworks
 
 pytest.importorskip("mmdet")
@@ -30,9 +30,9 @@ OURS = """
 import sys
 from cgh_bench.cli import main
 from cgh_bench.data import dense
-from cgh_bench.data.composition import SceneSettings
+from cgh_bench.data.demo.composition import SceneSettings
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.scenes import write_scenes
+from cgh_bench.data.demo.scenes import write_scenes
 
 tiny = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 entry = DetectionScenes("a few scenes", "embedded", lambda out: write_scenes(out, tiny))

@@ -16,7 +16,7 @@ import torch
 
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.data.scenes import write_scenes
+from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.evaluate import Evaluation, Workspace, evaluate
 from cgh_bench.foreign import process
 from cgh_bench.tasks import find

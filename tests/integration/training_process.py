@@ -7,8 +7,8 @@ import torch
 from toy_images import toy_pair
 
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.core.dist import process_group
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.dist import process_group
 from cgh_bench.frozen import features
 from cgh_bench.frozen.crops import Crop
 from cgh_bench.frozen.heads import Descent

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cgh_bench.backbone import Architecture
-from pretrain.methods.cgh import Cgh
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.pretrain.methods.cgh import Cgh
 
 R18 = Architecture("resnet18")
 TINY = Cgh(dim_global=12, dim_hyper=10, hidden=16, queue_length=40, momentum=0.9, handover_epochs=2.0, bn_groups=1)

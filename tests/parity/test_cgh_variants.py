@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgh_bench.backbone import Architecture
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError
-from pretrain.methods.cgh import Cgh
-from pretrain.parts import SplitBatchNorm2d
-from pretrain.recipe import find
-from pretrain.relation import relation
-from pretrain.schedule import optimizer
-from pretrain.train import check
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.registry import registered
+from cgh_bench.pretrain.methods.cgh import Cgh
+from cgh_bench.pretrain.parts import SplitBatchNorm2d
+from cgh_bench.pretrain.recipe import find
+from cgh_bench.pretrain.relation import relation
+from cgh_bench.pretrain.schedule import optimizer
+from cgh_bench.pretrain.train import check
 
 R18 = Architecture("resnet18")
 TINY = Cgh(dim_global=12, dim_hyper=10, hidden=16, queue_length=40, momentum=0.9, handover_epochs=0.0, bn_groups=1)
@@ -115,7 +115,7 @@ def test_the_strict_recipe_splits_and_decays_as_the_released_code():
 
 
 def test_every_recipe_can_be_carried_out():
-    for recipe in registered("pretrain.methods", "RECIPES").values():
+    for recipe in registered("cgh_bench.pretrain.methods", "RECIPES").values():
         check(recipe)
 
 

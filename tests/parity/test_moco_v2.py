@@ -5,8 +5,8 @@ import copy
 import torch
 from torch.nn import functional as F
 
-from cgh_bench.backbone import Architecture
-from pretrain.methods.moco_v2 import MocoV2
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.pretrain.methods.moco_v2 import MocoV2
 
 
 def test_three_steps_are_those_of_the_pseudocode():

@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from pretrain_process import TINY_CGH, TINY_MOCO, made_up
 
 from cgh_bench import data
+from cgh_bench.core.registry import registered
 from cgh_bench.data.image_set import ColourImages, GreyImages
-from cgh_bench.discovery import registered
-from pretrain import train as loop
+from cgh_bench.pretrain import train as loop
 
+RECIPES = registered("cgh_bench.pretrain.methods", "RECIPES")
 GOLDEN = Path(__file__).with_name("golden") / "pretrain.json"
 PIXELS, QUEUE = 48, 512
 load = data.load
@@ -40,7 +41,11 @@ def small(recipe):
 RECIPES = {
     "cgh": replace(TINY_CGH, epochs=4, base_lr=1e-4),
     "moco_v2": replace(TINY_MOCO, epochs=4, base_lr=1e-4),
-    **{name: small(recipe) for name, recipe in registered("pretrain.methods", "RECIPES").items() if recipe.epochs},
+    **{
+        name: small(recipe)
+        for name, recipe in registered("cgh_bench.pretrain.methods", "RECIPES").items()
+        if recipe.epochs
+    },
 }
 
 

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain import relation as module
-from pretrain.relation import infonce, relation
+from cgh_bench.pretrain import relation as module
+from cgh_bench.pretrain.relation import infonce, relation
 
 
 def unit(*shape, seed=0):

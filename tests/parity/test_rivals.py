@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgh_bench.backbone import Architecture
-from cgh_bench.errors import UserError
-from pretrain.lars import TRUST, Lars
-from pretrain.methods.byol import Byol
-from pretrain.methods.dino import Dino
-from pretrain.methods.ressl import Ressl
-from pretrain.methods.simsiam import SimSiam
-from pretrain.methods.supervised import Supervised
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.lars import TRUST, Lars
+from cgh_bench.pretrain.methods.byol import Byol
+from cgh_bench.pretrain.methods.dino import Dino
+from cgh_bench.pretrain.methods.ressl import Ressl
+from cgh_bench.pretrain.methods.simsiam import SimSiam
+from cgh_bench.pretrain.methods.supervised import Supervised
 
 R18 = Architecture("resnet18")
 

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 bounded = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 JSON = st.recursive(

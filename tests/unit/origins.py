@@ -22,11 +22,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet_names import NAMINGS
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Preprocessing
-from cgh_bench.naming import NAMINGS
 from cgh_bench.reading.evidence import MSRA, X101
-from cgh_bench.vit import ViT
 
 State = dict[str, Tensor]
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 
 from cgh_bench import tasks
-from cgh_bench.config import plain
-from cgh_bench.errors import unknown
+from cgh_bench.core.config import plain
+from cgh_bench.core.errors import unknown
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.results import Result
 from cgh_bench.tasks import Metric

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from cgh_bench.backbone import ARCHS, STAGES, Architecture, Backbone, hypercolumn
-from cgh_bench.errors import UserError
+from cgh_bench.backbones.resnet import ARCHS, STAGES, Architecture, Backbone, hypercolumn
+from cgh_bench.core.errors import UserError
 
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin()
 

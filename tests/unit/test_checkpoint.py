@@ -10,7 +10,7 @@ import torch
 from origins import Holder, ddp, optimizer, resnet, trunk
 from torch import nn
 
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
 from cgh_bench.checkpoint import (
     Checkpoint,
     Origin,
@@ -19,7 +19,7 @@ from cgh_bench.checkpoint import (
     random_checkpoint,
     save,
 )
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 
 def written(tmp_path: Path, document: Any) -> Path:

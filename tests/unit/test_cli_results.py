@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cgh_bench import results, tasks
 from cgh_bench.cli import app
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.evaluate import protocol_id
 
 

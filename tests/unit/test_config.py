@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgh_bench.config import fingerprint, override, parse, plain
-from cgh_bench.errors import UserError
+from cgh_bench.core.config import fingerprint, override, parse, plain
+from cgh_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cgh_bench import conversion, converters, parity
-from cgh_bench.backbone import ARCHS, Architecture, Backbone
+from cgh_bench import conversion, converters
+from cgh_bench.backbones.resnet import ARCHS, Architecture, Backbone
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, random_checkpoint
-from cgh_bench.discovery import registered
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.converters import parity
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.registry import registered
 
 TARGETS = list(registered("cgh_bench.converters", "CONVERTERS"))
 CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
@@ -22,7 +23,7 @@ CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.files.os.fsync", lambda handle: None)
+    monkeypatch.setattr("cgh_bench.core.files.os.fsync", lambda handle: None)
 
 
 @pytest.fixture(scope="module")

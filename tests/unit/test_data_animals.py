@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cgh_bench.data import animals as module
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import catalog, load
-from cgh_bench.data.animals import SETTINGS, AnimalsSettings, animals, render
-from cgh_bench.data.silhouettes import CLASSES, Silhouettes, silhouettes
-from cgh_bench.errors import UserError
+from cgh_bench.data.demo import animals as module
+from cgh_bench.data.demo.animals import SETTINGS, AnimalsSettings, animals, render
+from cgh_bench.data.demo.silhouettes import CLASSES, Silhouettes, silhouettes
 
 GOLDEN = {"train": "adbb5b8c8c595a39", "val": "645e7687ba90ca30"}
 

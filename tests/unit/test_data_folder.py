@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import load
 from cgh_bench.data.decoding import read_image
 from cgh_bench.data.folder import load_folder
-from cgh_bench.errors import UserError
 
 
 def save(path: Path, image: Image.Image | None = None, **options: object) -> Path:

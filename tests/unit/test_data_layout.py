@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import dense
+from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layout import SUBSET, Layout, verify
-from cgh_bench.data.scenes import write_scenes
-from cgh_bench.errors import UserError
 
 MAKERS = {
     "coco": miniatures.coco,

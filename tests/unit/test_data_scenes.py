@@ -11,12 +11,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from cgh_bench.data import composition, scenes
-from cgh_bench.data.composition import Scene, SceneSettings, compose, contrast, tidy
-from cgh_bench.data.photographs import FOLDERS, PHOTOGRAPHS, photographs
-from cgh_bench.data.scenes import write_scenes
-from cgh_bench.data.silhouettes import CLASSES, silhouettes
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.demo import composition, scenes
+from cgh_bench.data.demo.composition import Scene, SceneSettings, compose, contrast, tidy
+from cgh_bench.data.demo.photographs import FOLDERS, PHOTOGRAPHS, photographs
+from cgh_bench.data.demo.scenes import write_scenes
+from cgh_bench.data.demo.silhouettes import CLASSES, silhouettes
 
 FEW = SceneSettings(train_scenes=40, val_scenes=40)
 GOLDEN_FEW = "1cd7fe5d3bc894a1"
@@ -235,6 +235,6 @@ def test_photographs_are_large_enough_and_a_changed_one_is_refused(monkeypatch):
     for split in ("train", "val"):
         assert all(min(p.size) >= 2 * FEW.side for p in photographs(split))
     other = dataclasses.replace(PHOTOGRAPHS[0], sha256="0" * 64)
-    monkeypatch.setattr("cgh_bench.data.photographs.PHOTOGRAPHS", (other,))
+    monkeypatch.setattr("cgh_bench.data.demo.photographs.PHOTOGRAPHS", (other,))
     with pytest.raises(UserError, match=r"astronaut\.png is another picture.*pip install"):
         photographs.__wrapped__("train")

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import FetchedImages, ImageSet, catalog, load
 from cgh_bench.data.imagenet import IMAGENET100
 from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
-from cgh_bench.errors import UserError
 
 FETCHED = {name: entry for name, entry in catalog().items() if isinstance(entry, FetchedImages)}
 

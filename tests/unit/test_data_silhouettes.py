@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cgh_bench.data import silhouettes as module
-from cgh_bench.data.silhouettes import CLASSES, ArrayUnpickler, near_duplicate_groups, read, silhouettes
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.demo import silhouettes as module
+from cgh_bench.data.demo.silhouettes import CLASSES, ArrayUnpickler, near_duplicate_groups, read, silhouettes
 
 
 def hashes(images: np.ndarray) -> set[bytes]:

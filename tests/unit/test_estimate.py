@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cgh_bench.foreign import estimate, frameworks
-from cgh_bench.tasks import Folders
+from cgh_bench.foreign import frameworks
+from cgh_bench.tasks import Folders, estimate
 
 
 @pytest.fixture

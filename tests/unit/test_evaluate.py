@@ -10,7 +10,7 @@ from PIL import Image
 from cgh_bench import evaluate as module
 from cgh_bench import results
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, plan, prepare, protocol_id
 from cgh_bench.frozen.features import _pair as pair
 from cgh_bench.tasks import Folders, Metric, Task

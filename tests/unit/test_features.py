@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cgh_bench import dist
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.folder import load_folder
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, EvalTransform
-from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.frozen import extraction as module
 from cgh_bench.frozen.features import extract, extract_all, plan
 from cgh_bench.frozen.pooling import pooled

@@ -10,9 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError
-from cgh_bench.files import alone_in, replacing, sha256, write_text
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import alone_in, replacing, sha256, write_text
+from cgh_bench.core.registry import registered
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 import transfer_configs
 from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.config import plain
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.config import plain
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.foreign import failure, frameworks, process
 
 STAND_IN = """

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import layout
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.shards import load_shards
-from cgh_bench.errors import UserError
 
 # images
 

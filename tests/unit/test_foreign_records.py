@@ -14,10 +14,12 @@ from foreign_bytes import DEEP, JSON, bounded, damaged, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgh_bench import config, importers, results
+from cgh_bench import importers, results
 from cgh_bench.checkpoint import describe, from_description, random_checkpoint
-from cgh_bench.errors import UserError
-from cgh_bench.report import curves, definition
+from cgh_bench.core import config
+from cgh_bench.core.errors import UserError
+from cgh_bench.report import definition
+from cgh_bench.site import curves
 
 # results and logs of ours, that others may have edited
 

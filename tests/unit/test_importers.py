@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cgh_bench import importers, tasks
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import sha256
 from cgh_bench.evaluate import protocol_id
-from cgh_bench.files import sha256
 from cgh_bench.importers import NO_PROTOCOL, Import
 from cgh_bench.report import aggregate
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from cgh_bench.checkpoint import random_checkpoint, save
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.reading.inspection import Report, checks, inspect, render
 
 

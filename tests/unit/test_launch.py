@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.evaluate import prepare
 from cgh_bench.foreign import launch
 

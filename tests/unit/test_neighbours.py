@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.frozen import neighbours as module
 from cgh_bench.frozen.backends import Backend
 from cgh_bench.frozen.neighbours import neighbours, planned_seconds, shared_neighbours
@@ -120,7 +120,7 @@ def test_a_long_search_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caps
     shared_neighbours(bank, bank[:6], 3)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(module, "ROWS_PER_CHUNK", 64)
-    monkeypatch.setattr("cgh_bench.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("cgh_bench.core.progress.SECONDS_BETWEEN_LINES", 0.0)
     shared_neighbours(bank, bank[:6], 3)
     steps = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert steps == [f"search: {done}/156" for done in (64, 128, 150, 154, 156)]

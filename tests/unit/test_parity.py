@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from cgh_bench.backbone import STAGES
+from cgh_bench.backbones.resnet import STAGES
 from cgh_bench.checkpoint import Preprocessing, random_checkpoint
-from cgh_bench.errors import CheckFailed
-from cgh_bench.parity import TOLERANCE, Outputs, compare, probe_images, source_outputs, verdict
+from cgh_bench.converters.parity import TOLERANCE, Outputs, compare, probe_images, source_outputs, verdict
+from cgh_bench.core.errors import CheckFailed
 
 STAGE_NAMES = ("input", *STAGES)
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cgh_bench import dist
-from cgh_bench.backbone import Architecture
-from cgh_bench.config import fingerprint, identity
-from cgh_bench.errors import UserError
-from pretrain.methods.cgh import Cgh
-from pretrain.methods.moco_v2 import MocoV2
-from pretrain.methods.ressl import Ressl
-from pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
+from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.core import dist
+from cgh_bench.core.config import fingerprint, identity
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.methods.cgh import Cgh
+from cgh_bench.pretrain.methods.moco_v2 import MocoV2
+from cgh_bench.pretrain.methods.ressl import Ressl
+from cgh_bench.pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
 
 
 @settings(max_examples=80, deadline=None)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from cgh_bench import dist
-from cgh_bench.backbone import Architecture
+from cgh_bench.backbones.resnet import Architecture
 from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
-from cgh_bench.errors import UserError
-from pretrain.batches import Batches, loader
-from pretrain.methods.random_init import RandomInit
-from pretrain.recipe import Recipe, find
-from pretrain.schedule import learning_rate, optimizer
-from pretrain.views import Augment, Views
+from cgh_bench.pretrain.batches import Batches, loader
+from cgh_bench.pretrain.methods.random_init import RandomInit
+from cgh_bench.pretrain.recipe import Recipe, find
+from cgh_bench.pretrain.schedule import learning_rate, optimizer
+from cgh_bench.pretrain.views import Augment, Views
 
 RECIPE = Recipe(
     method=RandomInit(),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from cgh_bench.errors import UserError
-from pretrain import colour
-from pretrain.views import DRAWS, Augment, Views, blurred
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain import colour
+from cgh_bench.pretrain.views import DRAWS, Augment, Views, blurred
 
 NOTHING = Augment(size=32, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
 ALL = Augment(

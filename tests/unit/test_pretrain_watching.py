@@ -10,13 +10,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cgh_bench.backbone import Architecture, Backbone
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
-from cgh_bench.errors import UserError
-from pretrain import watching
-from pretrain.folder import Log, RunFolder
-from pretrain.recipe import find
-from pretrain.watching import Watching, knn_top1
+from cgh_bench.pretrain import watching
+from cgh_bench.pretrain.folder import Log, RunFolder
+from cgh_bench.pretrain.recipe import find
+from cgh_bench.pretrain.watching import Watching, knn_top1
 
 
 def shades(n, seed):

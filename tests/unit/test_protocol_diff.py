@@ -3,12 +3,12 @@ from typer.testing import CliRunner
 
 from cgh_bench import tasks
 from cgh_bench.cli import protocols
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.evaluate import prepare
-from cgh_bench.foreign import protocol_diff
-from cgh_bench.foreign.protocol_diff import Difference
-from cgh_bench.foreign.transfer import in_framework
+from cgh_bench.tasks import protocol_diff
 from cgh_bench.tasks.detection import TASKS
+from cgh_bench.tasks.protocol_diff import Difference
+from cgh_bench.tasks.transfer import in_framework
 
 
 def test_only_what_differs_is_a_difference():

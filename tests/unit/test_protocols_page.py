@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from cgh_bench.discovery import registered
+from cgh_bench.core.registry import registered
 
 TOOL = Path(__file__).parents[2] / "tools" / "protocols_page.py"
 

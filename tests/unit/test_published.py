@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cgh_bench import published, tasks
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 HEAD = "protocol,method,detail,epochs,cost,metric,value,deviation,source\n"
 LINE = "voc_det,MoCo v2,,200,asymmetric,box_AP,57.0,,https://example.org\n"

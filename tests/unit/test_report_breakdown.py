@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from reporting import result
 
-from cgh_bench.report import certificates, charts, classification, detection, projection, segmentation
-from cgh_bench.report.charts import MEASURED, Point
-from cgh_bench.report.classification import Outcome
-from cgh_bench.report.truth import NO_CLASS, Maps
+from cgh_bench.site import certificates, charts, classification, detection, projection, segmentation
+from cgh_bench.site.charts import MEASURED, Point
+from cgh_bench.site.classification import Outcome
+from cgh_bench.site.truth import NO_CLASS, Maps
 from cgh_bench.tasks import Metric
 
 

@@ -6,7 +6,7 @@ import pytest
 from reporting import DEFINITION, result, use_fake_tasks, write_definition
 
 from cgh_bench import published
-from cgh_bench.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.report import check, definition, table
 from cgh_bench.report.cells import Table
 from cgh_bench.results import Result

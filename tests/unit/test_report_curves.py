@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from reporting import result, use_fake_tasks, write_definition
 
-from cgh_bench.report import charts, curves, table
+from cgh_bench.report import table
 from cgh_bench.report.cells import Table
+from cgh_bench.site import charts, curves
 
 
 def write_log(work: Path, recipe: str, seed: int, lines: list[object]) -> Path:

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from reporting import DEFINITION, use_fake_tasks, write_definition
 
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.registry import registered
 from cgh_bench.report import definition
 
 
 def test_every_table_of_the_package_names_only_what_exists() -> None:
     assert "animals" in definition.names()
     for name in definition.names():
-        definition.require_recipes(definition.load(name), registered("pretrain.methods", "RECIPES"))
+        definition.require_recipes(definition.load(name), registered("cgh_bench.pretrain.methods", "RECIPES"))
 
 
 def test_a_file_is_read_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 from reporting import DEFINITION, result, use_fake_tasks, write_definition
 
 from cgh_bench import results
-from cgh_bench.report import page
 from cgh_bench.results import Result
+from cgh_bench.site import page
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>&amp;\"'"
 

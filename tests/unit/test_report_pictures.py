@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from reporting import result
 
-from cgh_bench.report import retrieval, scenes, truth
-from cgh_bench.report.pictures import Instance, colour, data_uri, draw_classes, draw_instances, enlarge
+from cgh_bench.site import retrieval, scenes, truth
+from cgh_bench.site.pictures import Instance, colour, data_uri, draw_classes, draw_instances, enlarge
 
 GREY = Image.new("RGB", (32, 32), (100, 100, 100))
 

@@ -9,9 +9,9 @@ import pytest
 from reporting import result
 
 from cgh_bench import results
-from cgh_bench.errors import UserError
-from cgh_bench.report import server as servers
-from cgh_bench.report.server import Server, serving
+from cgh_bench.core.errors import UserError
+from cgh_bench.site import server as servers
+from cgh_bench.site.server import Server, serving
 
 
 @pytest.fixture

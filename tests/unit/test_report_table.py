@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from reporting import result, use_fake_tasks, write_definition
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.report import table
 from cgh_bench.report.cells import Cell, Table
 from cgh_bench.results import Result

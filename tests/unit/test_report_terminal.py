@@ -7,7 +7,7 @@ import pytest
 from reporting import result, use_fake_tasks
 from rich.console import Console
 
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.report.terminal import show_published, show_result, show_results
 
 

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from cgh_bench.data import dense
+from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layouts import voc as voc_layout
-from cgh_bench.data.scenes import write_scenes
 from cgh_bench.evaluate import prepare
-from cgh_bench.report import breakdown, scenes, truth
-from cgh_bench.report.gallery import gallery
 from cgh_bench.results import Result
+from cgh_bench.site import breakdown, scenes, truth
+from cgh_bench.site.gallery import gallery
 
 
 @pytest.fixture(scope="module")

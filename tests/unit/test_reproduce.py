@@ -5,7 +5,7 @@ import pytest
 
 from cgh_bench import checkpoint, reproduce, results
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.evaluate import Workspace, evaluate, prepare, protocol_id
 from cgh_bench.report import definition
 from cgh_bench.report import table as tables

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgh_bench import results
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 from cgh_bench.results import Result
 
 RESULT = Result(

@@ -12,8 +12,8 @@ from cgh_bench.data import load
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.bank_file import open_bank
 from cgh_bench.frozen.features import bank_bytes, plan_pair
-from pretrain import recipe as recipes
-from pretrain.schedule import optimizer
+from cgh_bench.pretrain import recipe as recipes
+from cgh_bench.pretrain.schedule import optimizer
 
 TOOL = Path(__file__).parents[2] / "tools" / "scaling_tables.py"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cgh_bench import cli
-from cgh_bench.errors import UserError
+from cgh_bench.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("cgh_bench", "pretrain", "transfer_configs", "tools", "benchmarks")
@@ -17,12 +17,12 @@ OURS = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 
 # File and bandit's name of the finding: why it is right as it is.
 REVIEWED = {
-    ("cgh_bench/reading/safe_pickle.py", "B614"): "weights_only, but where --trust-pickle was given",
-    ("cgh_bench/reading/safe_pickle.py", "B301"): "an unpickler whose find_class knows harmless names alone",
+    ("cgh_bench/core/pickles.py", "B614"): "weights_only, but where --trust-pickle was given",
+    ("cgh_bench/core/pickles.py", "B301"): "an unpickler whose find_class knows harmless names alone",
     ("cgh_bench/data/layout.py", "B314"): "expat from 2.4.1 on stops entity bombs; external entities are not followed",
-    ("cgh_bench/report/truth.py", "B314"): "the same",
+    ("cgh_bench/site/truth.py", "B314"): "the same",
     ("cgh_bench/doctor/machine.py", "B108"): "/dev/shm is measured, not written to",
-    ("cgh_bench/report/rendering.py", "B704"): "our own icons, style and script, no data",
+    ("cgh_bench/site/rendering.py", "B704"): "our own icons, style and script, no data",
     ("transfer_configs/detectron2/forward.py", "B301"): "the file that we have just written",
 }
 # Low severity, or true of every process that is started: subprocess from an argument list, asserts of invariants.

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from cgh_bench import slurm
-from cgh_bench.errors import UserError
-from cgh_bench.slurm import queue
+from cgh_bench.core import slurm
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.slurm import queue
 
 submitit = pytest.importorskip("submitit")
 

@@ -17,9 +17,9 @@ LAYERS = (  # each may import from those after it, and from its own
     {"cgh_bench.report"},
     {"cgh_bench.evaluate"},
     {"cgh_bench.tasks"},
-    {"cgh_bench.frozen", "cgh_bench.converters", "cgh_bench.foreign.process", "cgh_bench.parity"},
+    {"cgh_bench.frozen", "cgh_bench.converters", "cgh_bench.foreign.process", "cgh_bench.converters.parity"},
     {"cgh_bench.checkpoint", "cgh_bench.reading"},
-    {"cgh_bench.backbone"},
+    {"cgh_bench.backbones.resnet"},
 )
 
 

@@ -8,8 +8,8 @@ from toy_images import toy_pair
 
 from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.crops import Crop
 from cgh_bench.frozen.training import Cosine, Steps
 from cgh_bench.tasks import Folders
@@ -113,7 +113,7 @@ def test_the_plan_counts_the_labelled_images_and_val(
 def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
     trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgh_bench.dist.world_size", lambda: 2)
+    monkeypatch.setattr("cgh_bench.core.dist.world_size", lambda: 2)
     with pytest.raises(UserError, match="BatchNorm, which needs a GPU each"):
         run(TOY, trunk, tmp_path)
 

@@ -14,11 +14,11 @@ from sklearn.svm import LinearSVC
 from toy_images import toy_pair
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.registry import registered
 from cgh_bench.data import catalog
 from cgh_bench.data.image_set import FetchedImages, GreyImages
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.discovery import registered
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import extract
 from cgh_bench.tasks import Folders, svm
 from cgh_bench.tasks.clustering import Clusters, matched_accuracy

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages, ImageSet
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.errors import UserError
 from cgh_bench.frozen import features as features_module
 from cgh_bench.frozen import voting
 from cgh_bench.frozen.metrics import (

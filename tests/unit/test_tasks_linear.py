@@ -10,8 +10,8 @@ from toy_images import toy_pair
 
 from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.errors import CheckFailed, UserError
 from cgh_bench.frozen.crops import Crop
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.heads import Descent, Heads

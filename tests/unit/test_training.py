@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages, ImageSet
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.crops import Batch, Batches, Crop
 from cgh_bench.frozen.training import Cosine, Course, Record, Steps, train
 

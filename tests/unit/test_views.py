@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from toy_images import toy_pair
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS, EvalTransform
-from cgh_bench.errors import UserError
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.crops import Crop

@@ -14,17 +14,17 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cgh_bench import converters
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, random_checkpoint, save
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.errors import UserError
 from cgh_bench.frozen.features import extract
 from cgh_bench.reading import vit_names
 from cgh_bench.reading.evidence import attention_of
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.weights_file import WeightsFile
 from cgh_bench.tasks import Folders, find
-from cgh_bench.vit import ViT
 
 ODD = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 PLAIN = ViT("vit_tiny_patch16_64")

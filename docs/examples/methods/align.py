@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cgh_bench.backbone import Architecture, Backbone
-from cgh_bench.errors import UserError
-from pretrain.recipe import Method, Recipe
-from pretrain.views import Augment, Views
+from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.views import Augment, Views
 
 
 @dataclass(frozen=True)

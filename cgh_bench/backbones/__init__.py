@@ -1,0 +1,1 @@
+"""Families of networks behind one contract."""

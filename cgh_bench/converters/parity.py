@@ -1,0 +1,197 @@
+"""Proof of a conversion: the same pixels through the source and through the target framework's own network."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.foreign import frameworks
+from cgh_bench.reading.weights_file import open_weights
+
+TOLERANCE = 1e-4
+"""Largest difference of a stage relative to its largest value, float32."""
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network made of the probe images."""
+
+    stages: Mapping[str, Tensor]
+    """`input` (after preprocessing) and the output of each stage, (B, C, H, W), or block of a ViT, (B, tokens, D)."""
+    network: str
+    """The class that was built."""
+    versions: Mapping[str, str]
+    used: Sequence[str] = ()
+    """Tensors of the file that are in the network, bit for bit."""
+    unused: Sequence[str] = ()
+    """Tensors of the file that are not."""
+    missing: Sequence[str] = ()
+    """Tensors of the network that the file has not."""
+    seconds_of_import: float = 0.0
+    """Until the target's packages were there."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One stage, source against target."""
+
+    stage: str
+    shape: tuple[int, ...]
+    max_abs: float
+    relative: float
+    """`max_abs` over the source's largest absolute value."""
+    cosine: float
+
+    @property
+    def problem(self) -> str:
+        """Why the stage does not agree, or nothing."""
+        if not self.relative <= TOLERANCE:  # NaN too
+            return f"{self.stage} differs by {self.relative:.1e} of its largest value (allowed {TOLERANCE:.0e})"
+        return ""
+
+
+def probe_images(height: int = 96, width: int = 128) -> Tensor:
+    """Two fixed RGB images (2, 3, H, W), uint8: noise over ramps that differ by channel and direction."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 96, (2, 3, height, width), generator=generator)
+    down, right = torch.linspace(0, 1, height).view(height, 1), torch.linspace(0, 1, width).view(1, width)
+    ramps = torch.stack([150 * down + 0 * right, 90 * right + 0 * down, 40 * down * right])
+    return (noise + ramps).to(torch.uint8)
+
+
+def source_outputs(checkpoint: Checkpoint, pixels: Tensor) -> Outputs:
+    """The canonical trunk's own outputs for RGB `pixels` (B, 3, H, W), uint8."""
+    prepared = checkpoint.preprocessing(pixels.float() / 255)
+    backbone = checkpoint.backbone(copy=False)
+    with torch.inference_mode():
+        stages = {"input": prepared, **backbone.pyramid(prepared)}
+    network = f"{type(backbone).__module__}.{type(backbone).__name__}"
+    return Outputs(stages, network, {"torch": torch.__version__}, tuple(checkpoint.weights))
+
+
+def coverage(path: Path, network: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Which tensors of the file at `path` are in `network` bit for bit, which are not, and which it has beside them."""
+    used: list[str] = []
+    unused: list[str] = []
+    for name, tensor in _tensors(path):
+        (used if name in network and torch.equal(tensor, network[name]) else unused).append(name)
+    given = {*used, *unused}
+    return {"used": used, "unused": unused, "missing": [name for name in network if name not in given]}
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """One after the other where the format allows it, as the networks are in memory already."""
+    if path.suffix != ".safetensors":
+        yield from open_weights(path).tensors.items()
+        return
+    with safetensors.safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            yield name, file.get_tensor(name)
+
+
+def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[Difference]:
+    """The difference of every stage.
+
+    Raises:
+        CheckFailed: a stage is absent or of another shape, or the source's outputs cannot tell anything (constant or
+            not finite).
+    """
+    differences = []
+    for stage in source:
+        ours = source[stage].double().contiguous()
+        if stage not in target or target[stage].shape != ours.shape:
+            found = tuple(target[stage].shape) if stage in target else "nothing"
+            raise CheckFailed(f"{stage} is {tuple(ours.shape)} in the source and {found} in the target")
+        if not torch.isfinite(ours).all() or ours.max() == ours.min():
+            raise CheckFailed(f"{stage} of the source is constant or not finite: such weights prove nothing")
+        theirs = target[stage].double()
+        max_abs = float((ours - theirs).abs().max())
+        cosine = float(torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0))
+        differences.append(Difference(stage, tuple(ours.shape), max_abs, max_abs / float(ours.abs().max()), cosine))
+    return differences
+
+
+def verdict(outputs: Outputs, differences: Sequence[Difference]) -> str:
+    """Nothing if the target computes what the source does from all of its tensors; else what is wrong, in one line."""
+    for names, complaint in ((outputs.unused, "not used by the target"), (outputs.missing, "lacking in the file")):
+        if names:
+            return f"{len(names)} tensors are {complaint} ({', '.join(names[:3])})"
+    return next((difference.problem for difference in differences if difference.problem), "")
+
+
+def as_json(outputs: Outputs, differences: Sequence[Difference]) -> dict[str, object]:
+    """The measured part of a certificate."""
+    return {
+        "network": outputs.network,
+        "versions": dict(outputs.versions),
+        "seconds_of_import": round(outputs.seconds_of_import, 2),
+        "coverage": {
+            "used": len(outputs.used),
+            "unused": list(outputs.unused),
+            "missing": list(outputs.missing),
+        },
+        "tolerance": TOLERANCE,
+        "stages": [asdict(difference) | {"shape": list(difference.shape)} for difference in differences],
+    }
+
+
+def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tensor) -> Outputs:
+    """What the framework's own network, built from `fragment` in its own process, makes of `pixels`.
+
+    Raises:
+        UserError: the framework is not installed.
+        CheckFailed: it could not build the network from the files.
+    """
+    frameworks.require_installed(framework)
+    known = frameworks.find(framework)
+    command = [known.python, str(known.path / "forward.py"), f"--framework={framework}", f"--fragment={fragment}"]
+    return _ask(framework, command, weights, pixels, known.environment)
+
+
+def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor) -> Outputs:
+    """What the network of a `package` of our own environment makes of `pixels`: `network_outputs` of the `converter`.
+
+    In a process of its own, so that its memory is not ours.
+
+    Raises:
+        UserError: the package is not installed.
+        CheckFailed: it could not build the network from the files.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
+    command = [sys.executable, "-P", "-m", "cgh_bench.converters.library", f"--converter={converter}"]
+    command.append(f"--started={time.time()}")
+    return _ask(package, command, weights, pixels, dict(os.environ))
+
+
+def _ask(who: str, command: list[str], weights: Path, pixels: Tensor, environment: dict[str, str]) -> Outputs:
+    """Run a process that takes `--weights --images --out` and leaves its outputs and its report in `out`."""
+    with tempfile.TemporaryDirectory() as folder:
+        images, out = Path(folder, "images.pt"), Path(folder, "outputs.pt")
+        torch.save(pixels, images)
+        files = [f"--weights={weights}", f"--images={images}", f"--out={out}"]
+        environment = {**environment, "CUDA_VISIBLE_DEVICES": ""}
+        try:
+            done = subprocess.run(
+                [*command, *files], capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UserError(f"{who} did not answer ({error}); see `cgh-bench doctor`") from None
+        if done.returncode or not out.exists():
+            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            raise CheckFailed(f"{who} could not build its network from {weights.name}: {last}")
+        answer = torch.load(out, map_location="cpu", weights_only=True)
+    return Outputs(answer["stages"], **json.loads(answer["report"]))

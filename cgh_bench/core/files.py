@@ -1,0 +1,135 @@
+"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one; folders for one run; hashing."""
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from cgh_bench.core.errors import UserError
+
+UNFINISHED = ".unfinished-"
+"""How the names of temporary files begin; a process that is killed leaves them behind."""
+MEBIBYTE = 1024**2
+
+
+@contextmanager
+def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`; it takes the place of `path` only if the block ends without an error.
+
+    The bytes are flushed to disk before the rename, so that after a power cut `path` is the old file or the new one.
+    Without `flush` that holds for a crash of the process only: for the many files that are quickly made again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if flush:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except (RuntimeError, SafetensorError) as error:
+        _tell_of_full_disk(error, temporary, path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _tell_of_full_disk(error: Exception, temporary: Path, path: Path) -> None:
+    """Find the disk's complaint in what torch (which hides it: so it is asked again) and safetensors made of it.
+
+    Raises:
+        OSError: full, over a quota, or broken.
+    """
+    number = re.search(r"os error (\d+)", str(error))
+    if number:
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(MEBIBYTE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as complaint:
+        raise OSError(complaint.errno, complaint.strerror, str(path)) from error
+
+
+def write_text(path: Path, text: str, flush: bool = True) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all; `flush` as in `replacing`."""
+    with replacing(path, flush) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keep every other process out of this block for the same `folder`; or, to `wait`, let them come one by one.
+
+    The lock is the kernel's, on a small file beside the folder: it is gone with the process, however that ends. It is a
+    record lock, as others would live on in loader processes that a killed process leaves behind for some seconds.
+    What such a process has not finished writing in `folder` is removed.
+
+    Raises:
+        UserError: another process is in (its number is given), or the folder's place cannot be written to.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = (folder.parent / f".{folder.name}.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder.parent} ({error.strerror}); name another folder") from None
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = f"process {file.read().strip() or 'unknown'}"
+            if not wait:
+                raise UserError(
+                    f"{folder} is in use by {holder}; wait for it or stop it, or name another folder"
+                ) from None
+            print(f"» {holder} is at work in {folder}; waiting for it", file=sys.stderr, flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        remove_unfinished(folder)  # nobody else is here, so nobody is writing it
+        yield
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes have not finished writing, or removing, in `folder`."""
+    for left_behind in folder.glob(f"{UNFINISHED}*"):
+        if left_behind.is_dir():
+            shutil.rmtree(left_behind)
+        else:
+            left_behind.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` with all that is in it; an interrupted removal leaves no half of it under its name."""
+    doomed = folder.with_name(f"{UNFINISHED}{folder.name}")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""The embedded demonstration data: images and scenes that are made, not photographed."""

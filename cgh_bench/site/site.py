@@ -1,0 +1,175 @@
+"""A static site of all results: leaderboards by protocol, a page for each subject, protocol and table, a comparison.
+
+It opens from disk and asks nothing of the network; the charting library is one file that its pages share.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cgh_bench import published, results
+from cgh_bench.core.files import write_text
+from cgh_bench.report import definition, provenance, table
+from cgh_bench.report.cells import Cell, Table
+from cgh_bench.results import Result
+from cgh_bench.site import breakdown, certificates, charts, comparison, curves, page
+from cgh_bench.site.boards import Board, Subject, boards, subjects
+from cgh_bench.site.charts import MEASURED, PASSES, Chart, Point
+from cgh_bench.site.gallery import gallery
+from cgh_bench.site.rendering import render, shared
+from cgh_bench.tasks import Metric
+
+
+def write(store: Path, work: Path, out: Path) -> Path:
+    """Write the site into the folder `out` and return its first page.
+
+    Args:
+        store: the results, JSON lines; side products of the runs are in the folders beside it.
+        work: the workspace with `pretrain/RECIPE/seedK/log.jsonl` and `cache/`.
+        out: the folder; files of an earlier site are replaced.
+    """
+    records, complaints = results.read(store)
+    known = boards(records)
+    notes = list(complaints)
+    measured = subjects(records, known, work, notes)
+    for name, text in shared().items():
+        write_text(out / "assets" / name, text, flush=False)
+    tables = [table.build(name, records) for name in definition.names()]
+    for filled in tables:
+        _write(out / "tables" / f"{filled.definition.name}.html", "page.html", page.context(filled, store.parent, work))
+    for board in known:
+        _write(out / board.href, "protocol.html", _protocol_context(board, measured))
+    for subject in measured:
+        _write(out / subject.href, "subject.html", _subject_context(subject, known, store.parent, work))
+    _write(out / "compare.html", "compare.html", {"data": comparison.context(measured, known, store.parent)})
+    index = {
+        "tables": _tables(tables),
+        "data": _leaderboards(known, measured),
+        "notes": notes,
+        "facts": _facts(records, measured),
+    }
+    _write(out / "index.html", "index.html", index)
+    return out / "index.html"
+
+
+def _write(path: Path, template: str, context: dict[str, Any]) -> None:
+    assets = "assets/" if path.name in ("index.html", "compare.html") else "../assets/"
+    write_text(path, render(template, context, assets), flush=False)
+
+
+def _tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """What the first page says of each table, those with measured figures first."""
+    found = []
+    for filled in tables:
+        cells = [cell for row in filled.rows for cell in row.cells]
+        counts = {"measured": sum(cell.n > 0 for cell in cells), "published": sum(bool(c.published) for c in cells)}
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        found.append({"definition": filled.definition, "measured": counts["measured"], "told": told})
+    return sorted(found, key=lambda entry: not entry["measured"])
+
+
+def _facts(records: Sequence[Result], measured: Sequence[Subject]) -> list[str]:
+    figures = published.figures()
+    return [
+        f"{len(records):,} results of {len(measured)} backbones",
+        f"{len(figures):,} published figures from {len({figure.source.split(' ')[0] for figure in figures})} sources",
+        f"{len(published.protocols())} published protocols",
+    ]
+
+
+def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[str, Any]:
+    """What the first page filters and sorts; rows of different protocols are never in one list."""
+    return {
+        "boards": [
+            {
+                "id": board.id,
+                "title": board.title,
+                "measured": bool(board.ours),
+                "href": board.href,
+                "metrics": [{"name": m.name, "unit": m.unit, "higher": m.higher_is_better} for m in board.metrics],
+                "rows": [*_measured_rows(board, measured), *_published_rows(board)],
+            }
+            for board in known
+        ]
+    }
+
+
+def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, Any]]:
+    rows = []
+    for subject in measured:
+        cells = {metric.name: subject.cells.get((board.id, metric.name)) for metric in board.metrics}
+        values = {name: [cell.mean, cell.std if cell.n > 1 else None, cell.n] for name, cell in cells.items() if cell}
+        if values:
+            made = subject.pretraining
+            imported = any(run.imported for cell in cells.values() if cell for run in cell.runs)
+            row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": made.epochs, "cost": made.cost}
+            more = {"note": "imported" if imported else "", "href": subject.href, "source": ""}
+            rows.append({**row, **more, "values": values})
+    return rows
+
+
+def _published_rows(board: Board) -> list[dict[str, Any]]:
+    if board.published is None:
+        return []
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for figure in published.select(board.published.name):
+        key = (*figure.variant, figure.cost, figure.deviation, figure.source)
+        if key not in rows:
+            row = {"kind": "published", "name": figure.method, "detail": figure.detail, "epochs": figure.epochs}
+            more = {"cost": figure.cost, "note": figure.deviation, "href": "", "source": figure.source}
+            rows[key] = {**row, **more, "values": {}}
+        rows[key]["values"][figure.metric] = [figure.value, None, 0]
+    return list(rows.values())
+
+
+def _protocol_context(board: Board, measured: Sequence[Subject]) -> dict[str, Any]:
+    figures = published.select(board.published.name) if board.published else []
+    drawn = _cost_charts(board, board.metrics[0], figures, measured)
+    return {
+        "board": board,
+        "rows": [*_measured_rows(board, measured), *_published_rows(board)],
+        "conflicts": published.conflicts(figures),
+        "drawn": drawn,
+        "charts": bool(drawn),
+    }
+
+
+def _cost_charts(
+    board: Board, metric: Metric, figures: Sequence[published.Figure], measured: Sequence[Subject]
+) -> list[Chart]:
+    by_passes, by_minutes = [], []
+    for subject in measured:
+        cell, made = subject.cells.get((board.id, metric.name)), subject.pretraining
+        if cell and made.epochs and made.cost in PASSES:
+            by_passes.append(Point(subject.label, made.epochs * PASSES[made.cost], cell.mean, MEASURED))
+        if cell and made.minutes is not None:
+            by_minutes.append(Point(subject.label, made.minutes, cell.mean, MEASURED))
+    both = charts.cost_chart(figures, metric, by_passes), charts.time_chart(metric, by_minutes)
+    return [chart for chart in both if chart]
+
+
+def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work: Path) -> dict[str, Any]:
+    notes: list[str] = []
+    by_board = {board.id: board for board in known}
+    sections: dict[str, list[tuple[str, Cell, provenance.RunsProvenance]]] = {}
+    for (board, metric), cell in subject.cells.items():
+        sections.setdefault(board, []).append((metric, cell, provenance.of_runs(cell.runs, metric)))
+    first = subject.first_runs
+    loss = curves.loss_chart(subject.label, subject.recipe, work, notes) if subject.recipe else None
+    drawn: list[Chart] = []
+    for board, run in first.items():
+        # Tasks on the same features have the same projection.
+        drawn += [c for c in breakdown.draw(run, by_board[board].task, root, work, notes) if c not in drawn]
+    counted = {id(run) for cell in subject.cells.values() for run in cell.runs}
+    return {
+        "subject": subject,
+        "sections": [(by_board[board], figures) for board, figures in sections.items()],
+        "others": [run for run in subject.results if id(run) not in counted],
+        "checkpoints": provenance.of_checkpoints(subject.results),
+        "proofs": certificates.proofs([run for run in subject.results if id(run) in counted], root, work),
+        "loss": loss,
+        "drawn": drawn,
+        "charts": bool(loss or drawn),
+        "gallery": gallery([[(subject.label, run)] for run in first.values()], root, work, notes),
+        "notes": notes,
+    }
