@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cgh_bench import results
-from cgh_bench.evaluate import Workspace
 from cgh_bench.report import definition, table
+from cgh_bench.workspace import Workspace
 
 HERE = Path(__file__).parent / "results"
 

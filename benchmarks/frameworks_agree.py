@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cgh_bench import checkpoint
-from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+from cgh_bench.evaluate import evaluate, find_finished, prepare
 from cgh_bench.report.significance import welch_interval
 from cgh_bench.results import Result
+from cgh_bench.workspace import Workspace
 
 HERE = Path(__file__).parent / "results"
 FRAMEWORKS = ("mmdet", "detectron2")

@@ -25,6 +25,7 @@ from cgh_bench.frozen.features import pair_fingerprint
 from cgh_bench.results import Result
 from cgh_bench.tasks import Folders, Metric, Planned, Task, Versioned
 from cgh_bench.tasks.transfer import in_framework
+from cgh_bench.workspace import Workspace
 
 PACKAGES = (
     "cgh-bench",
@@ -43,31 +44,6 @@ PACKAGES = (
     "onedl-mmsegmentation",
     "detectron2",
 )
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The one folder that anything is written to."""
-
-    root: Path
-
-    @property
-    def store(self) -> Path:
-        """All results, one JSON line each."""
-        return self.root / "results.jsonl"
-
-    @property
-    def cache(self) -> Path:
-        """Features and embedded data sets: everything here can be made again."""
-        return self.root / "cache"
-
-    def pretraining(self, recipe: str, seed: int) -> Path:
-        """The folder of one pretraining run."""
-        return self.root / "pretrain" / recipe / f"seed{seed}"
-
-    def evaluation(self, checkpoint: Checkpoint, protocol: str, seed: int) -> Path:
-        """The folder of one evaluation."""
-        return self.root / "eval" / checkpoint.id / protocol / f"seed{seed}"
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from cgh_bench import checkpoint
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.progress import duration
-from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, prepare
+from cgh_bench.evaluate import Evaluation, evaluate, find_finished, prepare
 from cgh_bench.evaluate import plan as plan_evaluation
 from cgh_bench.report.definition import Definition, RowDefinition
 from cgh_bench.site.curves import last_seconds
+from cgh_bench.workspace import Workspace
 
 Pretrain = Callable[[str, int, Path], Path]
 """(recipe, seed, folder) to the file of the canonical checkpoint, at once where that run is finished."""

@@ -49,9 +49,10 @@ def eval_(
     from cgh_bench import checkpoint
     from cgh_bench.core import dist
     from cgh_bench.core.slurm import queue
-    from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
+    from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
     from cgh_bench.foreign import launch
     from cgh_bench.report.terminal import show_result
+    from cgh_bench.workspace import Workspace
 
     launch.choose(gpus, images_at_a_time)
     chosen = {"data": data, "framework": framework}

@@ -58,10 +58,10 @@ def pretrain(
     from cgh_bench.core.errors import UserError
     from cgh_bench.core.slurm import queue
     from cgh_bench.data import load
-    from cgh_bench.evaluate import Workspace
     from cgh_bench.pretrain.recipe import find
     from cgh_bench.pretrain.train import check, train
     from cgh_bench.pretrain.watching import Watching
+    from cgh_bench.workspace import Workspace
 
     if gpus is not None and not slurm:
         raise UserError(

@@ -80,7 +80,7 @@ def reproduce(
     """
     if dry_run:
         from cgh_bench import reproduce
-        from cgh_bench.evaluate import Workspace
+        from cgh_bench.workspace import Workspace
 
         chosen = _chosen(name, rows, run=True)
         for line in reproduce.plan(chosen, range(seeds), Workspace(work), _foresee, _below(checkpoints)):
@@ -107,8 +107,8 @@ def _below(checkpoints: Path | None) -> Path:
 def _fill(name: str, seeds: range, rows: list[str] | None, checkpoints: Path | None, work: Path) -> "Table":
     """The table, after evaluating what is missing for each of the seeds."""
     from cgh_bench import reproduce, results
-    from cgh_bench.evaluate import Workspace
     from cgh_bench.report import table as tables
+    from cgh_bench.workspace import Workspace
 
     workspace = Workspace(work)
     chosen = _chosen(name, rows, run=bool(seeds))
@@ -184,8 +184,8 @@ def report(
       cgh-bench report animals -o page.html
       cgh-bench report -o site
     """
-    from cgh_bench.evaluate import Workspace
     from cgh_bench.site import page, site
+    from cgh_bench.workspace import Workspace
 
     workspace = Workspace(work)
     if name:
@@ -208,8 +208,8 @@ def serve(
       cgh-bench serve
       cgh-bench serve --port 9000 --work /mnt/runs/work
     """
-    from cgh_bench.evaluate import Workspace
     from cgh_bench.site.server import serving
+    from cgh_bench.workspace import Workspace
 
     workspace = Workspace(work)
     with serving(workspace.store, workspace.root, host, port) as server:

@@ -68,7 +68,7 @@ def merge(
     """
     from cgh_bench import results
     from cgh_bench.core.errors import UserError
-    from cgh_bench.evaluate import Workspace
+    from cgh_bench.workspace import Workspace
 
     files = [Workspace(path).store if path.is_dir() else path for path in stores]
     if absent := [str(path) for path in files if not path.is_file()]:
@@ -128,7 +128,7 @@ def import_(
       cgh-bench results import results-imagenet.csv --from timm --ckpt resnet50 --label resnet50.a1_in1k
     """
     from cgh_bench import importers, results
-    from cgh_bench.evaluate import Workspace
+    from cgh_bench.workspace import Workspace
 
     result = importers.read(importers.Import(file, tool, ckpt, label, protocol, seed))
     records = _read(work)
@@ -143,7 +143,7 @@ def import_(
 
 def _read(work: Path) -> "list[Result]":
     from cgh_bench import results
-    from cgh_bench.evaluate import Workspace
+    from cgh_bench.workspace import Workspace
 
     records, complaints = results.read(Workspace(work).store)
     for complaint in complaints:

@@ -29,8 +29,9 @@ def watch(
     """
     from cgh_bench import checkpoint
     from cgh_bench.core.errors import UserError
-    from cgh_bench.evaluate import Workspace, evaluate, find_finished, prepare
+    from cgh_bench.evaluate import evaluate, find_finished, prepare
     from cgh_bench.report.terminal import show_result
+    from cgh_bench.workspace import Workspace
 
     evaluations = [prepare(name) for name in task.split(",")]
     workspace = Workspace(work)

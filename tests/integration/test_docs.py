@@ -18,11 +18,12 @@ from pretrain_process import TINY_MOCO, made_up
 from cgh_bench import cli, conversion, data, tasks
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
-from cgh_bench.evaluate import Workspace, evaluate, prepare
+from cgh_bench.evaluate import evaluate, prepare
 from cgh_bench.foreign import frameworks
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.train import train
 from cgh_bench.tasks import detection, protocol_diff
+from cgh_bench.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

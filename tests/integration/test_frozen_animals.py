@@ -9,8 +9,9 @@ from toy_images import toy_pair
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.registry import registered
-from cgh_bench.evaluate import Workspace, evaluate, find_finished, plan, prepare
+from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
 from cgh_bench.tasks import Task
+from cgh_bench.workspace import Workspace
 
 IN_FRAMEWORKS = ("animals_det", "animals_seg")
 TRAINED = ("animals_linear_sgd", "animals_finetune", "animals_finetune_10pct")

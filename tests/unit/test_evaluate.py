@@ -11,10 +11,11 @@ from cgh_bench import evaluate as module
 from cgh_bench import results
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.evaluate import Evaluation, Workspace, evaluate, find_finished, plan, prepare, protocol_id
+from cgh_bench.evaluate import Evaluation, evaluate, find_finished, plan, prepare, protocol_id
 from cgh_bench.frozen.features import _pair as pair
 from cgh_bench.tasks import Folders, Metric, Task
 from cgh_bench.tasks.knn import KNN
+from cgh_bench.workspace import Workspace
 
 # The protocols of all frozen tasks as they are published: a changed default must change the id, and this list with it.
 PROTOCOLS = """

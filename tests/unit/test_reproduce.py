@@ -6,11 +6,12 @@ import pytest
 from cgh_bench import checkpoint, reproduce, results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.evaluate import Workspace, evaluate, prepare, protocol_id
+from cgh_bench.evaluate import evaluate, prepare, protocol_id
 from cgh_bench.report import definition
 from cgh_bench.report import table as tables
 from cgh_bench.tasks import find
 from cgh_bench.tasks.knn import KNN
+from cgh_bench.workspace import Workspace
 
 
 @pytest.fixture
