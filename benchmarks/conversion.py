@@ -79,15 +79,16 @@ def _run(what: str, file: Path, folder: Path) -> dict[str, float]:
 def measure(what: str, file: Path, folder: Path) -> dict[str, float]:
     """One measurement in this process."""
     started = time.monotonic()
-    from cgh_bench import checkpoint, converters
+    from cgh_bench import converters
     from cgh_bench.reading import inspection
+    from cgh_bench.reading.loading import load
 
     imported = time.monotonic()
     before = _peak()
     if what == "inspect":
         inspection.inspect(file)
     else:
-        read = checkpoint.load(file)
+        read = load(file)
     found = {"imports": imported - started, what if what == "inspect" else "read": time.monotonic() - imported}
     if what in TARGETS:
         middle, worked = time.monotonic(), _work()

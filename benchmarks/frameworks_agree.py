@@ -15,8 +15,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from cgh_bench import checkpoint
 from cgh_bench.evaluate import evaluate, find_finished, prepare
+from cgh_bench.reading.loading import load
 from cgh_bench.report.significance import welch_interval
 from cgh_bench.results import Result
 from cgh_bench.workspace import Workspace
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _result(framework: str, seed: int, workspace: Workspace) -> Result:
-    evaluation, trunk = prepare("animals_det", [f"framework={framework}"]), checkpoint.load(f"random:resnet18:{seed}")
+    evaluation, trunk = prepare("animals_det", [f"framework={framework}"]), load(f"random:resnet18:{seed}")
     return find_finished(evaluation, trunk, seed, workspace) or evaluate(evaluation, trunk, seed, workspace)
 
 

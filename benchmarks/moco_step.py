@@ -22,7 +22,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain.batches import Batch, Batches
 from cgh_bench.pretrain.folder import RunFolder
@@ -60,7 +60,7 @@ def ours(architecture: str, views: list[torch.Tensor]) -> Callable[[], None]:
     """The loop's step."""
     method = MocoV2(dim=DIM, hidden=512, queue_length=QUEUE, bn_groups=1)
     recipe = replace(find("moco_v2_r18_animals"), method=method, optimizer="sgd", batch_size=BATCH)
-    recipe = replace(recipe, architecture=Architecture(architecture))
+    recipe = replace(recipe, architecture=ResNet(architecture))
     nothing = torch.zeros(BATCH, dtype=torch.int64)
     images = GreyImages("none", ("none",), nothing.numpy(), "0" * 16, nothing[:, None, None].byte().numpy())
     run = begin(recipe, RunFolder(Path(tempfile.mkdtemp())), torch.device("cpu"), Batches(recipe, images))

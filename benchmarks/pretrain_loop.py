@@ -25,7 +25,7 @@ from statistics import median
 
 import torch
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain.batches import Batch, Batches
 from cgh_bench.pretrain.folder import RunFolder
@@ -67,7 +67,7 @@ def steps(architecture: str, name: str) -> dict[str, Callable[[], object]]:
     """A step of a published recipe (one BatchNorm group), what its method computes of it, and its bare networks."""
     recipe = find(name)
     method = replace(recipe.method, bn_groups=1)  # type: ignore[type-var]
-    recipe = replace(recipe, method=method, architecture=Architecture(architecture), batch_size=BATCH)
+    recipe = replace(recipe, method=method, architecture=ResNet(architecture), batch_size=BATCH)
     labels = torch.zeros(BATCH, dtype=torch.int64)
     images = GreyImages("none", ("none",), labels.numpy(), "0" * 16, labels[:, None, None].byte().numpy())
     run = begin(recipe, RunFolder(Path(tempfile.mkdtemp())), torch.device("cpu"), Batches(recipe, images))

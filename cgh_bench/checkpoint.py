@@ -1,4 +1,4 @@
-"""A checkpoint in canonical form: a trunk under torchvision's (a ViT: timm's) names, and what it expects of images."""
+"""A checkpoint in canonical form: a backbone's architecture and weights, and what it expects of images."""
 
 import dataclasses
 import hashlib
@@ -8,20 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
-from cgh_bench.backbones.vit import ViT
+from cgh_bench import backbones
+from cgh_bench.backbones.base import Architecture, Backbone
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
-
-if TYPE_CHECKING:
-    from cgh_bench.backbones.vit_backbone import ViTBackbone
 
 FORMAT = "cgh-bench/1"
 
@@ -63,137 +60,59 @@ class Origin:
     sha256: str = ""
     """Of the file that was read."""
     branch: str = ""
-    """Which of the file's trunks it was (student, teacher, …)."""
+    """Which of the file's networks it was (student, teacher, …)."""
     recipe: str = ""
     """The recipe that trained them, where it is ours."""
     recipe_fingerprint: str = ""
     """Of all the recipe's values; empty in checkpoints that were written before it was recorded."""
     seed: int | None = None
     ignored: tuple[str, ...] = ()
-    """Names of the tensors in the file that are not the trunk's (heads, queues, optimiser)."""
+    """Names of the tensors in the file that are not the network's (heads, queues, optimiser)."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trunk's weights with all that is needed to use them rightly."""
+    """A backbone's weights with all that is needed to use them rightly."""
 
     name: str
-    architecture: Architecture | ViT
+    architecture: Architecture
     weights: Mapping[str, Tensor] = field(repr=False)
     """Exactly the state dict of `architecture.build()`, on the CPU."""
     preprocessing: Preprocessing
     origin: Origin
 
     def __post_init__(self) -> None:
-        with torch.device("meta"):
-            expected = self.architecture.build().state_dict()
-        require_exact(self.name, expected, self.weights)
+        require_exact(self.name, self.architecture.shapes, self.weights)
 
     @cached_property
     def id(self) -> str:
         """Sixteen hex digits of the content: names, types, shapes and bytes of the weights, and the preprocessing."""
-        digest = hashlib.sha256(repr((self.architecture, self.preprocessing)).encode())
+        digest = hashlib.sha256(f"({self.architecture.identity}, {self.preprocessing!r})".encode())
         for key in sorted(self.weights):
             tensor = self.weights[key].contiguous()
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    @property
-    def residual(self) -> Architecture:
-        """The architecture, for what takes ResNets only.
-
-        Raises:
-            UserError: it is a vision transformer.
-        """
-        return require_residual(self.architecture, self.name)
-
-    def backbone(self, copy: bool = True) -> "Backbone | ViTBackbone":
-        """The trunk with these weights, in eval mode; without `copy` it shares their memory and must not be trained."""
-        with torch.device("meta"):
-            trunk = self.architecture.build()
-        if copy:
-            trunk.to_empty(device="cpu")
-        trunk.load_state_dict(self.weights, assign=not copy)
-        return trunk.eval()
-
-
-def require_residual(architecture: Architecture | ViT, what: str) -> Architecture:
-    """`architecture`, if it is a ResNet's; `what` is told otherwise.
-
-    Raises:
-        UserError: it is a vision transformer.
-    """
-    if isinstance(architecture, ViT):
-        raise UserError(
-            f"{what}: {architecture.name} is a vision transformer; accepted here: ResNets. "
-            "ViTs convert to timm and huggingface, and are evaluated frozen (eval knn, linear)"
-        )
-    return architecture
-
-
-def architecture_named(name: str) -> Architecture | ViT:
-    """The usual architecture of that name: `resnet50`, `vit_small_patch16_224`."""
-    return ViT(name) if name.startswith("vit_") else Architecture(name)
-
-
-def load(
-    path_or_name: str | Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False
-) -> Checkpoint:
-    """A checkpoint of any origin.
-
-    Args:
-        path_or_name: a file of any known origin, a Hugging Face folder, or the control `random:ARCH[:SEED]`.
-        source: take the file for this origin (`cgh-bench list sources`) instead of finding out.
-        branch: which trunk of a file that has several (student, teacher, …); the origin's default otherwise.
-        trust_pickle: let a pickled file run the code that it names.
-
-    Raises:
-        UserError: there is no such file, no origin or several fit, or the trunk is damaged or incomplete.
-    """
-    from cgh_bench.reading import recognition
-
-    name = str(path_or_name)
-    if name.startswith("random:"):
-        return _control(name)
-    path = Path(path_or_name).expanduser()
-    if source in (None, "ours") and branch is None and _is_ours(path):
-        return load_canonical(path)
-    return recognition.read(path, source, branch, trust_pickle)
-
-
-def _control(name: str) -> Checkpoint:
-    match name.split(":"):
-        case ["random", arch]:
-            return random_checkpoint(arch)
-        case ["random", arch, seed] if seed.isdigit():
-            return random_checkpoint(arch, int(seed))
-    raise UserError(f"{name} is no control; accepted: random:ARCH or random:ARCH:SEED, say random:resnet50:1")
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether it is a safetensors file of our format, as its header says."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except safetensors.SafetensorError:
-        return False
+    def backbone(self, copy: bool = True) -> Backbone:
+        """The network with these weights, in eval mode; see `Architecture.with_weights`."""
+        return self.architecture.with_weights(self.weights, copy)
 
 
 def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
-    """The control `random:ARCH`: untrained weights, torchvision's or (a ViT) timm's initialisation, from `seed`."""
+    """The control `random:ARCH`: untrained weights, by the initialisation of the network's own library, from `seed`."""
+    architecture = backbones.named(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = architecture_named(arch).build().state_dict()
-    return Checkpoint(f"random:{arch}", architecture_named(arch), weights, Preprocessing(), Origin("random", seed=seed))
+        weights = architecture.build().state_dict()
+    return Checkpoint(f"random:{arch}", architecture, weights, Preprocessing(), Origin("random", seed=seed))
 
 
 def describe(checkpoint: Checkpoint) -> str:
     """All of it but the weights, as JSON."""
-    rest = {name: dataclasses.asdict(getattr(checkpoint, name)) for name in ("architecture", "preprocessing", "origin")}
-    return json.dumps({"name": checkpoint.name, **rest})
+    architecture = backbones.to_fields(checkpoint.architecture)
+    rest = {name: dataclasses.asdict(getattr(checkpoint, name)) for name in ("preprocessing", "origin")}
+    return json.dumps({"name": checkpoint.name, "architecture": architecture, **rest})
 
 
 def from_description(description: str, weights: Mapping[str, Tensor]) -> Checkpoint:
@@ -206,13 +125,13 @@ def from_description(description: str, weights: Mapping[str, Tensor]) -> Checkpo
     return Checkpoint(rest["name"], rest["architecture"], weights, rest["preprocessing"], rest["origin"])
 
 
-def architecture_of(description: str) -> Architecture | ViT:
+def architecture_of(description: str) -> Architecture:
     """The architecture in a description, to know which weights belong to it.
 
     Raises:
         UserError: the description is damaged or of another version.
     """
-    architecture: Architecture | ViT = _parse(description)["architecture"]
+    architecture: Architecture = _parse(description)["architecture"]
     return architecture
 
 
@@ -223,9 +142,7 @@ def _parse(description: str) -> dict[str, Any]:
             raise TypeError("the architecture has no name")
         return {
             "name": str(rest["name"]),
-            "architecture": (ViT if rest["architecture"]["name"].startswith("vit_") else Architecture)(
-                **rest["architecture"]
-            ),
+            "architecture": backbones.from_fields(rest["architecture"]),
             "preprocessing": Preprocessing(**rest["preprocessing"]),
             "origin": Origin(**rest["origin"]),
         }
@@ -255,7 +172,7 @@ def load_canonical(path: Path) -> Checkpoint:
         raise UserError(f"{path} is not a readable safetensors file ({error}); copy or write it again") from None
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path} is not in the format {FORMAT}; read it with `checkpoint.load`, which knows other formats"
+            f"{path} is not in the format {FORMAT}; read it with `cgh_bench.load`, which knows other formats"
         )
     return from_description(metadata["checkpoint"], weights)
 
@@ -265,8 +182,8 @@ def _tuples(document: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
 
 
-def require_exact(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Refuse `given` unless it has exactly the names and shapes of `expected`.
+def require_exact(what: str, expected: Mapping[str, torch.Size], given: Mapping[str, Tensor]) -> None:
+    """Refuse `given` unless it has exactly the names and shapes that are `expected`.
 
     Raises:
         UserError: names the first missing, surplus and misshapen tensors and counts the others.
@@ -274,9 +191,9 @@ def require_exact(what: str, expected: Mapping[str, Tensor], given: Mapping[str,
     missing = [key for key in expected if key not in given]
     surplus = [key for key in given if key not in expected]
     shapes = [
-        f"{key} {tuple(given[key].shape)} for {tuple(expected[key].shape)}"
+        f"{key} {tuple(given[key].shape)} for {tuple(expected[key])}"
         for key in expected
-        if key in given and given[key].shape != expected[key].shape
+        if key in given and given[key].shape != expected[key]
     ]
     complaints = [
         f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

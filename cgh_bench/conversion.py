@@ -8,11 +8,12 @@ from typing import Any
 
 from cgh_bench import checkpoint, converters
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.reading.loading import load
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the inputs are read; see `checkpoint.load`."""
+    """How the inputs are read; see `loading.load`."""
 
     source: str | None = None
     branch: str | None = None
@@ -20,7 +21,7 @@ class Reading:
 
     def load(self, name: str) -> checkpoint.Checkpoint:
         """The checkpoint `name` read so."""
-        return checkpoint.load(name, self.source, self.branch, self.trust_pickle)
+        return load(name, self.source, self.branch, self.trust_pickle)
 
 
 def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from cgh_bench import checkpoint
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.progress import duration
 from cgh_bench.evaluate import Evaluation, evaluate, find_finished, prepare
 from cgh_bench.evaluate import plan as plan_evaluation
+from cgh_bench.reading.loading import load
 from cgh_bench.report.definition import Definition, RowDefinition
 from cgh_bench.site.curves import last_seconds
 from cgh_bench.workspace import Workspace
@@ -111,14 +111,14 @@ def _took(recipe: str, workspace: Workspace) -> str:
 def _load(row: RowDefinition, seed: int, workspace: Workspace, weights: Weights) -> Checkpoint:
     if row.recipe:
         say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
-        return checkpoint.load(weights.pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))
+        return load(weights.pretrain(row.recipe, seed, workspace.pretraining(row.recipe, seed)))
     return _given(row, seed, weights.folder)
 
 
 def _given(row: RowDefinition, seed: int, folder: Path) -> Checkpoint:
     if _is_control(row):
-        return checkpoint.load(f"{row.checkpoint}:{seed}")
-    return dataclasses.replace(checkpoint.load(_file(row, folder)), name=row.checkpoint)
+        return load(f"{row.checkpoint}:{seed}")
+    return dataclasses.replace(load(_file(row, folder)), name=row.checkpoint)
 
 
 def _is_control(row: RowDefinition) -> bool:

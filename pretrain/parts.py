@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import hypercolumn
+from cgh_bench.backbones import hypercolumn
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 

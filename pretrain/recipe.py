@@ -5,7 +5,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-from cgh_bench.backbones.resnet import ARCHS, Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ARCHS
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import Backbone
+from cgh_bench.backbones import Backbone
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform

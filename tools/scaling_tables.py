@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cgh_bench.checkpoint import architecture_named
+from cgh_bench import backbones
 from cgh_bench.core.files import write_text
 from cgh_bench.core.progress import duration
 from cgh_bench.data import catalog
@@ -100,7 +100,7 @@ def _features() -> str:
     rows = []
     for title, images in SETS.items():
         for arch, rate in RATES.items():
-            architecture = architecture_named(arch)
+            architecture = backbones.named(arch)
             width = architecture.build().width(architecture.targets(task.feature))
             times = [duration(images / (rate * gpus)) for gpus in MACHINES.values()]
             search = planned_bytes(images, VAL, width, max(task.k_grid)) / 1e9

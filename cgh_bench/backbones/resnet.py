@@ -1,19 +1,17 @@
-"""The canonical residual backbone: a trunk under torchvision's key names, whose stages are returned, never hooked."""
+"""Residual networks under torchvision's names: the canonical form of every checkpoint of a ResNet."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
-import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from cgh_bench.core.errors import unknown
+from cgh_bench.backbones.base import Architecture, Backbone, Stage, chosen
+from cgh_bench.core.errors import UserError, unknown
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-GLOBAL_FEATURE = "layer4"
-"""What tasks call the global feature of a trunk of any kind. The name is a ResNet's, as protocol ids contain it."""
 ARCHS = (
     "resnet18",
     "resnet34",
@@ -31,8 +29,11 @@ Stem = Literal["imagenet", "cifar", "deep"]
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What must be known, beside its weights, to build a trunk."""
+class ResNet(Architecture):
+    """A ResNet, wide ResNet or ResNeXt without its classifier."""
+
+    RECORDED_AS: ClassVar[str] = "Architecture"
+    BUILDS_ON_META: ClassVar[bool] = True
 
     name: str
     """One of `ARCHS`, torchvision's names."""
@@ -40,6 +41,16 @@ class Architecture:
     """imagenet: 7x7 stride 2, max-pool; cifar: one 3x3 stride 1, no pool; deep: three 3x3, max-pool (ResNet-v1c)."""
     stride_in_1x1: bool = False
     """Where a bottleneck strides: its first 1x1 (the original MSRA networks, caffe style) or its 3x3 (torchvision)."""
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        """See `Architecture`."""
+        return ARCHS
+
+    @classmethod
+    def named(cls, name: str) -> Self | None:
+        """See `Architecture`."""
+        return cls(name) if name in ARCHS else None
 
     @property
     def depth(self) -> int:
@@ -63,42 +74,42 @@ class Architecture:
             return int(groups), int(width)
         return 1, 64
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Any size will do; this is one that every stage tells something of."""
+        return 96, 128
+
     def targets(self, feature: str) -> tuple[str, ...]:
-        """The stages that `feature` names, in network order: `layer4+layer3` to `("layer3", "layer4")`.
+        """The stages that `feature` names, in network order: `layer4+layer3` to `("layer3", "layer4")`."""
+        return chosen("stage", feature, STAGES)
 
-        Raises:
-            UserError: there is no such stage.
-        """
-        named = set(feature.split("+"))
-        for stage in sorted(named):
-            if stage not in STAGES:
-                raise unknown("stage", stage, STAGES)
-        return tuple(sorted(named))
+    def timm_arguments(self) -> dict[str, Any]:
+        """See `Architecture`; timm has the imagenet and the deep stem, and the stride in the 3x3."""
+        if self.stem == "cifar" or self.stride_in_1x1:
+            raise UserError(f"timm cannot build {self}; it has the imagenet and deep stems, and the stride in the 3x3")
+        return {"model_name": self.name, **({"stem_type": "deep", "stem_width": 32} if self.stem == "deep" else {})}
 
-    def build(self) -> "Backbone":
+    def build(self) -> "ResNetBackbone":
         """The network, with torchvision's initial weights."""
-        return Backbone(self)
+        return ResNetBackbone(self)
 
 
-class Backbone(nn.Module):
+class ResNetBackbone(Backbone):
     """A ResNet without its classifier. Parameter names are torchvision's: `conv1.weight`, `layer1.0.bn1.bias`, …
 
     Source: He et al., Deep Residual Learning, CVPR 2016 (https://arxiv.org/abs/1512.03385), as built by torchvision.
-
-    Attributes:
-        architecture: what was built.
-        channels: width of each stage, `{"layer1": 64, …}`.
-        dim: width `D` of the pooled feature, the last stage's.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: ResNet) -> None:
         super().__init__()
         if architecture.name not in ARCHS:
             raise unknown("architecture", architecture.name, ARCHS)
         self.architecture = architecture
         whole = torchvision.models.get_model(architecture.name, weights=None)
-        self.channels = {stage: _out_channels(getattr(whole, stage)) for stage in STAGES}
-        self.dim = self.channels["layer4"]
+        first = 1 if architecture.stem == "cifar" else 4
+        self.stages = {
+            stage: Stage(_out_channels(getattr(whole, stage)), first * 2**number) for number, stage in enumerate(STAGES)
+        }
         if architecture.stem == "imagenet":
             self.conv1, self.bn1 = whole.conv1, whole.bn1
         elif architecture.stem == "cifar":
@@ -125,40 +136,24 @@ class Backbone(nn.Module):
             maps[stage] = x
         return maps
 
-    def width(self, targets: tuple[str, ...]) -> int:
-        """The width D of what `pooled` returns for `targets`."""
-        return sum(self.channels[stage] for stage in targets)
-
-    def pooled(self, images: Tensor, targets: tuple[str, ...]) -> Tensor:
-        """The mean over positions of the targets' hypercolumn, (B, D); of `layer4` alone it is the global feature.
-
-        Args:
-            images: (B, 3, H, W), preprocessed.
-            targets: stages, in the order of `Architecture.targets`.
-        """
-        return hypercolumn(self.pyramid(images), targets).mean(dim=(2, 3))
-
-    def pool(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """The global feature (B, D): the mean of the last stage over its positions."""
-        return maps["layer4"].mean(dim=(2, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The global feature (B, D) of `images` (B, 3, H, W)."""
-        return self.pool(self.pyramid(images))
+    def global_and_pyramid(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean of the last stage over its positions, and all stages."""
+        maps = self.pyramid(images)
+        return maps["layer4"].mean(dim=(2, 3)), maps
 
 
-def hypercolumn(maps: Mapping[str, Tensor], stages: tuple[str, ...]) -> Tensor:
-    """Stack `stages` into one map (B, ΣC, h, w) on the grid of the last of them, by bilinear interpolation.
+def require_resnet(architecture: Architecture, what: str) -> ResNet:
+    """`architecture`, for what is true of residual networks only (C4 heads, the place of the stride).
 
-    Half-pixel centres, no antialiasing, as in CGH (https://arxiv.org/abs/2308.13392): a factor of two is exactly 2x2
-    average pooling; a larger factor reads only the centre of each cell.
+    Raises:
+        UserError: it is of another family; the message begins with `what`.
     """
-    size = maps[stages[-1]].shape[-2:]
-    resized = [
-        maps[s] if maps[s].shape[-2:] == size else nn.functional.interpolate(maps[s], size, mode="bilinear")
-        for s in stages
-    ]
-    return torch.cat(resized, dim=1)
+    if not isinstance(architecture, ResNet):
+        raise UserError(
+            f"{what}: {architecture.name} is not a ResNet, and only ResNets are accepted here; other backbones convert "
+            "to timm and huggingface and are evaluated frozen (eval knn, linear, …)"
+        )
+    return architecture
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
@@ -168,7 +163,7 @@ def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 
 
 def _deep_stem() -> nn.Sequential:
-    """Three 3x3 convolutions of 32, 32 and 64 channels; the last norm is the trunk's `bn1` (timm's key names)."""
+    """Three 3x3 convolutions of 32, 32 and 64 channels; the last norm is the backbone's `bn1` (timm's key names)."""
     return nn.Sequential(
         _convolution(3, 32, stride=2),
         nn.BatchNorm2d(32),
@@ -185,7 +180,10 @@ def _out_channels(stage: nn.Sequential) -> int:
     return convolutions[-1].out_channels
 
 
-def _move_stride_to_1x1(trunk: nn.Module) -> None:
-    for module in trunk.modules():
+def _move_stride_to_1x1(network: nn.Module) -> None:
+    for module in network.modules():
         if isinstance(module, torchvision.models.resnet.Bottleneck):
             module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+
+
+FAMILIES = {"resnet": ResNet}

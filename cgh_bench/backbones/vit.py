@@ -1,14 +1,16 @@
-"""What a vision transformer is, beside its weights; its names are timm's. The network itself is in `vit_backbone`."""
+"""Plain vision transformers under timm's names: the canonical form of every checkpoint of a ViT of a usual size."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any, ClassVar, Self
 
-from cgh_bench.backbones.resnet import GLOBAL_FEATURE
-from cgh_bench.core.errors import UserError, unknown
+from torch import nn
 
-if TYPE_CHECKING:
-    from cgh_bench.backbones.vit_backbone import ViTBackbone
+from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
+from cgh_bench.backbones.wrapped import Transformer
+from cgh_bench.core.errors import UserError
 
 SIZES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 """Width and number of blocks, as in timm; tiny and small are DeiT's (https://arxiv.org/abs/2012.12877)."""
@@ -16,15 +18,17 @@ _NAME = re.compile(rf"vit_({'|'.join(SIZES)})_patch([1-9]\d*)_([1-9]\d*)")
 
 
 @dataclass(frozen=True)
-class ViT:
+class ViT(Architecture):
     """What must be known, beside its weights, to build a plain vision transformer (https://arxiv.org/abs/2010.11929)."""
+
+    BUILDS_ON_META: ClassVar[bool] = True
 
     name: str
     """As timm writes it: size, patch, and the image side that the positions are for: `vit_small_patch16_224`."""
     head_width: int = 64
     """Channels of an attention head; MoCo v3's small network has twelve heads of 32."""
     norm_eps: float = 1e-6
-    """Of every LayerNorm; transformers' `ViTModel` has 1e-12."""
+    """Epsilon of every LayerNorm; transformers' `ViTModel` has 1e-12."""
     class_token: bool = True
     class_position: bool = True
     """Whether the class token has a position embedding."""
@@ -37,9 +41,19 @@ class ViT:
         is_named = _NAME.fullmatch(self.name) is not None and self.image_side % self.patch == 0
         if not is_named or self.head_width < 1 or self.dim % self.head_width or self.registers < 0:
             raise UserError(
-                f"{self.name} with heads of {self.head_width} is no vision transformer; accepted: "
+                f"{self.name} with heads of {self.head_width} is not a vision transformer; accepted: "
                 f"vit_{{{','.join(SIZES)}}}_patch{{8,14,16}}_PIXELS, say vit_small_patch16_224"
             )
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        """See `Architecture`; other patches and image sides can be named too."""
+        return (f"vit_{size}_patch{patch}_224" for size in SIZES for patch in (8, 14, 16))
+
+    @classmethod
+    def named(cls, name: str) -> Self | None:
+        """See `Architecture`."""
+        return cls(name) if _NAME.fullmatch(name) else None
 
     @property
     def size(self) -> str:
@@ -72,6 +86,16 @@ class ViT:
         assert found, self.name
         return found.groups()
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The size that the position embeddings are for."""
+        return self.image_side, self.image_side
+
+    @property
+    def size_multiple(self) -> int:
+        """The side of a patch."""
+        return self.patch
+
     def targets(self, feature: str) -> tuple[str, ...]:
         """What `feature` names, in network order; several are joined by `+`.
 
@@ -79,22 +103,58 @@ class ViT:
         what `cls` would be if the network ended with its Nth block (`block9+block10+block11+block12` is what DINO's
         linear evaluation takes of a ViT-S). `layer4` is the global feature, as of a ResNet: `cls`, or `patch_mean`
         where there is no class token.
-
-        Raises:
-            UserError: there is no such target.
         """
         tokens = ("cls", "patch_mean") if self.class_token else ("patch_mean",)
         if feature == GLOBAL_FEATURE:
             return tokens[:1]
-        known = (*(f"block{number}" for number in range(1, self.depth + 1)), *tokens)
-        named = feature.split("+")
-        for target in named:
-            if target not in known:
-                raise unknown(f"feature of {self.name}", target, (GLOBAL_FEATURE, *known))
-        return tuple(target for target in known if target in named)
+        blocks = (f"block{number}" for number in range(1, self.depth + 1))
+        return chosen(f"feature of {self.name}", feature, (*blocks, *tokens))
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of timm's `VisionTransformer` that say what it is."""
+        return {
+            "img_size": self.image_side,
+            "patch_size": self.patch,
+            "embed_dim": self.dim,
+            "depth": self.depth,
+            "num_heads": self.dim // self.head_width,
+            "class_token": self.class_token,
+            "no_embed_class": not self.class_position,
+            "reg_tokens": self.registers,
+            "init_values": 1e-5 if self.layer_scale else None,
+            "norm_layer": partial(nn.LayerNorm, eps=self.norm_eps),
+        }
+
+    def timm_arguments(self) -> dict[str, Any]:
+        """See `Architecture`; what differs from timm's network of this size with patches of 16 at 224 pixels."""
+        registered = ViT(f"vit_{self.size}_patch16_224")
+        usual = registered.arguments()
+        other = {
+            name: value
+            for name, value in self.arguments().items()
+            if name != "norm_layer" and value != usual[name]  # timm's epsilon is 1e-6; the proof tells if it matters
+        }
+        pool = {} if self.class_token else {"global_pool": "avg", "fc_norm": False}
+        return {"model_name": registered.name, **other, **pool}
 
     def build(self) -> "ViTBackbone":
         """The network, with timm's initial weights."""
-        from cgh_bench.backbones.vit_backbone import ViTBackbone  # timm takes a second to import
-
         return ViTBackbone(self)
+
+
+class ViTBackbone(Transformer):
+    """A vision transformer without its classifier: timm's network and names.
+
+    Images of another size than `architecture.image_side` are taken as timm does: the position embeddings of the
+    patches are resampled to the new grid, bicubic with antialiasing.
+    """
+
+    def __init__(self, architecture: ViT) -> None:
+        from timm.models.vision_transformer import VisionTransformer  # takes a second
+
+        network = VisionTransformer(**architecture.arguments(), num_classes=0, global_pool="", dynamic_img_size=True)
+        super().__init__(network, architecture.class_token)
+        self.architecture = architecture
+
+
+FAMILIES = {"vit": ViT}

@@ -46,11 +46,11 @@ def eval_(
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
     """
-    from cgh_bench import checkpoint
     from cgh_bench.core import dist
     from cgh_bench.core.slurm import queue
     from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
     from cgh_bench.foreign import launch
+    from cgh_bench.reading.loading import load
     from cgh_bench.report.terminal import show_result
     from cgh_bench.workspace import Workspace
 
@@ -61,7 +61,7 @@ def eval_(
     workspace = Workspace(work)
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
-    loaded = checkpoint.load(ckpt, source, branch, trust_pickle)
+    loaded = load(ckpt, source, branch, trust_pickle)
     if slurm and not dry_run:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
         return

@@ -132,9 +132,10 @@ def _judge(filled: "Table") -> None:
 
 def _foresee(recipe: str, seed: int, folder: Path) -> "tuple[Checkpoint, bool]":
     """The trunk that a run has trained, or one as it begins with."""
-    from cgh_bench.checkpoint import Checkpoint, Origin, load
+    from cgh_bench.checkpoint import Checkpoint, Origin
     from cgh_bench.pretrain.folder import RunFolder
     from cgh_bench.pretrain.recipe import find
+    from cgh_bench.reading.loading import load
 
     trained = RunFolder(folder).weights
     if trained.exists():

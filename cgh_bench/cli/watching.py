@@ -27,9 +27,9 @@ def watch(
       cgh-bench pretrain cgh_r18_animals --snapshot-epochs 1
       cgh-bench watch work/pretrain/cgh_r18_animals/seed0 --task animals_knn
     """
-    from cgh_bench import checkpoint
     from cgh_bench.core.errors import UserError
     from cgh_bench.evaluate import evaluate, find_finished, prepare
+    from cgh_bench.reading.loading import load
     from cgh_bench.report.terminal import show_result
     from cgh_bench.workspace import Workspace
 
@@ -40,7 +40,7 @@ def watch(
     if once and not folder.is_dir():
         raise UserError(f"no folder {folder}; name one that holds checkpoints")
     for path in _appearing(folder, seconds, once):
-        loaded = checkpoint.load(path)
+        loaded = load(path)
         for evaluation in evaluations:
             result = find_finished(evaluation, loaded, 0, workspace)
             show_result(result or evaluate(evaluation, loaded, 0, workspace), reused=result is not None)

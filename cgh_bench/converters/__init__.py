@@ -11,8 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from cgh_bench import __version__
-from cgh_bench.backbones.resnet import Architecture
-from cgh_bench.backbones.vit import ViT
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters import parity
 from cgh_bench.core.errors import CheckFailed, UserError, unknown
@@ -40,11 +39,11 @@ class Converter(Protocol):
         """Whether it writes a folder, not a file."""
         ...
 
-    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+    def rename(self, key: str, architecture: Architecture) -> str:
         """The target's name for our `key`."""
         ...
 
-    def require_supported(self, architecture: Architecture | ViT) -> None:
+    def require_supported(self, architecture: Architecture) -> None:
         """Raise UserError for what the target cannot build."""
         ...
 
@@ -133,9 +132,7 @@ def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify:
         return {}, f"what was read back from the {converter.name} file is not what was written"
     if not verify:
         return {}, ""
-    architecture = checkpoint.architecture
-    sides = (architecture.image_side, architecture.image_side) if isinstance(architecture, ViT) else ()
-    pixels = parity.probe_images(*sides)
+    pixels = parity.probe_images(*checkpoint.architecture.image_size)
     try:
         target = converter.outputs(staged, pixels)
         differences = parity.compare(parity.source_outputs(checkpoint, pixels).stages, target.stages)

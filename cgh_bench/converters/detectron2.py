@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from cgh_bench.backbones import resnet_names as naming
-from cgh_bench.backbones.resnet import Architecture
-from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Checkpoint, describe, require_residual
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import require_resnet
+from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters import parity
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.foreign import frameworks
 from cgh_bench.reading import recognition
-from cgh_bench.reading.trunks import COUNTER
+from cgh_bench.reading.candidate import COUNTER
 from cgh_bench.reading.weights_file import COUNTERS, DESCRIPTION
 
 _NOTE = """# Preprocessing and backbone that {weights} needs: cfg.merge_from_file() this after your protocol's file.
@@ -38,13 +38,13 @@ class Detectron2:
     suffixes: tuple[str, ...] = (".pkl", ".pth")
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+    def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`."""
         return naming.detectron2(key)
 
-    def require_supported(self, architecture: Architecture | ViT) -> None:
+    def require_supported(self, architecture: Architecture) -> None:
         """Refuse what its `build_resnet_backbone` cannot build."""
-        architecture = require_residual(architecture, self.name)
+        architecture = require_resnet(architecture, self.name)
         if architecture.stem != "imagenet":
             raise UserError(f"detectron2 has no {architecture.stem} stem; accepted: networks with the imagenet stem")
 

@@ -11,21 +11,19 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from cgh_bench.backbones.resnet import Architecture
-from cgh_bench.backbones.vit import ViT
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_description
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.reading import recognition
-from cgh_bench.reading.trunks import expected
 from cgh_bench.reading.weights_file import DESCRIPTION, open_weights
 
-Rename = Callable[[str, Architecture | ViT], str]
-"""A framework's name for our key, in a trunk of that architecture."""
+Rename = Callable[[str, Architecture], str]
+"""A framework's name for our key, in a network of that architecture."""
 
 
 def write_flat(checkpoint: Checkpoint, path: Path, rename: Rename) -> None:
-    """Write the trunk under the names that `rename` gives, to a `.safetensors`, `.pth` or `.pt` file."""
+    """Write the network under the names that `rename` gives, to a `.safetensors`, `.pth` or `.pt` file."""
     state = OrderedDict(
         (rename(key, checkpoint.architecture), tensor.contiguous()) for key, tensor in checkpoint.weights.items()
     )
@@ -50,7 +48,7 @@ def read_flat(path: Path, rename: Rename, source: str) -> Checkpoint:
     if DESCRIPTION not in file.facts:
         return recognition.read(path, source)
     described = architecture_of(file.facts[DESCRIPTION])
-    ours = {rename(key, described): key for key in expected(described)}
+    ours = {rename(key, described): key for key in described.shapes}
     unknown = [name for name in file.tensors if name not in ours]
     if unknown:
         raise UserError(f"{path} has {unknown[0]}, which its description does not; convert it again")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cgh_bench.backbones import resnet_names as naming
-from cgh_bench.backbones.resnet import STAGES, Architecture
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters import parity
@@ -28,7 +29,7 @@ tags: [image-feature-extraction, {kind}]
 ---
 # {name}
 
-A {arch} trunk without a classifier, converted by `cgh-bench convert`; its content hash is `{id}`.
+A {arch} network without a classifier, converted by `cgh-bench convert`; its content hash is `{id}`.
 
 - Origin: {source}{branch}; SHA-256 of the file that was read: `{sha256}`.
 - Images: RGB, `(pixel * {scale:g} - mean) / std` with mean {mean} and std {std}.
@@ -48,18 +49,20 @@ class HuggingFace:
     suffixes: tuple[str, ...] = ()
     is_folder: bool = True
 
-    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+    def rename(self, key: str, architecture: Architecture) -> str:
         """Its name in files for our `key`; query, key and value of a ViT are `attn.q`, `.k` and `.v`."""
         if isinstance(architecture, ViT):
             return vit_names.FAMILIES[_family(architecture)].rename(key)
         return naming.huggingface(key)
 
-    def require_supported(self, architecture: Architecture | ViT) -> None:
+    def require_supported(self, architecture: Architecture) -> None:
         """Refuse what `ResNetModel`, `ViTModel` and `Dinov2Model` cannot be."""
         if isinstance(architecture, ViT):
             if architecture.registers or not (architecture.class_token and architecture.class_position):
                 raise UserError(f"transformers' ViT cannot be {architecture}; accepted: a class token, no registers")
-        elif architecture.stem != "imagenet" or not architecture.name.startswith("resnet"):
+            return
+        architecture = require_resnet(architecture, self.name)
+        if architecture.stem != "imagenet" or not architecture.name.startswith("resnet"):
             raise UserError(f"transformers' ResNet cannot be {architecture}; accepted: resnet18 to 152, imagenet stem")
 
     def write(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -129,7 +132,7 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
 
 
 _OPTIONS = {"vit": {"add_pooling_layer": False}}
-"""`ViTModel` would add a pooling layer, whose weights no trunk has, and fill it at random."""
+"""`ViTModel` would add a pooling layer, whose weights no network has, and fill it at random."""
 
 
 def _by_their_files_names(network: dict[str, Tensor], family: str) -> dict[str, Tensor]:
@@ -150,19 +153,21 @@ def _family(architecture: ViT) -> str:
 def _config(checkpoint: Checkpoint) -> dict[str, object]:
     """Source of the fields: transformers' configuration_resnet.py, configuration_vit.py and configuration_dinov2.py."""
     architecture = checkpoint.architecture
-    shape = _vit(architecture) if isinstance(architecture, ViT) else _resnet(architecture)
+    if isinstance(architecture, ViT):
+        shape = _vit(architecture)
+    else:
+        shape = _resnet(require_resnet(architecture, checkpoint.name))
     return {**shape, "num_channels": 3, "dtype": "float32", DESCRIPTION: describe(checkpoint)}
 
 
-def _resnet(architecture: Architecture) -> dict[str, object]:
-    with torch.device("meta"):
-        trunk = architecture.build()
+def _resnet(architecture: ResNet) -> dict[str, object]:
+    network = architecture.skeleton
     return {
         "architectures": ["ResNetModel"],
         "model_type": "resnet",
         "embedding_size": 64,
-        "hidden_sizes": list(trunk.channels.values()),
-        "depths": [len(getattr(trunk, stage)) for stage in STAGES],
+        "hidden_sizes": [stage.channels for stage in network.stages.values()],
+        "depths": [len(getattr(network, stage)) for stage in STAGES],
         "layer_type": "bottleneck" if architecture.has_bottlenecks else "basic",
         "hidden_act": "relu",
         "downsample_in_first_stage": False,

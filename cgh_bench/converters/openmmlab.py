@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from cgh_bench.backbones import resnet_names as naming
-from cgh_bench.backbones.resnet import Architecture
-from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Checkpoint, require_residual
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import require_resnet
+from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import read_flat, write_flat
 from cgh_bench.core.errors import UserError
@@ -37,13 +37,13 @@ class OpenMMLab:
     suffixes: tuple[str, ...] = (".pth",)
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+    def rename(self, key: str, architecture: Architecture) -> str:
         """The framework's name for our `key`."""
-        return naming.openmmlab_deep(key) if require_residual(architecture, self.name).stem == "deep" else key
+        return naming.openmmlab_deep(key) if require_resnet(architecture, self.name).stem == "deep" else key
 
-    def require_supported(self, architecture: Architecture | ViT) -> None:
+    def require_supported(self, architecture: Architecture) -> None:
         """Refuse what the framework cannot build."""
-        architecture = require_residual(architecture, self.name)
+        architecture = require_resnet(architecture, self.name)
         if architecture.stem == "cifar" or architecture.name.startswith("wide"):
             raise UserError(
                 f"{self.name} cannot build {architecture.name} with the {architecture.stem} stem; "
@@ -61,7 +61,8 @@ class OpenMMLab:
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The part of an mmengine config that the weights imply, by file name."""
-        given, architecture = checkpoint.preprocessing, checkpoint.residual
+        given = checkpoint.preprocessing
+        architecture = require_resnet(checkpoint.architecture, checkpoint.name)
         scale = 255 / given.input_range
         mean, std = ([round(scale * value, 6) for value in values] for values in (given.mean, given.std))
         options = {

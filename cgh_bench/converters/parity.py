@@ -73,11 +73,11 @@ def probe_images(height: int = 96, width: int = 128) -> Tensor:
 
 
 def source_outputs(checkpoint: Checkpoint, pixels: Tensor) -> Outputs:
-    """The canonical trunk's own outputs for RGB `pixels` (B, 3, H, W), uint8."""
+    """The canonical network's own outputs for RGB `pixels` (B, 3, H, W), uint8."""
     prepared = checkpoint.preprocessing(pixels.float() / 255)
     backbone = checkpoint.backbone(copy=False)
     with torch.inference_mode():
-        stages = {"input": prepared, **backbone.pyramid(prepared)}
+        stages = {"input": prepared, **backbone.outputs(prepared)}
     network = f"{type(backbone).__module__}.{type(backbone).__name__}"
     return Outputs(stages, network, {"torch": torch.__version__}, tuple(checkpoint.weights))
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from cgh_bench.backbones.resnet import STAGES, Architecture
-from cgh_bench.backbones.vit import ViT
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import STAGES
+from cgh_bench.backbones.wrapped import block_outputs
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import read_flat, write_flat
@@ -27,18 +28,13 @@ class Timm:
     suffixes: tuple[str, ...] = (".safetensors", ".pth")
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+    def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: the same."""
         return key
 
-    def require_supported(self, architecture: Architecture | ViT) -> None:
+    def require_supported(self, architecture: Architecture) -> None:
         """Refuse what `timm.create_model` cannot build."""
-        if isinstance(architecture, ViT):
-            return
-        if architecture.stem == "cifar" or architecture.stride_in_1x1:
-            raise UserError(
-                f"timm cannot build {architecture}; it has the imagenet and deep stems, and the stride in the 3x3"
-            )
+        architecture.timm_arguments()
 
     def write(self, checkpoint: Checkpoint, path: Path) -> None:
         """Write the weights."""
@@ -59,31 +55,13 @@ class Timm:
             "num_classes": 0,
             "checkpoint_path": path.name,
             "pretrained_cfg_overlay": {"mean": mean, "std": std, "url": "", "hf_hub_id": None},
-            **_network(checkpoint.architecture),
+            **checkpoint.architecture.timm_arguments(),
         }
         return {f"{path.name}.config.json": json.dumps(arguments, indent=2) + "\n"}
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What timm's network makes of RGB `pixels`."""
         return parity.library_outputs(self.name, "timm", path, pixels)
-
-
-def _network(architecture: Architecture | ViT) -> dict[str, Any]:
-    """The model's name in timm's registry, and what differs from it."""
-    if isinstance(architecture, Architecture):
-        deep = {"stem_type": "deep", "stem_width": 32} if architecture.stem == "deep" else {}
-        return {"model_name": architecture.name, **deep}
-    from cgh_bench.backbones.vit_backbone import network_arguments
-
-    registered = ViT(f"vit_{architecture.size}_patch16_224")
-    usual = network_arguments(registered)
-    other = {
-        name: value
-        for name, value in network_arguments(architecture).items()
-        if name != "norm_layer" and value != usual[name]  # timm's epsilon is 1e-6; the proof tells if it matters
-    }
-    pool = {} if architecture.class_token else {"global_pool": "avg", "fc_norm": False}
-    return {"model_name": registered.name, **other, **pool}
 
 
 def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
@@ -97,8 +75,6 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
     with torch.inference_mode():
         if isinstance(model, timm.models.VisionTransformer):
-            from cgh_bench.backbones.vit_backbone import block_outputs
-
             stages = block_outputs(model, prepared)
         else:
             maps = model.forward_intermediates(prepared, indices=4, intermediates_only=True)

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
 
 
 def transform_fragment(checkpoint: Checkpoint) -> str:
     """What the weights expect of an image, as JSON."""
+    architecture = require_resnet(checkpoint.architecture, checkpoint.name)
     document = {
         "name": checkpoint.name,
         "id": checkpoint.id,
-        "model": checkpoint.residual.name,
-        "stem": checkpoint.residual.stem,
+        "model": architecture.name,
+        "stem": architecture.stem,
         **asdict(checkpoint.preprocessing),
         "formula": "(pixel / 255 * input_range - mean) / std, channels in channel_order",
     }

@@ -173,7 +173,7 @@ def _plain(config: Any, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> 
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = [(field, getattr(config, field.name)) for field in dataclasses.fields(config)]
         values = {field.name: _plain(value, keep) for field, value in fields if keep(field, value)}
-        return {"type": type(config).__name__, **values}
+        return {"type": getattr(config, "RECORDED_AS", "") or type(config).__name__, **values}
     if isinstance(config, dict):
         return {str(key): _plain(value, keep) for key, value in config.items()}
     if isinstance(config, list | tuple):

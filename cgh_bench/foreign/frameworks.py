@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError, unknown
-from cgh_bench.reading.trunks import COUNTER
+from cgh_bench.reading.candidate import COUNTER
 
 NAMES_ITS_BASE = re.compile(r"^_base_\s*[=:]\s*['\"]?(\w+)\.", re.IGNORECASE | re.MULTILINE)
 STATES_A_PROTOCOL = re.compile(r"^\s*weights_into\s*[=:]", re.IGNORECASE | re.MULTILINE)
@@ -89,11 +90,12 @@ def openmmlab_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Preprocessing and place of the stride for an mmengine configuration, whose images are BGR, 0 to 255."""
     given = checkpoint.preprocessing
     scale = 255 / given.input_range
+    caffe = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
     return {
         "model.data_preprocessor.mean": [scale * value for value in given.mean],
         "model.data_preprocessor.std": [scale * value for value in given.std],
         "model.data_preprocessor.bgr_to_rgb": given.channel_order == "RGB",
-        "model.backbone.style": "caffe" if checkpoint.residual.stride_in_1x1 else "pytorch",
+        "model.backbone.style": "caffe" if caffe else "pytorch",
     }
 
 
@@ -111,7 +113,8 @@ def _openmmlab(package: str) -> Framework:
 
 def detectron2_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Preprocessing and trunk for a detectron2 configuration, whose images are of 0 to 255."""
-    given, architecture = checkpoint.preprocessing, checkpoint.residual
+    given = checkpoint.preprocessing
+    architecture = require_resnet(checkpoint.architecture, checkpoint.name)
     scale = 255 / given.input_range
     groups, width = architecture.groups_and_width
     return {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cgh_bench import converters
+from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
@@ -227,7 +228,7 @@ def _require_arrived(folder: Path, checkpoint: Checkpoint, given: int) -> None:
     same = all(
         math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(wanted, in_force["mean_std"], strict=True)
     )
-    stride = checkpoint.residual.stride_in_1x1
+    stride = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
     if not same or in_force["channel_order"] != expected.channel_order or in_force["stride_in_1x1"] != stride:
         raise CheckFailed(f"the framework prepared images by {in_force}; the checkpoint needs {expected}, {stride=}")
 

@@ -20,7 +20,6 @@ from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import ImageSet, workers
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.bank_file import FILLED, BankFile, Rows, open_bank
-from cgh_bench.frozen.pooling import pooled
 
 BATCH_SIZE = 256
 BATCHES_PER_SAVE = 32
@@ -42,7 +41,7 @@ class Work:
     def forward(self, trunk: Any, batch: Tensor) -> list[Tensor]:
         """Each of the features, (B, D), of a batch (B, 3, H, W) uint8 on the device."""
         inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
-        return [features.float() for features in pooled(trunk, inputs, self.targets)]
+        return [features.float() for features in trunk.pooled_all(inputs, self.targets)]
 
 
 def fill(folders: Sequence[Path], work: Work) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import ChannelOrder, Preprocessing
 from cgh_bench.core.errors import UserError
-from cgh_bench.reading.trunks import Trunk
+from cgh_bench.reading.candidate import Candidate
 from cgh_bench.reading.weights_file import WeightsFile
 
 MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
@@ -25,16 +25,16 @@ Sureness = Literal["stated", "implied", "assumed"]
 
 
 def preprocessing_of(
-    file: WeightsFile, trunk: Trunk, implied: Preprocessing | None
+    file: WeightsFile, network: Candidate, implied: Preprocessing | None
 ) -> tuple[Preprocessing, bool, Sureness]:
     """Preprocessing, whether the stride is in the first 1x1 of a bottleneck, and how sure both are.
 
     `implied` is what the origin's own code does, where that is known.
     """
-    if trunk.naming == "caffe2":
-        is_resnext = trunk.architecture is not None and trunk.architecture.name.startswith("resnext")
+    if network.naming == "caffe2":
+        is_resnext = network.architecture is not None and network.architecture.name.startswith("resnext")
         return (X101 if is_resnext else MSRA), not is_resnext, "implied"
-    if trunk.naming == "detectron2":
+    if network.naming == "detectron2":
         return _detectron2(file)
     if found := _openmmlab(file.facts):
         return found

@@ -1,7 +1,6 @@
 """Telling what a checkpoint is, without using it for anything: `cgh-bench inspect FILE`."""
 
 import collections
-import dataclasses
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -14,17 +13,18 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from cgh_bench import backbones
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet_names import BUFFERS
-from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import sha256
 from cgh_bench.reading import recognition
+from cgh_bench.reading.candidate import place
 from cgh_bench.reading.evidence import preprocessing_of
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.recognition import Recognised
-from cgh_bench.reading.trunks import place
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
 
 Report = dict[str, Any]
@@ -59,29 +59,29 @@ def inspect(path: Path, source: str | None = None, branch: str | None = None, tr
         chosen = recognised.choose(branch)
     except UserError as error:
         return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}
-    report |= _about_trunk(file, recognised, chosen)
+    report |= _about_network(file, recognised, chosen)
     return report | {"seconds": round(time.monotonic() - started, 2)}
 
 
-def _about_trunk(file: WeightsFile, recognised: Recognised, branch: str) -> Report:
-    trunk = recognised.trunks[branch]
-    weights = recognition.canonical_weights(file, trunk)
-    used = set(trunk.names.values())
-    preprocessing, stride_in_1x1, sureness = preprocessing_of(file, trunk, recognised.implied)
+def _about_network(file: WeightsFile, recognised: Recognised, branch: str) -> Report:
+    network = recognised.networks[branch]
+    weights = network.weights(file)
+    used = set(network.names.values())
+    preprocessing, stride_in_1x1, sureness = preprocessing_of(file, network, recognised.implied)
     if file.description:
         described = from_description(file.description, weights)
         preprocessing, sureness = described.preprocessing, "stated"
         architecture = described.architecture
     else:
-        architecture = recognition.architecture_of(file, trunk, recognised.source, stride_in_1x1)
+        architecture = network.architecture_in(file, recognised.source, stride_in_1x1)
     reader = READERS.get(recognised.source)
     return {
         "source": recognised.source,
-        "origin": reader.title if reader else "no known origin: the only trunk in the file",
+        "origin": reader.title if reader else "no known origin: the only network in the file",
         "branch": branch,
-        "branches": list(recognised.trunks),
-        "at": trunk.location,
-        "architecture": dataclasses.asdict(architecture),
+        "branches": list(recognised.networks),
+        "at": network.location,
+        "architecture": backbones.to_fields(architecture),
         "parameters": sum(t.numel() for key, t in weights.items() if not key.endswith(BUFFERS)),
         "used": len(used),
         "ignored": _groups(name for name in file.tensors if name not in used),
@@ -89,10 +89,19 @@ def _about_trunk(file: WeightsFile, recognised: Recognised, branch: str) -> Repo
         "checks": checks(weights),
         "commands": _commands(
             file.path,
-            "timm" if isinstance(architecture, ViT) else "mmdet",
-            branch if branch != next(iter(recognised.trunks)) else "",
+            _target(architecture),
+            branch if branch != next(iter(recognised.networks)) else "",
         ),
     }
+
+
+def _target(architecture: Architecture) -> str:
+    """A converter that can write it, for the command that is proposed."""
+    try:
+        architecture.timm_arguments()
+    except UserError:
+        return "mmdet"
+    return "timm"
 
 
 def _groups(names: Iterable[str]) -> dict[str, int]:
@@ -210,13 +219,13 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     size = f"{report['parameters'] / 1e6:.1f} M parameters"
     if "stem" in architecture:
         shape = [
-            ("trunk", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
+            ("backbone", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
             ("stride", f"in the {'first 1x1 (caffe)' if architecture['stride_in_1x1'] else '3x3'} of a bottleneck"),
         ]
     else:
         details = f"heads of {architecture['head_width']}, norms with epsilon {architecture['norm_eps']:g}"
         tokens = f"{'a' if architecture['class_token'] else 'no'} class token, {architecture['registers']} registers"
-        shape = [("trunk", f"{architecture['name']}, {size}"), ("tokens", f"{tokens}; {details}")]
+        shape = [("backbone", f"{architecture['name']}, {size}"), ("tokens", f"{tokens}; {details}")]
     return [
         *lines,
         ("origin", f"{report['source']}: {report['origin']}"),

@@ -1,6 +1,6 @@
-"""Which codebase wrote a checkpoint: one rule per origin, tried on the trunks that a file holds (`recognition`).
+"""Which codebase wrote a checkpoint: one rule per origin, tried on the networks that a file holds (`recognition`).
 
-To add an origin, add a `Reader` to `READERS`: where its trunk lies, and what tells it from the others.
+To add an origin, add a `Reader` to `READERS`: where its network lies, and what tells it from the others.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Reader:
 
     title: str
     branches: Mapping[str, str]
-    """Branch to the place of its trunk in the file (a regular expression; wrappers such as `module.` are left out of
+    """Branch to the place of its network in the file (a regular expression; wrappers such as `module.` are left out of
     places). The first branch is the default."""
     url: str
     """The public source of the layout."""
@@ -230,7 +230,7 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
     ),
     "detectron2": Reader(
-        "detectron2, .pth and .pkl: a detector's backbone, or a trunk converted for it",
+        "detectron2, .pth and .pkl: a detector's backbone, or a network converted for it",
         {"model": r"(model/|)(backbone(\.bottom_up)?|)"},
         "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/modeling/backbone/resnet.py",
         namings=("detectron2",),
@@ -275,7 +275,7 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
     ),
     "lightning": Reader(
-        "any other Lightning checkpoint with one trunk",
+        "any other Lightning checkpoint with one network",
         {"model": "state_dict/.+"},
         "https://github.com/Lightning-AI/pytorch-lightning",
         marks=("^pytorch-lightning_version$",),

@@ -1,6 +1,5 @@
-"""Reading a checkpoint of any origin: find its trunks, find its origin, take one trunk whole."""
+"""Reading a checkpoint of any origin: find its networks, find its origin, take one network whole."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,16 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import Architecture
-from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
-from cgh_bench.reading.evidence import attention_of, preprocessing_of
+from cgh_bench.reading.candidate import Candidate, place
+from cgh_bench.reading.evidence import preprocessing_of
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
-from cgh_bench.reading.trunks import Trunk, expected, find_trunks, place
-from cgh_bench.reading.vit_names import find_vits, joined_weights
-from cgh_bench.reading.weights_file import COUNTERS, WeightsFile, open_weights
+from cgh_bench.reading.resnets import find_resnets
+from cgh_bench.reading.vits import find_vits
+from cgh_bench.reading.weights_file import WeightsFile, open_weights
+
+FINDERS = (find_resnets, find_vits)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Recognised:
     """A file whose origin is known."""
 
     source: str
-    trunks: Mapping[str, Trunk] = field(repr=False)
+    networks: Mapping[str, Candidate] = field(repr=False)
     """By branch; the first is the default."""
 
     @property
@@ -40,23 +40,23 @@ class Recognised:
         Raises:
             UserError: the file has no such branch.
         """
-        chosen = branch or next(iter(self.trunks))
-        if chosen not in self.trunks:
-            raise unknown(f"branch of {self.source}", chosen, self.trunks)
+        chosen = branch or next(iter(self.networks))
+        if chosen not in self.networks:
+            raise unknown(f"branch of {self.source}", chosen, self.networks)
         return chosen
 
 
 def read(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Checkpoint:
-    """Read the trunk of any checkpoint.
+    """Read the network of any checkpoint.
 
     Args:
         path: a file, or a Hugging Face folder.
         source: take it for this origin, whatever it looks like.
-        branch: which of several trunks; the origin's default otherwise.
+        branch: which of several networks; the origin's default otherwise.
         trust_pickle: let the file run code.
 
     Raises:
-        UserError: unreadable, no or several origins fit, no such branch, or the trunk is not whole and finite.
+        UserError: unreadable, no or several origins fit, no such branch, or the network is not whole and finite.
     """
     file = open_weights(path, trust_pickle)
     recognised = recognise(file, source, branch)
@@ -64,15 +64,15 @@ def read(path: Path, source: str | None = None, branch: str | None = None, trust
 
 
 def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Checkpoint:
-    """The canonical checkpoint of one of the trunks that were recognised in `file`."""
-    trunk = recognised.trunks[branch]
+    """The canonical checkpoint of one of the networks that were recognised in `file`."""
+    network = recognised.networks[branch]
     if file.description:  # we wrote the file: whatever its layout, it is this checkpoint
-        return from_description(file.description, canonical_weights(file, trunk))
-    preprocessing, stride_in_1x1, _ = preprocessing_of(file, trunk, recognised.implied)
-    weights = canonical_weights(file, trunk)
+        return from_description(file.description, network.weights(file))
+    preprocessing, stride_in_1x1, _ = preprocessing_of(file, network, recognised.implied)
+    weights = network.weights(file)
     _require_finite(file.path, weights)
-    architecture = architecture_of(file, trunk, recognised.source, stride_in_1x1)
-    used = set(trunk.names.values())
+    architecture = network.architecture_in(file, recognised.source, stride_in_1x1)
+    used = set(network.names.values())
     origin = Origin(
         recognised.source,
         str(file.path),
@@ -80,49 +80,8 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
         branch=branch,
         ignored=tuple(name for name in file.tensors if name not in used),
     )
-    suffix = "" if branch == next(iter(recognised.trunks)) else f":{branch}"
+    suffix = "" if branch == next(iter(recognised.networks)) else f":{branch}"
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
-
-
-def architecture_of(file: WeightsFile, trunk: Trunk, source: str, stride_in_1x1: bool) -> Architecture | ViT:
-    """The trunk's architecture with what its tensors do not tell."""
-    assert trunk.architecture is not None
-    if isinstance(trunk.architecture, ViT):
-        return attention_of(file, trunk.architecture, trunk.naming, source)
-    return dataclasses.replace(trunk.architecture, stride_in_1x1=stride_in_1x1)
-
-
-def canonical_weights(file: WeightsFile, trunk: Trunk) -> dict[str, Tensor]:
-    """The trunk's tensors under our names, in our order, as float32.
-
-    Absent batch counters are 0, but for those that we wrote beside. Where Caffe2 has folded the statistics into scale
-    and offset they are those of an identity: mean 0, variance 1 - eps.
-    """
-    assert trunk.architecture is not None
-    if isinstance(trunk.architecture, ViT):
-        rounded = {name: _float32(name, file.tensors[name]) for name in trunk.names.values()}
-        return joined_weights(rounded, trunk)
-    weights = {}
-    for key, shape in expected(trunk.architecture).items():
-        if key in trunk.names:
-            tensor = file.tensors[trunk.names[key]]
-            weights[key] = (tensor if key.endswith("num_batches_tracked") else _float32(key, tensor)).reshape(shape)
-            if weights[key].untyped_storage().nbytes() > weights[key].nbytes:
-                weights[key] = weights[key].clone()  # a part of a larger tensor, which would stay in memory
-        elif key.endswith("num_batches_tracked"):
-            weights[key] = torch.tensor(file.facts.get(f"{COUNTERS}/{key}", 0), dtype=torch.int64)
-        else:
-            weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
-    return weights
-
-
-def _float32(key: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        raise UserError(f"{key} is {tensor.dtype}, {tensor.layout}; accepted: dense floating point, not quantised")
-    rounded = tensor.to(torch.float32)
-    if tensor.dtype == torch.float64 and not torch.equal(rounded.double(), tensor):
-        raise UserError(f"{key} is float64, and float32 would round it; save the model after .float()")
-    return rounded
 
 
 def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -139,10 +98,10 @@ def recognise(file: WeightsFile, source: str | None = None, branch: str | None =
     """
     if source is not None and source not in READERS:
         raise unknown("source", source, READERS)
-    trunks = [*find_trunks(file.tensors), *find_vits(file.tensors)]
-    whole = [trunk for trunk in trunks if not trunk.problem]
+    networks = [found for find in FINDERS for found in find(file.tensors)]
+    whole = [network for network in networks if not network.problem]
     if not whole:
-        raise _nothing_usable(file, trunks)
+        raise _nothing_usable(file, networks)
     names = "\n".join(place(name) for name in (*file.tensors, *file.facts))
     if source is not None:
         found = _branches(READERS[source], whole)
@@ -166,7 +125,7 @@ def recognise(file: WeightsFile, source: str | None = None, branch: str | None =
     return _unknown_origin(file, whole, reasons, branch)
 
 
-def _fit(reader: Reader, trunks: list[Trunk], names: str) -> dict[str, Trunk] | str:
+def _fit(reader: Reader, networks: list[Candidate], names: str) -> dict[str, Candidate] | str:
     """The reader's branches in the file, or why it is not the file's origin."""
     for mark in reader.marks:
         if not re.search(mark, names, re.MULTILINE):
@@ -174,52 +133,53 @@ def _fit(reader: Reader, trunks: list[Trunk], names: str) -> dict[str, Trunk] | 
     for mark in reader.lacks:
         if re.search(mark, names, re.MULTILINE):
             return f"has {mark}"
-    return _branches(reader, trunks)
+    return _branches(reader, networks)
 
 
-def _branches(reader: Reader, trunks: list[Trunk]) -> dict[str, Trunk] | str:
-    found = {}
+def _branches(reader: Reader, networks: list[Candidate]) -> dict[str, Candidate] | str:
+    branches = {}
     for branch, pattern in reader.branches.items():
-        at = [trunk for trunk in trunks if trunk.naming in reader.namings and re.fullmatch(pattern, trunk.place)]
-        if len({trunk.location for trunk in at}) > 1:
-            return f"several trunks for the branch {branch}: {', '.join(trunk.location for trunk in at)}"
+        at = [
+            network for network in networks if network.naming in reader.namings and re.fullmatch(pattern, network.place)
+        ]
+        if len({network.location for network in at}) > 1:
+            return f"several networks for the branch {branch}: {', '.join(network.location for network in at)}"
         if at:
-            found[branch] = at[0]
-    return found or f"no trunk at {' or '.join(reader.branches.values())}"
+            branches[branch] = at[0]
+    return branches or f"no network at {' or '.join(reader.branches.values())}"
 
 
 def _unknown_origin(
-    file: WeightsFile, trunks: list[Trunk], reasons: Mapping[str, str], branch: str | None
+    file: WeightsFile, networks: list[Candidate], reasons: Mapping[str, str], branch: str | None
 ) -> Recognised:
-    """A file that no rule knows is read all the same if it holds one trunk only, or the caller chooses one."""
-    distinct: dict[str, Trunk] = {}
-    for trunk in trunks:
-        if not any(_same(file.tensors, trunk, other) for other in distinct.values()):
-            distinct[trunk.place or "model"] = trunk
+    """A file that no rule knows is read all the same if it holds one network only, or the caller chooses one."""
+    distinct: dict[str, Candidate] = {}
+    for network in networks:
+        if not any(_same(file.tensors, network, other) for other in distinct.values()):
+            distinct[network.place or "model"] = network
     if branch in distinct:
         return Recognised("unknown", {branch: distinct[branch]})
     if len(distinct) == 1:
         return Recognised("unknown", distinct)
     tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise UserError(
-        f"{file.path} holds {len(distinct)} different trunks, at {', '.join(distinct)}, and no origin fits; "
+        f"{file.path} holds {len(distinct)} different networks, at {', '.join(distinct)}, and no origin fits; "
         f"choose one with --branch, or the origin with --source ({tried})"
     )
 
 
-def _same(tensors: Mapping[str, Tensor], one: Trunk, other: Trunk) -> bool:
+def _same(tensors: Mapping[str, Tensor], one: Candidate, other: Candidate) -> bool:
     return one.names.keys() == other.names.keys() and all(
         torch.equal(tensors[one.names[key]], tensors[other.names[key]]) for key in one.names
     )
 
 
-def _nothing_usable(file: WeightsFile, trunks: list[Trunk]) -> UserError:
-    if trunks:
-        where = trunks[0].location or "its top level"
-        return UserError(f"{file.path}: the network at {where} cannot be used: {trunks[0].problem}")
+def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
+    if networks:
+        where = networks[0].location or "its top level"
+        return UserError(f"{file.path}: the network at {where} cannot be used: {networks[0].problem}")
     some = ", ".join(list(file.tensors)[:3])
     holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
     return UserError(
-        f"{file.path} holds {holds} and no ResNet or ViT under any known names "
-        f"(tried: {', '.join(READERS)}); name a file with the model's weights"
+        f"{file.path} holds {holds} and no ResNet or ViT under any known names; name a file with the model's weights"
     )

@@ -28,7 +28,6 @@ from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
 from cgh_bench.frozen.extraction import Work, images_per_second
 from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
 from cgh_bench.frozen.heads import SGD, Descent, Heads
-from cgh_bench.frozen.pooling import pooled
 from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
 from cgh_bench.frozen.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
 from cgh_bench.tasks import Folders, Metric
@@ -156,7 +155,7 @@ class _Probe:
         """A step of all heads; the loss of the best of them. Every process sees the features of all."""
         factor = self.task.schedule.at(epoch, self.task.epochs)
         labels = dist.gather(batch.labels)[: batch.total]
-        found = pooled(self.trunk, self.checkpoint.preprocessing(batch.images), self.targets)
+        found = self.trunk.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
         losses = torch.cat(
             [
                 heads.step(dist.gather(features)[: batch.total], labels, factor)

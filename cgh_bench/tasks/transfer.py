@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
@@ -77,7 +78,7 @@ class Transfer:
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
 
     def _require_its_trunk(self, checkpoint: Checkpoint) -> None:
-        given = checkpoint.residual
+        given = require_resnet(checkpoint.architecture, checkpoint.name)
         if given.name != self.arch or given.stem != "imagenet":
             raise UserError(
                 f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import cgh
 from cgh_bench.pretrain.parts import MomentumTwin
@@ -54,7 +55,7 @@ class Online(nn.Module):
 
     def __init__(self, config: Byol, architecture: Architecture) -> None:
         super().__init__()
-        self.backbone = Backbone(architecture)
+        self.backbone = architecture.build()
         self.projector = _mlp(self.backbone.dim, config.hidden, config.dim)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ SECOND = replace(FIRST, blur=0.1, solarize=0.2)
 RECIPES = {
     "byol_r50_in1k_300ep": Recipe(
         method=Byol(),
-        architecture=Architecture("resnet50"),
+        architecture=ResNet("resnet50"),
         views=Views((FIRST, SECOND)),
         data="imagenet1k",
         epochs=300,

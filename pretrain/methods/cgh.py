@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import STAGES, Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import STAGES, ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown
@@ -102,19 +103,22 @@ class Student(nn.Module):
     def __init__(self, config: Cgh, architecture: Architecture) -> None:
         super().__init__()
         self.contexts = config.contexts
-        self.backbone = Backbone(architecture)
+        self.backbone = architecture.build()
         if "global" in config.contexts:
             self.global_head = mlp(self.backbone.dim, config.hidden, config.dim_global)
         if "hyper" in config.contexts:
             self.hyper_branch = HypercolumnBranch(
-                self.backbone.channels, config.stages, config.hidden, config.dim_hyper
+                {name: stage.channels for name, stage in self.backbone.stages.items()},
+                config.stages,
+                config.hidden,
+                config.dim_hyper,
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Unit embeddings of images (B, 3, H, W), (B, D_g) of the global and (B, D_h) of the hypercolumn context."""
-        maps = self.backbone.pyramid(images)
+        pooled, maps = self.backbone.global_and_pyramid(images)
         heads = {
-            "global": lambda: self.global_head(self.backbone.pool(maps)),
+            "global": lambda: self.global_head(pooled),
             "hyper": lambda: self.hyper_branch(maps),
         }
         return tuple(F.normalize(heads[context]().float(), dim=1) for context in self.contexts)
@@ -207,7 +211,7 @@ ANIMALS_STRONG = replace(ANIMALS_WEAK, jitter=0.8, brightness=0.4, contrast=0.4,
 RECIPES = {
     "cgh_r50_in1k_200ep": Recipe(
         method=Cgh(),
-        architecture=Architecture("resnet50"),
+        architecture=ResNet("resnet50"),
         views=Views((IMAGENET_WEAK, IMAGENET_STRONG)),
         data="imagenet1k",
         epochs=200,
@@ -230,7 +234,7 @@ RECIPES = {
             handover_epochs=8.0,
             bn_groups=4,
         ),
-        architecture=Architecture("resnet18"),
+        architecture=ResNet("resnet18"),
         views=Views((ANIMALS_WEAK, ANIMALS_STRONG)),
         data="animals",
         epochs=8,

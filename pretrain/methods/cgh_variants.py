@@ -7,7 +7,7 @@ what is chosen here instead is chosen by reason, as the comments say, and was ne
 from dataclasses import replace
 from typing import Any, cast
 
-from cgh_bench.backbones.resnet import Architecture, Stem
+from cgh_bench.backbones.resnet import ResNet, Stem
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.pretrain.methods.cgh import IMAGENET_STRONG, IMAGENET_WEAK, Cgh
 from cgh_bench.pretrain.methods.cgh import RECIPES as PUBLISHED
@@ -46,7 +46,7 @@ def _small(name: str, size: int, epochs: int, queue_length: int, stem: Stem, pre
         # Widths as MoCo's demo on CIFAR-10 has them, doubled for two contexts' sake; a teacher that moves faster,
         # because a run has a hundredth of ImageNet's steps; the queue is a tenth of the images, as on ImageNet.
         method=Cgh(dim_global=256, dim_hyper=256, hidden=2048, queue_length=queue_length, momentum=0.99, bn_groups=8),
-        architecture=Architecture("resnet18", stem=stem),
+        architecture=ResNet("resnet18", stem=stem),
         views=Views((replace(IMAGENET_WEAK, size=size), replace(IMAGENET_STRONG, size=size, **blur))),
         data=name,
         epochs=epochs,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import byol, cgh
@@ -57,7 +58,7 @@ class Student(nn.Module):
 
     def __init__(self, config: Dino, architecture: Architecture) -> None:
         super().__init__()
-        self.backbone = Backbone(architecture)
+        self.backbone = architecture.build()
         self.head = nn.Sequential(
             *(nn.Linear(self.backbone.dim, config.hidden), nn.GELU()),
             *(nn.Linear(config.hidden, config.hidden), nn.GELU()),
@@ -123,7 +124,7 @@ ANIMALS_SMALL = replace(cgh.ANIMALS_STRONG, size=32, crop_area=(0.2, 0.5))
 RECIPES = {
     "dino_r50_in1k_100ep": Recipe(
         method=Dino(),
-        architecture=Architecture("resnet50"),
+        architecture=ResNet("resnet50"),
         views=Views((*LARGE, *[SMALL] * 8)),
         data="imagenet1k",
         epochs=100,

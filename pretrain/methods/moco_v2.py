@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
 
     def __init__(self, architecture: Architecture, hidden: int, dim: int) -> None:
         super().__init__()
-        self.backbone = Backbone(architecture)
+        self.backbone = architecture.build()
         self.head = mlp(self.backbone.dim, hidden, dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
@@ -97,7 +98,7 @@ class MocoV2Method(Method):
 RECIPES = {
     "moco_v2_r50_in1k_200ep": Recipe(
         method=MocoV2(),
-        architecture=Architecture("resnet50"),
+        architecture=ResNet("resnet50"),
         views=Views((IMAGENET_STRONG, IMAGENET_STRONG)),
         data="imagenet1k",
         epochs=200,
@@ -109,7 +110,7 @@ RECIPES = {
     # Nothing is published at this size; data, views, optimiser and schedule are those of cgh_r18_animals.
     "moco_v2_r18_animals": Recipe(
         method=MocoV2(dim=128, hidden=512, queue_length=512, momentum=0.99, temperature=0.1, bn_groups=4),
-        architecture=Architecture("resnet18"),
+        architecture=ResNet("resnet18"),
         views=Views((ANIMALS_STRONG, ANIMALS_STRONG)),
         data="animals",
         epochs=8,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
 
@@ -26,7 +27,7 @@ class RandomInitMethod(Method):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.trunk = Backbone(architecture)
+        self.trunk = architecture.build()
 
     @property
     def backbone(self) -> Backbone:
@@ -41,7 +42,7 @@ class RandomInitMethod(Method):
 RECIPES = {
     "random_r18_animals": Recipe(
         method=RandomInit(),
-        architecture=Architecture("resnet18"),
+        architecture=ResNet("resnet18"),
         views=Views(),
         data="animals",
         epochs=0,

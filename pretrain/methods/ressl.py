@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
 from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError

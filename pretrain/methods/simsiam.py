@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import cgh
 from cgh_bench.pretrain.recipe import Method, Recipe, at_least
@@ -44,7 +45,7 @@ class SimSiamMethod(Method):
 
     def __init__(self, config: SimSiam, architecture: Architecture) -> None:
         super().__init__()
-        self.trunk = Backbone(architecture)
+        self.trunk = architecture.build()
         width, dim, hidden = self.trunk.dim, config.dim, config.predictor_hidden
         self.projector = nn.Sequential(
             *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)),
@@ -76,7 +77,7 @@ class SimSiamMethod(Method):
 RECIPES = {
     "simsiam_r50_in1k_100ep": Recipe(
         method=SimSiam(),
-        architecture=Architecture("resnet50"),
+        architecture=ResNet("resnet50"),
         views=Views((cgh.IMAGENET_STRONG, cgh.IMAGENET_STRONG)),
         data="imagenet1k",
         epochs=100,

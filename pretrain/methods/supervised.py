@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import cgh
 from cgh_bench.pretrain.recipe import Method, Recipe, at_least
@@ -40,7 +41,7 @@ class SupervisedMethod(Method):
 
     def __init__(self, config: Supervised, architecture: Architecture) -> None:
         super().__init__()
-        self.trunk = Backbone(architecture)
+        self.trunk = architecture.build()
         self.classifier = nn.Linear(self.trunk.dim, config.classes)
         nn.init.normal_(self.classifier.weight, std=0.01)  # Goyal et al., §5.1
         nn.init.zeros_(self.classifier.bias)
@@ -63,7 +64,7 @@ class SupervisedMethod(Method):
 RECIPES = {
     "supervised_r50_in1k_100ep": Recipe(
         method=Supervised(),
-        architecture=Architecture("resnet50"),
+        architecture=ResNet("resnet50"),
         views=Views((Augment(size=224, crop_area=(0.08, 1.0)),)),
         data="imagenet1k",
         epochs=100,

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from cgh_bench import converters
-from cgh_bench.backbones.resnet import Architecture, Backbone
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, save
+from cgh_bench.backbones import Architecture
+from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, save
 from cgh_bench.converters import parity
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
+from cgh_bench.reading.loading import load
 
 CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 ODD = Preprocessing("RGB", 1.0, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -25,7 +27,7 @@ def checkpoint(architecture: Architecture, preprocessing: Preprocessing) -> Chec
     torch.manual_seed(1)
     weights = {
         key: tensor + 0.2 * torch.rand_like(tensor) if tensor.ndim == 1 else tensor
-        for key, tensor in Backbone(architecture).state_dict().items()
+        for key, tensor in architecture.build().state_dict().items()
     }
     return Checkpoint("sample", architecture, weights, preprocessing, Origin("test"))
 
@@ -56,20 +58,20 @@ def certify(target: str, given: Checkpoint, out: Path) -> None:
     assert load(out).id == given.id
 
 
-R18, R50 = Architecture("resnet18"), Architecture("resnet50")
+R18, R50 = ResNet("resnet18"), ResNet("resnet50")
 FAST = [("mmdet", R18, ODD), ("detectron2", R18, CAFFE), ("timm", R18, ODD), ("huggingface", R18, PLAIN)]
 SLOW = [
     ("mmdet", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
-    ("mmdet", Architecture("resnext50_32x4d"), PLAIN),
-    ("mmseg", Architecture("resnet50", "deep"), ODD),
+    ("mmdet", ResNet("resnext50_32x4d"), PLAIN),
+    ("mmseg", ResNet("resnet50", "deep"), ODD),
     ("mmseg", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
     ("detectron2", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
-    ("detectron2", Architecture("wide_resnet50_2"), ODD),
-    ("detectron2", Architecture("resnext50_32x4d"), Preprocessing()),
-    ("timm", Architecture("resnet50", "deep"), ODD),
-    ("timm", Architecture("wide_resnet50_2"), Preprocessing()),
+    ("detectron2", ResNet("wide_resnet50_2"), ODD),
+    ("detectron2", ResNet("resnext50_32x4d"), Preprocessing()),
+    ("timm", ResNet("resnet50", "deep"), ODD),
+    ("timm", ResNet("wide_resnet50_2"), Preprocessing()),
     ("huggingface", dataclasses.replace(R50, stride_in_1x1=True), ODD),
-    ("torchvision", Architecture("resnext50_32x4d"), CAFFE),
+    ("torchvision", ResNet("resnext50_32x4d"), CAFFE),
 ]
 
 

@@ -16,7 +16,7 @@ from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cgh_bench import data
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.checkpoint import load_canonical, random_checkpoint
 from cgh_bench.core.config import override
 from cgh_bench.core.errors import UserError
@@ -91,7 +91,7 @@ def interrupt_in_step(monkeypatch, number, kind=signal.SIGINT):
 def test_what_a_run_leaves(whole):
     checkpoint = load_canonical(whole / "backbone.safetensors")
     assert (checkpoint.name, checkpoint.origin.source, checkpoint.origin.recipe) == ("tiny", "pretrain", "tiny")
-    assert checkpoint.origin.seed == 0 and checkpoint.architecture == Architecture("resnet18")
+    assert checkpoint.origin.seed == 0 and checkpoint.architecture == ResNet("resnet18")
     state = torch.load(whole / "checkpoint.pt", weights_only=True)["method"]
     trained = {k: v for k, v in state.items() if k.startswith("student.backbone.")}
     assert len(trained) == len(checkpoint.weights)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgh_bench import data
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet, ResNetBackbone
 from cgh_bench.checkpoint import load_canonical
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
@@ -52,7 +52,7 @@ class Plain:
 class PlainMethod(Method):
     def __init__(self):
         super().__init__()
-        self.trunk = Backbone(Architecture("resnet18")).requires_grad_(False)
+        self.trunk = ResNetBackbone(ResNet("resnet18")).requires_grad_(False)
         self.head = nn.Linear(3 * 33 * 33, 4)
         self.begun = []
 

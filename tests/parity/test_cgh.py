@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.pretrain.methods.cgh import Cgh
 
-R18 = Architecture("resnet18")
+R18 = ResNet("resnet18")
 TINY = Cgh(dim_global=12, dim_hyper=10, hidden=16, queue_length=40, momentum=0.9, handover_epochs=2.0, bn_groups=1)
 
 
@@ -200,7 +200,7 @@ def test_every_field_of_the_configuration_is_read():
 def test_published_sizes():
     """Counted once on the authors' code: 23.508 M trunk, 33.998 M with the global head, 16.786 M hypercolumn branch."""
     with torch.device("meta"):
-        student = Cgh(bn_groups=1, queue_length=1).build(Architecture("resnet50")).student
+        student = Cgh(bn_groups=1, queue_length=1).build(ResNet("resnet50")).student
     million = {
         name: sum(p.numel() for p in module.parameters()) / 1e6
         for name, module in (

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.lars import TRUST, Lars
 from cgh_bench.pretrain.methods.byol import Byol
@@ -17,7 +17,7 @@ from cgh_bench.pretrain.methods.ressl import Ressl
 from cgh_bench.pretrain.methods.simsiam import SimSiam
 from cgh_bench.pretrain.methods.supervised import Supervised
 
-R18 = Architecture("resnet18")
+R18 = ResNet("resnet18")
 
 
 def build(config, seed=0):

@@ -22,7 +22,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.resnet_names import NAMINGS
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Preprocessing
@@ -49,8 +50,8 @@ class Sample:
     """Where it is no ResNet."""
 
     @property
-    def architecture(self) -> Architecture | ViT:
-        return self.vit or Architecture(self.arch, self.stem, self.stride_in_1x1)  # type: ignore[arg-type]
+    def architecture(self) -> Architecture:
+        return self.vit or ResNet(self.arch, self.stem, self.stride_in_1x1)  # type: ignore[arg-type]
 
     def write(self, folder: Path) -> Path:
         if self.folder is not None:

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from cgh_bench.backbones.resnet import ARCHS, STAGES, Architecture, Backbone, hypercolumn
+from cgh_bench.backbones import Architecture, Backbone, hypercolumn
+from cgh_bench.backbones.resnet import ARCHS, STAGES, ResNet, ResNetBackbone
 from cgh_bench.core.errors import UserError
 
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin()
@@ -13,13 +14,13 @@ IMAGES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin()
 
 def on_meta(architecture: Architecture) -> Backbone:
     with torch.device("meta"):
-        return Backbone(architecture)
+        return architecture.build()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_pyramid_is_torchvisions(name: str) -> None:
     reference = torchvision.models.get_model(name, weights=None).eval()
-    trunk = Backbone(Architecture(name)).eval()
+    trunk = ResNetBackbone(ResNet(name)).eval()
     trunk.load_state_dict({k: v for k, v in reference.state_dict().items() if not k.startswith("fc.")})
     with torch.inference_mode():
         x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(IMAGES))))
@@ -33,12 +34,12 @@ def test_pyramid_is_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_names_channels_and_depth(name: str) -> None:
-    trunk, architecture = on_meta(Architecture(name)), Architecture(name)
+    trunk, architecture = on_meta(ResNet(name)), ResNet(name)
     with torch.device("meta"):
         whole = torchvision.models.get_model(name, weights=None)
     assert {f"{k}.weight" for k in ("conv1", "layer1.0.conv1")} <= trunk.state_dict().keys()
     assert [k for k in whole.state_dict() if not k.startswith("fc.")] == list(trunk.state_dict())
-    assert trunk.dim == whole.fc.in_features == trunk.channels["layer4"]
+    assert trunk.dim == whole.fc.in_features == trunk.stages["layer4"].channels
     layers = sum(isinstance(m, nn.Conv2d) and "downsample" not in k for k, m in trunk.named_modules()) + 1
     assert architecture.depth == layers
     block = trunk.layer1[0]
@@ -50,7 +51,7 @@ def test_names_channels_and_depth(name: str) -> None:
 
 @pytest.mark.parametrize(("stem", "first"), [("imagenet", (16, 24)), ("deep", (16, 24)), ("cifar", (64, 96))])
 def test_stems(stem: str, first: tuple[int, int]) -> None:
-    maps = Backbone(Architecture("resnet18", stem)).eval().pyramid(IMAGES)  # type: ignore[arg-type]
+    maps = ResNetBackbone(ResNet("resnet18", stem)).eval().pyramid(IMAGES)  # type: ignore[arg-type]
     assert maps["layer1"].shape == (2, 64, *first)
     assert maps["layer4"].shape == (2, 512, first[0] // 8, first[1] // 8)
 
@@ -58,8 +59,8 @@ def test_stems(stem: str, first: tuple[int, int]) -> None:
 def test_stride_in_the_first_convolution() -> None:
     """A caffe block reads every second pixel before its 1x1; the weights are the same, the outputs are not."""
     trunk, caffe = (
-        Backbone(Architecture("resnet50")).eval(),
-        Backbone(Architecture("resnet50", stride_in_1x1=True)).eval(),
+        ResNetBackbone(ResNet("resnet50")).eval(),
+        ResNetBackbone(ResNet("resnet50", stride_in_1x1=True)).eval(),
     )
     caffe.load_state_dict(trunk.state_dict())
     x = torch.randn(1, 256, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -81,4 +82,4 @@ def test_hypercolumn_of_a_factor_two_is_average_pooling() -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(UserError, match="did you mean resnet50"):
-        Backbone(Architecture("resnet-50"))
+        ResNetBackbone(ResNet("resnet-50"))

@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cgh_bench import conversion, converters
-from cgh_bench.backbones.resnet import ARCHS, Architecture, Backbone
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, load, random_checkpoint
+from cgh_bench.backbones import Architecture
+from cgh_bench.backbones.resnet import ARCHS, ResNet, ResNetBackbone
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.registry import registered
+from cgh_bench.reading.loading import load
 
 TARGETS = list(registered("cgh_bench.converters", "CONVERTERS"))
 CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
@@ -47,7 +49,7 @@ def supported() -> Iterator[tuple[str, Architecture]]:
     for target in TARGETS:
         for name in ARCHS:
             for stem in ("imagenet", "deep", "cifar"):
-                yield target, Architecture(name, stem)  # type: ignore[arg-type]
+                yield target, ResNet(name, stem)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -61,7 +63,7 @@ def test_names_are_total_and_injective(target: str) -> None:
         except UserError:
             continue
         with torch.device("meta"):
-            keys = list(Backbone(architecture).state_dict())
+            keys = list(architecture.build().state_dict())
         assert len({converter.rename(key, architecture) for key in keys}) == len(keys)
         tried += 1
     assert tried >= 5
@@ -70,9 +72,9 @@ def test_names_are_total_and_injective(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_cifar_stems_are_refused_by_all(target: str, trained: Checkpoint, tmp_path: Path) -> None:
     with torch.device("meta"):
-        shapes = Backbone(Architecture("resnet18", "cifar")).state_dict()
+        shapes = ResNetBackbone(ResNet("resnet18", "cifar")).state_dict()
     weights = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in shapes.items()}
-    small = dataclasses.replace(trained, architecture=Architecture("resnet18", "cifar"), weights=weights)
+    small = dataclasses.replace(trained, architecture=ResNet("resnet18", "cifar"), weights=weights)
     with pytest.raises(UserError, match=r"cifar|imagenet"):
         converters.find(target).write(small, place(target, tmp_path))
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,6 @@ from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, EvalTransform
 from cgh_bench.frozen import extraction as module
 from cgh_bench.frozen.features import extract, extract_all, plan
-from cgh_bench.frozen.pooling import pooled
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def test_one_pass_of_any_trunk_gives_what_each_target_is_alone() -> None:
         targets = [network.architecture.targets(name) for name in names]
         images = torch.rand(2, 3, 32, 32)
         with torch.inference_mode():
-            for target, found in zip(targets, pooled(network, images, targets), strict=True):
+            for target, found in zip(targets, network.pooled_all(images, targets), strict=True):
                 assert torch.equal(found, network.pooled(images, target))
 
 

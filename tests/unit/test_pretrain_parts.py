@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint, identity
 from cgh_bench.core.errors import UserError
@@ -169,7 +169,7 @@ def test_shuffled_batchnorm_is_a_field_whose_default_leaves_records_as_they_were
     images = torch.randn(8, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     for each, same in ((config, False), (without, True)):
         torch.manual_seed(0)
-        method = each.build(Architecture("resnet18")).train()
+        method = each.build(ResNet("resnet18")).train()
         student, _, queues = method.children()
         (mine, *_) = student(images)
         method([images, images], 0.0)
@@ -195,6 +195,6 @@ def test_a_batch_that_does_not_fit_is_refused(arguments, words):
 
 
 def test_a_view_too_small_for_the_hypercolumn_is_refused():
-    method = Cgh(dim_global=4, dim_hyper=4, hidden=4, queue_length=16, bn_groups=1).build(Architecture("resnet18"))
+    method = Cgh(dim_global=4, dim_hyper=4, hidden=4, queue_length=16, bn_groups=1).build(ResNet("resnet18"))
     with pytest.raises(UserError, match="layer4 is 1x1, 2x2 is needed; set views.augments.0.size"):
         method([torch.zeros(4, 3, 32, 32)] * 2, 0.0)

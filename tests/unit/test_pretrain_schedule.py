@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cgh_bench.backbones.resnet import Architecture
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
@@ -21,7 +21,7 @@ from cgh_bench.pretrain.views import Augment, Views
 
 RECIPE = Recipe(
     method=RandomInit(),
-    architecture=Architecture("resnet18"),
+    architecture=ResNet("resnet18"),
     views=Views((Augment(size=8, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0), Augment(size=8, flip=0.5))),
     data="none",
     epochs=4,

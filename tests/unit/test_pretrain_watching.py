@@ -10,7 +10,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain import watching
@@ -38,7 +39,7 @@ class Brightness(Backbone):
 
 def test_the_knn_sees_what_is_there(monkeypatch):
     recipe = replace(find("cgh_r18_animals"), views=find("moco_v2_r18_animals").views)
-    trunk = Brightness(Architecture("resnet18"))
+    trunk = Brightness(ResNet("resnet18"))
     before = {key: value.clone() for key, value in trunk.state_dict().items()}
     torch.manual_seed(3)
     assert knn_top1(trunk, recipe, shades(60, 0), shades(20, 1)) == 100
@@ -60,14 +61,14 @@ def test_the_knn_costs_no_more_for_more_images(monkeypatch):
             seen.append(len(images))
             return super().forward(images)
 
-    knn_top1(Counting(Architecture("resnet18")), find("cgh_r18_animals"), shades(500, 0), shades(300, 1))
+    knn_top1(Counting(ResNet("resnet18")), find("cgh_r18_animals"), shades(500, 0), shades(300, 1))
     assert sum(seen) == 16 + 8
 
 
 def test_several_labels_an_image_are_refused():
     multi = replace(shades(6, 0), labels=np.ones((6, 2), np.int64))
     with pytest.raises(UserError, match="leave --knn-epochs out"):
-        knn_top1(Brightness(Architecture("resnet18")), find("cgh_r18_animals"), multi, multi)
+        knn_top1(Brightness(ResNet("resnet18")), find("cgh_r18_animals"), multi, multi)
 
 
 class Fake(ModuleType):

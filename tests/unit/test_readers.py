@@ -7,7 +7,7 @@ import pytest
 import torch
 from origins import LIGHTLY, ORIGINS, Sample
 
-from cgh_bench.checkpoint import load
+from cgh_bench.reading.loading import load
 from cgh_bench.reading.readers import READERS
 
 

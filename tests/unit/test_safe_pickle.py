@@ -17,8 +17,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cgh_bench.checkpoint import load
 from cgh_bench.core.errors import UserError
+from cgh_bench.reading.loading import load
 from cgh_bench.reading.weights_file import open_weights
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.int64)}

@@ -9,6 +9,7 @@ import torch
 from toy_images import toy_pair
 
 from cgh_bench import tasks
+from cgh_bench.backbones import Backbone
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.transform import AS_IS
@@ -121,12 +122,12 @@ def test_interrupted_is_uninterrupted(trunk: Checkpoint, tmp_path: Path, monkeyp
 def test_a_trunk_whose_statistics_move_is_caught(
     trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pooled = module.pooled
+    pooled_all = Backbone.pooled_all
 
-    def careless(network: Any, images: torch.Tensor, targets: Any) -> Any:
-        return pooled(network.train(), images, targets)
+    def careless(network: Backbone, images: torch.Tensor, targets: Any) -> Any:
+        return pooled_all(network.train(), images, targets)
 
-    monkeypatch.setattr(module, "pooled", careless)
+    monkeypatch.setattr(Backbone, "pooled_all", careless)
     with pytest.raises(CheckFailed, match="must stay frozen"):
         run(replace(TOY, epochs=1), trunk, tmp_path)
 

@@ -8,9 +8,9 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from cgh_bench.backbones.resnet import STAGES, Architecture
-from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Checkpoint, require_residual
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import STAGES, require_resnet
+from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import read_flat, write_flat
 from cgh_bench.converters.transform import input_of, transform_fragment
@@ -34,13 +34,13 @@ class ToWrapped:
     suffixes: tuple[str, ...] = (".pth",)
     is_folder: bool = False
 
-    def rename(self, key: str, architecture: Architecture | ViT) -> str:
+    def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: total and injective."""
         return f"encoder.{key}"
 
-    def require_supported(self, architecture: Architecture | ViT) -> None:
+    def require_supported(self, architecture: Architecture) -> None:
         """Refuse what the target cannot build."""
-        require_residual(architecture, self.name)
+        require_resnet(architecture, self.name)
 
     def write(self, checkpoint: Checkpoint, path: Path) -> None:
         """Write the weights, whole or not at all."""

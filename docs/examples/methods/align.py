@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cgh_bench.backbones.resnet import Architecture, Backbone
+from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Augment, Views
@@ -36,7 +37,7 @@ class AlignMethod(Method):
 
     def __init__(self, config: Align, architecture: Architecture) -> None:
         super().__init__()
-        self.config, self.trunk = config, Backbone(architecture)
+        self.config, self.trunk = config, architecture.build()
         self.head = nn.Sequential(nn.LazyLinear(config.width), nn.ReLU(), nn.Linear(config.width, config.width))
         self.head(torch.zeros(2, self.trunk.dim))
 
@@ -60,7 +61,7 @@ VIEW = Augment(size=48, crop_area=(0.3, 1.0), jitter=0.8, brightness=0.4, contra
 RECIPES = {
     "align_r18_animals": Recipe(
         method=Align(),
-        architecture=Architecture("resnet18"),
+        architecture=ResNet("resnet18"),
         views=Views((VIEW, VIEW)),
         data="animals",
         epochs=20,

@@ -1,0 +1,80 @@
+"""A network found among the tensors of a file, whatever its family."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.core.errors import UserError
+from cgh_bench.reading.weights_file import WeightsFile
+
+_WRAPPERS = ("module", "_orig_mod")
+COUNTER = ("num_batches_tracked",)
+"""Old PyTorch, detectron2 and Caffe2 have no batch counters."""
+
+
+@dataclass(frozen=True)
+class Candidate(ABC):
+    """A network found in a file. A family's subclass knows how to take it out."""
+
+    location: str
+    """What precedes every name of it but the last stage's in a C4 detector (`state_dict/module.encoder_q.`)."""
+    naming: str
+    """How its tensors are named: one of `resnet_names.NAMINGS`, of `vit_names.FAMILIES`, or `timm_model`."""
+    names: Mapping[str, str] = field(repr=False)
+    """Our name to the full name in the file."""
+    architecture: Architecture | None
+    """With the usual values of what tensors do not tell (place of the stride, heads); None where there is a
+    `problem`."""
+    problem: str = ""
+    """Why it is not a whole network of a known architecture."""
+
+    @property
+    def place(self) -> str:
+        """The location without wrappers (`module.` of DataParallel, `_orig_mod.` of torch.compile)."""
+        return place(self.location)
+
+    @abstractmethod
+    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> Architecture:
+        """The architecture with what `file` and the origin `source` say beside the tensors."""
+
+    @abstractmethod
+    def weights(self, file: WeightsFile) -> dict[str, Tensor]:
+        """Its tensors in `file` under our names, in our order, as float32."""
+
+
+def place(name: str) -> str:
+    """`name` without wrapping modules and the last dot."""
+    container, slash, dotted = name.rpartition("/")
+    return container + slash + ".".join(part for part in dotted.split(".") if part and part not in _WRAPPERS)
+
+
+def differences(
+    shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], may_lack: tuple[str, ...]
+) -> list[str]:
+    """What keeps `tensors` from having exactly these names and `shapes`; names that end in `may_lack` may be absent."""
+    wrong = [f"unexpected tensor {key}" for key in tensors if key not in shapes]
+    wrong += [f"{key} is missing" for key in shapes if key not in tensors and not key.endswith(may_lack)]
+    wrong += [
+        f"{key} is {tuple(tensors[key].shape)}, not {tuple(shapes[key])}"
+        for key in tensors
+        if key in shapes and tensors[key].shape != shapes[key] and not key.endswith(COUNTER)
+    ]
+    return wrong
+
+
+def as_float32(key: str, tensor: Tensor) -> Tensor:
+    """`tensor` in float32.
+
+    Raises:
+        UserError: it is not dense floating point, or float32 would round it.
+    """
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        raise UserError(f"{key} is {tensor.dtype}, {tensor.layout}; accepted: dense floating point, not quantised")
+    rounded = tensor.to(torch.float32)
+    if tensor.dtype == torch.float64 and not torch.equal(rounded.double(), tensor):
+        raise UserError(f"{key} is float64, and float32 would round it; save the model after .float()")
+    return rounded

@@ -1,0 +1,125 @@
+"""Finding the ResNets among the tensors of a file, by structure alone."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cgh_bench.backbones.resnet import ARCHS, ResNet, require_resnet
+from cgh_bench.backbones.resnet_names import BUFFERS, NAMINGS, canonical_names
+from cgh_bench.reading.candidate import COUNTER, Candidate, as_float32, differences, place
+from cgh_bench.reading.weights_file import COUNTERS, WeightsFile
+
+_ANCHOR = "layer1.0.conv1.weight"
+_LAST_STAGE = {"roi_heads", "roi_head.shared_head", "shared_head"}
+_HEAD = re.compile(r"[._]")
+_LEFTOVER = re.compile(r".*_momentum|stem\.(?:fc|projection_head|prototypes)\..*")
+"""What converters leave inside a network by mistake, and Caffe2's optimiser."""
+_STEMS: Mapping[tuple[int, ...], str] = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3): "cifar"}
+
+
+@dataclass(frozen=True)
+class FoundResNet(Candidate):
+    """A ResNet found in a file."""
+
+    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> ResNet:
+        """See `Candidate`."""
+        assert self.architecture is not None
+        return dataclasses.replace(require_resnet(self.architecture, source), stride_in_1x1=stride_in_1x1)
+
+    def weights(self, file: WeightsFile) -> dict[str, Tensor]:
+        """See `Candidate`.
+
+        Absent batch counters are 0, but for those that we wrote beside. Where Caffe2 has folded the statistics into
+        scale and offset they are those of an identity: mean 0, variance 1 - eps.
+        """
+        assert self.architecture is not None
+        weights = {}
+        for key, shape in self.architecture.shapes.items():
+            if key in self.names:
+                tensor = file.tensors[self.names[key]]
+                is_counter = key.endswith("num_batches_tracked")
+                weights[key] = (tensor if is_counter else as_float32(key, tensor)).reshape(shape)
+                if weights[key].untyped_storage().nbytes() > weights[key].nbytes:
+                    weights[key] = weights[key].clone()  # a part of a larger tensor, which would stay in memory
+            elif key.endswith("num_batches_tracked"):
+                weights[key] = torch.tensor(file.facts.get(f"{COUNTERS}/{key}", 0), dtype=torch.int64)
+            else:
+                weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
+        return weights
+
+
+def find_resnets(tensors: Mapping[str, Tensor]) -> list[Candidate]:
+    """Every ResNet in `tensors`, whole ones first, then those with a problem."""
+    found: list[Candidate] = []
+    for naming, rename in NAMINGS.items():
+        anchor = rename(_ANCHOR)
+        for name in tensors:
+            location = name.removesuffix(anchor)
+            if location != name and (not location or location[-1] in "./"):
+                found.append(_resnet(tensors, location, naming))
+    whole = [network for network in found if not network.problem]
+    places = {network.location for network in whole}
+    return whole + [network for network in found if network.problem and network.location not in places]
+
+
+def _resnet(tensors: Mapping[str, Tensor], location: str, naming: str) -> FoundResNet:
+    names, strange = _names_at(tensors, location, naming)
+    if not any(key.startswith("layer4.") for key in names):
+        names |= _last_stage(tensors, location, naming)
+    architecture, problem = _identify({key: tensors[name] for key, name in names.items()}, naming)
+    if strange and not problem:
+        problem = f"it also has {strange[0]}, which a plain ResNet does not have"
+    return FoundResNet(location, naming, names, None if problem else architecture, problem)
+
+
+def _names_at(tensors: Mapping[str, Tensor], location: str, naming: str) -> tuple[dict[str, str], list[str]]:
+    """The network's tensors at `location` by our names, and those that lie inside its modules and are none of them."""
+    table = canonical_names(naming)
+    heads = {_HEAD.split(foreign)[0] for foreign in table}
+    names, strange = {}, []
+    for name in tensors:
+        foreign = name[len(location) :]
+        if not name.startswith(location) or "/" in foreign or _LEFTOVER.fullmatch(foreign):
+            continue
+        if foreign in table:
+            names[table[foreign]] = name
+        elif _HEAD.split(foreign)[0] in heads:
+            strange.append(name)
+    return names, strange
+
+
+def _last_stage(tensors: Mapping[str, Tensor], location: str, naming: str) -> dict[str, str]:
+    """The last stage of a C4 detector, which is its head's (`roi_heads.res5`, `roi_head.shared_head.layer4`)."""
+    container = location.rpartition("/")[0]
+    anchor = NAMINGS[naming]("layer4.0.conv1.weight")
+    for name in tensors:
+        at = name.removesuffix(anchor)
+        if at != name and at.rpartition("/")[0] == container and place(at).rpartition("/")[2] in _LAST_STAGE:
+            table = canonical_names(naming)
+            return {key: at + foreign for foreign, key in table.items() if at + foreign in tensors}
+    return {}
+
+
+def _identify(tensors: Mapping[str, Tensor], naming: str) -> tuple[ResNet | None, str]:
+    """The architecture that has exactly these names and shapes, or what is wrong."""
+    if not any(key.startswith("layer4.") for key in tensors):
+        return None, "its last stage (layer4) is missing"
+    if "conv1.0.weight" in tensors:
+        stem = "deep"
+    elif "conv1.weight" not in tensors:
+        return None, "its first convolution is missing"
+    elif (stem := _STEMS.get(tuple(tensors["conv1.weight"].shape), "")) == "":
+        return None, f"its first convolution is {tuple(tensors['conv1.weight'].shape)}, not 7x7 or 3x3 to 64 channels"
+    folded = naming == "caffe2" and "bn1.running_mean" not in tensors
+    nearest: tuple[int, str] = (len(tensors) * 2, "it resembles no known ResNet")
+    for name in ARCHS:
+        architecture = ResNet(name, stem)  # type: ignore[arg-type]
+        wrong = differences(architecture.shapes, tensors, COUNTER if not folded else BUFFERS)
+        if not wrong:
+            return architecture, ""
+        nearest = min(nearest, (len(wrong), f"{wrong[0]} (nearest: {name}, {len(wrong)} tensors differ)"))
+    return None, nearest[1]
