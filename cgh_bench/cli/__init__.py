@@ -1,87 +1,99 @@
-"""The command `cgh-bench`: one verb a step. Heavy packages are imported inside the verbs, so that help is instant."""
+"""The command `cgh-bench`. Commands import what they need when they run, so that help and refusals are instant."""
 
+import contextlib
 import errno
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator
 
-import typer
+import click
 
 from cgh_bench import __version__
-from cgh_bench.cli import (
-    checkpoints,
-    demo,
-    doctor,
-    evaluating,
-    listing,
-    pretraining,
-    protocols,
-    reporting,
-    results,
-    watching,
-)
+from cgh_bench.cli import checkpoints, doctor, evaluating, listing, pretraining, reporting, results
+from cgh_bench.cli.options import SETTINGS, Group
 from cgh_bench.core.errors import CheckFailed, UserError
 
-app = typer.Typer(
-    help="Is this pretrained backbone any good, and is it better than the others?",
-    epilog="Start with: cgh-bench demo",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-for group in (demo, doctor, pretraining, checkpoints, evaluating, reporting, results, protocols, watching, listing):
-    app.add_typer(group.verbs)
-
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, which typer has made of it before it comes to `main`."""
+"""Exit code after Ctrl-C."""
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Full or not writable: what a user can mend."""
+"""Full or not writable: what a user can fix."""
+
+
+@click.group(cls=Group, context_settings=SETTINGS, epilog="Start with: cgh-bench demo")
+@click.version_option(__version__, prog_name="cgh-bench", message="%(prog)s %(version)s")
+def app() -> None:
+    """Is this pretrained backbone any good, and is it better than the others?"""
+
+
+for command in (
+    reporting.demo,
+    doctor.doctor,
+    pretraining.pretrain,
+    checkpoints.inspect,
+    checkpoints.convert,
+    evaluating.eval_,
+    evaluating.watch,
+    reporting.table,
+    reporting.reproduce,
+    reporting.report,
+    reporting.serve,
+    results.results,
+    reporting.published,
+    listing.protocol,
+    listing.list_,
+):
+    app.add_command(command)
 
 
 def main() -> None:
-    """Run the command line; every error that a user can mend is one line and exit code 2."""
+    """Run the command line."""
+    with errors_in_one_line():
+        raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Report every error that a user can fix as one line on standard error, and exit with its code."""
     try:
-        app()
+        yield
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        raise SystemExit(2) from None
+    except click.ClickException as error:
+        _stop("error", _usage(error), 2)
     except UserError as error:
-        _stop(f"error: {error}", 2)
+        _stop("error", str(error), 2)
     except CheckFailed as error:
-        _stop(f"check failed: {error}", 1)
-    except (KeyboardInterrupt, SystemExit) as stop:
+        _stop("check failed", str(error), 1)
+    except (click.Abort, KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
             raise
-        _stop("stopped; what was done is saved: the same command goes on from here", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+        _stop("interrupted", "progress is saved; run the same command to resume", INTERRUPTED)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        _stop("error: a loader process was killed, mostly for want of memory; see `cgh-bench doctor`, then go on", 2)
+        reason = "a data-loader process was killed (usually out of memory)"
+        _stop("error", f"{reason}; see `cgh-bench doctor`, then run the same command to resume", 2)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        _stop(f"error: {error.strerror}{where}; mend it or choose another --work; the same command goes on", 2)
+        _stop("error", f"{error.strerror}{where}; fix it or choose another --work, then rerun to resume", 2)
 
 
-def _stop(line: str, code: int) -> None:
-    """Say why, and leave; names out of files may hold line ends, and escape sequences that command a terminal."""
-    printable = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
-    print("".join(printable), file=sys.stderr)
-    raise SystemExit(code)
+def _usage(error: click.ClickException) -> str:
+    """What is wrong with the command line, and the first example of the command."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    lines = [line.strip() for line in (context.command.help or "").splitlines()] if context else []
+    example = next((line for line in lines if line.startswith("cgh-bench ")), "")
+    return message[0].lower() + message[1:] + (f"; example: {example}" if example else "; see `cgh-bench --help`")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"cgh-bench {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    pass
+def _stop(label: str, message: str, code: int) -> None:
+    """Say why, and exit; names out of files may hold line ends, and escape sequences that command a terminal."""
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    click.secho(f"{label}: ", err=True, nl=False, fg="red", color=False if "NO_COLOR" in os.environ else None)
+    click.echo(printable, err=True)
+    sys.exit(code)

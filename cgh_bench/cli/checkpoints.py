@@ -1,37 +1,41 @@
-"""Verbs that read checkpoints and write them for others."""
+"""Commands that read checkpoints and write them for other frameworks."""
 
 import json
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from cgh_bench.cli.options import Branch, DryRun, Source, Trust
-from cgh_bench.core.errors import CheckFailed
-
-verbs = typer.Typer()
+from cgh_bench.cli import options
+from cgh_bench.core.errors import CheckFailed, UserError
 
 
-@verbs.command()
-def inspect(
-    ckpt: Annotated[Path, typer.Argument(help="A checkpoint file, or a Hugging Face folder.")],
-    source: Source = None,
-    branch: Branch = None,
-    trust_pickle: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
-) -> None:
-    """Say what a checkpoint is: origin, network, preprocessing, what is used, whether it looks trained.
+@click.command(cls=options.Command)
+@click.argument("ckpt", metavar="CKPT")
+@options.source
+@options.branch
+@options.trust_pickle
+@options.as_json
+def inspect(ckpt: str, source: str | None, branch: str | None, trust_pickle: bool, as_json: bool) -> None:
+    """Show what a checkpoint is and whether it looks trained.
+
+    CKPT is a file or a Hugging Face folder. Printed are its origin, network and preprocessing, which tensors are used
+    and which are not. Exits 1 if it cannot be used.
 
     \b
     Examples:
       cgh-bench inspect moco_v2_800ep.pth.tar
       cgh-bench inspect dino.pth --branch student --json
     """
+    if ckpt.startswith("random:"):
+        raise UserError(
+            f"inspect needs a file; {ckpt!r} is generated: evaluate it with `cgh-bench eval … --ckpt {ckpt}`"
+        )
+    (path,) = map(Path, options.checkpoints((ckpt,)))
     from rich.console import Console
 
     from cgh_bench.reading import inspection
 
-    report = inspection.inspect(ckpt, source, branch, trust_pickle)
+    report = inspection.inspect(path.expanduser(), source, branch, trust_pickle)
     if as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -40,22 +44,32 @@ def inspect(
         raise CheckFailed("the file cannot be used as it is")
 
 
-@verbs.command()
+@click.command(cls=options.Command)
+@click.argument("ckpt", metavar="CKPT…", nargs=-1, required=True)
+@click.option("--to", required=True, metavar="TARGET", help="Target framework (`cgh-bench list converters`).")
+@click.option("--out", "-o", type=options.PATH, help="Output file; for several checkpoints a folder.")
+@options.source
+@options.branch
+@options.trust_pickle
+@click.option("--verify/--no-verify", default=True, help="Compare the outputs of source and target, stage by stage.")
+@options.dry_run
+@options.as_json
 def convert(
-    ckpt: Annotated[list[str], typer.Argument(help="Checkpoints of any origin, or patterns of them.")],
-    to: Annotated[str, typer.Option(help="A target from `cgh-bench list converters`.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; for several inputs a folder.")] = None,
-    source: Source = None,
-    branch: Branch = None,
-    trust_pickle: Trust = False,
-    verify: Annotated[bool, typer.Option(help="Compare the outputs of source and target, stage by stage.")] = True,
-    dry_run: DryRun = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the certificates as JSON.")] = False,
+    ckpt: tuple[str, ...],
+    to: str,
+    out: Path | None,
+    source: str | None,
+    branch: str | None,
+    trust_pickle: bool,
+    verify: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Write checkpoints for another framework, with its preprocessing, and prove it computes the same.
+    """Convert checkpoints for another framework, with proof.
 
-    Beside each file: the configuration that the weights imply, and FILE.certificate.json. Where the target computes
-    something else, nothing is left in place and the exit code is 1.
+    CKPT is a file of any origin, a Hugging Face folder, or a pattern. Each output comes with the configuration that
+    the weights imply, and FILE.certificate.json: proof that the converted network computes the same. If it does not,
+    nothing is written and the exit code is 1.
 
     \b
     Examples:
@@ -63,10 +77,11 @@ def convert(
       cgh-bench convert 'runs/*/checkpoint.pth' --to detectron2 -o converted
       cgh-bench convert dino.pth --branch student --to huggingface --dry-run
     """
+    names = options.checkpoints(ckpt)
     from cgh_bench import conversion
 
     reading = conversion.Reading(source, branch, trust_pickle)
-    planned = conversion.plan(ckpt, to, out)
+    planned = conversion.plan(names, to, out)
     if dry_run:
         for line in conversion.preview(planned, to, reading):
             print(line)

@@ -1,29 +1,25 @@
-"""The verb that says what is wrong with an installation."""
+"""The command that checks an installation."""
 
 import json
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from cgh_bench.cli.options import HERE, Work
+from cgh_bench.cli import options
 from cgh_bench.core.errors import CheckFailed
-
-verbs = typer.Typer()
 
 MARKS = {"ok": "✓", "note": "!", "absent": "–", "broken": "✗"}
 
 
-@verbs.command()
-def doctor(
-    data: Annotated[
-        bool, typer.Option("--data", help="Go through the data sets too: count files, decode some.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
-    work: Work = HERE,
-) -> None:
-    """Say what is wrong here, what follows from it and the command that mends it; then what can run and what cannot.
+@click.command(cls=options.Command)
+@options.flag("--data", help="Also check the datasets: count the files, decode a sample.")
+@options.as_json
+@options.work
+def doctor(data: bool, as_json: bool, work: Path) -> None:
+    """Check this installation and say how to fix it.
 
-    Exit code 1 where something must be mended; what is optional and absent is no fault.
+    Lists problems, their consequences and the command that fixes each; then what can run here and what cannot.
+    Exits 1 if something must be fixed; missing optional parts are not errors.
 
     \b
     Examples:
@@ -42,12 +38,13 @@ def doctor(
         for finding in (f for f in findings if f not in not_fetched):
             print(f"{MARKS[finding.state]} {finding.subject:20} {finding.found}")
             if finding.state != "ok":
-                print(f"{'':22} so: {finding.consequence}\n{'':22} do: {finding.remedy}")
+                print(f"{'':22} effect: {finding.consequence}\n{'':22} fix: {finding.remedy}")
         if not_fetched:
             names = ", ".join(f.subject.removeprefix("data ") for f in not_fetched)
-            print(f"{MARKS['absent']} {'data sets':20} not there: {names}")
-            print(f"{'':22} do: cgh-bench doctor --data says how to get each")
+            print(f"{MARKS['absent']} {'datasets':20} not found: {names}")
+            print(f"{'':22} effect: tasks on these datasets are unavailable")
+            print(f"{'':22} fix: cgh-bench doctor --data says how to get each")
         print("", *sentences(verdicts, brief=not data), sep="\n")
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:
-        raise CheckFailed(f"to be mended: {', '.join(broken)}")
+        raise CheckFailed(f"fix first: {', '.join(broken)}")

@@ -1,51 +1,76 @@
-"""Verbs that evaluate."""
+"""Commands that evaluate checkpoints."""
 
+import fnmatch
 import itertools
 import sys
-from typing import Annotated
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from cgh_bench.cli.options import HERE, Branch, DryRun, Seeds, Settings, Slurm, Source, Trust, Work
+from cgh_bench.cli import options
+from cgh_bench.core.errors import UserError
 
-verbs = typer.Typer()
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+
+WEIGHTS = (".safetensors", ".pth", ".pth.tar")
+"""How the names of checkpoints end that `watch` looks for."""
+OTHER_FRAMEWORK = "_detectron2"
+"""How the names of tasks end that --framework chooses; `animals_*` does not mean them."""
 
 
-@verbs.command("eval")
+@click.command("eval", cls=options.Command)
+@click.argument("task", metavar="TASK[,TASK…]")
+@click.option("--ckpt", multiple=True, required=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
+@options.text("--data", metavar="DATASET", help="Dataset name or folder, for tasks such as knn that have none.")
+@options.source
+@options.branch
+@options.trust_pickle
+@options.text("--framework", help="Detection and segmentation framework: mmdet/mmseg (default) or detectron2.")
+@options.count("--gpus", None, "GPUs for detection and segmentation (default: all).", least=0, envvar="CGH_GPUS")
+@options.count(
+    "--images-at-a-time", None, "Images per GPU at a time; gradients are accumulated.", envvar="CGH_IMAGES_AT_A_TIME"
+)
+@options.slurm
+@options.seeds
+@options.settings
+@options.dry_run
+@options.work
 def eval_(
-    task: Annotated[str, typer.Argument(help="Names from `cgh-bench list tasks`, joined by commas.")],
-    ckpt: Annotated[str, typer.Option("--ckpt", help="A checkpoint of any origin, or random:ARCH[:SEED].")],
-    data: Annotated[str, typer.Option(help="The data set, for tasks without one: a name or a folder.")] = "",
-    source: Source = None,
-    branch: Branch = None,
-    trust_pickle: Trust = False,
-    framework: Annotated[
-        str, typer.Option(help="Of detection and segmentation: mmdet and mmseg where none is named, or detectron2.")
-    ] = "",
-    gpus: Annotated[
-        int | None, typer.Option(min=0, envvar="CGH_GPUS", help="Of detection and segmentation; all that are visible.")
-    ] = None,
-    images_at_a_time: Annotated[
-        int | None,
-        typer.Option(min=1, envvar="CGH_IMAGES_AT_A_TIME", help="On each GPU; the gradients of a step's batch add up."),
-    ] = None,
-    slurm: Slurm = "",
-    seeds: Seeds = 1,
-    settings: Settings = None,
-    dry_run: DryRun = False,
-    work: Work = HERE,
+    task: str,
+    ckpt: tuple[str, ...],
+    data: str,
+    source: str | None,
+    branch: str | None,
+    trust_pickle: bool,
+    framework: str,
+    gpus: int | None,
+    images_at_a_time: int | None,
+    slurm: str,
+    seeds: int,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    work: Path,
 ) -> None:
-    """Evaluate a checkpoint and append the results to WORK/results.jsonl; finished evaluations are reused.
+    """Evaluate checkpoints; finished evaluations are reused.
+
+    TASK is a name from `cgh-bench list tasks`, or a pattern such as 'animals_*'. CKPT is a checkpoint of any origin, a
+    Hugging Face folder, a pattern of them, or random:ARCH[:SEED]. Every task runs on every checkpoint; the results are
+    appended to WORK/results.jsonl.
 
     \b
     Examples:
-      cgh-bench eval animals_knn,animals_linear --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
-      cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data ~/photos
-      torchrun --nproc-per-node=8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
+      cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data photos
+      cgh-bench eval 'animals_*' --ckpt 'runs/*/backbone.safetensors' --ckpt random:resnet18
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
+      torchrun --nproc-per-node 8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
     """
+    tasks, names = _tasks(task), options.checkpoints(ckpt)
     from cgh_bench.core import dist
     from cgh_bench.core.slurm import queue
     from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
@@ -56,26 +81,119 @@ def eval_(
 
     launch.choose(gpus, images_at_a_time)
     chosen = {"data": data, "framework": framework}
-    settings = [*(settings or []), *(f"{field}={value}" for field, value in chosen.items() if value)]
-    evaluations = [prepare(name, settings) for name in task.split(",")]
+    given = [*settings, *(f"{field}={value}" for field, value in chosen.items() if value)]
+    evaluations = [prepare(name, given) for name in tasks]
     workspace = Workspace(work)
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
-    loaded = load(ckpt, source, branch, trust_pickle)
     if slurm and not dry_run:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
         return
     with dist.process_group():
         first = dist.rank() == 0
-        for evaluation, seed in itertools.product(evaluations, range(seeds)):
-            result = find_finished(evaluation, loaded, seed, workspace)
-            planned = plan(evaluation, loaded, workspace) if first and not result else []
-            if dry_run:
-                print(f"{evaluation.protocol} seed {seed}: {'finished' if result else 'would run'} on {loaded.name}")
-            for line in planned:
-                print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
-            if dry_run:
-                continue
-            done = result or evaluate(evaluation, loaded, seed, workspace)
+        for name in names:
+            loaded = load(name, source, branch, trust_pickle)
             if first:
-                show_result(done, reused=result is not None)
+                _warn_if_untrained(loaded)
+            for evaluation, seed in itertools.product(evaluations, range(seeds)):
+                result = find_finished(evaluation, loaded, seed, workspace)
+                planned = plan(evaluation, loaded, workspace) if first and not result else []
+                if dry_run:
+                    state = "finished" if result else "would run"
+                    print(f"{evaluation.protocol} seed {seed}: {state} on {loaded.name}")
+                for line in planned:
+                    print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
+                if dry_run:
+                    continue
+                done = result or evaluate(evaluation, loaded, seed, workspace)
+                if first:
+                    show_result(done, reused=result is not None)
+
+
+@click.command(cls=options.Command)
+@click.argument("folder", type=options.PATH)
+@click.option("--task", required=True, metavar="TASK[,TASK…]", help="Names or patterns from `cgh-bench list tasks`.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=30, metavar="N", help="Polling interval.")
+@options.flag("--once", help="Evaluate the checkpoints that are there, and exit.")
+@options.work
+def watch(folder: Path, task: str, seconds: float, once: bool, work: Path) -> None:
+    """Evaluate checkpoints as they appear in a folder.
+
+    FOLDER is a pretraining run, or any folder that checkpoints are written to. Ends when the run has written its
+    backbone.safetensors, or with Ctrl-C.
+
+    \b
+    Example, in two terminals:
+      cgh-bench pretrain cgh_r18_animals --snapshot-epochs 1
+      cgh-bench watch work/pretrain/cgh_r18_animals/seed0 --task animals_knn
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; expected one that checkpoints are written to")
+    tasks = _tasks(task)
+    from cgh_bench.evaluate import evaluate, find_finished, prepare
+    from cgh_bench.reading.loading import load
+    from cgh_bench.report.terminal import show_result
+    from cgh_bench.workspace import Workspace
+
+    evaluations = [prepare(name) for name in tasks]
+    workspace = Workspace(work)
+    for evaluation in evaluations:
+        evaluation.task.data_fingerprint(workspace.cache)
+    for path in _appearing(folder, seconds, once):
+        try:
+            loaded = load(path)
+        except UserError as error:  # perhaps half written
+            print(f"skipped until it changes: {error}", file=sys.stderr)
+            continue
+        for evaluation in evaluations:
+            result = find_finished(evaluation, loaded, 0, workspace)
+            show_result(result or evaluate(evaluation, loaded, 0, workspace), reused=result is not None)
+
+
+def _appearing(folder: Path, seconds: float, once: bool) -> Iterator[Path]:
+    """Each checkpoint below `folder`, oldest first, and again when its file has changed."""
+    seen: dict[Path, tuple[int, int]] = {}
+    last = folder / "backbone.safetensors"
+    while True:
+        present = {p: p.stat() for p in folder.rglob("*") if p.name.endswith(WEIGHTS) and not p.name.startswith(".")}
+        states = {path: (found.st_mtime_ns, found.st_size) for path, found in present.items()}
+        new = [path for path, state in states.items() if seen.get(path) != state]
+        for path in sorted(new, key=lambda path: (path == last, states[path])):
+            seen[path] = states[path]
+            yield path
+        if once or last in seen:
+            return
+        time.sleep(seconds)
+
+
+def _tasks(text: str) -> list[str]:
+    """The names of the tasks, patterns expanded, each once.
+
+    Raises:
+        UserError: a name is unknown, or a pattern matches nothing.
+    """
+    from cgh_bench import tasks
+    from cgh_bench.core.registry import registered
+
+    names: list[str] = []
+    for part in text.split(","):
+        if not set("*?[") & set(part):
+            tasks.find(part)
+            names.append(part)
+            continue
+        known = [name for name in registered("cgh_bench.tasks", "TASKS") if not name.endswith(OTHER_FRAMEWORK)]
+        if not (matching := fnmatch.filter(known, part)):
+            raise UserError(f"no task matches {part!r}; see `cgh-bench list tasks`")
+        names += matching
+    return list(dict.fromkeys(names))
+
+
+def _warn_if_untrained(checkpoint: "Checkpoint") -> None:
+    """Say what `inspect` would: numbers of random weights are easily taken for a backbone's."""
+    from cgh_bench.reading.inspection import checks
+
+    if checkpoint.origin.source == "random":
+        return
+    for check in checks(checkpoint.weights):
+        if check["verdict"] == "bad":
+            print(f"warning: {checkpoint.name}: {check['remark']}", file=sys.stderr)

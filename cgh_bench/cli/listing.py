@@ -1,20 +1,20 @@
-"""The verb that says what there is."""
+"""Commands that list what is available and show what protocols are."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
-import typer
+import click
 
-from cgh_bench.core.errors import unknown
-
-verbs = typer.Typer()
-
-
-LISTS = ("tasks", "recipes", "converters", "sources", "data", "tables", "importers")
+from cgh_bench.cli import options
+from cgh_bench.core.errors import UserError, unknown
 
 
-@verbs.command("list")
-def list_(kind: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
-    """What there is, a line each.
+@click.command("list", cls=options.Command)
+@click.argument("kind")
+def list_(kind: str) -> None:
+    """List tasks, recipes, converters, datasets, tables, …
+
+    KIND is one of tasks, recipes, converters, sources, data, tables and importers.
 
     \b
     Example:
@@ -22,42 +22,122 @@ def list_(kind: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
     """
     if kind not in LISTS:
         raise unknown("list", kind, LISTS)
-    entries = _entries(kind)
+    entries = LISTS[kind]()
     width = max(map(len, entries))
     for name, description in entries.items():
         print(f"{name:{width}}  {description}")
 
 
-def _entries(kind: str) -> dict[str, str]:
-    from cgh_bench import evaluate
+def _tasks() -> dict[str, str]:
     from cgh_bench.core.registry import registered
-    from cgh_bench.data import catalog
-    from cgh_bench.report import definition
+    from cgh_bench.evaluate import protocol_id
 
-    entries: dict[str, Any]
-    if kind == "tasks":
-        entries = registered("cgh_bench.tasks", "TASKS")
-        return {
-            name: f"{evaluate.protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
-            for name, task in entries.items()
-        }
-    if kind == "recipes":
-        return {
-            name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
-            for name, r in registered("cgh_bench.pretrain.methods", "RECIPES").items()
-        }
-    if kind == "data":
-        return {name: entry.description for name, entry in catalog().items()}
-    if kind == "tables":
-        return {name: definition.load(name).title for name in definition.names()}
-    if kind == "converters":
-        return {name: _summary(entry) for name, entry in registered("cgh_bench.converters", "CONVERTERS").items()}
-    from cgh_bench.importers import IMPORTERS
+    return {
+        name: f"{protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
+        for name, task in registered("cgh_bench.tasks", "TASKS").items()
+    }
+
+
+def _recipes() -> dict[str, str]:
+    from cgh_bench.core.registry import registered
+
+    return {
+        name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
+        for name, r in registered("cgh_bench.pretrain.methods", "RECIPES").items()
+    }
+
+
+def _converters() -> dict[str, str]:
+    from cgh_bench.core.registry import registered
+
+    return {name: _summary(entry) for name, entry in registered("cgh_bench.converters", "CONVERTERS").items()}
+
+
+def _sources() -> dict[str, str]:
     from cgh_bench.reading.readers import READERS
 
-    entries = dict(IMPORTERS if kind == "importers" else READERS)
-    return {name: entry.description for name, entry in entries.items()}
+    return {name: reader.description for name, reader in READERS.items()}
 
 
-def _summary(entry: object) -> str:
+def _data() -> dict[str, str]:
+    from cgh_bench.data import catalog
+
+    return {name: entry.description for name, entry in catalog().items()}
+
+
+def _tables() -> dict[str, str]:
+    from cgh_bench.report import definition
+
+    return {name: definition.load(name).title for name in definition.names()}
+
+
+def _importers() -> dict[str, str]:
+    from cgh_bench.importers import IMPORTERS
+
+    return {name: importer.description for name, importer in IMPORTERS.items()}
+
+
+def _summary(entry: Any) -> str:
     return (type(entry).__doc__ or "").splitlines()[0]
+
+
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "tasks": _tasks,
+    "recipes": _recipes,
+    "converters": _converters,
+    "sources": _sources,
+    "data": _data,
+    "tables": _tables,
+    "importers": _importers,
+}
+
+
+@click.group(cls=options.Group)
+def protocol() -> None:
+    """Show or compare detection and segmentation protocols."""
+
+
+@protocol.command()
+@click.argument("task")
+@options.text("--framework", help="mmdet or detectron2.  [default: the task's own]")
+def show(task: str, framework: str) -> None:
+    """Show the effective settings of a protocol.
+
+    Builds network and solver of TASK, a detection or segmentation task, in its framework and prints parameters, norms,
+    learning rates, sizes and the metric.
+
+    \b
+    Example:
+      cgh-bench protocol show coco_det --framework detectron2
+    """
+    from cgh_bench.tasks import protocol_diff
+
+    for fact, value in protocol_diff.facts(task, framework).items():
+        print(f"{fact}: {value}")
+
+
+@protocol.command()
+@click.argument("task")
+@click.option("--frameworks", default="detectron2,mmdet", metavar="NAME,NAME", help="Frameworks to compare.")
+def diff(task: str, frameworks: str) -> None:
+    """Compare a protocol's effective settings between frameworks.
+
+    Builds network and solver of TASK in each framework and prints every difference.
+
+    \b
+    Example:
+      cgh-bench protocol diff coco_det --frameworks detectron2,mmdet
+    """
+    from cgh_bench.tasks import protocol_diff
+
+    named = frameworks.split(",")
+    if len(set(named)) < 2:
+        raise UserError(f"--frameworks {frameworks}: expected two different frameworks, such as detectron2,mmdet")
+    described = [protocol_diff.facts(task, framework) for framework in named]
+    found = protocol_diff.differences(described)
+    for difference in found:
+        print(difference.fact)
+        for framework, value in zip(named, difference.values, strict=True):
+            print(f"    {framework:12} {value}")
+    facts = {fact for one in described for fact in one}
+    print(f"{task}: {len(found)} differences; the other {len(facts) - len(found)} facts are the same")

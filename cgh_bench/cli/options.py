@@ -1,19 +1,89 @@
-"""Options that several verbs share."""
+"""The shape of our commands, and the options that several of them share."""
 
+import glob
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
-HERE = Path("work")
+from cgh_bench.core.errors import UserError
 
-Work = Annotated[Path, typer.Option(envvar="CGH_WORK", help="The folder that everything is written to.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; may be repeated.")
-]
-Seeds = Annotated[int, typer.Option(min=1, help="Repeat with the seeds 0 to N-1.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")]
-Slurm = Annotated[str, typer.Option(metavar="KEY=VALUE,…", help="Queue it instead, with --gpus; submitit's options.")]
-Source = Annotated[str | None, typer.Option(help="Read it as this origin (`cgh-bench list sources`).")]
-Branch = Annotated[str | None, typer.Option(help="Which trunk of a file that has several: student, teacher, ….")]
-Trust = Annotated[bool, typer.Option("--trust-pickle", help="Let a pickled file run the code that it names.")]
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
+
+class Command(click.Command):
+    """Its usage line shows arguments and required options by name: `eval TASK[,TASK…] --ckpt CKPT [OPTIONS]`."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The words after the command's name."""
+        required = [p for p in self.params if isinstance(p, click.Option) and p.required]
+        arguments = [word for p in self.params for word in p.get_usage_pieces(ctx)]
+        return [*arguments, *(f"{p.opts[0]} {p.make_metavar(ctx)}" for p in required), "[OPTIONS]"]
+
+
+class Group(click.Group):
+    """A command of commands, listed in the order of a user's work."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they were added."""
+        return list(self.commands)
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def text(*names: str, help: str, metavar: str = "TEXT") -> Decorator:
+    """An option that takes words, none by default."""
+    return click.option(*names, default="", show_default=False, metavar=metavar, help=help)
+
+
+def flag(*names: str, help: str) -> Decorator:
+    """An option that is given or not."""
+    return click.option(*names, is_flag=True, help=help)
+
+
+def count(name: str, default: int | None, help: str, least: int = 1, envvar: str | None = None) -> Decorator:
+    """An option that takes a number of `least` or more."""
+    return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=help, envvar=envvar)
+
+
+work = click.option(
+    "--work", type=PATH, default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for everything written."
+)
+settings = click.option(
+    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field; may be repeated."
+)
+seeds = count("--seeds", 1, "Repeat with seeds 0 to N-1.")
+dry_run = flag("--dry-run", help="Check everything, print what would run, and stop.")
+slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
+as_json = flag("--json", "as_json", help="Print everything as JSON.")
+source = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
+branch = click.option(
+    "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
+)
+trust_pickle = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
+
+
+def checkpoints(given: tuple[str, ...]) -> list[str]:
+    """Every checkpoint that is named: files, Hugging Face folders and controls as they are, patterns expanded.
+
+    Raises:
+        UserError: a file does not exist, or a pattern matches none.
+    """
+    return list(dict.fromkeys(name for pattern in given for name in _expanded(pattern)))
+
+
+def _expanded(pattern: str) -> list[str]:
+    path = Path(pattern).expanduser()
+    if pattern.startswith("random:") or path.exists():
+        return [pattern]
+    found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else []  # noqa: PTH207 (absolute patterns too)
+    if not found:
+        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file or folder"
+        raise UserError(f"{pattern}: {what}; expected a checkpoint, a Hugging Face folder or random:ARCH[:SEED]")
+    return found

@@ -1,40 +1,52 @@
-"""Verbs that train."""
+"""The command that trains."""
 
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from cgh_bench.cli.options import HERE, DryRun, Settings, Slurm, Work
-
-verbs = typer.Typer()
+from cgh_bench.cli import options
+from cgh_bench.core.errors import UserError
 
 
-@verbs.command()
+@click.command(cls=options.Command)
+@click.argument("recipe")
+@click.option("--out", "-o", type=options.PATH, help="Folder of the run.  [default: WORK/pretrain/RECIPE/seedN]")
+@options.count("--seed", 0, "Seed for initialisation, data order and augmentation.", least=0)
+@options.settings
+@options.count("--knn-epochs", 0, "Log kNN accuracy on a subset every N epochs (0: off).", least=0)
+@options.count("--snapshot-epochs", 0, "Export the backbone every N epochs, for `watch` (0: off).", least=0)
+@options.count("--keep", 1, "Keep the states of the last N epochs.")
+@click.option("--track", multiple=True, metavar="TRACKER", help="Also log to wandb or mlflow; may be repeated.")
+@options.count("--gpus", None, "GPUs per node (one process per GPU); requires --slurm.", least=0)
+@options.slurm
+@options.dry_run
+@options.work
 def pretrain(
-    recipe: Annotated[str, typer.Argument(help="A name from `cgh-bench list recipes`.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: WORK/pretrain/RECIPE/seedN]")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, data order and views.")] = 0,
-    settings: Settings = None,
-    knn_epochs: Annotated[int, typer.Option(help="Log a bounded kNN accuracy every N epochs; 0 never.")] = 0,
-    snapshot_epochs: Annotated[int, typer.Option(help="Export the trunk every N epochs, for `watch`; 0 never.")] = 0,
-    keep: Annotated[int, typer.Option(help="Keep the states of the last N epochs.")] = 1,
-    track: Annotated[list[str] | None, typer.Option(help="Log to wandb or mlflow too; may be repeated.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="Of each node, with --slurm: a process each.")] = None,
-    slurm: Slurm = "",
-    dry_run: DryRun = False,
-    work: Work = HERE,
+    recipe: str,
+    out: Path | None,
+    seed: int,
+    settings: tuple[str, ...],
+    knn_epochs: int,
+    snapshot_epochs: int,
+    keep: int,
+    track: tuple[str, ...],
+    gpus: int | None,
+    slurm: str,
+    dry_run: bool,
+    work: Path,
 ) -> None:
-    """Train a recipe; a finished run is reused, an interrupted one goes on where it stopped.
+    """Train a backbone; interrupted runs resume.
 
-    A recipe (`cgh-bench list recipes`) is a method with its data, views, optimiser and schedule; --dry-run prints all
-    its fields and looks for the data, --set changes any. Its folder gets `backbone.safetensors`, the trained trunk, for
-    `eval` and `convert`; `log.jsonl` and TensorBoard events (`tensorboard --logdir work/pretrain`); `recipe.json`; and
-    `checkpoint.pt`, from which the same command goes on, bit for bit on a CPU. Ctrl-C saves first. An own data set is
-    a folder with train/CLASS/*.jpg and val/CLASS/*.jpg: --set data=FOLDER.
+    RECIPE (`cgh-bench list recipes`) is a method with its data, augmentations, optimiser and schedule. --dry-run prints
+    all its fields and checks the data; --set changes any field. To use your own dataset, pass a folder with
+    train/CLASS/*.jpg and val/CLASS/*.jpg: --set data=FOLDER.
+
+    The run's folder gets backbone.safetensors (the trained backbone, for `eval` and `convert`), log.jsonl, TensorBoard
+    events, recipe.json and checkpoint.pt. Ctrl-C saves first; rerun the command to resume (bit-exact on a CPU). A
+    finished run is reused.
 
     \b
     Examples:
@@ -53,9 +65,10 @@ def pretrain(
     Out of memory? --set accumulate=4 computes a step's batch in four parts (batch_size and learning rate stay).
     Several machines without SLURM: see tools/pretrain.sh.
     """
+    if gpus is not None and not slurm:
+        raise UserError("--gpus is only for --slurm; here use: torchrun --nproc-per-node N -m cgh_bench pretrain …")
     from cgh_bench.core import dist
     from cgh_bench.core.config import fingerprint, override, plain
-    from cgh_bench.core.errors import UserError
     from cgh_bench.core.slurm import queue
     from cgh_bench.data import load
     from cgh_bench.pretrain.recipe import find
@@ -63,12 +76,8 @@ def pretrain(
     from cgh_bench.pretrain.watching import Watching
     from cgh_bench.workspace import Workspace
 
-    if gpus is not None and not slurm:
-        raise UserError(
-            "--gpus goes with --slurm; leave it out; N processes: torchrun --nproc-per-node N -m cgh_bench …"
-        )
-    watching = Watching(knn_epochs, snapshot_epochs, keep, tuple(track or ()))
-    chosen = override(replace(find(recipe), seed=seed), settings or [])
+    watching = Watching(knn_epochs, snapshot_epochs, keep, track)
+    chosen = override(replace(find(recipe), seed=seed), settings)
     folder = out or Workspace(work).pretraining(recipe, chosen.seed)
     if dry_run:
         shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}

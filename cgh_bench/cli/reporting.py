@@ -1,41 +1,71 @@
-"""Verbs that show results."""
+"""Commands that fill tables and show results."""
 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from cgh_bench.cli.options import HERE, DryRun, Seeds, Work
+from cgh_bench.cli import options
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.report.cells import Table
     from cgh_bench.report.definition import Definition
 
-verbs = typer.Typer()
+
+def _rows_and_checkpoints(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--checkpoints",
+            type=options.PATH,
+            help="Folder with the checkpoint files named by table rows.  [default: $CGH_DATA/checkpoints]",
+        ),
+        click.option("--row", "rows", multiple=True, metavar="LABEL", help="Only this row; may be repeated."),
+    ):
+        command = option(command)
+    return command
 
 
-Name = Annotated[str, typer.Argument(help="A name from `cgh-bench list tables`, or a .toml file.")]
-Rows = Annotated[list[str] | None, typer.Option("--row", help="Only the row of this label; may be repeated.")]
-Checkpoints = Annotated[
-    Path | None, typer.Option(help="Where the files are that rows name.  [default: $CGH_DATA/checkpoints]")
-]
+@click.command(cls=options.Command)
+@options.seeds
+@options.work
+def demo(seeds: int, work: Path) -> None:
+    """Run everything end to end on the bundled synthetic images.
+
+    Pretrains, converts, evaluates, prints the table of results and writes the web site. Finished steps are reused.
+
+    \b
+    Examples:
+      cgh-bench demo
+      cgh-bench demo --seeds 3
+    """
+    _print(_fill("animals", range(seeds), (), None, work), "terminal")
+    _write_site(work, work / "site")
 
 
-@verbs.command()
+@click.command(cls=options.Command)
+@click.argument("table")
+@options.flag("--run", help="Pretrain and evaluate missing cells first.")
+@options.seeds
+@click.option("--format", default="terminal", metavar="FORMAT", help="terminal, md, tex, csv or html.")
+@options.flag("--check", help="Compare with the reference table; exit 1 if any cell disagrees.")
+@_rows_and_checkpoints
+@options.work
 def table(
-    name: Name,
-    run: Annotated[bool, typer.Option("--run", help="First pretrain and evaluate what is missing.")] = False,
-    seeds: Seeds = 1,
-    format: Annotated[str, typer.Option(help="terminal, md, tex, csv or html.")] = "terminal",
-    check: Annotated[bool, typer.Option("--check", help="Then judge it by its reference; exit 1 if it fails.")] = False,
-    rows: Rows = None,
-    checkpoints: Checkpoints = None,
-    work: Work = HERE,
+    table: str,
+    run: bool,
+    seeds: int,
+    format: str,
+    check: bool,
+    rows: tuple[str, ...],
+    checkpoints: Path | None,
+    work: Path,
 ) -> None:
-    """Print a table of the results, with spread over seeds, published figures beside measured ones.
+    """Print a table of measured and published results.
+
+    TABLE is a name from `cgh-bench list tables`, or a .toml file. Measured results have their spread over seeds.
 
     \b
     Examples:
@@ -43,9 +73,114 @@ def table(
       cgh-bench table animals --format tex
       cgh-bench table voc_det
     """
-    from cgh_bench.report import table as tables
+    filled = _fill(table, range(seeds if run else 0), rows, checkpoints, work)
+    _print(filled, format)
+    if check:
+        _judge(filled)
 
-    filled = _fill(name, range(seeds if run else 0), rows, checkpoints, work)
+
+@click.command(cls=options.Command)
+@click.argument("table")
+@options.seeds
+@_rows_and_checkpoints
+@options.dry_run
+@options.work
+def reproduce(
+    table: str, seeds: int, rows: tuple[str, ...], checkpoints: Path | None, dry_run: bool, work: Path
+) -> None:
+    """Run what is missing from a table and compare it.
+
+    TABLE is a name from `cgh-bench list tables`, or a .toml file. The reference is the table that comes with the
+    package, else the published results with the known spread of their protocol. Prints reference, measured, difference
+    and verdict of each cell; exits 1 on a mismatch.
+
+    \b
+    Examples:
+      cgh-bench reproduce animals --seeds 3 --dry-run
+      cgh-bench reproduce animals --seeds 3
+      cgh-bench reproduce coco_c4_1x --row "MoCo v2, 200 epochs" --checkpoints downloads
+    """
+    if dry_run:
+        from cgh_bench import reproduce
+        from cgh_bench.workspace import Workspace
+
+        chosen = _chosen(table, rows, run=True)
+        for line in reproduce.plan(chosen, range(seeds), Workspace(work), _foresee, _below(checkpoints)):
+            print(line)
+        return
+    _judge(_fill(table, range(seeds), rows, checkpoints, work))
+
+
+@click.command(cls=options.Command)
+@options.text("--protocol", metavar="PROTOCOL", help="Protocol name. Without --protocol and --method: list them.")
+@options.text("--method", help="Method, by any of its names.")
+def published(protocol: str, method: str) -> None:
+    """Show published results with their sources.
+
+    Where sources disagree, all are shown.
+
+    \b
+    Examples:
+      cgh-bench published
+      cgh-bench published --protocol voc_det --method "MoCo v2"
+    """
+    from cgh_bench.report.terminal import show_published
+
+    show_published(protocol, method)
+
+
+@click.command(cls=options.Command)
+@click.argument("table", required=False)
+@click.option("--out", "-o", type=options.PATH, help="[default: WORK/site, or WORK/report/TABLE.html]")
+@options.work
+def report(table: str | None, out: Path | None, work: Path) -> None:
+    """Write the web site of all results, or one page of a table.
+
+    The pages open from disk and show tables, training curves, retrievals, detections and segmentations.
+
+    \b
+    Examples:
+      cgh-bench report -o site
+      cgh-bench report animals -o page.html
+    """
+    if table is None:
+        _write_site(work, out or work / "site")
+        return
+    from cgh_bench.site import page
+    from cgh_bench.workspace import Workspace
+
+    workspace = Workspace(work)
+    written = page.write(table, workspace.store, workspace.root, out or work / "report" / f"{table}.html")
+    print(f"page: {written.resolve().as_uri()}")
+
+
+@click.command(cls=options.Command)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="Port (0: any free one).")
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
+@options.work
+def serve(port: int, host: str, work: Path) -> None:
+    """Show the site in a browser while results come in.
+
+    Read-only; runs until Ctrl-C.
+
+    \b
+    Examples:
+      cgh-bench serve
+      cgh-bench serve --port 9000 --work /mnt/runs/work
+    """
+    from cgh_bench.site.server import serving
+    from cgh_bench.workspace import Workspace
+
+    workspace = Workspace(work)
+    with serving(workspace.store, workspace.root, host, port) as server:
+        print(f"http://{host}:{server.server_address[1]}/ shows {workspace.store}; Ctrl-C stops", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def _print(filled: "Table", format: str) -> None:
     if format == "terminal":
         from rich.console import Console
 
@@ -53,48 +188,25 @@ def table(
 
         Console().print(rich_table(filled))
     else:
-        print(tables.render(filled, format))
-    if check:
-        _judge(filled)
+        from cgh_bench.report import table
+
+        print(table.render(filled, format))
 
 
-@verbs.command()
-def reproduce(
-    name: Name,
-    seeds: Seeds = 1,
-    rows: Rows = None,
-    checkpoints: Checkpoints = None,
-    dry_run: DryRun = False,
-    work: Work = HERE,
-) -> None:
-    """Evaluate what a table lacks, and judge it: reference, measured, difference, verdict; exit 1 if it fails.
+def _write_site(work: Path, out: Path) -> None:
+    from cgh_bench.site import site
+    from cgh_bench.workspace import Workspace
 
-    The reference is the table that comes with the package, else the published figures with the spread that is known
-    of their protocol.
-
-    \b
-    Examples:
-      cgh-bench reproduce animals --seeds 3 --dry-run
-      cgh-bench reproduce animals --seeds 3
-      cgh-bench reproduce coco_c4_1x --row "MoCo v2, 200 epochs" --checkpoints ~/downloads
-    """
-    if dry_run:
-        from cgh_bench import reproduce
-        from cgh_bench.workspace import Workspace
-
-        chosen = _chosen(name, rows, run=True)
-        for line in reproduce.plan(chosen, range(seeds), Workspace(work), _foresee, _below(checkpoints)):
-            print(line)
-        return
-    _judge(_fill(name, range(seeds), rows, checkpoints, work))
+    workspace = Workspace(work)
+    print(f"page: {site.write(workspace.store, workspace.root, out).resolve().as_uri()}")
 
 
-def _chosen(name: str, rows: list[str] | None, run: bool) -> "Definition":
+def _chosen(name: str, rows: tuple[str, ...], run: bool) -> "Definition":
     """The table of these rows; to `run` it, all its recipes must exist."""
     from cgh_bench.core.registry import registered
     from cgh_bench.report import definition
 
-    chosen = definition.choose(definition.load(name), rows or ())
+    chosen = definition.choose(definition.load(name), rows)
     if run:
         definition.require_recipes(chosen, registered("cgh_bench.pretrain.methods", "RECIPES"))
     return chosen
@@ -104,15 +216,17 @@ def _below(checkpoints: Path | None) -> Path:
     return checkpoints or Path(os.environ.get("CGH_DATA", "data")) / "checkpoints"
 
 
-def _fill(name: str, seeds: range, rows: list[str] | None, checkpoints: Path | None, work: Path) -> "Table":
+def _fill(name: str, seeds: range, rows: tuple[str, ...], checkpoints: Path | None, work: Path) -> "Table":
     """The table, after evaluating what is missing for each of the seeds."""
-    from cgh_bench import reproduce, results
+    from cgh_bench import results
     from cgh_bench.report import table as tables
     from cgh_bench.workspace import Workspace
 
     workspace = Workspace(work)
     chosen = _chosen(name, rows, run=bool(seeds))
     if seeds:
+        from cgh_bench import reproduce
+
         reproduce.run(chosen, seeds, workspace, reproduce.Weights(_pretrain, _below(checkpoints)))
     records, complaints = results.read(workspace.store)
     for complaint in complaints:
@@ -153,69 +267,3 @@ def _pretrain(recipe: str, seed: int, folder: Path) -> Path:
     from cgh_bench.pretrain.train import train
 
     return train(replace(find(recipe), seed=seed), recipe, folder)
-
-
-@verbs.command()
-def published(
-    protocol: Annotated[str, typer.Option(help="A protocol; without one, and without a method: what there is.")] = "",
-    method: Annotated[str, typer.Option(help="A method, by any name that is used for it.")] = "",
-) -> None:
-    """Figures that others published, with their sources, and where sources disagree.
-
-    \b
-    Examples:
-      cgh-bench published
-      cgh-bench published --protocol voc_det --method "MoCo v2"
-    """
-    from cgh_bench.report.terminal import show_published
-
-    show_published(protocol, method)
-
-
-@verbs.command()
-def report(
-    name: Annotated[str | None, typer.Argument(help="A table: one page of it. Without: a site of all results.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: WORK/report/NAME.html, WORK/site]")] = None,
-    work: Work = HERE,
-) -> None:
-    """Write web pages that open from disk: tables, training curves, retrievals, detections, segmentations.
-
-    \b
-    Examples:
-      cgh-bench report animals -o page.html
-      cgh-bench report -o site
-    """
-    from cgh_bench.site import page, site
-    from cgh_bench.workspace import Workspace
-
-    workspace = Workspace(work)
-    if name:
-        written = page.write(name, workspace.store, workspace.root, out or work / "report" / f"{name}.html")
-    else:
-        written = site.write(workspace.store, workspace.root, out or work / "site")
-    print(f"page: {written.resolve().as_uri()}")
-
-
-@verbs.command()
-def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    host: Annotated[str, typer.Option(help="The address to listen on; only this machine by default.")] = "127.0.0.1",
-    work: Work = HERE,
-) -> None:
-    """Show the site in a browser while results come in; read-only, until Ctrl-C.
-
-    \b
-    Examples:
-      cgh-bench serve
-      cgh-bench serve --port 9000 --work /mnt/runs/work
-    """
-    from cgh_bench.site.server import serving
-    from cgh_bench.workspace import Workspace
-
-    workspace = Workspace(work)
-    with serving(workspace.store, workspace.root, host, port) as server:
-        print(f"http://{host}:{server.server_address[1]}/ shows {workspace.store}; Ctrl-C stops", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return

@@ -1,29 +1,40 @@
-"""Verbs on the result store."""
+"""Commands on the file of results."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from cgh_bench.cli.options import HERE, Work
+from cgh_bench.cli import options
+from cgh_bench.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from cgh_bench.results import Result
 
-verbs = typer.Typer()
-group = typer.Typer(help="Look at the result store, join several, export it, import what other tools measured.")
-verbs.add_typer(group, name="results")
 
-Task = Annotated[str, typer.Option(help="Only of this task.")]
-Protocol = Annotated[str, typer.Option(help="Only under this protocol id.")]
-Ckpt = Annotated[str, typer.Option(help="Only of checkpoints with this in their name, or with this id.")]
-Method = Annotated[str, typer.Option(help="Only of recipes with this in their name.")]
+@click.group(cls=options.Group)
+def results() -> None:
+    """List, show, merge, export and import results."""
 
 
-@group.command("list")
-def list_(task: Task = "", protocol: Protocol = "", ckpt: Ckpt = "", method: Method = "", work: Work = HERE) -> None:
-    """A line for every result, with its number.
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        options.text("--method", help="Only recipes with this in their name."),
+        options.text("--ckpt", metavar="CKPT", help="Only checkpoints with this in their name, or with this id."),
+        options.text("--protocol", metavar="PROTOCOL", help="Only this protocol id."),
+        options.text("--task", metavar="TASK", help="Only this task."),
+    ):
+        command = option(command)
+    return command
+
+
+@results.command("list")
+@_filters
+@options.work
+def list_(task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
+    """List results, one per line, with their numbers.
 
     \b
     Examples:
@@ -36,17 +47,19 @@ def list_(task: Task = "", protocol: Protocol = "", ckpt: Ckpt = "", method: Met
     show_results(select(_read(work), task, protocol, ckpt, method))
 
 
-@group.command()
-def show(
-    number: Annotated[int, typer.Argument(min=1, help="As `cgh-bench results list` has it.")], work: Work = HERE
-) -> None:
-    """Everything that is known of one result: weights, protocol and every setting, data, seed, code, versions.
+@results.command()
+@click.argument("number", type=options.COUNT)
+@options.work
+def show(number: int, work: Path) -> None:
+    """Show one result in full.
+
+    NUMBER is the result's in `cgh-bench results list`. Printed are its weights, protocol with every setting, data,
+    seed, code and versions.
 
     \b
     Example:
       cgh-bench results show 17
     """
-    from cgh_bench.core.errors import UserError
     from cgh_bench.results import export_json
 
     records = _read(work)
@@ -55,41 +68,37 @@ def show(
     print(export_json(records[number - 1 : number]), end="")
 
 
-@group.command()
-def merge(
-    stores: Annotated[list[Path], typer.Argument(help="Other result stores: files, or the folders that hold them.")],
-    work: Work = HERE,
-) -> None:
-    """Append the results of other stores to WORK/results.jsonl, each once.
+@results.command()
+@click.argument("stores", metavar="STORE…", type=options.PATH, nargs=-1, required=True)
+@options.work
+def merge(stores: tuple[Path, ...], work: Path) -> None:
+    """Merge other result files, skipping duplicates.
+
+    STORE is a results.jsonl, or a folder that was --work. The results are appended to WORK/results.jsonl.
 
     \b
     Example:
       cgh-bench results merge /mnt/gpu1/work /mnt/gpu2/work
     """
     from cgh_bench import results
-    from cgh_bench.core.errors import UserError
     from cgh_bench.workspace import Workspace
 
     files = [Workspace(path).store if path.is_dir() else path for path in stores]
     if absent := [str(path) for path in files if not path.is_file()]:
-        raise UserError(f"no result store {', '.join(absent)}; name a folder that was --work, or its results.jsonl")
+        raise UserError(f"no results in {', '.join(absent)}; expected a results.jsonl, or a folder that was --work")
     added, complaints = results.merge(files, Workspace(work).store)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     print(f"{added} results added to {Workspace(work).store}")
 
 
-@group.command()
-def export(
-    format: Annotated[str, typer.Option(help="csv (a line a metric) or json (every field).")] = "csv",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file.  [default: standard output]")] = None,
-    task: Task = "",
-    protocol: Protocol = "",
-    ckpt: Ckpt = "",
-    method: Method = "",
-    work: Work = HERE,
-) -> None:
-    """Write results for other programs.
+@results.command()
+@click.option("--format", default="csv", metavar="FORMAT", help="csv (one line per metric) or json (every field).")
+@click.option("--out", "-o", type=options.PATH, help="Output file.  [default: standard output]")
+@_filters
+@options.work
+def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
+    """Write results as CSV or JSON.
 
     \b
     Examples:
@@ -97,7 +106,6 @@ def export(
       cgh-bench results export --format json --task animals_det
     """
     from cgh_bench import results
-    from cgh_bench.core.errors import unknown
     from cgh_bench.core.files import write_text
 
     formats = {"csv": results.export_csv, "json": results.export_json}
@@ -110,17 +118,18 @@ def export(
         print(text, end="")
 
 
-@group.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="A file that another tool left.")],
-    tool: Annotated[str, typer.Option("--from", help="Which tool: `cgh-bench list importers`.")],
-    ckpt: Annotated[str, typer.Option(help="Name of the checkpoint, as rows of tables have it.")],
-    label: Annotated[str, typer.Option(help="Which evaluation, where the file holds several.")] = "",
-    protocol: Annotated[str, typer.Option(help="The task whose protocol that run followed, if you vouch for it.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of that evaluation.")] = 0,
-    work: Work = HERE,
-) -> None:
-    """Add what another tool measured, marked as imported; it fills no table unless you name its protocol.
+@results.command("import")
+@click.argument("file", type=options.PATH)
+@click.option("--from", "tool", required=True, metavar="TOOL", help="Tool that wrote it (`cgh-bench list importers`).")
+@click.option("--ckpt", required=True, metavar="NAME", help="Checkpoint name as used in table rows.")
+@options.text("--label", help="Which evaluation, if the file holds several.")
+@options.text("--protocol", metavar="TASK", help="Assert that the imported run followed this task's protocol.")
+@options.count("--seed", 0, "Seed of that evaluation.", least=0)
+@options.work
+def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: int, work: Path) -> None:
+    """Import a result that another tool measured.
+
+    It is marked as imported, and appears in tables only if you say which task's protocol the run followed.
 
     \b
     Examples:
@@ -133,12 +142,12 @@ def import_(
     result = importers.read(importers.Import(file, tool, ckpt, label, protocol, seed))
     records = _read(work)
     if result in records:
-        print(f"{file} is there already")
+        print(f"{file} was imported before")
         return
     results.append(Workspace(work).store, result)
-    figures = ", ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
-    filling = f"under {result.protocol}" if protocol else "under no protocol: it fills no table"
-    print(f"{figures} of {ckpt}, {filling}")
+    metrics = ", ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
+    how = f"under {result.protocol}" if protocol else "without a protocol: it appears in no table (see --protocol)"
+    print(f"imported {metrics} for {ckpt}, {how}")
 
 
 def _read(work: Path) -> "list[Result]":

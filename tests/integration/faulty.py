@@ -145,14 +145,8 @@ def _run(work, folder: Path, faults) -> None:
     )
     for fault in faults:
         fault()
-    verbs = cli.app
-
-    def once() -> None:
-        cli.app = verbs  # for works that are verbs themselves
+    with cli.errors_in_one_line():
         work(folder)
-
-    cli.app = once
-    cli.main()
 
 
 def command(*words: str, work: Path) -> None:

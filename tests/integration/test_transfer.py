@@ -244,7 +244,7 @@ def test_ctrl_c_at_the_command_is_one_line_and_leaves_nothing_running(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert errors.splitlines()[-1].startswith("stopped; what was done is saved")
+    assert errors.splitlines()[-1].startswith("interrupted: ")
     assert "Traceback" not in errors
     (state,) = tmp_path.glob("work/eval/*/*/seed0/state.pth")
     assert torch.load(state, weights_only=True)["iteration"] >= 1

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from test_importers import DETECTRON2
 from test_results import RESULT
-from typer.testing import CliRunner
 
 from cgh_bench import results, tasks
 from cgh_bench.cli import app
@@ -68,15 +68,15 @@ def test_export_and_merge(work: Path, tmp_path: Path) -> None:
         run("results", "export", "--format", "xml", work=work)
     assert run("results", "merge", str(work), work=tmp_path / "other").startswith("3 results added")
     assert run("results", "merge", str(work), work=tmp_path / "other").startswith("0 results added")
-    with pytest.raises(UserError, match="no result store"):
+    with pytest.raises(UserError, match="absent"):
         run("results", "merge", str(tmp_path / "absent"), work=tmp_path / "other")
 
 
 def test_an_import_is_added_once_and_fills_a_table_only_under_a_protocol(work: Path, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(DETECTRON2)
     given = ("results", "import", str(tmp_path / "metrics.json"), "--from", "detectron2", "--ckpt")
-    assert "it fills no table" in run(*given, "moco_v2_200ep_pretrain", work=work)
-    assert "there already" in run(*given, "moco_v2_200ep_pretrain", work=work)
+    assert "appears in no table" in run(*given, "moco_v2_200ep_pretrain", work=work)
+    assert "imported before" in run(*given, "moco_v2_200ep_pretrain", work=work)
     assert box_ap(work)["n"] == "0"
     protocol = protocol_id("coco_det_detectron2", tasks.find("coco_det_detectron2"))
     assert protocol in run(*given, "moco_v2_200ep_pretrain", "--protocol", "coco_det_detectron2", work=work)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
-from typer.testing import CliRunner
 
 from cgh_bench import doctor
-from cgh_bench.cli.doctor import verbs
+from cgh_bench.cli.doctor import doctor as verb
 from cgh_bench.doctor import data_sets, interpreter, machine, others, packages
 from cgh_bench.doctor.finding import Finding
 from cgh_bench.doctor.verdict import EVERYTHING, Work, judge, sentences
@@ -287,9 +287,9 @@ def test_every_recipe_and_task_gets_a_verdict():
 def test_the_verb(monkeypatch, tmp_path, state, code):
     finding = broken("mmdet", state)
     monkeypatch.setattr(doctor, "examine", lambda *_: ([finding], judge([Work("mmdet", "d", ("mmdet",))], [finding])))
-    shown = CliRunner().invoke(verbs, ["--work", str(tmp_path)])
-    assert (shown.exit_code != 0) == bool(code) and ("do: do" in shown.output) == (state != "ok")
-    told = json.loads(CliRunner().invoke(verbs, ["--json", "--work", str(tmp_path)]).output)
+    shown = CliRunner().invoke(verb, ["--work", str(tmp_path)])
+    assert (shown.exit_code != 0) == bool(code) and ("fix: do" in shown.output) == (state != "ok")
+    told = json.loads(CliRunner().invoke(verb, ["--json", "--work", str(tmp_path)]).output)
     assert told["findings"][0]["state"] == state and told["verdicts"][0]["can_run"] == (state in ("ok", "note"))
 
 

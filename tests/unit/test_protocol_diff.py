@@ -1,8 +1,8 @@
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from cgh_bench import tasks
-from cgh_bench.cli import protocols
+from cgh_bench.cli import listing
 from cgh_bench.core.errors import UserError
 from cgh_bench.evaluate import prepare
 from cgh_bench.tasks import protocol_diff
@@ -60,14 +60,14 @@ def test_the_verb_prints_each_difference_and_counts_the_rest(monkeypatch):
         "mmdet": {"steps": 6, "norm": "BN", "rate": 0.1},
     }
     monkeypatch.setattr(protocol_diff, "facts", lambda name, framework="": described[framework])
-    done = CliRunner().invoke(protocols.verbs, ["protocol", "diff", "coco_det"])
+    done = CliRunner().invoke(listing.protocol, ["diff", "coco_det"])
     assert done.stdout.splitlines() == [
         "steps",
         "    detectron2   5",
         "    mmdet        6",
-        "coco_det: differences: 1; the other 2 facts are the same",
+        "coco_det: 1 differences; the other 2 facts are the same",
     ]
-    shown = CliRunner().invoke(protocols.verbs, ["protocol", "show", "coco_det", "--framework", "mmdet"])
+    shown = CliRunner().invoke(listing.protocol, ["show", "coco_det", "--framework", "mmdet"])
     assert shown.stdout.splitlines() == ["steps: 6", "norm: BN", "rate: 0.1"]
-    alone = CliRunner().invoke(protocols.verbs, ["protocol", "diff", "coco_det", "--frameworks", "mmdet"])
+    alone = CliRunner().invoke(listing.protocol, ["diff", "coco_det", "--frameworks", "mmdet"])
     assert isinstance(alone.exception, UserError)

@@ -41,13 +41,9 @@ def test_no_shell(path: Path) -> None:
             assert not shell, f"{path}:{node.lineno} starts a shell"
 
 
-def test_errors_do_not_command_the_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def refuse() -> None:
+def test_errors_do_not_command_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), cli.errors_in_one_line():
         raise UserError("the class 'a\x1b]0;owned\x07\nb\u202e\udce9' of größe 猫 is unknown")
-
-    monkeypatch.setattr(cli, "app", refuse)
-    with pytest.raises(SystemExit):
-        cli.main()
     said = capfd.readouterr().err
     assert said == "error: the class 'a\\x1b]0;owned\\x07\\nb\\u202e\\udce9' of größe 猫 is unknown\n"
 
