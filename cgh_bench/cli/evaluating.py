@@ -25,7 +25,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @click.command("eval", cls=options.Command)
 @click.argument("task", metavar="TASK[,TASK…]")
 @click.option("--ckpt", multiple=True, required=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
-@options.text("--data", metavar="DATASET", help="Dataset name or folder, for tasks such as knn that have none.")
+@options.data
 @options.source
 @options.branch
 @options.trust_pickle
@@ -113,10 +113,11 @@ def eval_(
 @click.command(cls=options.Command)
 @click.argument("folder", type=options.PATH)
 @click.option("--task", required=True, metavar="TASK[,TASK…]", help="Names or patterns from `cgh-bench list tasks`.")
+@options.data
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=30, metavar="N", help="Polling interval.")
 @options.flag("--once", help="Evaluate the checkpoints that are there, and exit.")
 @options.work
-def watch(folder: Path, task: str, seconds: float, once: bool, work: Path) -> None:
+def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: Path) -> None:
     """Evaluate checkpoints as they appear in a folder.
 
     FOLDER is a pretraining run, or any folder that checkpoints are written to. Ends when the run has written its
@@ -135,7 +136,7 @@ def watch(folder: Path, task: str, seconds: float, once: bool, work: Path) -> No
     from cgh_bench.report.terminal import show_result
     from cgh_bench.workspace import Workspace
 
-    evaluations = [prepare(name) for name in tasks]
+    evaluations = [prepare(name, [f"data={data}"] if data else []) for name in tasks]
     workspace = Workspace(work)
     for evaluation in evaluations:
         evaluation.task.data_fingerprint(workspace.cache)
