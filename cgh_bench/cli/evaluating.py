@@ -76,7 +76,7 @@ def eval_(
     from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
     from cgh_bench.foreign import launch
     from cgh_bench.reading.loading import load
-    from cgh_bench.report.terminal import show_result
+    from cgh_bench.report.formats import show_result
     from cgh_bench.workspace import Workspace
 
     launch.choose(gpus, images_at_a_time)
@@ -133,7 +133,7 @@ def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: 
     tasks = _tasks(task)
     from cgh_bench.evaluate import evaluate, find_finished, prepare
     from cgh_bench.reading.loading import load
-    from cgh_bench.report.terminal import show_result
+    from cgh_bench.report.formats import show_result
     from cgh_bench.workspace import Workspace
 
     evaluations = [prepare(name, [f"data={data}"] if data else []) for name in tasks]

@@ -10,7 +10,6 @@ import click
 from cgh_bench.cli import options
 
 if TYPE_CHECKING:
-    from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.report.cells import Table
     from cgh_bench.report.definition import Definition
 
@@ -105,7 +104,7 @@ def reproduce(
         from cgh_bench.workspace import Workspace
 
         chosen = _chosen(table, rows, run=True)
-        for line in reproduce.plan(chosen, range(seeds), Workspace(work), _foresee, _below(checkpoints)):
+        for line in reproduce.plan(chosen, range(seeds), Workspace(work), _below(checkpoints)):
             print(line)
         return
     _judge(_fill(table, range(seeds), rows, checkpoints, work))
@@ -124,7 +123,7 @@ def published(protocol: str, method: str) -> None:
       cgh-bench published
       cgh-bench published --protocol voc_det --method "MoCo v2"
     """
-    from cgh_bench.report.terminal import show_published
+    from cgh_bench.report.formats import show_published
 
     show_published(protocol, method)
 
@@ -227,7 +226,7 @@ def _fill(name: str, seeds: range, rows: tuple[str, ...], checkpoints: Path | No
     if seeds:
         from cgh_bench import reproduce
 
-        reproduce.run(chosen, seeds, workspace, reproduce.Weights(_pretrain, _below(checkpoints)))
+        reproduce.run(chosen, seeds, workspace, _below(checkpoints))
     records, complaints = results.read(workspace.store)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
@@ -242,28 +241,3 @@ def _judge(filled: "Table") -> None:
     for note in filled.notes:
         print(note, file=sys.stderr)
     check.require(verdicts)
-
-
-def _foresee(recipe: str, seed: int, folder: Path) -> "tuple[Checkpoint, bool]":
-    """The trunk that a run has trained, or one as it begins with."""
-    from cgh_bench.checkpoint import Checkpoint, Origin
-    from cgh_bench.pretrain.folder import RunFolder
-    from cgh_bench.pretrain.recipe import find
-    from cgh_bench.reading.loading import load
-
-    trained = RunFolder(folder).weights
-    if trained.exists():
-        return load(trained), True
-    chosen = find(recipe)
-    weights = chosen.architecture.build().state_dict()
-    return Checkpoint(recipe, chosen.architecture, weights, chosen.preprocessing, Origin("random", seed=seed)), False
-
-
-def _pretrain(recipe: str, seed: int, folder: Path) -> Path:
-    """With `_foresee` the one place where the evaluating package uses the training one."""
-    from dataclasses import replace
-
-    from cgh_bench.pretrain.recipe import find
-    from cgh_bench.pretrain.train import train
-
-    return train(replace(find(recipe), seed=seed), recipe, folder)

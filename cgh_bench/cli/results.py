@@ -41,7 +41,7 @@ def list_(task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
       cgh-bench results list
       cgh-bench results list --task animals_knn --method cgh
     """
-    from cgh_bench.report.terminal import show_results
+    from cgh_bench.report.formats import show_results
     from cgh_bench.results import select
 
     show_results(select(_read(work), task, protocol, ckpt, method))

@@ -1,7 +1,7 @@
 """Frozen features: extracted once per weights, data and transform, kept on disk, read back memory-mapped."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache as cached
@@ -68,13 +68,15 @@ def extract_all(
     targets = [checkpoint.architecture.targets(feature) for feature in features]
     keys = [bank_key(checkpoint.id, images, transform, target) for target in targets]
     wanted = {cache / key: target for key, target in sorted(zip(keys, targets, strict=True))}
+    names = dict(zip(keys, features, strict=True))
     if _missing(wanted, len(images)):
         with _in_turn(wanted):
             missing = _missing(wanted, len(images))
             if missing:
                 fill(missing, Work(checkpoint, images, transform, tuple(wanted[folder] for folder in missing)))
             for folder in missing:
-                _finish(folder, {"images": images.name, "checkpoint": checkpoint.name})
+                of = {"images": images.name, "checkpoint": checkpoint.name, "feature": names[folder.name]}
+                _finish(folder, {**of, "targets": wanted[folder]})
     return [
         FeatureBank(
             np.load(cache / key / "features.npy", mmap_mode="r"), images.labels, images.classes, key, images.held_out
@@ -185,7 +187,7 @@ def _in_turn(folders: Iterable[Path]) -> Iterator[None]:
         yield
 
 
-def _finish(folder: Path, record: dict[str, str]) -> None:
+def _finish(folder: Path, record: Mapping[str, object]) -> None:
     """Say that the bank is whole, when every process has filled its part."""
     dist.wait_for_all()
     if dist.rank() == 0:

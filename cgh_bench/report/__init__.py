@@ -1,1 +1,1 @@
-"""From results to what people read: tables (`table`), and a web page with its pictures and curves (`page`)."""
+"""Tables: from stored results to a table in text, CSV, LaTeX or HTML, and its check against a reference."""

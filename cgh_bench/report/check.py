@@ -1,4 +1,4 @@
-"""Does a table say again what was said before? Measured figures against references, each difference with a verdict."""
+"""Check a table against reference values: each difference with a verdict."""
 
 import csv
 import math
@@ -17,42 +17,42 @@ AGREES, BELOW, ABOVE, NOT_MEASURED, NOT_JUDGED = "agrees", "below", "above", "no
 
 @dataclass(frozen=True)
 class Reference:
-    """What a cell is held against."""
+    """What a cell is compared with."""
 
     mean: float
     std: float
-    """Between runs, in the metric's unit; NaN where nobody measured it."""
+    """The standard deviation between runs, in the metric's unit; NaN if unknown."""
     n: int
-    """The number of runs behind `std` and `mean`; 0 where `std` is taken for known."""
+    """The number of runs behind `mean` and `std`; 0 if `std` is taken as known."""
     source: str
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The deviation between runs that all cells of a column share."""
+    """The standard deviation between runs that all cells of a column share."""
 
     std: float
     freedom: int
-    """Degrees of freedom behind `std`; 0 where nobody has two runs."""
+    """Degrees of freedom behind `std`; 0 if no cell has two runs."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One cell judged."""
+    """One cell, compared."""
 
     row: Row
     column: Column
     cell: Cell
     reference: Reference
     difference: float
-    """Measured minus reference; NaN where there is nothing to subtract."""
+    """Measured minus reference; NaN if the cell was not measured."""
     allowed: float
-    """The largest difference that the spread explains; NaN where it is not known."""
+    """The largest difference that the spread explains; NaN if no spread is known."""
     verdict: str
 
     @property
     def failed(self) -> bool:
-        """Whether this is no reproduction."""
+        """Whether this cell was not reproduced."""
         return self.verdict in (BELOW, ABOVE, NOT_MEASURED)
 
 
@@ -60,10 +60,10 @@ def judge(table: Table, reference: Path | None = None) -> list[Verdict]:
     """A verdict on every cell that has a reference.
 
     The reference is the file `reference`, else `tables/NAME.csv` of the package (both as `render(table, "csv")` writes
-    them), else what was published.
+    them), else the published results.
 
     Raises:
-        UserError: the reference file is absent or is no such CSV, or the table has no reference at all.
+        UserError: the reference file is missing or not such a CSV, or the table has no reference at all.
     """
     committed = reference or TABLES / f"{table.definition.name}.csv"
     known = _read(committed) if reference or committed.is_file() else {}
@@ -76,25 +76,25 @@ def judge(table: Table, reference: Path | None = None) -> list[Verdict]:
                 pairs.append((Verdict(row, column, cell, found, math.nan, math.nan, NOT_MEASURED), spread))
     if not pairs:
         raise UserError(
-            f"table {table.definition.name} has nothing to be checked against: no cell that can be measured has a "
-            "reference; give one (--format csv of an earlier run)"
+            f"table {table.definition.name} cannot be checked: no cell that can be measured has a reference; "
+            "expected tables/NAME.csv in the package, or published results"
         )
-    # All intervals together hold with CONFIDENCE (Bonferroni): a table of twenty figures must not fail by chance.
+    # All intervals together hold with CONFIDENCE (Bonferroni): a table of twenty cells must not fail by chance.
     confidence = 1 - (1 - CONFIDENCE) / len(pairs)
     return [_judged(blank, spread, confidence) if blank.cell.n else blank for blank, spread in pairs]
 
 
 def require(verdicts: Sequence[Verdict]) -> None:
-    """Pass unless some verdict is a failure.
+    """Return if no verdict is a failure.
 
     Raises:
-        CheckFailed: counts the failures and names the first.
+        CheckFailed: with the number of failures and the first of them.
     """
     failed = [verdict for verdict in verdicts if verdict.failed]
     if failed:
         first = failed[0]
         raise CheckFailed(
-            f"{len(failed)} of {len(verdicts)} figures are not reproduced, the first of them "
+            f"{len(failed)} of {len(verdicts)} cells not reproduced; first: "
             f"{first.row.label}, {first.column.header}: {first.verdict}"
         )
 
@@ -112,7 +112,7 @@ def _judged(blank: Verdict, spread: Spread, confidence: float) -> Verdict:
 
 
 def _spread(table: Table, known: Mapping[tuple[str, str], Reference], index: int) -> Spread:
-    """Pooled over the column's cells, measured and in the reference: two or three runs alone know it too badly."""
+    """Pooled over the column's cells, measured and reference: two or three runs alone are too few."""
     header = table.columns[index].definition.header
     sides: list[Cell | Reference] = [row.cells[index] for row in table.rows]
     sides += [known[key] for row in table.rows if (key := (row.label, header)) in known]
@@ -122,30 +122,30 @@ def _spread(table: Table, known: Mapping[tuple[str, str], Reference], index: int
 
 
 def _allowed(cell: Cell, reference: Reference, spread: Spread, confidence: float) -> float:
-    """The half width of the `confidence` interval of measured minus reference, if both came from the same source.
+    """Half the width of the `confidence` interval of measured minus reference, if nothing really differs.
 
-    Student's, with the column's `spread`; the normal distribution's where a published spread is taken for known. NaN
-    where no spread is known.
+    Student's, with the column's `spread`; the normal distribution's if a published spread is taken as known. NaN if no
+    spread is known.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
     tail = (1 + confidence) / 2
     if reference.n == 0:
-        # The published figure is one draw or a mean of a few: one draw is assumed, the wider of the two.
-        return float(norm.ppf(tail)) * reference.std * math.sqrt(1 + 1 / cell.n)
+        # The published value is one run or the mean of a few: one is assumed, which allows more.
+        return float(ndtri(tail)) * reference.std * math.sqrt(1 + 1 / cell.n)
     if spread.freedom == 0:
         return math.nan
-    return float(t.ppf(tail, spread.freedom)) * spread.std * math.sqrt(1 / cell.n + 1 / reference.n)
+    return float(stdtrit(spread.freedom, tail)) * spread.std * math.sqrt(1 / cell.n + 1 / reference.n)
 
 
 def _published(column: Column, cell: Cell) -> Reference | None:
-    """The published figures of a cell as one reference: their mean, with the spread that is known of the protocol."""
+    """The published results of a cell as one reference: their mean, with the known spread of the protocol."""
     if not cell.published:
         return None
     protocol = published.protocols()[column.definition.published]
-    values = [figure.value for figure in cell.published]
+    values = [each.value for each in cell.published]
     spread = protocol.spread.get(column.metric.name, math.nan)
-    return Reference(sum(values) / len(values), spread, 0, "; ".join(figure.source for figure in cell.published))
+    return Reference(sum(values) / len(values), spread, 0, "; ".join(each.source for each in cell.published))
 
 
 def _read(path: Path) -> dict[tuple[str, str], Reference]:
@@ -160,16 +160,16 @@ def _read(path: Path) -> dict[tuple[str, str], Reference]:
                 if int(line["n"])
             }
     except FileNotFoundError:
-        raise UserError(f"no file {path}; `cgh-bench table NAME --format csv` writes one") from None
+        raise UserError(f"no reference file {path}; write one with `cgh-bench table NAME --format csv`") from None
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is not a table in CSV ({error}); `cgh-bench table NAME --format csv` writes one"
+            f"{path} is not a table in CSV ({error}); write one with `cgh-bench table NAME --format csv`"
         ) from None
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A line for each verdict, for reading."""
-    lines = ["| figure | reference | measured | difference | allowed | verdict |", "| - | -: | -: | -: | -: | - |"]
+    """A table of the verdicts, for reading."""
+    lines = ["| cell | reference | measured | difference | allowed | verdict |", "| - | -: | -: | -: | -: | - |"]
     for v in verdicts:
         difference, allowed = ("–" if math.isnan(x) else f"{x:+.1f}" for x in (v.difference, v.allowed))
         lines.append(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from cgh_bench import published, tasks
 from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.published import PublishedResult
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -17,19 +18,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RowDefinition:
-    """One line of a table: checkpoints that are measured, a method with published figures, or both side by side."""
+    """One row of a table: checkpoints that are measured, a method with published results, or both side by side."""
 
     label: str
     recipe: str = ""
-    """Measured are the checkpoints that this recipe trained."""
+    """Measured: the checkpoints that this recipe trained."""
     checkpoint: str = ""
-    """Measured are the checkpoints of this name: the stem of the file, or `random:ARCH`."""
+    """Measured: the checkpoints of this name, which is the stem of the file, or `random:ARCH`."""
     method: str = ""
-    """Published are the figures of this method; see `cgh_bench.published`."""
+    """Published: the results of this method; see `cgh_bench.published`."""
     detail: str = ""
-    """The variant of the method, as the figures spell it."""
+    """The variant of the method, as the published results spell it."""
     epochs: int | None = None
-    """Of the published pretraining; left out, any."""
+    """Epochs of the published pretraining; None: any."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class ColumnDefinition:
     metric: str
     task: str = ""
     published: str = ""
-    """Name of a published protocol, one that the task follows."""
+    """Name of a published protocol; if there is a task, one that it follows."""
     published_metric: str = ""
-    """What the published figures call the metric, where that is not the task's name for it."""
+    """The name of the metric among the published results, if it is not `metric`."""
 
     @property
-    def quoted_metric(self) -> str:
-        """The metric's name among the published figures."""
+    def name_when_published(self) -> str:
+        """The metric's name among the published results."""
         return self.published_metric or self.metric
 
 
@@ -67,11 +68,11 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Definition:
-    """The table `name`, or the one in the file `name` where that ends in `.toml`.
+    """The table `name`, or the one in the file `name` if that ends in `.toml`.
 
     Raises:
-        UserError: no such table or file, no TOML, a field missing, unknown or of the wrong type, or a task or metric
-            that is not registered.
+        UserError: no such table or file, invalid TOML, a field missing, unknown or of the wrong type, or an unknown
+            task, metric or method.
     """
     path = Path(name) if name.endswith(".toml") else TABLES / f"{name}.toml"
     if not path.is_file():
@@ -79,10 +80,10 @@ def load(name: str) -> Definition:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not TOML ({error}); mend that line") from None
+        raise UserError(f"{path} is not valid TOML ({error}); fix that line") from None
     for group in ("rows", "columns"):
         if not isinstance(document.get(group), list) or not document[group]:
-            raise UserError(f"{path}: without [[{group}]]; a table needs at least one of each")
+            raise UserError(f"{path} has no [[{group}]]; a table needs at least one row and one column")
     document["rows"] = tuple(_read(RowDefinition, row, f"{path}: [[rows]]") for row in document["rows"])
     document["columns"] = tuple(_read(ColumnDefinition, c, f"{path}: [[columns]]") for c in document["columns"])
     definition = _read(Definition, {**document, "name": path.stem}, str(path))
@@ -91,17 +92,21 @@ def load(name: str) -> Definition:
 
 
 def require_recipes(definition: Definition, known: Collection[str]) -> None:
-    """Refuse a table with a row whose recipe is not among the `known` ones; the nearest names are given."""
+    """Check that the recipe of every row is `known`.
+
+    Raises:
+        UserError: one is not; with the nearest names.
+    """
     for row in definition.rows:
         if row.recipe and row.recipe not in known:
             raise unknown(f"recipe in table {definition.name}, row {row.label!r}:", row.recipe, known)
 
 
 def choose(definition: Definition, labels: Collection[str]) -> Definition:
-    """The table with only the rows of these labels; all of it where none is given.
+    """The table with only the rows of these labels; the whole table if none is given.
 
     Raises:
-        UserError: it has no row of that label; the nearest are given.
+        UserError: no row has that label; with the nearest.
     """
     known = {row.label for row in definition.rows}
     for label in labels:
@@ -112,18 +117,18 @@ def choose(definition: Definition, labels: Collection[str]) -> Definition:
 
 def _read(kind: type[T], document: Any, where: str) -> T:
     if not isinstance(document, dict):
-        raise UserError(f"{where}: {document!r} is not a group of fields")
+        raise UserError(f"{where} must be a group of fields, not {document!r}")
     expected = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # every kind is a dataclass
     for key, value in document.items():
         if key not in expected:
             raise unknown(f"field in {where}:", key, expected)
         if expected[key].type is str and not isinstance(value, str):
-            raise UserError(f"{where}: {key} = {value!r} is not a text in quotes")
+            raise UserError(f"{where}: {key} must be text in quotes, not {value!r}")
         if expected[key].type == int | None and type(value) is not int:
-            raise UserError(f"{where}: {key} = {value!r} is not a whole number")
+            raise UserError(f"{where}: {key} must be a whole number, not {value!r}")
     missing = [name for name, field in expected.items() if name not in document and field.default is MISSING]
     if missing:
-        raise UserError(f"{where}: without {', '.join(missing)}; accepted: {', '.join(expected)}")
+        raise UserError(f"{where}: missing {', '.join(missing)}; fields: {', '.join(expected)}")
     return kind(**document)
 
 
@@ -142,63 +147,58 @@ def _check(definition: Definition, path: Path) -> None:
     }
     for group, labels in unique.items():
         if repeated := sorted({label for label in labels if labels.count(label) > 1}):
-            raise UserError(f"{path}: two {group} {repeated[0]!r}; each must be different")
+            raise UserError(f"{path}: two {group} {repeated[0]!r}; each must be unique")
 
 
 def _check_column(column: ColumnDefinition) -> None:
     if not column.task and not column.published:
-        raise UserError("without task and published; at least one is needed")
+        raise UserError("a column needs a task, a published protocol, or both")
     if column.task:
         metrics = [metric.name for metric in tasks.find(column.task).METRICS]
         if column.metric not in metrics:
             raise unknown(f"metric of {column.task}", column.metric, metrics)
     if column.published:
-        metrics = list(dict.fromkeys(figure.metric for figure in published.select(column.published)))
-        if column.quoted_metric not in metrics:
-            raise unknown(f"published metric of {column.published}", column.quoted_metric, metrics)
+        metrics = list(dict.fromkeys(each.metric for each in published.select(column.published)))
+        if column.name_when_published not in metrics:
+            raise unknown(f"published metric of {column.published}", column.name_when_published, metrics)
     followers = published.protocols()[column.published].tasks if column.published else ()
     if column.task and column.published and column.task not in followers:
         raise UserError(
             f"{column.task} does not follow the published protocol {column.published} "
-            f"({', '.join(followers) or 'no task of ours'} does), so their figures must not share a column"
+            f"({', '.join(followers) or 'no task'} does), so their results must not share a column"
         )
 
 
 def _check_row(row: RowDefinition, definition: Definition) -> None:
     if not (row.recipe or row.checkpoint or row.method):
-        raise UserError("without recipe, checkpoint and method; at least one is needed")
+        raise UserError("a row needs a recipe, a checkpoint or a method")
     if not row.method and (row.detail or row.epochs is not None):
-        raise UserError("detail and epochs choose among the published figures of a method; name the method")
+        raise UserError("detail and epochs select published results of a method; add the method")
     if row.method:
-        row_method = published.canonical_method(row.method)
-        if not any(published_figures(row, column) for column in definition.columns):
-            known = sorted(
-                {
-                    f"{figure.detail or 'no detail'}, {figure.epochs} epochs"
-                    for figure in published.select("", row_method)
-                }
-            )
-            raise UserError(f"no published figure for any column; of {row_method} there are: {'; '.join(known)}")
+        method = published.canonical_method(row.method)
+        if not any(published_results(row, column) for column in definition.columns):
+            variants = {f"{each.detail or 'no detail'}, {each.epochs} epochs" for each in published.select("", method)}
+            raise UserError(f"no published result for any column; variants of {method}: {'; '.join(sorted(variants))}")
 
 
-def published_figures(row: RowDefinition, column: ColumnDefinition) -> tuple[published.Figure, ...]:
-    """The published figures for one cell, those left out that depart from the protocol."""
+def published_results(row: RowDefinition, column: ColumnDefinition) -> tuple[PublishedResult, ...]:
+    """The published results for one cell, without those that deviate from the protocol."""
     if not row.method or not column.published:
         return ()
     method = published.canonical_method(row.method)
     return tuple(
-        figure
-        for figure in published.figures()
-        if (figure.protocol, figure.metric, figure.method) == (column.published, column.quoted_metric, method)
-        and figure.detail == row.detail
-        and row.epochs in (None, figure.epochs)
-        and not figure.deviation
+        each
+        for each in published.results()
+        if (each.protocol, each.metric, each.method) == (column.published, column.name_when_published, method)
+        and each.detail == row.detail
+        and row.epochs in (None, each.epochs)
+        and not each.deviation
     )
 
 
 @contextmanager
 def _within(where: str) -> Iterator[None]:
-    """Say of a UserError in the block where it is."""
+    """Prefix a UserError of the block with the place it is about."""
     try:
         yield
     except UserError as error:

@@ -1,53 +1,30 @@
-"""A table as text for a terminal, a README, a paper, or another program."""
+"""Results as text: tables for a README, a paper or another program, and what the terminal shows."""
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-from cgh_bench.report.cells import Cell, Column, Row, Table
+import rich.box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
 
-if TYPE_CHECKING:
-    import rich.table
-    from rich.text import Text
+from cgh_bench import published, tasks
+from cgh_bench.core.registry import registered
+from cgh_bench.published import PublishedResult
+from cgh_bench.report.cells import Cell, Column, Row, Table, metric_label
+from cgh_bench.results import Result
 
 RANKS = {0: "", 1: "best", 2: "second"}
-
-
-def rich_table(table: Table) -> "rich.table.Table":
-    """For a rich console."""
-    import rich.box
-    import rich.table
-    from rich.text import Text
-
-    drawn = rich.table.Table(
-        title=Text(table.definition.title),
-        caption=Text("\n".join(table.notes)),
-        caption_justify="left",
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    drawn.add_column("")
-    for column in table.columns:
-        drawn.add_column(Text(column.header), justify="right", no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(Text(row.label), *(_two_lines(cell) for cell in row.cells))
-    return drawn
-
-
-def _two_lines(cell: Cell) -> "Text":
-    """The mean above its spread, so that many columns fit a narrow terminal."""
-    from rich.text import Text
-
-    mean, _, spread = (cell.text() if cell.n or not cell.published else "").replace("± ", "±").partition(" ")
-    style = {0: "", 1: "bold", 2: "underline"}[cell.rank]
-    lines = [Text(mean, style), Text(spread, "dim"), Text(cell.published_text(), "dim")]
-    return Text("\n").join(line for line in lines if line)
+WIDTH_OF_FILES = 1000
+"""Columns of output that does not go to a terminal: more than any line has."""
 
 
 def markdown(table: Table) -> str:
-    """A pipe table, its columns padded so that the source reads well too, and the notes below."""
+    """A pipe table, padded so that the source is readable too, with the notes below."""
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     lines = [["", *(_markdown(column.header) for column in table.columns)]]
     lines += [[_markdown(row.label), *(_marked(cell, marks) for cell in row.cells)] for row in table.rows]
@@ -76,7 +53,7 @@ def _markdown(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A `tabular` for `\usepackage{booktabs}`; the notes and the protocols as comments."""
+    r"""A `tabular` for `\usepackage{booktabs}`; the notes and the protocols are comments."""
     marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     comments = [f"% {_one_line(note)}" for note in table.notes]
     for column in table.columns:
@@ -99,7 +76,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
-    "[": "{[}",  # behind a line's end it would be an argument of \\
+    "[": "{[}",  # at the start of a row it would be an argument of \\
     "]": "{]}",
     "↓": r"$\downarrow$",
     **{character: f"\\{character}" for character in "&%$#_"},
@@ -129,7 +106,7 @@ def html_table(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """Tidy: one line per cell that was measured, numbers unrounded, checkpoints of its runs joined by spaces."""
+    """Tidy: one line per cell with a value, numbers unrounded, checkpoints of its runs joined by spaces."""
     out = io.StringIO()
     lines = [
         _csv_fields(row, column, cell)
@@ -158,6 +135,129 @@ def _csv_fields(row: Row, column: Column, cell: Cell) -> dict[str, str]:
         "n": str(cell.n),
         "replicate": cell.replicate if cell.n else "",
         "rank": RANKS[cell.rank],
-        "published": " ".join(dict.fromkeys(figure.text for figure in cell.published)),
+        "published": " ".join(dict.fromkeys(each.text for each in cell.published)),
         "checkpoints": " ".join(dict.fromkeys(run.checkpoint for run in cell.runs)),
     }
+
+
+def rich_table(table: Table) -> Grid:
+    """The table for a rich console."""
+    drawn = _grid(title=Text(table.definition.title), caption=Text("\n".join(table.notes)), caption_justify="left")
+    drawn.add_column("")
+    for column in table.columns:
+        drawn.add_column(Text(column.header), justify="right", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(Text(row.label), *map(_two_lines, row.cells))
+    return drawn
+
+
+def _two_lines(cell: Cell) -> Text:
+    """The mean above its spread, so that many columns fit a narrow terminal."""
+    mean, _, spread = (cell.text() if cell.n or not cell.published else "").replace("± ", "±").partition(" ")
+    style = {0: "", 1: "bold", 2: "underline"}[cell.rank]
+    lines = [Text(mean, style), Text(spread, "dim"), Text(cell.published_text(), "dim")]
+    return Text("\n").join(line for line in lines if line)
+
+
+def show_result(result: Result, *, reused: bool = False, console: Console | None = None) -> None:
+    """One line: the task, the seed, its declared metrics in their order, and its time or that it was reused."""
+    line = Text(f"{result.task}, seed {result.seed}: ")
+    for number, metric in enumerate(tasks.find(result.task).METRICS):
+        unit = "" if metric.unit == "%" else f" {metric.unit}"
+        line.append(("  " if number else "") + f"{metric_label(metric.name)} ")
+        line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")
+    line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")
+    (console or Console(highlight=False)).print(line)
+
+
+def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None = None) -> None:
+    """One row per result: its number in the store, protocol, checkpoint, main metric, and what sets it apart.
+
+    One line each, or two if the terminal is too narrow; a file or a pipe gets lines of any length.
+    """
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
+    drawn = _grid("", "protocol", "checkpoint")
+    for header in ("seed", "result"):
+        drawn.add_column(header, justify="right", no_wrap=True)
+    drawn.add_column("started", no_wrap=True)
+    rows = [_summary(number, result) for number, result in numbered]
+    for row in rows:
+        drawn.add_row(*row)
+    if console.measure(drawn, options=console.options.update(max_width=WIDTH_OF_FILES)).maximum <= console.width:
+        console.print(drawn)
+        return
+    for number, protocol, checkpoint, seed, value, started in rows:
+        console.print(Text.assemble(number, " ", protocol, f", seed {seed}: ", (value, "bold")))
+        console.print(Padding(Text.assemble((f"{started}  ", "dim"), checkpoint), (0, 0, 0, len(number) + 1)))
+
+
+def _summary(number: int, result: Result) -> tuple[str, Text, Text, str, str, str]:
+    known = registered("cgh_bench.tasks", "TASKS").get(result.task)
+    declared = [metric.name for metric in known.METRICS if metric.name in result.metrics] if known else []
+    main = next(iter([*declared, *result.metrics]), "")
+    marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(result.overridden)
+    return (
+        str(number),
+        Text(result.protocol if not result.imported else f"{result.task} {result.protocol}"),
+        Text("\n").join([Text(result.checkpoint_name), *(Text(mark, "dim") for mark in marks)]),
+        str(result.seed),
+        f"{metric_label(main)} {result.metrics.get(main, float('nan')):.2f}",
+        result.started[:16].replace("T", " "),
+    )
+
+
+def show_published(protocol: str = "", method: str = "", console: Console | None = None) -> None:
+    """The published results of a protocol, of a method, or of both; without either, the list of protocols.
+
+    Raises:
+        UserError: the protocol or method is unknown; with the nearest names.
+    """
+    console = console or Console(highlight=False)
+    if not protocol and not method:
+        drawn = _grid("protocol", "results", "")
+        for name, each in published.protocols().items():
+            drawn.add_row(name, str(len(published.select(name))), Text(each.title))
+        console.print(drawn)
+        return
+    chosen = published.select(protocol, method)
+    for name in dict.fromkeys(each.protocol for each in chosen):
+        _show_protocol(published.protocols()[name], [each for each in chosen if each.protocol == name], console)
+    for conflict in published.conflicts(chosen):
+        values = ", ".join(f"{each.text} ({_place(each)})" for each in conflict.results)
+        what = f"{conflict.protocol}, {_variant(conflict.results[0])}, {metric_label(conflict.metric)}"
+        console.print(Text(f"conflicting sources: {what}: {values}"))
+
+
+def _show_protocol(protocol: published.Protocol, results: Sequence[PublishedResult], console: Console) -> None:
+    console.print(Text(protocol.title, "bold"), Text(protocol.note), sep="\n")
+    if protocol.spread:
+        spread = ", ".join(f"{metric_label(metric)} {value:g}" for metric, value in protocol.spread.items())
+        console.print(Text(f"standard deviation between runs: {spread}; {protocol.spread_source}"))
+    metrics = list(dict.fromkeys(each.metric for each in results))
+    drawn = _grid("method", "views per epoch")
+    for metric in metrics:
+        drawn.add_column(metric_label(metric), justify="right", no_wrap=True)
+    drawn.add_column("source")
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for each in results:
+        key = (_variant(each), each.cost, each.deviation, _place(each))
+        rows.setdefault(key, {})[each.metric] = each.text
+    for (variant, cost, deviation, place), values in rows.items():
+        name = Text.assemble(variant, (f"\n{deviation}" if deviation else "", "dim"))
+        drawn.add_row(name, cost, *(values.get(metric, "") for metric in metrics), Text(place, "dim"))
+    console.print(drawn)
+
+
+def _variant(each: PublishedResult) -> str:
+    detail = f" ({each.detail})" if each.detail else ""
+    return f"{each.method}{detail}" + ("" if each.epochs is None else f", {each.epochs} ep")
+
+
+def _place(each: PublishedResult) -> str:
+    """The repository or site of a source, short."""
+    parts = each.source.split("/")
+    return "/".join(parts[3:5]) if parts[2] == "github.com" else parts[2]
+
+
+def _grid(*headers: str, **options: Text | str) -> Grid:
+    return Grid(*headers, box=rich.box.SIMPLE_HEAD, pad_edge=False, **options)  # type: ignore[arg-type]

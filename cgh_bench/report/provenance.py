@@ -1,4 +1,4 @@
-"""Where each number comes from, arranged for reading: what all runs of a cell share, and what differs."""
+"""Where each number comes from, for reading: what all runs of a cell share, and what differs."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgh_bench import published, tasks
+from cgh_bench.core.config import plain
+from cgh_bench.core.progress import duration
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.results import Result
 
@@ -14,14 +16,14 @@ NOT_RECORDED = "not recorded"
 
 @dataclass(frozen=True)
 class RunsProvenance:
-    """All there is to know about the runs behind a figure."""
+    """All there is to know about the runs behind a number."""
 
     shared: Sequence[tuple[str, str]]
     """Facts that all runs have in common."""
     differing: Sequence[str]
     """Names of the facts that differ, in the order of `lines`."""
     lines: Sequence[Sequence[str]]
-    """One for each run: the metric, then the differing facts."""
+    """One per run: the metric, then the differing facts."""
     config: Mapping[str, Any]
     """The task's resolved configuration: the protocol id is its fingerprint, so it is the same for all runs."""
 
@@ -45,14 +47,14 @@ class ProtocolFacts:
     id: str
     task: str
     summary: str
-    """The first sentence of the task's documentation."""
+    """The first paragraph of the task's documentation."""
     headers: Sequence[str]
-    """The columns that it fills."""
+    """The headers of the columns that it fills."""
     config: Mapping[str, Any]
 
 
 def of_table(table: Table) -> list[list[CellProvenance]]:
-    """Line by line, one for each cell."""
+    """The provenance of every cell, row by row."""
     return [
         [_of_cell(f"cell-{r}-{c}", row, table.columns[c], cell) for c, cell in enumerate(row.cells)]
         for r, row in enumerate(table.rows)
@@ -64,7 +66,7 @@ def _of_cell(name: str, row: Row, column: Column, cell: Cell) -> CellProvenance:
 
 
 def of_runs(runs: Sequence[Result], metric: str) -> RunsProvenance:
-    """What the runs behind a figure share and what differs, and their configuration, which is the same for all."""
+    """What the runs behind a number share, what differs, and their configuration, which is the same for all."""
     facts = [_facts(run) for run in runs]
     keys = list(facts[0]) if facts else []
     differing = [key for key in keys if len({fact[key] for fact in facts}) > 1]
@@ -76,7 +78,7 @@ def of_runs(runs: Sequence[Result], metric: str) -> RunsProvenance:
 
 
 def of_checkpoints(runs: Sequence[Result]) -> list[dict[str, str]]:
-    """The different weights behind some runs, with where they come from."""
+    """The different weights behind some runs, and where they come from."""
     found = {run.checkpoint: run for run in runs}
     return [
         {
@@ -102,16 +104,11 @@ def _facts(run: Result) -> dict[str, str]:
         "Protocol": run.protocol,
         "Data": run.data,
         "Started": run.started.replace("T", " ").replace("+00:00", " UTC"),
-        "Took": _duration(run.seconds),
+        "Time": duration(run.seconds),
         "Device": run.device or NOT_RECORDED,
         "Code": run.commit or NOT_RECORDED,
         "Versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()) or NOT_RECORDED,
     }
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def protocols(table: Table) -> list[ProtocolFacts]:
@@ -133,8 +130,6 @@ def published_protocols(table: Table) -> list[tuple[published.Protocol, list[str
 
 
 def _protocol(columns: Sequence[Column]) -> ProtocolFacts:
-    from cgh_bench.core.config import plain
-
     name = columns[0].definition.task
     task = tasks.find(name)
     return ProtocolFacts(columns[0].protocol, name, summary(task), [c.definition.header for c in columns], plain(task))

@@ -1,4 +1,4 @@
-"""Which means of a column differ by more than the spread of their runs allows for."""
+"""Which means of a column differ by more than the spread of their runs explains."""
 
 import math
 import statistics
@@ -11,28 +11,32 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
 
-def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """The `CONFIDENCE` interval of mean(a) - mean(b) for two independent samples of at least two values each.
+def welch_half_widths(samples: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Half the width of the `CONFIDENCE` interval of mean(a) - mean(b), for every two of S independent samples, (S, S).
 
-    Source: B. L. Welch, Biometrika 34 (1947), 28-35: unequal variances, Satterthwaite's degrees of freedom.
+    NaN if either has a single value; 0 if neither has any spread.
+
+    Source: B. L. Welch, Biometrika 34 (1947), 28-35: unequal variances, Satterthwaite's degrees of freedom. It is what
+    `scipy.stats.ttest_ind` says of one pair, for all pairs at once and without the second that its import takes.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    difference = statistics.fmean(a) - statistics.fmean(b)
-    parts = [statistics.variance(sample) / len(sample) for sample in (a, b)]
-    if sum(parts) == 0:
-        return difference, difference
-    shares = [part / sum(parts) for part in parts]
-    freedom = 1 / sum(share**2 / (len(sample) - 1) for share, sample in zip(shares, (a, b), strict=True))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(parts))
-    return difference - half, difference + half
+    n = np.array([len(sample) for sample in samples], float)
+    variances = [statistics.variance(sample) if len(sample) > 1 else math.nan for sample in samples]
+    part = np.array(variances) / n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        both, shares = part[:, None] + part, part**2 / (n - 1)
+        freedom = both**2 / (shares[:, None] + shares)
+        halves: NDArray[np.float64] = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(both)
+    return np.where(both == 0, 0.0, halves)
 
 
 def paired_interval(differences: NDArray[np.float64]) -> tuple[float, float, float]:
     """The mean of paired `differences` (N,) with its `CONFIDENCE` interval by the percentile bootstrap.
 
-    It says what other images of the same kind might have changed, not what another training might have. Few values
-    differ (images are right or wrong), so a resample is drawn as the counts of these values. The same on every call.
+    It says what other images of the same kind might have changed, not what another training might have. The same on
+    every call. The few distinct values (images are right or wrong) make it a draw of counts, at no cost per image;
+    `scipy.stats.bootstrap` draws every image anew.
 
     Source: B. Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 7 (1979), 1-26.
     """
@@ -47,25 +51,21 @@ def ranks(samples: Sequence[Sequence[float]], higher_is_better: bool) -> list[in
     """1 for the best, 2 for the second best, 0 for the others, in the order of `samples`.
 
     The best are the sample of the best mean and all that its Welch interval does not separate from it; the second best
-    likewise among the rest. No rank is given where it would say nothing: to a column in which some sample has a single
-    value (an empty one stands for a missing cell and is left out), and to a group that has no sample behind it.
+    likewise among the rest. An empty sample stands for a missing cell and is left out. There are no ranks in a column
+    in which some sample has a single value, and none for a group with no sample behind it.
     """
     result = [0] * len(samples)
-    left = [index for index, sample in enumerate(samples) if sample]
-    if any(len(samples[index]) == 1 for index in left):
+    places = [place for place, sample in enumerate(samples) if sample]
+    if not places or any(len(samples[place]) == 1 for place in places):
         return result
-    sign = 1 if higher_is_better else -1
-    left.sort(key=lambda index: -sign * statistics.fmean(samples[index]))
+    means = [statistics.fmean(samples[place]) for place in places]
+    halves = welch_half_widths([samples[place] for place in places])
+    left = sorted(range(len(places)), key=means.__getitem__, reverse=higher_is_better)
     for rank in (1, 2):
-        level = [index for index in left if not _separated(samples[left[0]], samples[index])]
+        level = [index for index in left if abs(means[left[0]] - means[index]) <= halves[left[0], index]]
         left = [index for index in left if index not in level]
         if not left:
             break
         for index in level:
-            result[index] = rank
+            result[places[index]] = rank
     return result
-
-
-def _separated(a: Sequence[float], b: Sequence[float]) -> bool:
-    low, high = welch_interval(a, b)
-    return not low <= 0 <= high

@@ -1,4 +1,4 @@
-"""Tables of results: only runs under the current protocols, aggregated over seeds, every cell with its provenance."""
+"""Tables of results: only runs under the current protocols, aggregated over seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -6,9 +6,9 @@ from dataclasses import replace
 from cgh_bench import tasks
 from cgh_bench.core.errors import unknown
 from cgh_bench.evaluate import protocol_id
-from cgh_bench.report import aggregate, definition, formats
+from cgh_bench.report import cells, definition, formats
 from cgh_bench.report.cells import Cell, Column, Row, Table
-from cgh_bench.report.definition import Definition, RowDefinition
+from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
 from cgh_bench.report.significance import CONFIDENCE, ranks
 from cgh_bench.results import Result
 from cgh_bench.tasks import Metric
@@ -22,7 +22,7 @@ RENDERERS: dict[str, Callable[[Table], str]] = {
 
 
 def build(name: str, results: Iterable[Result]) -> Table:
-    """The table `name` (or the user's file `name.toml`) filled from `results`, which are in the order of the store.
+    """The table `name` (or the user's file `name.toml`) filled from `results`, in the order of the store.
 
     Raises:
         UserError: the table is unknown, or its file names what does not exist.
@@ -31,7 +31,7 @@ def build(name: str, results: Iterable[Result]) -> Table:
 
 
 def render(table: Table, format: str) -> str:
-    """`table` as Markdown ("md"), LaTeX with booktabs ("tex") tidy CSV ("csv") or a bare HTML table ("html").
+    """`table` as Markdown ("md"), LaTeX with booktabs ("tex"), tidy CSV ("csv") or a bare HTML table ("html").
 
     Raises:
         UserError: another format.
@@ -42,42 +42,41 @@ def render(table: Table, format: str) -> str:
 
 
 def fill(what: Definition, results: Sequence[Result]) -> Table:
-    """The table that `what` defines, from the usable ones of `results`."""
-    columns = tuple(_column(what, index) for index in range(len(what.columns)))
+    """The table that `what` defines, from those of the `results` that count."""
+    columns = tuple(map(_column, what.columns))
     wanted = {column.definition.task for column in columns}
-    by_row = [[r for r in results if r.task in wanted and _is_of(r, row)] for row in what.rows]
+    by_row = [[r for r in results if r.task in wanted and _belongs_to(r, row)] for row in what.rows]
     protocols = {column.protocol for column in columns}
-    data = aggregate.newest_data([result for mine in by_row for result in mine], protocols)
+    data = cells.newest_data([result for mine in by_row for result in mine], protocols)
     notes: list[str] = []
     grid = []
     for row, mine in zip(what.rows, by_row, strict=True):
-        usable = aggregate.usable(mine, data, row.label, notes)
+        usable = cells.usable(mine, data, row.label, notes)
         grid.append([_cell(row, column, usable) for column in columns])
     for index, column in enumerate(columns):
-        cells = [line[index] for line in grid]
-        # The spread over trainings of a backbone and that over repeats of a task cannot be set against each other.
-        if len({cell.replicate for cell in cells if cell.n}) == 1:
-            order = ranks([cell.values for cell in cells], column.metric.higher_is_better)
+        in_column = [line[index] for line in grid]
+        # The spread over trainings of a backbone says nothing about the spread over repeats of a task.
+        if len({cell.replicate for cell in in_column if cell.n}) == 1:
+            order = ranks([cell.values for cell in in_column], column.metric.higher_is_better)
             for line, rank in zip(grid, order, strict=True):
                 line[index] = replace(line[index], rank=rank)
-    rows = tuple(Row(row, tuple(cells)) for row, cells in zip(what.rows, grid, strict=True))
+    rows = tuple(Row(row, tuple(line)) for row, line in zip(what.rows, grid, strict=True))
     return Table(what, columns, rows, (*_legend(grid), *notes))
 
 
 def _cell(row: RowDefinition, column: Column, usable: Sequence[Result]) -> Cell:
-    measured = aggregate.cell(usable, column.protocol, column.metric.name)
-    return replace(measured, published=definition.published_figures(row, column.definition))
+    measured = cells.cell(usable, column.protocol, column.metric.name)
+    return replace(measured, published=definition.published_results(row, column.definition))
 
 
-def _is_of(result: Result, row: RowDefinition) -> bool:
+def _belongs_to(result: Result, row: RowDefinition) -> bool:
     return bool(
         (row.recipe and result.origin.get("recipe") == row.recipe)
         or (row.checkpoint and result.checkpoint_name == row.checkpoint)
     )
 
 
-def _column(what: Definition, index: int) -> Column:
-    column = what.columns[index]
+def _column(column: ColumnDefinition) -> Column:
     if not column.task:
         return Column(column, Metric(column.metric), "")
     task = tasks.find(column.task)
@@ -86,16 +85,16 @@ def _column(what: Definition, index: int) -> Column:
 
 
 def _legend(grid: Sequence[Sequence[Cell]]) -> list[str]:
-    cells = [cell for line in grid for cell in line]
+    filled = [cell for line in grid for cell in line]
     legend = []
-    if any(cell.n > 1 for cell in cells):
-        seeds = " or ".join(sorted({f"{cell.replicate}s" for cell in cells if cell.n > 1}))
+    if any(cell.n > 1 for cell in filled):
+        seeds = " or ".join(sorted({f"{cell.replicate}s" for cell in filled if cell.n > 1}))
         legend.append(f"Mean ± sample standard deviation (n) over {seeds}.")
-    if any(cell.rank for cell in cells):
+    if any(cell.rank for cell in filled):
         legend.append(
-            f"Bold: best; underlined: second best; shared where Welch's {CONFIDENCE:.0%} interval of the difference "
+            f"Bold: best; underlined: second best; shared if Welch's {CONFIDENCE:.0%} interval of the difference "
             "contains 0."
         )
-    if any(cell.published for cell in cells):
-        legend.append("In brackets: published; a range where sources differ.")
+    if any(cell.published for cell in filled):
+        legend.append("In brackets: published; a range if sources differ.")
     return legend

@@ -1,40 +1,274 @@
-"""What is behind one figure: charts from whatever the run left in its folder."""
+"""What is behind one number: charts of whatever the run left in its folder."""
 
+import contextlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgh_bench import data
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import write_text
 from cgh_bench.results import Result
-from cgh_bench.site import classification, detection, projection, scenes, segmentation, truth
+from cgh_bench.site import charts, truth
 from cgh_bench.site.charts import Chart
+from cgh_bench.site.truth import NO_CLASS, Maps, noting
+
+NEIGHBOURS = "neighbours.npz"
+CLASSIFICATIONS = (NEIGHBOURS, "predictions.npz")
+"""Either holds `predicted`, the class (N,) predicted for each val image."""
+DETECTIONS = "predictions.json"
+SEGMENTATIONS = "predictions"
+THRESHOLDS = (0.5, 0.75)
+"""IoU thresholds of the precision-recall curves."""
+MOST_CLASSES = 40
+"""A confusion matrix of more could not be read."""
+POINTS = 800
+"""Images in a t-SNE, drawn from all by a fixed seed: more would only take longer."""
+PERPLEXITY = 30
 
 
 def draw(run: Result, task: Any, root: Path, work: Path, notes: list[str]) -> list[Chart]:
-    """By class, precision against recall, confusion, features in the plane: what there is to draw of.
+    """Scores per class, precision and recall, confusion, t-SNE of the features: what can be drawn for this run.
 
     Args:
         run: whose folder is below `root`.
-        task: that it ran.
+        task: the task that it ran.
         root: folder of the result store.
-        work: the workspace; features and embedded data sets are in its cache.
+        work: the workspace; features and embedded datasets are in its cache.
         notes: what cannot be drawn, and why, is appended.
     """
-    return [
-        *classification.draw(run, root),
-        *projection.draw(run, task, work / "cache"),
-        *_of_dense(run, root / run.work, work, notes),
-    ]
+    outcome = classification(run, root, notes)
+    drawn = [charts.class_chart(f"{run.task}: top-1 per class", accuracy_by_class(outcome))] if outcome else []
+    with noting(notes, f"{run.task}: no t-SNE; the cached features are damaged"):
+        drawn += _projection(run, task, work / "cache")
+    return drawn + _dense(run, root / run.work, work, notes)
 
 
-def _of_dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Chart]:
-    """Of detections and segmentations, whose truth is read from the data set's own files."""
-    detected, segmented = folder / scenes.DETECTIONS, folder / scenes.SEGMENTATIONS
-    if not (detected.is_file() or segmented.is_dir()):
+@dataclass(frozen=True)
+class Outcome:
+    """The val images and what a run classified them as."""
+
+    predicted: NDArray[np.int64]
+    """(N,)"""
+    truth: NDArray[np.int64]
+    """(N,)"""
+    classes: Sequence[str]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,)"""
+        same: NDArray[np.bool_] = self.predicted == self.truth
+        return same
+
+
+def classification(run: Result, root: Path, notes: list[str]) -> Outcome | None:
+    """The predictions that the run left in its folder below `root`; None if there are none, or their dataset is gone.
+
+    Damaged predictions are noted.
+    """
+    path = next((file for name in CLASSIFICATIONS if (file := root / run.work / name).is_file()), None)
+    if not run.work or path is None:
+        return None
+    try:
+        val = data.load(str(run.config.get("data")), "val")
+    except UserError:
+        return None
+    with noting(notes, f"{run.task}: {path.name} of {run.checkpoint}, seed {run.seed}, is damaged"):
+        with np.load(path, allow_pickle=False) as arrays:
+            predicted = arrays["predicted"].astype(np.int64)
+        labels = np.asarray(val.labels)
+        return Outcome(predicted, labels, val.classes) if predicted.shape == labels.shape else None
+    return None
+
+
+def accuracy_by_class(outcome: Outcome) -> dict[str, float]:
+    """Per cent of the val images of each class that were classified correctly, for classes that have any."""
+    counts = np.bincount(outcome.truth, minlength=len(outcome.classes))
+    hits = np.bincount(outcome.truth, weights=outcome.right, minlength=len(outcome.classes))
+    return {name: 100 * float(hits[i] / counts[i]) for i, name in enumerate(outcome.classes) if counts[i]}
+
+
+def _projection(run: Result, task: Any, cache: Path) -> list[Chart]:
+    """The t-SNE for a run of a task that reads frozen features; empty if these are no longer cached."""
+    if not (hasattr(task, "transform") and hasattr(task, "feature")) or not (cache / "features").is_dir():
         return []
+    try:
+        val = data.load(task.data, "val")
+    except UserError:
+        return []
+    bank = _bank(run.checkpoint, val, task, cache / "features")
+    if bank is None or len(val) < 4:
+        return []
+    rows = np.sort(np.random.default_rng(0).permutation(len(val))[:POINTS])
+    kept = cache / "projections" / f"{bank.name}.json"
+    if not kept.is_file():
+        plane = project(np.load(bank / "features.npy", mmap_mode="r")[rows])
+        write_text(kept, json.dumps(plane.round(2).tolist()))
+    plane = np.asarray(json.loads(kept.read_text(encoding="utf-8")))
+    title = f"{task.feature} of {len(rows)} val images of {val.name}"
+    return [charts.plane_chart(title, plane, np.asarray(val.labels)[rows], val.classes)]
+
+
+def _bank(checkpoint: str, val: data.ImageSet, task: Any, folder: Path) -> Path | None:
+    """The folder of the cached features that `task` read of these weights, by what their own records say."""
+    from cgh_bench.frozen.features import bank_key
+
+    for done in folder.glob("*/done.json"):
+        record = json.loads(done.read_text(encoding="utf-8"))
+        key = bank_key(checkpoint, val, task.transform, tuple(record.get("targets", ())))
+        if (record.get("feature"), done.parent.name) == (task.feature, key):
+            return done.parent
+    return None
+
+
+def project(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) to (N, 2): t-SNE of unit vectors, the same on every call.
+
+    Source: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 9 (2008).
+    """
+    from sklearn.manifold import TSNE
+
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
+    plane: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(unit)
+    return plane
+
+
+def _dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Chart]:
+    """Charts of detections and segmentations, compared with the dataset's own files."""
+    detected, segmented = folder / DETECTIONS, folder / SEGMENTATIONS
     if detected.is_file():
         objects = truth.read(run, work, notes, truth.objects)
         if objects and objects.file:
-            return detection.draw(run.task, objects.file, detected, notes)
-        return detection.draw_measured(run.task, truth.metrics(folder))
-    maps = truth.read(run, work, notes, partial(truth.maps, metrics=truth.metrics(folder)))
-    return segmentation.draw(run.task, maps, segmented, notes) if maps else []
+            return detection_charts(run.task, objects.file, detected, notes)
+        measured = truth.metrics(folder).items()
+        by_class = {name.removeprefix("box_AP."): ap for name, ap in measured if name.startswith("box_AP.")}
+        return [_box_ap(run.task, by_class)] if by_class else []
+    if segmented.is_dir():
+        maps = truth.read(run, work, notes, partial(truth.maps, metrics=truth.metrics(folder)))
+        return segmentation_charts(run.task, maps, segmented, notes) if maps else []
+    return []
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Precision of boxes of all areas, with at most 100 detections per image."""
+
+    values: NDArray[np.float64]
+    """(T, R, C) by IoU threshold, recall and class; -1 for a class without objects."""
+    thresholds: NDArray[np.float64]
+    """(T,)"""
+    recalls: NDArray[np.float64]
+    """(R,)"""
+    classes: tuple[str, ...]
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(C,): whether there is an object of the class."""
+        there: NDArray[np.bool_] = self.values[0, 0] >= 0
+        return there
+
+    def curve(self, threshold: float) -> NDArray[np.float64]:
+        """Mean precision over the classes that have objects, at each recall, (R,)."""
+        nearest = int(np.abs(self.thresholds - threshold).argmin())
+        mean: NDArray[np.float64] = self.values[nearest][:, self.present].mean(axis=1)
+        return mean
+
+    def by_class(self) -> dict[str, float]:
+        """COCO's AP of each class that has objects, in per cent."""
+        return {
+            name: 100 * float(self.values[:, :, i].mean()) for i, name in enumerate(self.classes) if self.present[i]
+        }
+
+
+def precision(annotations: Path, predictions: Path) -> Precision:
+    """Evaluate COCO results against COCO annotations.
+
+    Raises:
+        those of `truth.DAMAGED`: these are not such files, or not of the same images.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(str(annotations))
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(str(predictions)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    names = tuple(category["name"] for category in ground_truth.loadCats(evaluation.params.catIds))
+    values = evaluation.eval["precision"][:, :, :, 0, -1]
+    found = Precision(values, evaluation.params.iouThrs, evaluation.params.recThrs, names)
+    if not found.present.any():
+        raise ValueError(f"{annotations.name} has no object of any of its classes")
+    return found
+
+
+def detection_charts(task: str, annotations: Path, predictions: Path, notes: list[str]) -> list[Chart]:
+    """Precision against recall, and AP per class; what cannot be drawn is noted."""
+    with noting(notes, f"{task}: no precision-recall curves; {predictions.name} or the dataset is damaged or empty"):
+        found = precision(annotations, predictions)
+        lines = {f"IoU {t:g}": found.curve(t).round(4).tolist() for t in THRESHOLDS}
+        return [
+            charts.precision_chart(f"{task}: precision and recall of boxes", found.recalls.round(2).tolist(), lines),
+            _box_ap(task, found.by_class()),
+        ]
+    return []
+
+
+def _box_ap(task: str, by_class: Mapping[str, float]) -> Chart:
+    return charts.class_chart(f"{task}: box AP per class", by_class)
+
+
+Counts = NDArray[np.int64]
+
+
+def confusion(maps: Iterable[tuple[Path, Path]], classes: int) -> Counts:
+    """How many pixels of each true class were predicted as each class, (C, C); pixels of no class (255) do not count.
+
+    Args:
+        maps: true and predicted maps of class indices.
+        classes: C.
+
+    Raises:
+        those of `truth.DAMAGED`: a map is missing, not a picture, or of another size.
+    """
+    counts = np.zeros(classes * classes, np.int64)
+    for true, predicted in maps:
+        actual = np.asarray(Image.open(true)).astype(np.int64).ravel()
+        given = np.asarray(Image.open(predicted)).astype(np.int64).ravel()
+        known = (actual < classes) & (given < classes)
+        counts += np.bincount(actual[known] * classes + given[known], minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def iou(counts: Counts) -> NDArray[np.float64]:
+    """The IoU of each class (C,), NaN for one that is neither present nor predicted."""
+    hits = counts.diagonal()
+    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
+    shares: NDArray[np.float64] = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    return shares
+
+
+def segmentation_charts(task: str, maps: Maps, predictions: Path, notes: list[str]) -> list[Chart]:
+    """The confusion matrix, for at most `MOST_CLASSES` classes, and IoU per class; what cannot be drawn is noted."""
+    with noting(notes, f"{task}: no confusion matrix; predicted maps are missing or damaged"):
+        pairs = [(true, predictions / f"{image.stem}.png") for image, true in maps.pairs]
+        counts = confusion(pairs, len(maps.values))
+        known = [value for value, name in enumerate(maps.values) if name != NO_CLASS]
+        counts, classes = counts[np.ix_(known, known)], [maps.values[value] for value in known]
+        scores = 100 * iou(counts)
+        by_class = {name: float(scores[i]) for i, name in enumerate(classes) if np.isfinite(scores[i])}
+        drawn = [charts.class_chart(f"{task}: IoU per class", by_class)]
+        if len(classes) <= MOST_CLASSES:
+            shares = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).round(3).tolist()
+            drawn.insert(0, charts.confusion_chart(f"{task}: confusion matrix", classes, shares))
+        return drawn
+    return []

@@ -1,59 +1,264 @@
-"""Pictures of what runs did: retrievals, detections and segmentations, several runs side by side."""
+"""Pictures of what runs did, side by side: nearest neighbours, detections and segmentations of the same val images."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgh_bench import data
+from cgh_bench.data import ImageSet
 from cgh_bench.results import Result
-from cgh_bench.site import retrieval, scenes, truth
-from cgh_bench.site.pictures import css_colour
+from cgh_bench.site import truth
+from cgh_bench.site.breakdown import DETECTIONS, NEIGHBOURS, SEGMENTATIONS
+from cgh_bench.site.pictures import Instance, css_colour, data_uri, draw_classes, draw_instances
+from cgh_bench.site.truth import SHOWN, Maps, Objects, noting
 
 Named = Sequence[tuple[str, Result]]
 """Runs of one task, each with the label of its row."""
+QUERIES = 5
+SHOWN_NEIGHBOURS = 8
+LEAST_SCORE = 0.3
+"""Detections with a lower score are not shown."""
+WIDTH = 384  # pixels: sharp at 192 CSS pixels on a dense screen
+WIDEST = 768  # images of street scenes are wider
+TRUTH = "Ground truth"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One train image."""
+
+    picture: str
+    """Data URI."""
+    label: str
+    right: bool
+    """Whether it is of the query's class."""
+    similarity: float
+    """Cosine."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The nearest neighbours of a query by one backbone."""
+
+    row: str
+    neighbours: tuple[Neighbour, ...]
+
+    @property
+    def right(self) -> int:
+        """The number of neighbours of the query's class."""
+        return sum(neighbour.right for neighbour in self.neighbours)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One val image and its neighbours by each backbone."""
+
+    picture: str
+    label: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawn image."""
+
+    row: str
+    """The row of the table, or `TRUTH`."""
+    picture: str
+    """Data URI."""
+    content: str
+    """What is drawn, in words."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One val image, drawn for the ground truth and for every row."""
+
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
     """Pictures, ready to be shown."""
 
-    queries: Sequence[retrieval.Query] = ()
-    detections: Sequence[scenes.Scene] = ()
-    segmentations: Sequence[scenes.Scene] = ()
+    queries: Sequence[Query] = ()
+    detections: Sequence[Scene] = ()
+    segmentations: Sequence[Scene] = ()
     classes: Sequence[tuple[str, str]] = ()
-    """Of the segmentations: name and CSS colour."""
-    least_score: float = scenes.LEAST_SCORE
-    """Of a detection that is shown."""
+    """Name and CSS colour of each class of the segmentations."""
+    least_score: float = LEAST_SCORE
 
 
 def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) -> Gallery:
-    """What can be drawn of the side products that runs left in their folders below `root`.
+    """What can be drawn from the files that runs left in their folders below `root`.
 
     Args:
-        by_task: the runs of each task; of the first one that left a kind of product, that kind is drawn.
+        by_task: the runs of each task; each kind of picture is of the first task that left such files.
         root: folder of the result store.
-        work: the workspace; the embedded data sets are in its cache, the others in `$CGH_DATA`.
+        work: the workspace; the embedded datasets are in its cache, the others in `$CGH_DATA`.
         notes: what cannot be drawn, and why, is appended.
     """
-    asked = _with(by_task, lambda run: (root / run.work / retrieval.FILE).exists())
-    detected = _with(by_task, lambda run: (root / run.work / scenes.DETECTIONS).exists())
-    segmented = _with(by_task, lambda run: (root / run.work / scenes.SEGMENTATIONS).exists())
+
+    def with_file(name: str) -> Named:
+        left = (runs for runs in by_task if any((root / run.work / name).exists() for _, run in runs))
+        return next(left, ())
+
+    asked, detected, segmented = map(with_file, (NEIGHBOURS, DETECTIONS, SEGMENTATIONS))
     if any(by_task) and not (asked or detected or segmented):
-        notes.append("No pictures: the folders that the runs left are not beside the results.")
-    queries = retrieval.queries(asked, root, notes) if asked else []
+        notes.append("No pictures: the folders of the runs are not beside the results.")
     objects = truth.read(detected[0][1], work, notes, truth.objects) if detected else None
     maps = None
     if segmented:
         names = truth.metrics(root / segmented[0][1].work)
         maps = truth.read(segmented[0][1], work, notes, partial(truth.maps, metrics=names))
     return Gallery(
-        queries,
-        scenes.detections(objects, detected, root, notes) if objects else (),
-        scenes.segmentations(maps, segmented, root, notes) if maps else (),
+        queries(asked, root, notes) if asked else (),
+        detections(objects, detected, root, notes) if objects else (),
+        segmentations(maps, segmented, root, notes) if maps else (),
         [(name, css_colour(index)) for index, name in enumerate(maps.classes)] if maps else (),
     )
 
 
-def _with(by_task: Sequence[Named], left: Callable[[Result], bool]) -> Named:
-    """The runs of the first task of which some run has `left` what is to be drawn."""
-    return next((runs for runs in by_task if any(left(run) for _, run in runs)), ())
+def queries(runs: Named, root: Path, notes: list[str]) -> list[Query]:
+    """The neighbours found by one run per row, all of the same task; what cannot be shown is noted.
+
+    The queries are the first val image of classes spread evenly over the list of classes: independent of any result.
+    """
+    found: list[tuple[str, dict[str, NDArray[Any]]]] = []
+    for row, result in runs:
+        with (
+            noting(notes, f"{row}: no nearest neighbours; {NEIGHBOURS} of that run is missing or damaged"),
+            np.load(root / result.work / NEIGHBOURS, allow_pickle=False) as arrays,
+        ):
+            found.append((row, {name: arrays[name] for name in ("row", "similarity")}))
+    if not found:
+        return []
+    name = str(runs[0][1].config.get("data"))
+    with noting(notes, f"No nearest neighbours: {name} cannot be read, or has changed since the run"):
+        train, val = data.load(name, "train"), data.load(name, "val")
+        return [_query(index, found, train, val) for index in _chosen(val)]
+    return []
+
+
+def _chosen(val: ImageSet) -> list[int]:
+    classes = np.unique(val.labels)
+    some = classes[np.linspace(0, len(classes) - 1, min(QUERIES, len(classes))).round().astype(int)]
+    return [int(np.flatnonzero(val.labels == label)[0]) for label in some]
+
+
+def _query(index: int, found: Sequence[tuple[str, dict[str, NDArray[Any]]]], train: ImageSet, val: ImageSet) -> Query:
+    label = int(val.labels[index])
+    answers = []
+    for row, arrays in found:
+        nearest = zip(arrays["row"][index, :SHOWN_NEIGHBOURS], arrays["similarity"][index], strict=False)
+        neighbours = [
+            Neighbour(_picture(train, int(i)), train.classes[train.labels[i]], int(train.labels[i]) == label, float(s))
+            for i, s in nearest
+        ]
+        answers.append(Answer(row, tuple(neighbours)))
+    return Query(_picture(val, index), val.classes[label], tuple(answers))
+
+
+def _picture(images: ImageSet, index: int) -> str:
+    image = Image.fromarray(images.image(index).permute(1, 2, 0).numpy())
+    image.thumbnail((128, 128))
+    return data_uri(image)
+
+
+def detections(objects: Objects, runs: Named, root: Path, notes: list[str]) -> list[Scene]:
+    """The instances that each row's run found with at least `LEAST_SCORE`; what cannot be shown is noted."""
+
+    def draw(row: str, path: Path | None) -> list[Picture]:
+        lines = _lines(path) if path else objects.annotations
+        return [_detected(objects, entry, row, lines) for entry in objects.shown]
+
+    return _scenes([(row, root / result.work / DETECTIONS) for row, result in runs], draw, "detections", notes)
+
+
+def segmentations(maps: Maps, runs: Named, root: Path, notes: list[str]) -> list[Scene]:
+    """The class maps that each row's run predicted for the first val images; what cannot be shown is noted."""
+
+    def draw(row: str, path: Path | None) -> list[Picture]:
+        shown = maps.pairs[:SHOWN]
+        return [_segmented(maps, image, row, path / f"{image.stem}.png" if path else true) for image, true in shown]
+
+    return _scenes([(row, root / result.work / SEGMENTATIONS) for row, result in runs], draw, "segmentations", notes)
+
+
+def _scenes(
+    predicted: Sequence[tuple[str, Path]],
+    draw: Callable[[str, Path | None], list[Picture]],
+    kind: str,
+    notes: list[str],
+) -> list[Scene]:
+    """One per image: what `draw` makes of the ground truth (no path) and of what each row `predicted`.
+
+    What cannot be drawn is left out: a row, or everything if the ground truth cannot be drawn or no row is left.
+    """
+    columns: list[list[Picture]] = []
+    with noting(notes, f"No {kind}: a file of the dataset is damaged"):
+        columns.append(draw(TRUTH, None))
+    for row, path in predicted if columns else ():
+        with noting(notes, f"{row}: no {kind}; {path.name} of that run is missing or damaged"):
+            columns.append(draw(row, path))
+    return [Scene(pictures) for pictures in zip(*columns, strict=True)] if len(columns) > 1 else []
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Detections in COCO's results format."""
+    lines = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(lines, list):
+        raise TypeError(f"{path.name} is not a list")
+    return lines
+
+
+def _detected(objects: Objects, entry: dict[str, Any], row: str, lines: Sequence[dict[str, Any]]) -> Picture:
+    image = Image.open(objects.images / entry["file_name"])
+    instances = [
+        _instance(objects, line, image.size)
+        for line in lines
+        if line["image_id"] == entry["id"] and line.get("score", 1.0) >= LEAST_SCORE
+    ]
+    drawn = draw_instances(image, instances, objects.classes, WIDTH)
+    words = [
+        objects.classes[i.label] + ("" if i.score is None else f" {i.score:.2f}")
+        for i in sorted(instances, key=lambda i: -(i.score or 0))
+    ]
+    return Picture(row, _uri(drawn), ", ".join(words) or f"nothing with a score of {LEAST_SCORE} or more")
+
+
+def _uri(drawn: Image.Image) -> str:
+    drawn.thumbnail((WIDEST, WIDEST))
+    return data_uri(drawn)
+
+
+def _instance(objects: Objects, line: dict[str, Any], size: tuple[int, int]) -> Instance:
+    segmentation = line.get("segmentation")
+    mask = None if segmentation is None else _decode(segmentation, size)
+    return Instance(objects.label(line), tuple(line["bbox"]), mask, line.get("score"))
+
+
+def _decode(segmentation: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask (H, W) of COCO run lengths, compressed or not, of an image of `size` (width, height)."""
+    from pycocotools import mask
+
+    if tuple(segmentation["size"]) != size[::-1]:
+        raise ValueError(f"a mask of {segmentation['size']} for an image of {list(size[::-1])}")
+    if isinstance(segmentation["counts"], list):
+        segmentation = mask.frPyObjects(segmentation, *segmentation["size"])
+    return np.asarray(mask.decode(segmentation), dtype=np.bool_)
+
+
+def _segmented(maps: Maps, image: Path, row: str, path: Path) -> Picture:
+    classes = maps.drawn(path)
+    shares = [(float((classes == 1 + label).mean()), name) for label, name in enumerate(maps.classes)]
+    words = [f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True) if share >= 0.005]
+    drawn = draw_classes(Image.open(image), classes, WIDTH)
+    return Picture(row, _uri(drawn), ", ".join(words) or "background only")

@@ -1,4 +1,4 @@
-"""Drawing on images, and images as data URIs so that a page needs no other file."""
+"""Drawing on images, and images as data URIs, so that a page needs no other file."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 QUALITY = 80
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart by colour-blind readers too, and two more.
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color), safe for colour-blind readers, and two more.
 PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
@@ -27,7 +27,7 @@ PALETTE = (
 
 @dataclass(frozen=True)
 class Instance:
-    """One object on a picture: detected, or annotated where it has no score."""
+    """One object on a picture: detected, or annotated if it has no score."""
 
     label: int
     """Index into the classes, from 0."""
@@ -62,7 +62,7 @@ def enlarge(image: Image.Image, width: int) -> Image.Image:
 
 
 def draw_instances(image: Image.Image, instances: Sequence[Instance], names: Sequence[str], width: int) -> Image.Image:
-    """`image`, enlarged to `width`, with the mask, box, name and score of each instance; the surest on top."""
+    """`image`, enlarged to `width`, with the mask, box, name and score of each instance; the highest score on top."""
     drawn = enlarge(image.convert("RGB"), width)
     factor = drawn.width // image.width
     ordered = sorted(instances, key=lambda instance: -1 if instance.score is None else instance.score)
@@ -89,7 +89,7 @@ def draw_classes(image: Image.Image, classes: NDArray[np.uint8], width: int) -> 
 
 
 def _tint(drawn: Image.Image, mask: NDArray[np.bool_], label: int, factor: int, opacity: float = 0.45) -> None:
-    """Lay the class's colour over a (H, W) `mask`."""
+    """Lay the colour of the class over a (H, W) `mask`."""
     stencil = Image.fromarray((mask * round(255 * opacity)).astype(np.uint8))
     stencil = stencil.resize((stencil.width * factor, stencil.height * factor), Image.Resampling.NEAREST)
     drawn.paste(colour(label), (0, 0), stencil)
@@ -103,7 +103,7 @@ def _tag(
     ground: tuple[int, int, int],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Write `text` on a patch of `ground` above the `corner`, moved so that it stays within the picture."""
+    """Write `text` on a patch of `ground` above the `corner`, moved to stay within the picture."""
     across, down = pen.textbbox((0, 0), text, font=font)[2:]
     left = max(0.0, min(corner[0], size[0] - across - 6))
     top = max(0.0, corner[1] - down - 4)

@@ -1,6 +1,8 @@
-"""A read-only live view of the site, for the time of long runs: made again whenever the store has grown."""
+"""A read-only live view of the site while results come in: rebuilt whenever the store has changed."""
 
 import functools
+import ipaddress
+import socket
 import sys
 import tempfile
 import threading
@@ -14,26 +16,27 @@ from typing import Any
 from cgh_bench.core.errors import UserError
 from cgh_bench.site import site
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECONDS_TO_RELOAD = 60
-"""After so long a browser asks again."""
+"""How often an open page is loaded again."""
+SECONDS_FOR_A_REQUEST = 30
+"""A connection that has sent nothing for so long is closed."""
 
 
 class Site:
-    """The pages in a folder, made again when the store differs from the one that they are of."""
+    """The pages in a folder, written again when the store has changed."""
 
     def __init__(self, store: Path, work: Path, folder: Path) -> None:
         self.store, self.work, self.folder = store, work, folder
-        self._made_of: tuple[int, int] | None = None
+        self._written_from: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
-        """Make the pages, if there is reason to."""
+        """Write the pages if the store has changed."""
         with self._lock:
             state = self._state()
-            if state != self._made_of:
+            if state != self._written_from:
                 site.write(self.store, self.work, self.folder)
-                self._made_of = state
+                self._written_from = state
 
     def _state(self) -> tuple[int, int]:
         if not self.store.exists():
@@ -43,24 +46,26 @@ class Site:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files below one folder by GET and HEAD, to those only who ask for this host by name."""
+    """Serves the files of one folder by GET and HEAD, to requests for one of this server's own names."""
 
-    def __init__(self, *arguments: Any, pages: Site, hosts: frozenset[str]) -> None:
-        self.pages, self.hosts = pages, hosts
+    timeout = SECONDS_FOR_A_REQUEST
+
+    def __init__(self, *arguments: Any, pages: Site, names: frozenset[str]) -> None:
+        self.pages, self.names = pages, names
         super().__init__(*arguments, directory=str(pages.folder))
 
     def send_head(self) -> Any:
-        """What GET and HEAD begin with.
+        """Answer a GET or HEAD, unless it is for another host.
 
-        Another `Host` is refused: else a page from elsewhere whose name resolves to this machine could read the
-        results (DNS rebinding).
+        Otherwise a page from elsewhere, whose name is made to resolve to this machine, could read the results (DNS
+        rebinding). That takes a name, so an address is always accepted.
         """
-        host = self.headers.get("Host", "").rsplit(":", 1)[0].strip("[]").lower()
-        if host not in self.hosts:
-            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "this server answers only to its own name")
+        host = self.headers.get("Host", "").strip()
+        name = (host.rpartition("]")[0] if host.startswith("[") else host.partition(":")[0]).strip("[").lower()
+        if name not in self.names and not _is_address(name):
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "this server answers only to its own names")
             return None
-        path = self.path.split("?")[0]
-        if path.endswith(("/", ".html")):
+        if self._is_page():
             self.pages.refresh()
         return super().send_head()
 
@@ -69,19 +74,31 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def end_headers(self) -> None:
-        """Nothing is cached, since pages change; and a page left open asks again."""
+        """Nothing is cached, since pages change; an open page is loaded again."""
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        if self.path.split("?")[0].endswith(("/", ".html")):
+        if self._is_page():
             self.send_header("Refresh", str(SECONDS_TO_RELOAD))
         super().end_headers()
 
+    def _is_page(self) -> bool:
+        """Whether the request is for a page; a malformed request has no path."""
+        return getattr(self, "path", "").split("?")[0].endswith(("/", ".html"))
+
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are nobody's business."""
+        """Requests are not logged."""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class Server(ThreadingHTTPServer):
-    """One that says in a line what went wrong while a page was made, and goes on."""
+    """A server that reports an error in one line and keeps running."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Called within the handling of the error."""
@@ -92,24 +109,24 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(store: Path, work: Path, host: str, port: int) -> Iterator[Server]:
-    """A server whose pages are made and whose address is bound; the caller lets it run.
+    """A server with its pages written and its address bound; the caller lets it run.
 
     Args:
         store: see `site.write`.
         work: see `site.write`.
-        host: the address to listen on; what browsers may call it, beside the names of loopback.
-        port: 0 for any that is free.
+        host: the address to listen on.
+        port: 0 for any free one.
 
     Raises:
-        UserError: the address cannot be had.
+        UserError: the address is not available.
     """
     with tempfile.TemporaryDirectory(prefix="cgh-bench-site-") as folder:
         pages = Site(store, work, Path(folder))
-        hosts = frozenset({*LOOPBACK, host.lower()})
+        names = frozenset({"localhost", host.lower(), socket.gethostname().lower()})
         try:
-            server = Server((host, port), functools.partial(Handler, pages=pages, hosts=hosts))
+            server = Server((host, port), functools.partial(Handler, pages=pages, names=names))
         except (OSError, OverflowError) as error:
-            raise UserError(f"cannot listen on {host}, port {port} ({error}); name another (--host, --port)") from None
+            raise UserError(f"cannot listen on {host}, port {port} ({error}); use another --host or --port") from None
         with server:
             pages.refresh()
             yield server

@@ -1,6 +1,6 @@
-"""A static site of all results: leaderboards by protocol, a page for each subject, protocol and table, a comparison.
+"""A static site of all results: leaderboards, a page for each backbone, protocol and table, and a comparison.
 
-It opens from disk and asks nothing of the network; the charting library is one file that its pages share.
+It opens from disk and needs no network; the charting library is one file that its pages share.
 """
 
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from typing import Any
 from cgh_bench import published, results
 from cgh_bench.core.files import write_text
 from cgh_bench.report import definition, provenance, table
-from cgh_bench.report.cells import Cell, Table
+from cgh_bench.report.cells import Cell, Table, metric_label
 from cgh_bench.results import Result
-from cgh_bench.site import breakdown, certificates, charts, comparison, curves, page
-from cgh_bench.site.boards import Board, Subject, boards, subjects
-from cgh_bench.site.charts import MEASURED, PASSES, Chart, Point
+from cgh_bench.site import breakdown, charts, page
+from cgh_bench.site.boards import Board, Subject, boards, comparison, subjects
+from cgh_bench.site.charts import MEASURED, VIEWS, Chart, Point
 from cgh_bench.site.gallery import gallery
-from cgh_bench.site.rendering import render, shared
 from cgh_bench.tasks import Metric
 
 
 def write(store: Path, work: Path, out: Path) -> Path:
     """Write the site into the folder `out` and return its first page.
 
+    What is damaged is named on its page; the rest is built.
+
     Args:
-        store: the results, JSON lines; side products of the runs are in the folders beside it.
+        store: the results, JSON lines; the folders that the runs left are beside it.
         work: the workspace with `pretrain/RECIPE/seedK/log.jsonl` and `cache/`.
         out: the folder; files of an earlier site are replaced.
     """
-    records, complaints = results.read(store)
-    known = boards(records)
-    notes = list(complaints)
-    measured = subjects(records, known, work, notes)
-    for name, text in shared().items():
+    records, notes = results.read(store)
+    known = boards(records, notes)
+    measured = subjects(records, known, work)
+    for name, text in page.shared().items():
         write_text(out / "assets" / name, text, flush=False)
     tables = [table.build(name, records) for name in definition.names()]
     for filled in tables:
@@ -41,11 +41,11 @@ def write(store: Path, work: Path, out: Path) -> Path:
         _write(out / board.href, "protocol.html", _protocol_context(board, measured))
     for subject in measured:
         _write(out / subject.href, "subject.html", _subject_context(subject, known, store.parent, work))
-    _write(out / "compare.html", "compare.html", {"data": comparison.context(measured, known, store.parent)})
+    _write(out / "compare.html", "compare.html", {"data": comparison(measured, known, store.parent)})
     index = {
         "tables": _tables(tables),
         "data": _leaderboards(known, measured),
-        "notes": notes,
+        "notes": [*notes, *(note for subject in measured for note in subject.notes)],
         "facts": _facts(records, measured),
     }
     _write(out / "index.html", "index.html", index)
@@ -54,25 +54,25 @@ def write(store: Path, work: Path, out: Path) -> Path:
 
 def _write(path: Path, template: str, context: dict[str, Any]) -> None:
     assets = "assets/" if path.name in ("index.html", "compare.html") else "../assets/"
-    write_text(path, render(template, context, assets), flush=False)
+    write_text(path, page.render(template, context, assets), flush=False)
 
 
 def _tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """What the first page says of each table, those with measured figures first."""
+    """What the first page says of each table, those with measured results first."""
     found = []
     for filled in tables:
         cells = [cell for row in filled.rows for cell in row.cells]
         counts = {"measured": sum(cell.n > 0 for cell in cells), "published": sum(bool(c.published) for c in cells)}
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        found.append({"definition": filled.definition, "measured": counts["measured"], "told": told})
+        summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        found.append({"definition": filled.definition, "measured": counts["measured"], "summary": summary})
     return sorted(found, key=lambda entry: not entry["measured"])
 
 
 def _facts(records: Sequence[Result], measured: Sequence[Subject]) -> list[str]:
-    figures = published.figures()
+    theirs = published.results()
     return [
         f"{len(records):,} results of {len(measured)} backbones",
-        f"{len(figures):,} published figures from {len({figure.source.split(' ')[0] for figure in figures})} sources",
+        f"{len(theirs):,} published results from {len({each.source.split(' ')[0] for each in theirs})} sources",
         f"{len(published.protocols())} published protocols",
     ]
 
@@ -86,7 +86,7 @@ def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[s
                 "title": board.title,
                 "measured": bool(board.ours),
                 "href": board.href,
-                "metrics": [{"name": m.name, "unit": m.unit, "higher": m.higher_is_better} for m in board.metrics],
+                "metrics": [_heading(metric) for metric in board.metrics],
                 "rows": [*_measured_rows(board, measured), *_published_rows(board)],
             }
             for board in known
@@ -94,11 +94,20 @@ def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[s
     }
 
 
+def _heading(metric: Metric) -> dict[str, Any]:
+    unit = "" if metric.unit == "%" else f" [{metric.unit}]"
+    return {"name": metric.name, "label": metric_label(metric.name) + unit, "higher": metric.higher_is_better}
+
+
 def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, Any]]:
     rows = []
     for subject in measured:
         cells = {metric.name: subject.cells.get((board.id, metric.name)) for metric in board.metrics}
-        values = {name: [cell.mean, cell.std if cell.n > 1 else None, cell.n] for name, cell in cells.items() if cell}
+        values = {
+            name: [round(cell.mean, 4), round(cell.std, 4) if cell.n > 1 else None, cell.n]
+            for name, cell in cells.items()
+            if cell
+        }
         if values:
             made = subject.pretraining
             imported = any(run.imported for cell in cells.values() if cell for run in cell.runs)
@@ -112,50 +121,51 @@ def _published_rows(board: Board) -> list[dict[str, Any]]:
     if board.published is None:
         return []
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for figure in published.select(board.published.name):
-        key = (*figure.variant, figure.cost, figure.deviation, figure.source)
+    for each in published.select(board.published.name):
+        key = (*each.variant, each.cost, each.deviation, each.source)
         if key not in rows:
-            row = {"kind": "published", "name": figure.method, "detail": figure.detail, "epochs": figure.epochs}
-            more = {"cost": figure.cost, "note": figure.deviation, "href": "", "source": figure.source}
+            row = {"kind": "published", "name": each.method, "detail": each.detail, "epochs": each.epochs}
+            more = {"cost": each.cost, "note": each.deviation, "href": "", "source": each.source}
             rows[key] = {**row, **more, "values": {}}
-        rows[key]["values"][figure.metric] = [figure.value, None, 0]
+        rows[key]["values"][each.metric] = [each.value, None, 0]
     return list(rows.values())
 
 
 def _protocol_context(board: Board, measured: Sequence[Subject]) -> dict[str, Any]:
-    figures = published.select(board.published.name) if board.published else []
-    drawn = _cost_charts(board, board.metrics[0], figures, measured)
+    theirs = published.select(board.published.name) if board.published else []
+    drawn = _cost_charts(board, board.metrics[0], theirs, measured)
     return {
         "board": board,
+        "headings": [_heading(metric) for metric in board.metrics],
         "rows": [*_measured_rows(board, measured), *_published_rows(board)],
-        "conflicts": published.conflicts(figures),
+        "conflicts": published.conflicts(theirs),
         "drawn": drawn,
         "charts": bool(drawn),
     }
 
 
 def _cost_charts(
-    board: Board, metric: Metric, figures: Sequence[published.Figure], measured: Sequence[Subject]
+    board: Board, metric: Metric, theirs: Sequence[published.PublishedResult], measured: Sequence[Subject]
 ) -> list[Chart]:
-    by_passes, by_minutes = [], []
+    by_views, by_minutes = [], []
     for subject in measured:
         cell, made = subject.cells.get((board.id, metric.name)), subject.pretraining
-        if cell and made.epochs and made.cost in PASSES:
-            by_passes.append(Point(subject.label, made.epochs * PASSES[made.cost], cell.mean, MEASURED))
+        if cell and made.epochs and made.cost in VIEWS:
+            by_views.append(Point(subject.label, made.epochs * VIEWS[made.cost], cell.mean, MEASURED))
         if cell and made.minutes is not None:
             by_minutes.append(Point(subject.label, made.minutes, cell.mean, MEASURED))
-    both = charts.cost_chart(figures, metric, by_passes), charts.time_chart(metric, by_minutes)
+    both = charts.cost_chart(theirs, metric, by_views), charts.time_chart(metric, by_minutes)
     return [chart for chart in both if chart]
 
 
 def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work: Path) -> dict[str, Any]:
-    notes: list[str] = []
+    notes = list(subject.notes)
     by_board = {board.id: board for board in known}
     sections: dict[str, list[tuple[str, Cell, provenance.RunsProvenance]]] = {}
     for (board, metric), cell in subject.cells.items():
         sections.setdefault(board, []).append((metric, cell, provenance.of_runs(cell.runs, metric)))
     first = subject.first_runs
-    loss = curves.loss_chart(subject.label, subject.recipe, work, notes) if subject.recipe else None
+    loss = charts.loss_chart(subject.label, subject.recipe, work, notes) if subject.recipe else None
     drawn: list[Chart] = []
     for board, run in first.items():
         # Tasks on the same features have the same projection.
@@ -163,10 +173,10 @@ def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work:
     counted = {id(run) for cell in subject.cells.values() for run in cell.runs}
     return {
         "subject": subject,
-        "sections": [(by_board[board], figures) for board, figures in sections.items()],
+        "sections": [(by_board[board], entries) for board, entries in sections.items()],
         "others": [run for run in subject.results if id(run) not in counted],
         "checkpoints": provenance.of_checkpoints(subject.results),
-        "proofs": certificates.proofs([run for run in subject.results if id(run) in counted], root, work),
+        "proofs": page.proofs([run for run in subject.results if id(run) in counted], root, work, notes),
         "loss": loss,
         "drawn": drawn,
         "charts": bool(loss or drawn),

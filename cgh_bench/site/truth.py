@@ -1,8 +1,10 @@
-"""What is true of the val images of any data set for detection or segmentation, read from its own files."""
+"""Ground truth of the val images of any detection or segmentation dataset, read from its own files."""
 
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,17 +24,17 @@ from cgh_bench.results import Result
 
 SHOWN = 4
 BACKGROUND, NO_CLASS = "background", ""
-DAMAGED = (*UNDECODABLE, AttributeError, AssertionError, RecursionError)
-"""What comes of a picture, a JSON or an XML that is torn, or of another form than expected."""
+DAMAGED = (*UNDECODABLE, AttributeError, AssertionError, RecursionError, MemoryError, zipfile.BadZipFile)
+"""What reading a damaged picture, array, JSON or XML raises, or one of another form than expected."""
 Truth = TypeVar("Truth", "Objects", "Maps")
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Annotated objects, as in COCO's format."""
+    """Annotated objects, in COCO's format."""
 
     images: Path
-    """The folder that the entries' file names are in."""
+    """The folder of the entries' file names."""
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     shown: tuple[dict[str, Any], ...]
@@ -40,10 +42,10 @@ class Objects:
     annotations: tuple[dict[str, Any], ...]
     """At least those of the images that are shown."""
     file: Path | None
-    """All of them, as COCO's JSON; None where the data set has no such file."""
+    """All annotations as COCO's JSON; None if the dataset has no such file."""
 
     def label(self, line: Mapping[str, Any]) -> int:
-        """The place among the classes of that of an annotation or a detection."""
+        """The index of the class of an annotation or a detection."""
         if "category" in line:
             return self.classes.index(line["category"])
         return self.category_ids.index(line["category_id"])
@@ -51,20 +53,20 @@ class Objects:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of classes."""
+    """Class maps."""
 
     pairs: tuple[tuple[Path, Path], ...]
-    """Each val image and its map of values; the map predicted for it has the image's name."""
+    """Each val image and its map; the map predicted for it has the image's name."""
     values: tuple[str, ...]
-    """The class that each value from 0 on means; `NO_CLASS` for none."""
+    """The class of each pixel value from 0 on; `NO_CLASS` for none."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Those that are drawn, in the order of `drawn`."""
+        """The classes that are drawn, in the order of the values of `drawn`."""
         return self.values[1:] if self._clear else self.values
 
     def drawn(self, path: Path) -> NDArray[np.uint8]:
-        """A map (H, W), true or predicted: 0 where nothing is drawn, c + 1 for the class c."""
+        """A map (H, W), true or predicted: 0 where nothing is drawn, c + 1 for class c."""
         values = np.asarray(Image.open(path))
         known = values < len(self.values)
         return np.where(known, values if self._clear else values + 1, 0).astype(np.uint8)
@@ -75,22 +77,25 @@ class Maps:
 
 
 def read(run: Result, work: Path, notes: list[str], reader: Callable[[str, Path], Truth | None]) -> Truth | None:
-    """What the `reader` (`objects`, `maps`) finds in a run's data set; None where nothing, with a note if damaged."""
+    """What the `reader` (`objects`, `maps`) finds in a run's dataset; None if nothing, with a note if it is damaged."""
     place = folder(run, work, notes)
-    try:
+    with noting(notes, f"{run.task}: no pictures of its predictions; its dataset is damaged"):
         return reader(str(run.config["data"]), place) if place else None
+    return None
+
+
+@contextmanager
+def noting(notes: list[str], what: str) -> Iterator[None]:
+    """Run the block; if a file that it reads is damaged, add `what` and the reason to `notes` and carry on."""
+    try:
+        yield
     except DAMAGED as error:
-        notes.append(f"{run.task}: no pictures of its predictions; its data are damaged ({why(error)}).")
-        return None
-
-
-def why(error: BaseException) -> str:
-    """The kind of an error and what it says, in a line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(str(error).split())
+        notes.append(f"{what} ({type(error).__name__}{': ' * bool(reason)}{reason}).")
 
 
 def folder(run: Result, work: Path, notes: list[str]) -> Path | None:
-    """Where the data set of a run lies; None, with a reason in `notes`, where it is not there or not the run's."""
+    """Where the dataset of a run is; None, with a note, if it is missing or has changed since the run."""
     name = str(run.config.get("data"))
     try:
         located = dense.locate(name, work / "cache")
@@ -98,13 +103,13 @@ def folder(run: Result, work: Path, notes: list[str]) -> Path | None:
         notes.append(f"{run.task}: no pictures of its predictions; {error}.")
         return None
     if run.data != located.fingerprint:
-        notes.append(f"{run.task}: no pictures of its predictions; the run was on other {name} than today's.")
+        notes.append(f"{run.task}: no pictures of its predictions; {name} has changed since the run.")
         return None
     return located.root / (name if name == embedded.NAME else dense.layouts()[name].folder)
 
 
 def objects(name: str, folder: Path) -> Objects | None:
-    """The objects of the data set `name` in its `folder`; None where they are in no format that is read."""
+    """The objects of the dataset `name` in its `folder`; None if they are in a format that is not read."""
     if name == embedded.NAME:
         return of_coco(folder / "val/images", folder / "val/annotations.json")
     part = _last(name, (".json", ".xml"))
@@ -115,7 +120,7 @@ def objects(name: str, folder: Path) -> Objects | None:
 
 
 def of_coco(images: Path, file: Path) -> Objects:
-    """Of COCO's JSON."""
+    """The objects of a COCO JSON."""
     coco = json.loads(file.read_text(encoding="utf-8"))
     categories = sorted(coco["categories"], key=lambda category: category["id"])
     counts = Counter(annotation["image_id"] for annotation in coco["annotations"])
@@ -130,7 +135,7 @@ def of_coco(images: Path, file: Path) -> Objects:
 
 
 def _of_voc(part: Part, folder: Path) -> Objects:
-    """Of one XML an image, whose corners count from 1 and are inside; ids of classes are their places."""
+    """The objects of one XML per image, whose corners are inclusive and count from 1; class ids are indices."""
     assert isinstance(part.classes, tuple)
     found: dict[str, list[dict[str, Any]]] = {}
     place = {name: index for index, name in enumerate(part.classes)}
@@ -153,7 +158,7 @@ def _voc_object(name: str, item: ElementTree.Element, place: Mapping[str, int]) 
 
 
 def _first_of_each_count(entries: Iterable[tuple[dict[str, Any], int]]) -> tuple[dict[str, Any], ...]:
-    """The first image with one object, the first with two, and so on: chosen by no result."""
+    """The first image with one object, the first with two, and so on: independent of any result."""
     first: dict[int, dict[str, Any]] = {}
     for entry, count in entries:
         first.setdefault(count, entry)
@@ -164,7 +169,7 @@ def _first_of_each_count(entries: Iterable[tuple[dict[str, Any], int]]) -> tuple
 
 
 def metrics(folder: Path) -> dict[str, float]:
-    """All that a run in `folder` measured, each class too; nothing where that is gone or broken."""
+    """Everything that a run in `folder` measured, each class too; empty if that is missing or damaged."""
     try:
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except DAMAGED:
@@ -173,9 +178,9 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
-    """The maps of the data set `name` in its `folder`; None where it has none.
+    """The maps of the dataset `name` in its `folder`; None if it has none.
 
-    A data set that does not name its classes has the names in a run's `metrics` (`IoU.NAME`), if all occurred there.
+    If the dataset does not name its classes, the names are those in a run's `metrics` (`IoU.NAME`), if all are there.
     """
     if name == embedded.NAME:
         val = folder / "val"
@@ -194,7 +199,7 @@ def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
 
 
 def _values(name: str, count: int, metrics: Mapping[str, float]) -> tuple[str, ...]:
-    """Their names, or numbers."""
+    """The classes' names, or numbers."""
     before = (NO_CLASS,) * (name == "ade20k")
     named = [metric.removeprefix("IoU.") for metric in metrics if metric.startswith("IoU.")]
     if len(named) != count - len(before):
@@ -203,7 +208,7 @@ def _values(name: str, count: int, metrics: Mapping[str, float]) -> tuple[str, .
 
 
 def _last(name: str, suffixes: Sequence[str]) -> Part | None:
-    """The part of a layout that is tested on: the last with such annotations."""
+    """The part of a layout that is evaluated on: the last with such annotations."""
     known = dense.layouts().get(name)
     parts = [part for part in known.parts if part.annotations.endswith(tuple(suffixes))] if known else []
     return parts[-1] if parts else None

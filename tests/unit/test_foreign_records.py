@@ -19,7 +19,7 @@ from cgh_bench.checkpoint import describe, from_description, random_checkpoint
 from cgh_bench.core import config
 from cgh_bench.core.errors import UserError
 from cgh_bench.report import definition
-from cgh_bench.site import curves
+from cgh_bench.site import charts
 
 # results and logs of ours, that others may have edited
 
@@ -63,8 +63,8 @@ def test_a_result_without_end(tmp_path: Path) -> None:
 def test_a_log_with_any_lines(tmp_path: Path, lines: list[str]) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("\n".join(['{"epoch": 1, "loss": 2}', *lines]), encoding="utf-8", errors="replace")
-    assert curves.read_log(tmp_path, []) is not None
-    curves.last_seconds(tmp_path)
+    assert charts.read_log(tmp_path, []) is not None
+    charts.last_seconds(tmp_path)
 
 
 # what other tools measured

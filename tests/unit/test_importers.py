@@ -10,7 +10,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import sha256
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.importers import NO_PROTOCOL, Import
-from cgh_bench.report import aggregate
+from cgh_bench.report import cells
 
 DETECTRON2 = """\
 {"data_time": 0.01, "iteration": 19, "lr": 0.02, "total_loss": 3.1}
@@ -144,9 +144,9 @@ def test_a_protocol_is_followed_only_where_the_user_says_so(tmp_path: Path) -> N
     assert (vouched.task, vouched.protocol) == ("coco_det", protocol)
     plain = read(tmp_path, "detectron2", DETECTRON2)
     notes: list[str] = []
-    data = aggregate.newest_data([plain, vouched], [protocol])
-    assert aggregate.usable([plain, vouched], data, "row", notes) == [vouched]
-    assert notes == ["row: 1 result imported without a protocol left out."]
+    data = cells.newest_data([plain, vouched], [protocol])
+    assert cells.usable([plain, vouched], data, "row", notes) == [vouched]
+    assert notes == ["row: 1 result left out (imported without a protocol)."]
     with pytest.raises(UserError, match="has no mIoU, the figure of animals_seg"):
         read(tmp_path, "detectron2", DETECTRON2, task="animals_seg")
 
@@ -156,9 +156,9 @@ def test_an_import_neither_replaces_nor_disturbs_what_was_measured_here(tmp_path
     fields = {**vars(vouched), "origin": {"source": "ours"}, "checkpoint": "00aa", "data": "ffee"}
     measured = importers.Result(**{**fields, "started": "2020-01-01T00:00:00+00:00", "metrics": {"box_AP": 1.0}})
     both = [measured, vouched]
-    data = aggregate.newest_data(both, [vouched.protocol])
+    data = cells.newest_data(both, [vouched.protocol])
     assert data == {vouched.protocol: "ffee"}
-    assert aggregate.usable(both, data, "row", []) == [measured]
+    assert cells.usable(both, data, "row", []) == [measured]
 
 
 def test_an_imported_record_survives_the_store(tmp_path: Path) -> None:

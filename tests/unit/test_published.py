@@ -1,4 +1,4 @@
-"""Published figures: the shipped file obeys its schema, its known facts are in it, and conventions stay apart."""
+"""Published results: the shipped file obeys its schema, its known facts are in it, and conventions stay apart."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ def values(protocol: str, method: str, metric: str, epochs: int | None = None) -
 
 
 def test_the_shipped_file_is_whole() -> None:
-    figures = published.figures()
-    assert len(figures) == 1281
-    assert {figure.protocol for figure in figures} == set(published.protocols())
-    assert all(figure.source.startswith("https://") for figure in figures)
-    assert all(figure.method == published.canonical_method(figure.method) for figure in figures)
+    results = published.results()
+    assert len(results) == 1281
+    assert {each.protocol for each in results} == set(published.protocols())
+    assert all(each.source.startswith("https://") for each in results)
+    assert all(each.method == published.canonical_method(each.method) for each in results)
 
 
 def test_known_anchors_are_in_it() -> None:
@@ -51,8 +51,8 @@ def test_other_names_lead_to_the_canonical_one() -> None:
     assert published.canonical_method("MoCo v2+") == "MoCo v2+"
 
 
-def test_every_alias_leads_to_a_method_that_has_figures() -> None:
-    assert set(published.ALIASES.values()) <= {figure.method for figure in published.figures()}
+def test_every_alias_leads_to_a_method_that_has_results() -> None:
+    assert set(published.ALIASES.values()) <= {each.method for each in published.results()}
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
@@ -60,7 +60,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         published.select("voc_dett")
     with pytest.raises(UserError, match=r"unknown published method 'MoCo v5'; did you mean MoCo v"):
         published.select("voc_det", "MoCo v5")
-    with pytest.raises(UserError, match="no published figure of SlotCon under voc_det; there are those of BYOL, "):
+    with pytest.raises(UserError, match="no published result of SlotCon under voc_det; methods: BYOL, "):
         published.select("voc_det", "SlotCon")
 
 
@@ -68,79 +68,57 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     ("line", "message"),
     [
         (LINE.replace("voc_det", "voc"), "unknown published protocol 'voc'"),
-        (LINE.replace("57.0", "570"), "570.0 is no percentage"),
-        (LINE.replace("57.0", "nan"), "nan is no percentage"),
+        (LINE.replace("57.0", "570"), "570.0 is not a percentage"),
+        (LINE.replace("57.0", "nan"), "nan is not a percentage"),
         (LINE.replace("57.0", ""), "could not convert"),
         (LINE.replace(",200,", ",200.5,"), "invalid literal"),
         (LINE.replace("asymmetric", "cheap"), "unknown cost 'cheap'"),
-        (LINE.replace("https://example.org", " "), "no source"),
-        (LINE.replace("MoCo v2", ""), "no method"),
-        ("voc_det,MoCo v2\n", "no metric"),
+        (LINE.replace("https://example.org", " "), "missing source"),
+        (LINE.replace("MoCo v2", ""), "missing method"),
+        ("voc_det,MoCo v2\n", "missing metric"),
         (LINE.strip() + ",more\n", "too many fields"),
     ],
 )
 def test_a_line_that_breaks_the_schema_is_named(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "figures.csv"
+    path = tmp_path / "results.csv"
     path.write_text(HEAD + LINE + line)
-    with pytest.raises(ValueError, match=rf"figures\.csv:3: .*{message}"):
+    with pytest.raises(ValueError, match=rf"results\.csv:3: .*{message}"):
         published.read(path)
 
 
 def test_other_columns_and_repeated_lines_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "figures.csv"
+    path = tmp_path / "results.csv"
     path.write_text(HEAD.replace("source", "url") + LINE)
     with pytest.raises(ValueError, match="the columns are"):
         published.read(path)
     path.write_text(HEAD + LINE + LINE)
-    with pytest.raises(ValueError, match="twice the same"):
+    with pytest.raises(ValueError, match="repeated line"):
         published.read(path)
 
 
-def figure(**changes: object) -> published.Figure:
+def published_result(**changes: object) -> published.PublishedResult:
     fields = {"protocol": "voc_det", "method": "MoCo v2", "detail": "", "epochs": 200, "cost": "asymmetric"}
     fields |= {"metric": "box_AP", "value": 57.0, "deviation": "", "source": "https://example.org/a"}
-    return published.Figure(**{**fields, **changes})
+    return published.PublishedResult(**{**fields, **changes})
 
 
 def test_sources_that_differ_are_a_conflict() -> None:
-    other = figure(value=57.4, source="https://example.org/b")
-    same = figure(source="https://example.org/c")
-    assert published.conflicts([figure(), same]) == []
-    (conflict,) = published.conflicts([other, figure(), same])
-    assert [f.value for f in conflict.figures] == [57.0, 57.0, 57.4]
-    assert published.conflicts([figure(), figure(value=57.4, deviation="learning rate searched")]) == []
-    assert published.conflicts([figure(), figure(value=57.4, epochs=800)]) == []
+    other = published_result(value=57.4, source="https://example.org/b")
+    same = published_result(source="https://example.org/c")
+    assert published.conflicts([published_result(), same]) == []
+    (conflict,) = published.conflicts([other, published_result(), same])
+    assert [f.value for f in conflict.results] == [57.0, 57.0, 57.4]
+    assert (
+        published.conflicts([published_result(), published_result(value=57.4, deviation="learning rate searched")])
+        == []
+    )
+    assert published.conflicts([published_result(), published_result(value=57.4, epochs=800)]) == []
 
 
 def test_known_conflicts_are_found() -> None:
     found = {
-        (c.protocol, c.variant, c.metric): {f.value for f in c.figures}
-        for c in published.conflicts(published.figures())
+        (c.protocol, c.variant, c.metric): {f.value for f in c.results}
+        for c in published.conflicts(published.results())
     }
     assert found["voc_det", ("MoCo v2", "", 800), "box_AP"] == {57.4, 57.6}
     assert found["imagenet_linear", ("MoCo v2", "", 200), "top1"] == {67.5, 67.7}
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"method": "CO2"}, ""),
-        ({"metric": "box_AP50"}, "box_AP and box_AP50 are different metrics"),
-        ({"protocol": "voc_det_mmdet"}, "are different protocols, which look alike"),
-        ({"protocol": "coco_c4_1x"}, "are different protocols$"),
-        ({"deviation": "learning rate searched"}, "departs from the protocol: learning rate searched"),
-        ({"cost": "symmetric"}, "compare at equal cost"),
-        ({"cost": ""}, ""),
-    ],
-)
-def test_what_may_be_compared(changes: dict[str, object], reason: str) -> None:
-    import re
-
-    given = published.why_not_comparable(figure(), figure(**changes))
-    assert bool(given) == bool(reason)
-    assert re.search(reason, given)
-
-
-def test_the_two_fpn_conventions_never_compare() -> None:
-    a, b = (published.select(f"coco_fpn_1x_{name}", "Random init")[0] for name in ("moco", "infomin"))
-    assert "which look alike" in published.why_not_comparable(a, b)

@@ -15,8 +15,8 @@ WITH_METHOD = DEFINITION.replace('recipe = "a"', 'recipe = "a"\nmethod = "MoCo v
     'metric = "top1"', 'metric = "top1"\npublished = "fake"'
 )
 FAKE = published.Protocol("fake", "Fake", "fake", "", "", {"top1": 0.2}, "somebody", ("knn",))
-FIGURES = tuple(
-    published.Figure("fake", "MoCo v2", "", 200, "", metric, value, "", f"https://example.org/{number}")
+RESULTS = tuple(
+    published.PublishedResult("fake", "MoCo v2", "", 200, "", metric, value, "", f"https://example.org/{number}")
     for number, (metric, value) in enumerate([("top1", 60.0), ("top1", 60.4), ("error", 1.0)])
 )
 
@@ -24,7 +24,7 @@ FIGURES = tuple(
 @pytest.fixture
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     use_fake_tasks(monkeypatch)
-    monkeypatch.setattr(published, "figures", lambda: FIGURES)
+    monkeypatch.setattr(published, "results", lambda: RESULTS)
     monkeypatch.setattr(published, "protocols", lambda: {"fake": FAKE})
 
     def build(*results: Result, text: str = DEFINITION) -> Table:
@@ -60,7 +60,7 @@ def test_the_allowed_difference_is_students(build, tmp_path: Path) -> None:
     assert above.verdict == "above"
     (below,) = check.judge(build(*runs("a", 57.0, 58.0, 59.0)), path)
     assert below.verdict == "below"
-    with pytest.raises(CheckFailed, match="1 of 1 figures are not reproduced, the first of them A, kNN: below"):
+    with pytest.raises(CheckFailed, match="1 of 1 cells not reproduced; first: A, kNN: below"):
         check.require([below])
 
 
@@ -103,7 +103,7 @@ def test_a_single_reference_run_judges_nothing(build, tmp_path: Path) -> None:
     check.require([verdict])
 
 
-def test_published_figures_are_the_reference_where_there_is_no_file(build) -> None:
+def test_published_results_are_the_reference_if_there_is_no_file(build) -> None:
     """Mean 60.2, spread .2, two runs: 1.96 * .2 * sqrt(1 + 1/2) = .480."""
     (verdict,) = check.judge(build(*runs("a", 60.5, 60.7), text=WITH_METHOD))
     assert verdict.reference.mean == pytest.approx(60.2)
@@ -117,7 +117,7 @@ def test_published_and_measured_share_a_cell(build) -> None:
     filled = build(*runs("a", 60.5, 60.7), text=WITH_METHOD)
     assert filled.rows[0].cells[0].full_text() == "60.6 ± 0.1 (2) [60.0–60.4]"
     assert filled.rows[1].cells[0].full_text() == "–"
-    assert "In brackets: published; a range where sources differ." in filled.notes
+    assert "In brackets: published; a range if sources differ." in filled.notes
     assert r"60.6 $\pm$ 0.1 (2) {[}60.0--60.4{]}" in table.render(filled, "tex")
 
 
@@ -134,11 +134,11 @@ def test_a_task_that_does_not_follow_the_protocol_cannot_share_its_column(build)
         (
             "epochs = 200",
             "epochs = 300",
-            "row 'A': no published figure for any column; of MoCo v2 there are: no detail, 200",
+            "row 'A': no published result for any column; variants of MoCo v2: no detail, 200",
         ),
-        ("epochs = 200", 'epochs = "200"', "epochs = '200' is not a whole number"),
-        ('method = "MoCo v2"', "", "row 'A': detail and epochs choose among the published figures"),
-        ('recipe = "b"', "", "row 'B': without recipe, checkpoint and method"),
+        ("epochs = 200", 'epochs = "200"', "epochs must be a whole number, not '200'"),
+        ('method = "MoCo v2"', "", "row 'A': detail and epochs select published results"),
+        ('recipe = "b"', "", "row 'B': a row needs a recipe, a checkpoint or a method"),
         (
             'published = "fake"',
             'published = "fke"',
@@ -147,7 +147,7 @@ def test_a_task_that_does_not_follow_the_protocol_cannot_share_its_column(build)
         ('metric = "top1"\npublished', 'metric = "time"\npublished', "unknown published metric of fake 'time'"),
     ],
 )
-def test_wrong_references_to_published_figures_are_named(build, old: str, new: str, message: str) -> None:
+def test_wrong_references_to_published_results_are_named(build, old: str, new: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(text=WITH_METHOD.replace(old, new))
 
@@ -159,12 +159,12 @@ def test_rows_may_name_a_checkpoint(build) -> None:
 
 
 def test_nothing_to_check_against_is_said(build) -> None:
-    with pytest.raises(UserError, match="nothing to be checked against"):
+    with pytest.raises(UserError, match="cannot be checked"):
         check.judge(build(*runs("a", 60.0)))
 
 
 def test_a_reference_that_is_none_is_named(build, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no file .*gone\.csv"):
+    with pytest.raises(UserError, match=r"no reference file .*gone\.csv"):
         check.judge(build(), tmp_path / "gone.csv")
     (tmp_path / "torn.csv").write_text("row,column\nA,kNN\n")
     with pytest.raises(UserError, match="not a table in CSV"):
@@ -178,7 +178,7 @@ def test_markdown_says_it_all(build, tmp_path: Path) -> None:
     assert "| B, kNN | 1.5 | – | – | – | not measured |" in text
 
 
-def test_every_published_table_of_the_package_has_figures_in_every_row() -> None:
+def test_every_published_table_of_the_package_has_results_in_every_row() -> None:
     for name in definition.names():
         filled = table.build(name, [])
         for row in filled.rows:

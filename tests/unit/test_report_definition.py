@@ -33,14 +33,14 @@ def test_a_file_is_read_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ('task = "knn"', 'task = "kn"', r"column 'kNN': unknown task 'kn'; did you mean knn\?"),
         ('metric = "top1"', 'metric = "top5"', r"column 'kNN': unknown metric of knn 'top5'; did you mean top1\?"),
         ('label = "B"', 'lable = "B"', r"unknown field in .*\[\[rows\]\]: 'lable'; did you mean label\?"),
-        ('label = "B"', "", r"\[\[rows\]\]: without label; accepted: label, recipe"),
-        ('label = "B"', "label = 3", r"label = 3 is not a text in quotes"),
+        ('label = "B"', "", r"\[\[rows\]\]: missing label; fields: label, recipe"),
+        ('label = "B"', "label = 3", r"label must be text in quotes, not 3"),
         ('label = "B"', 'label = "A"', r"two \[\[rows\]\] have the label 'A'"),
         ('recipe = "b"', 'recipe = "a"', r"two \[\[rows\]\] have the recipe 'a'"),
         ('header = "linear error"', 'header = "kNN"', r"two \[\[columns\]\] have the header 'kNN'"),
-        ('title = "Small"', "", r"without title"),
-        ('title = "Small"', "title =", r"not TOML"),
-        ("[[columns]]", "[[column]]", r"without \[\[columns\]\]; a table needs at least one of each"),
+        ('title = "Small"', "", r"missing title"),
+        ('title = "Small"', "title =", r"not valid TOML"),
+        ("[[columns]]", "[[column]]", r"no \[\[columns\]\]; a table needs"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -73,8 +73,8 @@ def test_an_unknown_recipe_is_named_with_its_row(tmp_path: Path, monkeypatch: py
 def test_a_metric_may_have_another_name_where_it_was_published() -> None:
     column = next(c for c in definition.load("transfer_linear").columns if c.header == "Pets")
     row = next(r for r in definition.load("transfer_linear").rows if r.method == "BYOL" and not r.detail)
-    assert (column.metric, column.quoted_metric) == ("accuracy", "Pets")
-    assert {figure.metric for figure in definition.published_figures(row, column)} == {"Pets"}
+    assert (column.metric, column.name_when_published) == ("accuracy", "Pets")
+    assert {each.metric for each in definition.published_results(row, column)} == {"Pets"}
 
 
 def test_every_column_with_a_task_that_follows_a_published_protocol_can_be_measured() -> None:

@@ -41,7 +41,7 @@ def test_markdown(small: Table) -> None:
         "| A |     61.0 ± 1.0 (3) |            7.2 |\n"
         "| B | **71.0 ± 1.0 (3)** |              – |\n"
         "\nMean ± sample standard deviation (n) over pretraining seeds.\n"
-        "\nBold: best; underlined: second best; shared where Welch's 95% interval of the difference contains 0.\n"
+        "\nBold: best; underlined: second best; shared if Welch's 95% interval of the difference contains 0.\n"
     )
 
 

@@ -37,7 +37,7 @@ def test_every_figure_has_its_provenance(write) -> None:
     html = own(write(result("a", 61.25, versions={"torch": "2.14.1"}, commit="1bc747e0aa12", seconds=75.2, seed=3)))
     assert 'popovertarget="cell-0-0"' in html
     behind = html[html.index('id="cell-0-0"') :]
-    for shown in ("knn@", "a0", "1bc747e0aa12", "torch 2.14.1", "1 min 15 s", "2026-09-01 12:00:00 UTC", "d0"):
+    for shown in ("knn@", "a0", "1bc747e0aa12", "torch 2.14.1", "75 s", "2026-09-01 12:00:00 UTC", "d0"):
         assert shown in behind
     assert 'id="cell-1-0"' not in html  # not measured
 
@@ -67,11 +67,8 @@ def test_names_are_text_not_markup(write) -> None:
     assert "<img src=x" not in html
 
 
-def test_the_weight_is_stated_and_bounded(write) -> None:
-    html = write(result("a", 60.0))
-    megabytes = len(html.encode()) / 1e6
-    assert megabytes < 8
-    assert f"one file of {megabytes:.1f} MB" in html
+def test_the_weight_is_bounded(write) -> None:
+    assert len(write(result("a", 60.0)).encode()) < 8e6
 
 
 def test_no_results_still_make_a_page(write) -> None:
@@ -84,8 +81,8 @@ def test_what_is_missing_or_broken_is_said(write, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text("torn\n")
     html = own(write(result("a", 60.0, overridden=("k=3",)), result("b", 50.0)))
     assert "not a result of schema 1" in html
-    assert "A: 1 result with overridden settings left out." in html
-    assert "No pictures: the folders that the runs left are not beside the results." in html
+    assert "A: 1 result left out (overridden settings)." in html
+    assert "No pictures: the folders of the runs are not beside the results." in html
 
 
 def test_the_protocol_is_shown_whole(write) -> None:

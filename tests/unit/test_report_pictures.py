@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from reporting import result
 
-from cgh_bench.site import retrieval, scenes, truth
+from cgh_bench.site import gallery, truth
 from cgh_bench.site.pictures import Instance, colour, data_uri, draw_classes, draw_instances, enlarge
 
 GREY = Image.new("RGB", (32, 32), (100, 100, 100))
@@ -68,18 +68,20 @@ def folder(tmp_path: Path) -> Path:
 def neighbours(root: Path, **arrays: object) -> None:
     given = {"row": [[0, 2]] * 4, "similarity": [[0.9, 0.5]] * 4, "predicted": [0, 0, 0, 1]}
     (root / "run").mkdir()
-    np.savez(root / "run" / retrieval.FILE, **{name: np.array(value) for name, value in {**given, **arrays}.items()})
+    np.savez(
+        root / "run" / gallery.NEIGHBOURS, **{name: np.array(value) for name, value in {**given, **arrays}.items()}
+    )
 
 
 def test_neighbours_are_right_or_wrong_by_their_class(tmp_path: Path, folder: Path) -> None:
     neighbours(tmp_path)
     notes: list[str] = []
     run = result("a", 50.0, work="run", config={"data": str(folder)})
-    cat, dog = retrieval.queries([("A", run)], tmp_path, notes)
+    cat, dog = gallery.queries([("A", run)], tmp_path, notes)
     assert notes == []
     assert (cat.label, dog.label) == ("cat", "dog")
     (answer,) = cat.answers
-    assert (answer.row, answer.right, answer.predicted) == ("A", 1, "cat")
+    assert (answer.row, answer.right) == ("A", 1)
     first, second = answer.neighbours
     assert (first.label, first.right, first.similarity) == ("cat", True, pytest.approx(0.9))
     assert (second.label, second.right) == ("dog", False)
@@ -90,26 +92,26 @@ def test_neighbours_are_right_or_wrong_by_their_class(tmp_path: Path, folder: Pa
 def test_a_missing_and_a_broken_file_are_said_and_the_rest_shown(tmp_path: Path, folder: Path) -> None:
     neighbours(tmp_path)
     (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / retrieval.FILE).write_bytes(b"PK\x03\x04 torn")
+    (tmp_path / "torn" / gallery.NEIGHBOURS).write_bytes(b"PK\x03\x04 torn")
     config = {"data": str(folder)}
     runs = [
         (row, result("a", 50.0, work=work, config=config)) for row, work in [("A", "run"), ("B", "gone"), ("C", "torn")]
     ]
     notes: list[str] = []
-    (query, _) = retrieval.queries(runs, tmp_path, notes)
+    (query, _) = gallery.queries(runs, tmp_path, notes)
     assert [answer.row for answer in query.answers] == ["A"]
     assert len(notes) == 2
-    assert notes[0].startswith("B: no retrieval pictures")
-    assert notes[1].startswith("C: no retrieval pictures")
+    assert notes[0].startswith("B: no nearest neighbours")
+    assert notes[1].startswith("C: no nearest neighbours")
 
 
 def test_data_that_are_gone_are_said(tmp_path: Path) -> None:
     neighbours(tmp_path)
     notes: list[str] = []
     run = result("a", 50.0, work="run", config={"data": str(tmp_path / "gone")})
-    assert retrieval.queries([("A", run)], tmp_path, notes) == []
+    assert gallery.queries([("A", run)], tmp_path, notes) == []
     assert len(notes) == 1
-    assert notes[0].startswith("No retrieval pictures")
+    assert notes[0].startswith("No nearest neighbours")
 
 
 @pytest.fixture
@@ -154,11 +156,11 @@ def test_detections_are_drawn_beside_the_truth(tmp_path: Path, objects: truth.Ob
         {**sure, "score": 0.29},
         {**sure, "image_id": 2},
     ]
-    (tmp_path / "run" / scenes.DETECTIONS).write_text(json.dumps(lines))
+    (tmp_path / "run" / gallery.DETECTIONS).write_text(json.dumps(lines))
     runs = [("A", result("a", 50.0, work="run")), ("B", result("b", 50.0, work="gone"))]
     notes: list[str] = []
-    first, second = scenes.detections(objects, runs, tmp_path, notes)
-    assert [(p.row, p.content) for p in first.pictures] == [(scenes.TRUTH, "dog"), ("A", "dog 0.90, cat 0.75")]
+    first, second = gallery.detections(objects, runs, tmp_path, notes)
+    assert [(p.row, p.content) for p in first.pictures] == [(gallery.TRUTH, "dog"), ("A", "dog 0.90, cat 0.75")]
     assert [p.content for p in second.pictures] == ["dog, dog", "nothing with a score of 0.3 or more"]
     assert decode(first.pictures[0].picture).size == (384, 384)
     assert len(notes) == 1
@@ -167,19 +169,19 @@ def test_detections_are_drawn_beside_the_truth(tmp_path: Path, objects: truth.Ob
 
 def test_segmentations_are_drawn_beside_the_truth(tmp_path: Path, val: Path) -> None:
     for work, numbers in (("run", (1, 3)), ("half", (1,))):
-        (tmp_path / work / scenes.SEGMENTATIONS).mkdir(parents=True)
+        (tmp_path / work / gallery.SEGMENTATIONS).mkdir(parents=True)
         for number in numbers:
             classes = np.zeros((32, 32), np.uint8)
             classes[:8] = 1
-            Image.fromarray(classes).save(tmp_path / work / scenes.SEGMENTATIONS / f"{number:06d}.png")
+            Image.fromarray(classes).save(tmp_path / work / gallery.SEGMENTATIONS / f"{number:06d}.png")
     runs = [("A", result("a", 50.0, work="run")), ("B", result("b", 50.0, work="half"))]
     notes: list[str] = []
     pairs = tuple((val / "images" / f"{n:06d}.png", val / "masks" / f"{n:06d}.png") for n in (3, 1))
     maps = truth.Maps(pairs, (truth.BACKGROUND, "cat", "dog"))
-    first, _ = scenes.segmentations(maps, runs, tmp_path, notes)
-    assert [(p.row, p.content) for p in first.pictures] == [(scenes.TRUTH, "dog 6%"), ("A", "cat 25%")]
+    first, _ = gallery.segmentations(maps, runs, tmp_path, notes)
+    assert [(p.row, p.content) for p in first.pictures] == [(gallery.TRUTH, "dog 6%"), ("A", "cat 25%")]
     assert len(notes) == 1
-    assert re.match(r"B: no segmentations, predictions of that run is missing or damaged .*000003\.png", notes[0])
+    assert re.match(r"B: no segmentations; predictions of that run is missing or damaged .*000003\.png", notes[0])
 
 
 def test_a_value_is_drawn_unless_it_is_no_class(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The live view: what it serves, to whom, and when it makes its pages again."""
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +54,10 @@ def test_another_host_is_refused(running: Server, host: str) -> None:
     assert ask(running, host=host or "\t")[0] == 421
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST:1234", "[::1]:8000"])
-def test_its_own_names_are_answered(running: Server, host: str) -> None:
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "LOCALHOST:1234", "[::1]:8000", "192.168.1.20:8000", socket.gethostname()]
+)
+def test_its_own_names_and_addresses_are_answered(running: Server, host: str) -> None:
     assert ask(running, host=host)[0] == 200
 
 
@@ -79,3 +82,10 @@ def test_an_address_that_cannot_be_had_is_one_line(running: Server, tmp_path: Pa
         serving(tmp_path / "results.jsonl", tmp_path, "127.0.0.1", running.server_address[1]),
     ):
         raise AssertionError("it listens")
+
+
+def test_a_malformed_request_is_answered(running: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_connection(running.server_address[:2], timeout=20) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert b"400" in connection.recv(1000)
+    assert capsys.readouterr().err == ""

@@ -50,6 +50,17 @@ def test_repeats_on_one_checkpoint_are_the_replicates(build) -> None:
     assert cell(filled).replicate == "evaluation seed"
 
 
+def test_copies_of_one_number_have_no_spread_and_no_rank(build) -> None:
+    """A task without randomness, repeated on the same weights: nothing varied."""
+    runs = [result(name, value, seed=seed) for name, value in (("a", 57.2), ("b", 57.1)) for seed in range(3)]
+    filled = build(*runs)
+    assert [(row.cells[0].text(), row.cells[0].n, row.cells[0].rank) for row in filled.rows] == [
+        ("57.2", 1, 0),
+        ("57.1", 1, 0),
+    ]
+    assert len(cell(filled).runs) == 3
+
+
 def test_repeats_on_several_checkpoints_are_averaged_first(build) -> None:
     """Four numbers but two independent trainings: n is 2."""
     runs = [
@@ -75,13 +86,13 @@ def test_of_two_in_the_same_second_the_later_line_counts(build) -> None:
 def test_overridden_results_never_fill_a_cell(build) -> None:
     filled = build(result("a", 99.0, overridden=("k=5",)), result("b", 50.0))
     assert cell(filled).n == 0
-    assert filled.notes == ("A: 1 result with overridden settings left out.",)
+    assert filled.notes == ("A: 1 result left out (overridden settings).",)
 
 
 def test_results_of_another_protocol_never_fill_a_cell(build) -> None:
     filled = build(result("a", 99.0, protocol="knn@00000000"), result("a", 98.0, protocol="knn@00000001"))
     assert cell(filled).n == 0
-    assert filled.notes == ("A: 2 results under another protocol than today's left out.",)
+    assert filled.notes == ("A: 2 results left out (not the current protocol).",)
 
 
 def test_results_on_older_data_never_fill_a_cell(build) -> None:
@@ -89,7 +100,7 @@ def test_results_on_older_data_never_fill_a_cell(build) -> None:
     newer = result("b", 50.0, data="d1", started="2026-09-02T12:00:00+00:00")
     filled = build(newer, older)
     assert (cell(filled).n, cell(filled, row=1).values) == (0, (50.0,))
-    assert filled.notes == ("A: 1 result on other data than the newest left out.",)
+    assert filled.notes == ("A: 1 result left out (other data than the newest result).",)
 
 
 def test_weights_trained_again_replace_the_older_ones_in_every_column(build) -> None:
@@ -98,7 +109,7 @@ def test_weights_trained_again_replace_the_older_ones_in_every_column(build) -> 
     filled = build(*old, new)
     assert cell(filled).values == (20.0,)
     assert cell(filled, column=1).n == 0
-    assert filled.notes == ("A: 2 results of weights that newer ones replace left out.",)
+    assert filled.notes == ("A: 2 results left out (replaced by newer weights).",)
 
 
 def test_other_weights_without_a_seed_replace_the_older(build) -> None:

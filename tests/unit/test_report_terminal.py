@@ -8,7 +8,7 @@ from reporting import result, use_fake_tasks
 from rich.console import Console
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.report.terminal import show_published, show_result, show_results
+from cgh_bench.report.formats import show_published, show_result, show_results
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def test_a_result_is_one_line(console: Console, monkeypatch: pytest.MonkeyPatch)
     show_result(result("a", 61.234, seconds=3.21), console=console)
     show_result(result("a", 61.234), reused=True, console=console)
     assert console.file.getvalue().splitlines() == [
-        "knn, seed 0: top1 61.23  error 61.23  time 61.23 s  3.2 s",
-        "knn, seed 0: top1 61.23  error 61.23  time 61.23 s  reused",
+        "knn, seed 0: Top-1 61.23  error 61.23  time 61.23 s  3.2 s",
+        "knn, seed 0: Top-1 61.23  error 61.23  time 61.23 s  reused",
     ]
 
 
@@ -43,15 +43,15 @@ def test_names_of_results_are_never_folded_where_there_is_room_for_them(
     assert len(together) == (2 if width == 120 else 0)
 
 
-def test_published_figures_come_with_protocol_spread_and_conflicts(console: Console) -> None:
+def test_published_results_come_with_protocol_spread_and_conflicts(console: Console) -> None:
     show_published("voc_det", "moco v2", console=console)
     text = " ".join(console.file.getvalue().split())
     for shown in (
         "11-point interpolation",
-        "box_AP50 0.2, box_AP 0.2, box_AP75 0.4",
+        "Box AP50 0.2, Box AP 0.2, Box AP75 0.4",
         "MoCo v2, 200 ep asymmetric",
         "fine-tuning learning rate searched per method",
-        "sources differ: voc_det, MoCo v2, 800 ep, box_AP: 57.4 (facebookresearch/moco)",
+        "conflicting sources: voc_det, MoCo v2, 800 ep, Box AP: 57.4 (facebookresearch/moco)",
         "57.6 (zdaxie/PixPro)",
     ):
         assert shown in text

@@ -20,7 +20,8 @@ from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layouts import voc as voc_layout
 from cgh_bench.evaluate import prepare
 from cgh_bench.results import Result
-from cgh_bench.site import breakdown, scenes, truth
+from cgh_bench.site import breakdown, truth
+from cgh_bench.site import gallery as galleries
 from cgh_bench.site.gallery import gallery
 
 
@@ -72,10 +73,10 @@ def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, 
     for image, true in maps.pairs:
         shutil.copy(true, tmp_path / task / "predictions" / f"{image.stem}.png")
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
-    assert len(shown.segmentations) == scenes.SHOWN
+    assert len(shown.segmentations) == truth.SHOWN
     for scene in shown.segmentations:
         wanted, given = scene.pictures
-        assert wanted.row == scenes.TRUTH
+        assert wanted.row == galleries.TRUTH
         assert given.picture == wanted.picture
         assert given.content == wanted.content != "background only"
     charts = breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes)
@@ -138,14 +139,14 @@ def test_data_that_are_gone_or_others_are_said(tmp_path: Path, monkeypatch: pyte
     assert truth.folder(dataclasses.replace(run, data="other"), tmp_path, notes) is None
     monkeypatch.setenv("CGH_DATA", str(tmp_path / "nowhere"))
     assert truth.folder(run, tmp_path, notes) is None
-    assert "other voc2012_aug than today's" in notes[0]
+    assert "voc2012_aug has changed since the run" in notes[0]
     assert "voc2012_aug is not complete: there is no folder" in notes[1]
 
 
 def test_wide_images_are_made_small(tmp_path: Path) -> None:
     drawn = Image.fromarray(np.zeros((1024, 2048, 3), np.uint8))
-    scenes._uri(drawn)
-    assert drawn.size == (scenes.WIDEST, scenes.WIDEST // 2)
+    galleries._uri(drawn)
+    assert drawn.size == (galleries.WIDEST, galleries.WIDEST // 2)
 
 
 def spoil_json(path: Path, change) -> None:
@@ -192,13 +193,13 @@ def predict(task: str, run: Result, folder: Path, tmp_path: Path) -> None:
         objects = truth.objects(run.config["data"], folder)
         assert objects is not None
         lines = [{**line, "score": 0.9} for line in lines_of(objects)]
-        (tmp_path / task / scenes.DETECTIONS).write_text(json.dumps(lines))
+        (tmp_path / task / breakdown.DETECTIONS).write_text(json.dumps(lines))
         return
     maps = truth.maps(run.config["data"], folder, {})
     assert maps is not None
-    (tmp_path / task / scenes.SEGMENTATIONS).mkdir()
+    (tmp_path / task / breakdown.SEGMENTATIONS).mkdir()
     for image, true in maps.pairs:
-        shutil.copy(true, tmp_path / task / scenes.SEGMENTATIONS / f"{image.stem}.png")
+        shutil.copy(true, tmp_path / task / breakdown.SEGMENTATIONS / f"{image.stem}.png")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -217,7 +218,7 @@ def test_data_that_are_damaged_while_pages_are_served_end_in_a_note(
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
     assert (list(shown.detections), list(shown.segmentations)) == ([], [])
     assert len(notes) == 1
-    assert "no pictures" in notes[0] or notes[0].startswith(f"{scenes.TRUTH}: no ")
+    assert "no pictures" in notes[0] or notes[0].startswith("No ")
     breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes)
     assert all("\n" not in note for note in notes)
 
@@ -247,10 +248,10 @@ def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path
     objects = truth.objects("coco", folder)
     assert objects is not None
     torn = text.replace("IMAGE", str(objects.shown[0]["id"]))
-    (tmp_path / "bad/coco_det" / scenes.DETECTIONS).write_text(torn)
+    (tmp_path / "bad/coco_det" / breakdown.DETECTIONS).write_text(torn)
     shown = gallery([[("A", good), ("B", bad)]], tmp_path, tmp_path, notes)
-    assert {tuple(picture.row for picture in scene.pictures) for scene in shown.detections} == {(scenes.TRUTH, "A")}
-    assert [note.split(",")[0] for note in notes] == ["B: no detections"]
+    assert {tuple(picture.row for picture in scene.pictures) for scene in shown.detections} == {(galleries.TRUTH, "A")}
+    assert [note.split(";")[0] for note in notes] == ["B: no detections"]
     breakdown.draw(bad, prepare("coco_det").task, tmp_path, tmp_path, notes)
     assert len(notes) <= 2
     assert all("\n" not in note for note in notes)
@@ -261,11 +262,11 @@ def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
     folder = truth.folder(run, tmp_path, notes)
     assert folder is not None
     predict("voc_seg", run, folder, tmp_path)
-    for path in (tmp_path / "voc_seg" / scenes.SEGMENTATIONS).iterdir():
+    for path in (tmp_path / "voc_seg" / breakdown.SEGMENTATIONS).iterdir():
         path.write_bytes(path.read_bytes()[:60])
     assert gallery([[("A", run)]], tmp_path, tmp_path, notes).segmentations == []
     assert breakdown.draw(run, prepare("voc_seg").task, tmp_path, tmp_path, notes) == []
-    assert [note.split(",")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion"]
+    assert [note.split(";")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion matrix"]
     (tmp_path / "voc_seg/metrics.json").write_text("[1]")
     assert truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
 
@@ -273,7 +274,7 @@ def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["cityscapes_inst", "cityscapes_inst_detectron2"])
 def test_instances_of_cityscapes_are_not_drawn(task: str, root: Path, tmp_path: Path) -> None:
     run, notes = a_run(task, tmp_path), []
-    (tmp_path / task / scenes.SEGMENTATIONS).mkdir()
+    (tmp_path / task / breakdown.SEGMENTATIONS).mkdir()
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
     assert (list(shown.detections), list(shown.segmentations), list(shown.classes)) == ([], [], [])
     assert breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes) == []
@@ -282,7 +283,7 @@ def test_instances_of_cityscapes_are_not_drawn(task: str, root: Path, tmp_path: 
 
 def test_classes_of_voc_have_the_ap_that_the_run_measured(root: Path, tmp_path: Path) -> None:
     run, notes = a_run("voc_det", tmp_path), []
-    (tmp_path / "voc_det" / scenes.DETECTIONS).write_text("[]")
+    (tmp_path / "voc_det" / breakdown.DETECTIONS).write_text("[]")
     measured = {"detections": 3, "box_AP": 50.0, "box_AP50": 75.0, "box_AP.cat": 60.0, "box_AP.dog": 40.0}
     (tmp_path / "voc_det/metrics.json").write_text(json.dumps(measured))
     (chart,) = breakdown.draw(run, prepare("voc_det").task, tmp_path, tmp_path, notes)

@@ -7,6 +7,7 @@ from cgh_bench import checkpoint, reproduce, results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.evaluate import evaluate, prepare, protocol_id
+from cgh_bench.pretrain.recipe import Recipe
 from cgh_bench.report import definition
 from cgh_bench.report import table as tables
 from cgh_bench.tasks import find
@@ -25,12 +26,12 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
 ) -> None:
     trained, evaluated = [], []
 
-    def pretrain(recipe: str, seed: int, folder: Path) -> Path:
-        trained.append((recipe, seed))
+    def train(recipe: Recipe, name: str, folder: Path) -> Path:
+        trained.append((name, recipe.seed))
         path = folder / "backbone.safetensors"
         if not path.exists():
             made = random_checkpoint("resnet18", seed=len(trained))
-            origin = dataclasses.replace(made.origin, recipe=recipe, seed=seed)
+            origin = dataclasses.replace(made.origin, recipe=name, seed=recipe.seed)
             checkpoint.save(dataclasses.replace(made, origin=origin), path)
         return path
 
@@ -39,24 +40,21 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
         return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
 
     monkeypatch.setattr(KNN, "run", run)
+    monkeypatch.setattr(reproduce, "train", train)
     workspace = Workspace(tmp_path)
-    reproduce.run(table, range(2), workspace, reproduce.Weights(pretrain, tmp_path))
+    reproduce.run(table, range(2), workspace, tmp_path)
     expected = [(row.recipe, seed) for seed in range(2) for row in table.rows]
     assert trained == evaluated == expected
     records, complaints = results.read(workspace.store)
     assert not complaints
     assert {record.protocol for record in records} == {protocol_id("animals_knn", find("animals_knn"))}
-    reproduce.run(table, range(2), workspace, reproduce.Weights(pretrain, tmp_path))
+    reproduce.run(table, range(2), workspace, tmp_path)
     assert evaluated == expected  # finished work is not done again
 
 
 def named(table: definition.Definition, *checkpoints: str) -> definition.Definition:
     rows = tuple(definition.RowDefinition(label=f"row {name}", checkpoint=name) for name in checkpoints)
     return dataclasses.replace(table, rows=rows)
-
-
-def never(*arguments: object) -> Path:
-    raise AssertionError("nothing is to be trained")
 
 
 def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
@@ -72,7 +70,7 @@ def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
     checkpoint.save(random_checkpoint("resnet18", seed=9), tmp_path / "theirs.safetensors")
     workspace = Workspace(tmp_path / "work")
     both = named(table, "theirs", "random:resnet18")
-    reproduce.run(both, range(2), workspace, reproduce.Weights(never, tmp_path))
+    reproduce.run(both, range(2), workspace, tmp_path)
     assert [(name, seed) for name, seed, _ in evaluated] == [
         (name, seed) for seed in range(2) for name in ("theirs", "random:resnet18")
     ]
@@ -80,19 +78,19 @@ def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
     assert len({weights for name, _, weights in evaluated if name == "random:resnet18"}) == 2
     filled = tables.fill(both, results.read(workspace.store)[0])
     assert [(row.cells[0].n, row.cells[0].replicate) for row in filled.rows] == [
-        (2, "evaluation seed"),
+        (1, "evaluation seed"),
         (2, "pretraining seed"),
     ]
 
 
 def test_a_missing_checkpoint_is_named_before_anything_is_done(table: definition.Definition, tmp_path: Path) -> None:
     both = named(table, "random:resnet18", "absent")
-    with pytest.raises(UserError, match=r"row 'row absent' names the checkpoint absent, .* no file in .*--row"):
-        reproduce.run(both, range(1), Workspace(tmp_path), reproduce.Weights(never, tmp_path))
+    with pytest.raises(UserError, match=r"row 'row absent' needs one file absent\.\* in .* found none; .*--row"):
+        reproduce.run(both, range(1), Workspace(tmp_path), tmp_path)
     for suffix in ("pth", "pth.tar"):
         (tmp_path / f"absent.{suffix}").touch()
-    with pytest.raises(UserError, match=r"2 files \(absent.pth, absent.pth.tar\)"):
-        reproduce.run(both, range(1), Workspace(tmp_path), reproduce.Weights(never, tmp_path))
+    with pytest.raises(UserError, match=r"found 2 \(absent.pth, absent.pth.tar\)"):
+        reproduce.run(both, range(1), Workspace(tmp_path), tmp_path)
     assert not (tmp_path / "results.jsonl").exists()
 
 
@@ -102,33 +100,31 @@ def test_a_plan_says_what_is_there_and_what_would_run_and_runs_nothing(
     def run(self: KNN, given: checkpoint.Checkpoint, folders: object, seed: int) -> dict[str, float]:
         return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
 
-    def foresee(recipe: str, seed: int, folder: Path) -> tuple[checkpoint.Checkpoint, bool]:
-        return random_checkpoint("resnet18", seed), recipe.startswith("cgh") and seed == 0
-
     monkeypatch.setattr(KNN, "run", run)
     monkeypatch.setattr(KNN, "plan", lambda self, given, folders: [f"as long as {given.name} takes"])
-    workspace, log = Workspace(tmp_path), tmp_path / "pretrain/cgh_r18_animals/seed0/log.jsonl"
+    workspace, trained = Workspace(tmp_path), tmp_path / "pretrain/cgh_r18_animals/seed0"
     rows = tuple(row for row in table.rows if row.label != "MoCo v2")
     chosen = dataclasses.replace(table, rows=(*rows, definition.RowDefinition("control", checkpoint="random:resnet18")))
     evaluate(prepare("animals_knn"), random_checkpoint("resnet18"), 0, workspace)
     before = workspace.store.read_bytes()
-    log.parent.mkdir(parents=True)
-    log.write_text('{"seconds": 300}\n')
+    checkpoint.save(random_checkpoint("resnet18"), trained / "backbone.safetensors")
+    (trained / "log.jsonl").write_text('{"seconds": 300}\n')
     protocol = protocol_id("animals_knn", find("animals_knn"))
-    finished, would_run = f"  {protocol}: finished", f"  {protocol}: would run"
-    detail = "    as long as random:resnet18 takes"
-    assert list(reproduce.plan(chosen, range(2), workspace, foresee, tmp_path)) == [
-        "Random init, seed 0", "  pretraining random_r18_animals: would run", would_run, detail,
-        "CGH, seed 0", "  pretraining cgh_r18_animals: finished", finished,
+    finished, would_run = f"  {protocol}: cached", f"  {protocol}: to run"
+    assert list(reproduce.plan(chosen, range(2), workspace, tmp_path)) == [
+        "Random init, seed 0", "  pretraining random_r18_animals: to run", would_run,
+        "    as long as random_r18_animals takes",
+        "CGH, seed 0", "  pretraining cgh_r18_animals: cached", finished,
         "control, seed 0", finished,
-        "Random init, seed 1", "  pretraining random_r18_animals: would run", would_run,
-        "CGH, seed 1", "  pretraining cgh_r18_animals: would run, about 5 min, as before (runs: 1)", would_run, detail,
-        "control, seed 1", would_run, detail,
-        "3 finished, 7 would run",
+        "Random init, seed 1", "  pretraining random_r18_animals: to run", would_run,
+        "CGH, seed 1", "  pretraining cgh_r18_animals: to run, about 5 min (median of 1 earlier)", would_run,
+        "    as long as cgh_r18_animals takes",
+        "control, seed 1", would_run, "    as long as random:resnet18 takes",
+        "7 to run, 3 cached",
     ]  # fmt: skip
     assert workspace.store.read_bytes() == before
-    with pytest.raises(UserError, match="no file in"):
-        list(reproduce.plan(named(table, "absent"), range(1), workspace, foresee, tmp_path))
+    with pytest.raises(UserError, match="needs one file absent"):
+        list(reproduce.plan(named(table, "absent"), range(1), workspace, tmp_path))
 
 
 def test_rows_are_chosen_by_their_labels(table: definition.Definition) -> None:

@@ -12,22 +12,39 @@ function element(tag, text = "", attributes = {}) {
 
 function say(text) { document.querySelector(".status").textContent = text; }
 
-// Published figures as their sources print them, measured ones with the decimal that tables have.
+// The reader's choices are part of the address: they survive a reload and can be linked to.
+function restore(controls) {
+  const chosen = new URLSearchParams(location.search);
+  for (const [id, control] of Object.entries(controls)) {
+    const value = chosen.get(id);
+    if (value !== null && (control.tagName !== "SELECT" || [...control.options].some((option) => option.value === value))) control.value = value;
+  }
+  return chosen;
+}
+
+function remember(controls, others = {}) {
+  const values = Object.entries(controls).map(([id, control]) => [id, control.value]);
+  const chosen = [...values, ...Object.entries(others)].filter(([, value]) => value);
+  history.replaceState(null, "", `?${new URLSearchParams(chosen)}${location.hash}`);
+}
+
+// Published numbers as their sources print them, measured ones with the decimal that tables have.
 function number(value, measured) { return measured ? value.toFixed(1) : value.toFixed(2).replace(/0$/, ""); }
 
 // The leaderboard: one protocol at a time, filtered and sorted.
 function leaderboard() {
   const controls = Object.fromEntries(["board", "method", "kind", "cost", "epochs"].map((id) => [id, document.getElementById(id)]));
   const more = document.querySelector(".more");
-  const sorting = { key: "", up: false };
   let all = false;
-  for (const [label, measured] of [["Measured here", true], ["Published only", false]]) {
+  for (const [label, measured] of [["Measured", true], ["Published only", false]]) {
     const group = element("optgroup", "", { label });
     for (const board of data.boards.filter((each) => each.measured === measured)) {
       group.append(element("option", `${board.title} (${board.rows.length})`, { value: board.id }));
     }
     if (group.children.length) controls.board.append(group);
   }
+  const chosen = restore(controls);
+  const sorting = { key: chosen.get("sort") ?? "", up: chosen.get("order") === "up" };
 
   const current = () => data.boards.find((board) => board.id === controls.board.value);
 
@@ -35,15 +52,15 @@ function leaderboard() {
     return [
       { key: "name", label: "Backbone", of: (row) => `${row.name} ${row.detail}`.toLowerCase(), up: true },
       { key: "epochs", label: "Epochs", of: (row) => row.epochs, up: true },
-      { key: "cost", label: "Cost", of: (row) => row.cost || null, up: true },
+      { key: "cost", label: "Views per epoch", of: (row) => row.cost || null, up: true },
       ...board.metrics.map((metric) => ({
-        key: `metric ${metric.name}`, label: metric.name + (metric.higher ? "" : " ↓"), numeric: true, up: !metric.higher,
+        key: `metric ${metric.name}`, label: metric.label + (metric.higher ? "" : " ↓"), numeric: true, up: !metric.higher,
         of: (row) => row.values[metric.name]?.[0] ?? null, name: metric.name,
       })),
     ].filter((column) => board.rows.some((row) => column.of(row) !== null));
   }
 
-  function chosen(board) {
+  function filtered(board) {
     const words = controls.method.value.toLowerCase().split(/\s+/).filter(Boolean);
     const most = Number(controls.epochs.value) || Infinity;
     return board.rows.filter((row) =>
@@ -56,7 +73,7 @@ function leaderboard() {
   function sorted(rows, column) {
     const sign = sorting.up ? 1 : -1;
     return rows.map((row) => [column.of(row), row]).sort(([a], [b]) => {
-      if (a === null || b === null) return (a === null) - (b === null);  // what is missing comes last either way
+      if (a === null || b === null) return (a === null) - (b === null);  // missing values come last either way
       return sign * (a < b ? -1 : a > b ? 1 : 0);
     }).map(([, row]) => row);
   }
@@ -77,7 +94,7 @@ function leaderboard() {
       cell.append(button);
       line.append(cell);
     }
-    line.append(element("th", "From", { scope: "col" }));
+    line.append(element("th", "Source", { scope: "col" }));
     return line;
   }
 
@@ -101,13 +118,13 @@ function leaderboard() {
       }
       line.append(cell);
     }
-    const from = element("td", row.source ? "" : "measured here", { class: "source" });
+    const source = element("td", row.source ? "" : "measured", { class: "source" });
     if (row.source) {
       const [url, ...rest] = row.source.split(" ");
       const place = url.split("/").slice(2, 5).join("/").replace(/^github\.com\//, "");
-      from.append(/^https:/.test(url) ? element("a", place, { href: url, rel: "noopener" }) : url, " ", rest.join(" "));
+      source.append(/^https:/.test(url) ? element("a", place, { href: url, rel: "noopener" }) : url, " ", rest.join(" "));
     }
-    line.append(from);
+    line.append(source);
     return line;
   }
 
@@ -120,116 +137,89 @@ function leaderboard() {
       column = columns.find((each) => each.numeric);
       Object.assign(sorting, { key: column.key, up: column.up });
     }
-    const rows = sorted(chosen(board), column);
+    remember(controls, { sort: sorting.key, order: sorting.up ? "up" : "" });
+    const rows = sorted(filtered(board), column);
     const shown = all ? rows : rows.slice(0, ROWS_AT_FIRST);
     document.querySelector(".board thead").replaceChildren(head(columns));
     document.querySelector(".board tbody").replaceChildren(...shown.map((row) => body(row, columns)));
     more.hidden = shown.length === rows.length;
-    const link = element("a", "definition and all figures", { href: board.href });
+    const link = element("a", "Protocol and sources", { href: board.href });
     document.querySelector(".status").replaceChildren(`${rows.length} of ${board.rows.length} rows. `, link);
-  }
-
-  function fromHash() {
-    const wanted = decodeURIComponent(location.hash.slice(1));
-    if (!data.boards.some((board) => board.id === wanted)) return;
-    controls.board.value = wanted;
-    document.getElementById("leaderboard").scrollIntoView();
-    show();
   }
 
   for (const control of Object.values(controls)) {
     control.addEventListener(control.tagName === "SELECT" ? "change" : "input", () => {
       all = false;
-      if (control === controls.board) {
-        sorting.key = "";
-        history.replaceState(null, "", `#${encodeURIComponent(control.value)}`);
-      }
+      if (control === controls.board) sorting.key = "";
       show();
     });
   }
   document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => { all = true; show(); });
-  addEventListener("hashchange", fromHash);
   show();
-  fromHash();
 }
 
-// Welch's interval of mean(a) - mean(b); Student's quantile is interpolated over 1 / degrees of freedom, as in tables.
-function welch(a, b) {
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const part = (values) => values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / (values.length - 1) / values.length;
-  const difference = mean(a) - mean(b);
-  const [first, second] = [part(a), part(b)];
-  if (first + second === 0) return [difference, difference, difference];
-  const freedom = (first + second) ** 2 / (first ** 2 / (a.length - 1) + second ** 2 / (b.length - 1));
-  const place = Math.min(1, 1 / freedom) * (data.student.length - 1);
-  const below = Math.min(Math.floor(place), data.student.length - 2);
-  const quantile = data.student[below] + (place - below) * (data.student[below + 1] - data.student[below]);
-  const half = quantile * Math.sqrt(first + second);
-  return [difference, difference - half, difference + half];
-}
-
+// Two backbones side by side; every interval was computed when the page was made.
 function comparison() {
-  const selects = ["first", "second"].map((id) => document.getElementById(id));
-  for (const select of selects) {
-    for (const subject of data.subjects) select.append(element("option", subject.label));
+  const controls = Object.fromEntries(["first", "second"].map((id) => [id, document.getElementById(id)]));
+  for (const select of Object.values(controls)) {
+    data.subjects.forEach((label) => select.append(element("option", label)));
   }
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  if (data.subjects.some((subject) => subject.label === wanted)) selects[0].value = wanted;
-  const other = data.subjects.find((subject) => subject.label !== selects[0].value);
-  if (other) selects[1].value = other.label;
+  if (data.subjects.length > 1) controls.second.selectedIndex = controls.first.selectedIndex + 1;
+  const chosen = restore(controls);
+  if (!chosen.has("second") && controls.second.value === controls.first.value) controls.second.selectedIndex = 0;
 
-  function text(values) {
-    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-    if (values.length < 2) return mean.toFixed(2);
-    const deviation = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
-    return `${mean.toFixed(2)} ± ${deviation.toFixed(2)} (${values.length})`;
-  }
+  const range = (low, high) => `${low.toFixed(2)} to ${high.toFixed(2)}`;
 
-  function verdict(a, b, higher, names) {
-    if (a.values.length < 2 || b.values.length < 2) return ["", "", "single runs: no verdict"];
-    if (a.replicate !== b.replicate) return ["", "", "spreads over different things: not comparable"];
-    const [difference, low, high] = welch(a.values, b.values);
-    const interval = `${low.toFixed(2)} to ${high.toFixed(2)}`;
-    if (low <= 0 && high >= 0) return [difference.toFixed(2), interval, "not separated"];
-    return [difference.toFixed(2), interval, `${names[(difference > 0) === higher ? 0 : 1]} is better`];
+  function verdict(each, a, b, names) {
+    const [first, second] = [each.replicates[a], each.replicates[b]];
+    if (!first || !second) return ["", "", "n = 1: no significance test"];
+    if (first !== second) return ["", "", `Not comparable: one spread is over ${first}s, the other over ${second}s`];
+    const difference = each.means[a] - each.means[b];
+    const half = each.pairs[Math.max(a, b)][Math.min(a, b)];
+    const shown = [difference.toFixed(2), range(difference - half, difference + half)];
+    if (Math.abs(difference) <= half) return [...shown, "No significant difference"];
+    return [...shown, `${names[(difference > 0) === each.higher ? 0 : 1]} is better`];
   }
 
-  // Of the same images: what other images might have changed.
-  function paired(cell, names) {
-    const same = (pair, [a, b]) => pair.board === cell.board && pair.metric === cell.metric && pair.first === a && pair.second === b;
-    const pair = data.paired.find((each) => same(each, names) || same(each, [...names].reverse()));
+  // What other images might have changed.
+  function overImages(each, a, b) {
+    const pair = each.images.find(({ first, second }) => first === Math.min(a, b) && second === Math.max(a, b));
     if (!pair) return "";
-    const [, least, most] = pair.interval;
-    const [low, high] = pair.first === names[0] ? [least, most] : [-most, -least];
-    return `over ${pair.images.toLocaleString("en")} images: ${low.toFixed(2)} to ${high.toFixed(2)}`;
+    const [low, high] = a < b ? [pair.low, pair.high] : [-pair.high, -pair.low];
+    return `over ${pair.images.toLocaleString("en")} images: ${range(low, high)}`;
+  }
+
+  function row(each, a, b, names) {
+    const line = element("tr");
+    line.append(element("th", each.board, { scope: "row" }), element("td", each.metric));
+    for (const place of [a, b]) line.append(element("td", each.texts[place], { class: "numbers" }));
+    for (const part of verdict(each, a, b, names)) line.append(element("td", part));
+    const images = overImages(each, a, b);
+    if (images) line.cells[5].append(element("span", images, { class: "images" }));
+    return line;
   }
 
   function show() {
-    const [first, second] = selects.map((select) => data.subjects.find((subject) => subject.label === select.value));
-    if (!first) return say("Nothing is measured yet.");
-    const line = element("tr");
-    for (const label of ["Protocol", "Metric", first.label, second.label, "Difference", "95 % interval", "Verdict"]) {
-      line.append(element("th", label, { scope: "col" }));
+    const selected = [controls.first.selectedIndex, controls.second.selectedIndex];
+    const names = selected.map((index) => data.subjects[index]);
+    if (!data.subjects.length) return say("No results yet.");
+    remember(controls);
+    const head = element("tr");
+    for (const label of ["Protocol", "Metric", ...names, "Difference", "95 % interval", "Verdict"]) {
+      head.append(element("th", label, { scope: "col" }));
     }
-    document.querySelector(".board thead").replaceChildren(line);
     const rows = [];
-    for (const a of first.cells) {
-      const b = second.cells.find((cell) => cell.board === a.board && cell.metric === a.metric);
-      if (!b) continue;
-      const board = data.boards[a.board];
-      const row = element("tr");
-      row.append(element("th", board.title, { scope: "row" }), element("td", a.metric), element("td", text(a.values), { class: "figures" }), element("td", text(b.values), { class: "figures" }));
-      for (const part of verdict(a, b, board.metrics[a.metric], [first.label, second.label])) row.append(element("td", part));
-      const images = paired(a, [first.label, second.label]);
-      if (images) row.cells[5].append(element("span", images, { class: "images" }));
-      rows.push(row);
+    for (const each of data.metrics) {
+      const [a, b] = selected.map((index) => each.subjects.indexOf(index));
+      if (a >= 0 && b >= 0 && a !== b) rows.push(row(each, a, b, names));
     }
+    document.querySelector(".board thead").replaceChildren(head);
     document.querySelector(".board tbody").replaceChildren(...rows);
-    say(first === second ? "Choose two different backbones." : `${rows.length} figures that both have.`);
+    say(names[0] === names[1] ? "Choose two different backbones." : `${rows.length} shared metric${rows.length === 1 ? "" : "s"}.`);
   }
 
-  for (const select of selects) select.addEventListener("change", show);
+  for (const select of Object.values(controls)) select.addEventListener("change", show);
   show();
 }
 
