@@ -1,1 +1,1 @@
-"""What the processes of all frameworks share; put on their path by each `train.py`, so it imports torch and no more."""
+"""What the processes of all frameworks share. It imports torch and NumPy, which every framework's Python has."""

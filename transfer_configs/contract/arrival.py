@@ -1,29 +1,29 @@
-"""Put converted weights into a model that a framework has built and initialised, and prove that they are there."""
+"""Put converted weights into a model that a framework has built and initialised, and prove that they arrived."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from keeping import write_text
+
+from cgh_bench.transfer_configs.contract.records import write_json
 
 COUNTER = ".num_batches_tracked"
 
 
 def put(weights: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor], into: Sequence[str]) -> None:
-    """Copy each tensor to its place in `model`, a state dict, as far as it has one of its shape.
+    """Copy each tensor to its place in `model`, a state dict that has a tensor of that name and shape.
 
-    By hand: a framework's own loader passes over names that do not match, and its initialisation would follow.
+    The frameworks' own loaders skip names that do not match, and initialise the model afterwards.
 
     Args:
-        weights: by their names within the trunk.
+        weights: by their names within the backbone.
         model: by their names in the whole network.
-        into: the modules of the network that hold the trunk, or parts of it.
+        into: the modules of the network that hold the backbone, or parts of it.
     """
-    for name, home in _homes(weights, model, into).items():
-        if home and model[home].shape == weights[name].shape:
-            model[home].copy_(weights[name])
+    for name, place in _places(weights, model, into).items():
+        if place and model[place].shape == weights[name].shape:
+            model[place].copy_(weights[name])
 
 
 def account(
@@ -33,24 +33,24 @@ def account(
     not_in_weights: Sequence[str],
     in_force: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What `loaded.json` says: which tensors are not in `model` bit for bit, and which places in it got none.
+    """The content of `loaded.json`: which tensors are not in `model` bit for bit, and which of its tensors got none.
 
     Args:
         weights: as in `put`.
         model: as in `put`.
         into: as in `put`.
-        not_in_weights: beginnings of names within these modules that no trunk has.
+        not_in_weights: prefixes of names in these modules that no backbone has.
         in_force: how the model that was built prepares images, and where its bottlenecks stride.
     """
-    homes = _homes(weights, model, into)
-    missing = [name for name, home in homes.items() if not home or not _same(model[home], weights[name])]
+    places = _places(weights, model, into)
+    missing = [name for name, place in places.items() if not place or not _same(model[place], weights[name])]
     within = tuple(f"{module}." for module in into)
-    empty = sorted({name for name in model if name.startswith(within)} - set(homes.values()))
+    empty = sorted({name for name in model if name.startswith(within)} - set(places.values()))
     if not any(name.endswith(COUNTER) for name in weights):  # some frameworks' files have no counters of batches
         empty = [name for name in empty if not name.endswith(COUNTER)]
     return {
-        "given": len(homes),
-        "arrived": len(homes) - len(missing),
+        "given": len(places),
+        "arrived": len(places) - len(missing),
         "missing": missing,
         "unfilled": [name for name in empty if not name.startswith(tuple(not_in_weights))],
         "into": list(into),
@@ -59,22 +59,33 @@ def account(
 
 
 def write(loaded: Mapping[str, Any], work: Path) -> None:
-    """Leave the account in the run's folder."""
-    write_text(work / "loaded.json", json.dumps(loaded, indent=1))
+    """Write the account to the run's folder."""
+    write_json(work / "loaded.json", loaded)
 
 
 def require_complete(loaded: Mapping[str, Any]) -> None:
-    """Stop the process unless all have arrived."""
+    """Stop the process unless every tensor arrived."""
     missing, unfilled = loaded["missing"], loaded["unfilled"]
     if missing or unfilled:
         raise SystemExit(
-            f"the weights have not arrived: {len(missing)} of {loaded['given']} tensors have no equal in the model "
-            f"({', '.join(missing[:3])}), {len(unfilled)} places were left empty ({', '.join(unfilled[:3])})"
+            f"the weights did not arrive: {len(missing)} of {loaded['given']} tensors are not in the model "
+            f"({', '.join(missing[:3])}), {len(unfilled)} tensors of the model got none ({', '.join(unfilled[:3])})"
         )
 
 
+def strides_in_1x1(modules: Iterable[tuple[str, torch.nn.Module]]) -> bool:
+    """Whether the bottlenecks among named modules stride in their first, 1x1 convolution."""
+    return any(
+        name.endswith("conv1")
+        and isinstance(module, torch.nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        for name, module in modules
+    )
+
+
 def coverage(given: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
-    """Which tensors of a file are in the model bit for bit, which are not, and which the model has beside them."""
+    """Which tensors of a file are in the model bit for bit, which are not, and which only the model has."""
     used = [name for name, tensor in given.items() if name in model and torch.equal(tensor, model[name])]
     return {
         "used": used,
@@ -83,10 +94,10 @@ def coverage(given: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor
     }
 
 
-def _homes(
+def _places(
     weights: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor], into: Sequence[str]
 ) -> dict[str, str]:
-    """Where in the model each tensor belongs; nowhere is the empty string."""
+    """The name in the model of each tensor; empty if there is no such name, or several."""
     candidates = {name: [f"{m}.{name}" for m in into if f"{m}.{name}" in model] for name in weights}
     return {name: found[0] if len(found) == 1 else "" for name, found in candidates.items()}
 

@@ -1,4 +1,4 @@
-"""What a model and a solver are, once built, as plain values; the same names in every framework."""
+"""A built model and its solver as plain values, under the same names in every framework."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import nn
 
-TRUNK = "trunk"
+BACKBONE = "backbone"
 
 
-def of_model(model: nn.Module, part_of: Callable[[str], str]) -> dict[str, Any]:
-    """Parameters, norms and what is frozen, part by part.
+def model_facts(model: nn.Module, part_of: Callable[[str], str]) -> dict[str, Any]:
+    """Parameters, frozen parameters and norm layers of each part.
 
     Args:
         model: in training mode.
-        part_of: the part ("trunk", "neck", "RPN", "box head", …) of a parameter or module, by its name.
+        part_of: the part ("backbone", "neck", "RPN", "box head", …) that a parameter or module of some name belongs to.
     """
     sizes: dict[str, int] = {}
     frozen: dict[str, int] = {}
@@ -31,8 +31,8 @@ def of_model(model: nn.Module, part_of: Callable[[str], str]) -> dict[str, Any]:
     return {"parameters": sizes, "frozen parameters": frozen, "norm layers": norms}
 
 
-def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Its kind and, over all parameters, how many values have which weight decay and share of the learning rate."""
+def optimizer_facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Its class, and how many parameter values have each weight decay and each share of the learning rate."""
     defaults, highest = optimizer.defaults, max(group["lr"] for group in optimizer.param_groups)
     decays: dict[str, int] = {}
     shares: dict[str, int] = {}
@@ -50,19 +50,19 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
-def sampled(steps: int) -> list[int]:
-    """Steps at which learning rates tell schedules apart: the warm-up, each twelfth, and the ends."""
+def sampled_steps(steps: int) -> list[int]:
+    """Steps whose learning rates tell schedules apart: in the warm-up, each twelfth, first and last."""
     early = [0, 1, 10, 99, 100, 500, 999, 1000]
     return sorted({step for step in (*early, *(steps * n // 12 for n in range(12)), steps - 1) if step < steps})
 
 
-def of_schedule(rate_at: Callable[[int], float], steps: int) -> dict[str, float]:
-    """The learning rate at each sampled step, counted from 0, to four digits."""
-    return {str(step): float(f"{rate_at(step):.4g}") for step in sampled(steps)}
+def schedule_facts(rate_at: Callable[[int], float], steps: int) -> dict[str, float]:
+    """The learning rate at each sampled step (counted from 0), to four digits."""
+    return {str(step): float(f"{rate_at(step):.4g}") for step in sampled_steps(steps)}
 
 
-def of_anchors(boxes_by_stride: Mapping[int, torch.Tensor]) -> dict[str, list[list[float]]]:
-    """Width and height in pixels of the anchors (A, 4) at a place, by stride."""
+def anchor_facts(boxes_by_stride: Mapping[int, torch.Tensor]) -> dict[str, list[list[float]]]:
+    """Width and height in pixels of the anchors (A, 4) at one location, by stride."""
     return {
         str(stride): sorted([round(x1 - x0, 1), round(y1 - y0, 1)] for x0, y0, x1, y1 in boxes.tolist())
         for stride, boxes in boxes_by_stride.items()

@@ -1,4 +1,4 @@
-"""The two wires to whoever started the process: progress out, requests to stop in."""
+"""Communication with the parent process: progress goes out, requests to stop come in."""
 
 import json
 import os
@@ -16,14 +16,14 @@ class Interrupted(Exception):
 
 
 class Watch:
-    """Tells the progress, one JSON object a line; hears Ctrl-C and a scheduler's warning; knows when to save.
+    """Prints the progress, one JSON object per line; notices Ctrl-C and SIGTERM; knows when to save.
 
     Args:
-        tells: whether this process is the one that tells; others only hear.
+        prints: whether this process is the one that prints; the others only listen.
     """
 
-    def __init__(self, tells: bool) -> None:
-        self.tells = tells
+    def __init__(self, prints: bool) -> None:
+        self.prints = prints
         self.asked_to_stop = False
         self._last_save = self._last_tick = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -33,7 +33,7 @@ class Watch:
         self.asked_to_stop = True
 
     def time_to_save(self) -> bool:
-        """Whether the last save is long ago, or no further step will come; said once."""
+        """Whether the last save is long ago or the run was asked to stop. Counts as a save if true."""
         now = time.monotonic()
         if not self.asked_to_stop and now - self._last_save <= SECONDS_BETWEEN_SAVES:
             return False
@@ -41,13 +41,13 @@ class Watch:
         return True
 
     def tick(self, phase: str, done: int, of: int, loss: float | None = None) -> None:
-        """Tell that `done` steps `of` so many of a phase are done; now and then, and the last."""
+        """Print that `done` of `of` steps of a phase are done, a few times per second and after the last."""
         now = time.monotonic()
-        if not self.tells or (done < of and now - self._last_tick < SECONDS_BETWEEN_TICKS):
+        if not self.prints or (done < of and now - self._last_tick < SECONDS_BETWEEN_TICKS):
             return
         self._last_tick = now
         try:
             print(json.dumps({"phase": phase, "done": done, "of": of, "loss": loss}), flush=True)
-        except BrokenPipeError:  # whoever started us is gone and nobody waits for the result
+        except BrokenPipeError:  # the parent is gone and nobody waits for the result
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.asked_to_stop = True

@@ -1,1 +1,5 @@
-"""What runs inside detectron2, in a process of its own, and its protocol files."""
+"""Detection in detectron2, in a process of its own."""
+
+import warnings
+
+warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old names of torch

@@ -1,4 +1,4 @@
-"""A step of many images on a device that holds few: their gradients add up."""
+"""Gradient accumulation."""
 
 import time
 from typing import Any
@@ -7,12 +7,12 @@ from detectron2.engine import SimpleTrainer
 
 
 class AccumulatingTrainer(SimpleTrainer):
-    """Takes the images of a step `at_a_time`, which divides their number. BatchNorm sees only those at a time."""
+    """Takes the images of a step `at_a_time`, which divides their number. BatchNorm sees only those at once."""
 
     at_a_time: int
 
     def run_step(self) -> None:
-        """As SimpleTrainer's, with the mean of the losses of all parts."""
+        """As in SimpleTrainer, with the mean of the losses of all parts."""
         started = time.perf_counter()
         images = next(self._data_loader_iter)
         waited = time.perf_counter() - started

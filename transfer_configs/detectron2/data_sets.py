@@ -1,4 +1,4 @@
-"""The data sets below CGH_DATA under names of their own, and the endless batches of a training."""
+"""The datasets below CGH_DATA under names of our own, and endless training batches."""
 
 import itertools
 import os
@@ -36,7 +36,7 @@ VOC_FORMAT = {
 
 
 def register() -> None:
-    """Tell detectron2 of them; nothing is read yet."""
+    """Register the datasets with detectron2; nothing is read yet."""
     root = Path(os.environ.get("CGH_DATA", "data"))
     for name, (annotations, images) in COCO_FORMAT.items():
         register_coco_instances(name, {}, str(root / annotations), str(root / images))
@@ -46,10 +46,10 @@ def register() -> None:
 
 
 class Batches(Sampler[list[int]]):
-    """Endless batches of indices; images wider than high never share one with others where `wide` says which they are.
+    """Endless batches of indices that never mix images that are `wide` (wider than high) with others.
 
-    As detectron2's AspectRatioGroupedDataset, but of indices: a run that is taken up passes over those that it has
-    seen without reading an image.
+    As detectron2's AspectRatioGroupedDataset, but for indices: a resumed run skips the `seen` batches without
+    reading an image.
     """
 
     def __init__(self, indices: Sampler[int], wide: Sequence[bool], size: int, seen: int) -> None:
@@ -69,7 +69,7 @@ class Batches(Sampler[list[int]]):
 
 
 def training_batches(config: CfgNode, seed: int, seen: int) -> DataLoader[Any]:
-    """The batches of one process, each a list of mapped images, after the first `seen`; the same ones for each seed."""
+    """The batches of one process after the first `seen`, each a list of mapped images; a seed always gives the same."""
     images = get_detection_dataset_dicts(config.DATASETS.TRAIN, filter_empty=config.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     wide = [config.DATALOADER.ASPECT_RATIO_GROUPING and image["width"] > image["height"] for image in images]
     size = config.SOLVER.IMS_PER_BATCH // comm.get_world_size()

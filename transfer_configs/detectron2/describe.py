@@ -1,37 +1,31 @@
 """Print what a protocol builds in detectron2, as a line of JSON: network, solver, data and metric as they take effect.
 
-python describe.py --config coco_det.yaml [--set K=V …]
+python -m cgh_bench.transfer_configs.detectron2.describe --config coco_det.yaml [--set K=V …]
 """
 
 import json
-import sys
-import warnings
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
-warnings.simplefilter("ignore")
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from torch import nn
 
-import facts  # noqa: E402 (the path must be there first)
-import heads  # noqa: E402, F401 (registers them)
-import protocol  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.data.detection_utils import build_augmentation  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from detectron2.solver import build_lr_scheduler  # noqa: E402
-from solver import optimizer  # noqa: E402
-from torch import nn  # noqa: E402
+from cgh_bench.transfer_configs.contract import facts, processes
+from cgh_bench.transfer_configs.detectron2 import protocol
+from cgh_bench.transfer_configs.detectron2.solver import optimizer
 
 PARTS = (
     ("roi_heads.res5.norm", "extra norm"),
-    ("roi_heads.res5", facts.TRUNK),
+    ("roi_heads.res5", facts.BACKBONE),
     ("roi_heads.mask", "mask head"),
     ("roi_heads", "box head"),
     ("proposal_generator", "RPN"),
     ("head", "box head"),
     ("backbone.fpn", "neck"),
     ("backbone.top_block", "neck"),
-    ("backbone", facts.TRUNK),
+    ("backbone", facts.BACKBONE),
 )
 METRICS = {
     "coco": "COCO, 101 points",
@@ -43,10 +37,18 @@ METRICS = {
 
 def main() -> None:
     """Build and print."""
-    options = protocol.parser(__doc__ or "").parse_args()
+    options = processes.parser(__doc__, default=[]).parse_args()
     config = protocol.read(options.config, options.settings, 0, options.iterations)
     model = build_model(config).train()
-    print(json.dumps({"model": of_model(config, model), "solver": of_solver(config, model), "data": of_data(config)}))
+    print(
+        json.dumps(
+            {
+                "model": describe_network(config, model),
+                "solver": describe_solver(config, model),
+                "data": describe_data(config),
+            }
+        )
+    )
 
 
 def part_of(name: str) -> str:
@@ -54,34 +56,34 @@ def part_of(name: str) -> str:
     return next(part for prefix, part in PARTS if name.startswith(prefix))
 
 
-def of_model(config: CfgNode, model: nn.Module) -> dict[str, Any]:
+def describe_network(config: CfgNode, model: nn.Module) -> dict[str, Any]:
     """The network."""
     return {
-        **facts.of_model(model, part_of),
+        **facts.model_facts(model, part_of),
         "channels": model.input_format,
         "mean": [round(value, 3) for value in model.pixel_mean.flatten().tolist()],
         "std": [round(value, 3) for value in model.pixel_std.flatten().tolist()],
         "sides padded to multiples of": max(1, model.backbone.size_divisibility),
         **(
-            {"dense head": of_dense_head(model)}
+            {"dense head": describe_dense_head(model)}
             if config.MODEL.META_ARCHITECTURE == "RetinaNet"
-            else {"RPN": of_rpn(model.proposal_generator), "regions": of_regions(config, model.roi_heads)}
+            else {"RPN": describe_rpn(model.proposal_generator), "regions": describe_regions(config, model.roi_heads)}
         ),
     }
 
 
-def of_dense_head(model: Any) -> dict[str, Any]:
-    """A detector of one stage."""
+def describe_dense_head(model: Any) -> dict[str, Any]:
+    """A one-stage detector."""
     generator, low, high = model.anchor_generator, *model.anchor_matcher.thresholds[1:-1]
     return {
-        "anchors": facts.of_anchors(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
+        "anchors": facts.anchor_facts(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
         "overlap of negatives, positives": [low, high],
         "least overlap of an object's best anchor": 0.0 if model.anchor_matcher.allow_low_quality_matches else high,
         "classes": model.num_classes,
         "focal loss: gamma, alpha": [model.focal_loss_gamma, model.focal_loss_alpha],
         "box weights": list(model.box2box_transform.weights),
         "box loss": _box_loss(model.box_reg_loss_type, model.smooth_l1_beta, 1.0),
-        "test: before NMS a level": model.test_topk_candidates,
+        "test: before NMS per level": model.test_topk_candidates,
         "test: score, overlap of NMS, detections": [
             model.test_score_thresh,
             model.test_nms_thresh,
@@ -90,28 +92,28 @@ def of_dense_head(model: Any) -> dict[str, Any]:
     }
 
 
-def of_rpn(rpn: Any) -> dict[str, Any]:
-    """The proposals."""
+def describe_rpn(rpn: Any) -> dict[str, Any]:
+    """The region proposals."""
     generator, low, high = rpn.anchor_generator, *rpn.anchor_matcher.thresholds[1:-1]
     return {
-        "anchors": facts.of_anchors(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
+        "anchors": facts.anchor_facts(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
         "overlap of negatives, positives": [low, high],
         "least overlap of an object's best anchor": 0.0 if rpn.anchor_matcher.allow_low_quality_matches else high,
-        "anchors an image, share of positives": [rpn.batch_size_per_image, rpn.positive_fraction],
-        "before NMS a level, training and test": [rpn.pre_nms_topk[True], rpn.pre_nms_topk[False]],
+        "anchors per image, share of positives": [rpn.batch_size_per_image, rpn.positive_fraction],
+        "before NMS per level, training and test": [rpn.pre_nms_topk[True], rpn.pre_nms_topk[False]],
         "after NMS, training and test": [rpn.post_nms_topk[True], rpn.post_nms_topk[False]],
         "overlap of NMS": rpn.nms_thresh,
         "box loss": _box_loss(rpn.box_reg_loss_type, rpn.smooth_l1_beta, rpn.loss_weight["loss_rpn_loc"]),
     }
 
 
-def of_regions(config: CfgNode, roi: Any) -> dict[str, Any]:
-    """The heads."""
+def describe_regions(config: CfgNode, roi: Any) -> dict[str, Any]:
+    """The heads on regions."""
     predictor, matcher = roi.box_predictor, roi.proposal_matcher
     pooler = roi.pooler if hasattr(roi, "pooler") else roi.box_pooler
     agnostic = predictor.bbox_pred.out_features == 4
     return {
-        "regions an image, share of positives": [roi.batch_size_per_image, roi.positive_fraction],
+        "regions per image, share of positives": [roi.batch_size_per_image, roi.positive_fraction],
         "overlap of positives": matcher.thresholds[1],
         "low overlaps match": matcher.allow_low_quality_matches,
         "objects added": roi.proposal_append_gt,
@@ -136,7 +138,7 @@ def _pooling(pooler: Any) -> dict[str, Any]:
         "side": align.output_size[0],
         "samples": align.sampling_ratio,
         "half a pixel off": align.aligned,
-        # The side of regions that the level of the largest maps stops to read.
+        # Smaller regions are read from the level with the largest maps.
         "side of second level": pooler.canonical_box_size / 2 ** (pooler.canonical_level - pooler.min_level - 1)
         if several
         else None,
@@ -147,16 +149,16 @@ def _box_loss(kind: str, beta: float, weight: float) -> str:
     return f"{'L1' if (kind, beta) == ('smooth_l1', 0) else f'{kind} {beta}'} x {weight:g}"
 
 
-def of_solver(config: CfgNode, model: nn.Module) -> dict[str, Any]:
+def describe_solver(config: CfgNode, model: nn.Module) -> dict[str, Any]:
     """The training."""
     given, made = config.SOLVER, optimizer(config, model)
     schedule = build_lr_scheduler(config, made)
     clip = given.CLIP_GRADIENTS
     return {
         "steps": given.MAX_ITER,
-        "images a step": given.IMS_PER_BATCH,
-        "optimizer": facts.of_optimizer(made),
-        "learning rate": facts.of_schedule(
+        "images per step": given.IMS_PER_BATCH,
+        "optimizer": facts.optimizer_facts(made),
+        "learning rate": facts.schedule_facts(
             lambda step: given.BASE_LR * schedule._multiplier(step / given.MAX_ITER), given.MAX_ITER
         ),
         "gradient clipped": f"{clip.CLIP_TYPE} {clip.CLIP_VALUE:g}" if clip.ENABLED else None,
@@ -165,7 +167,7 @@ def of_solver(config: CfgNode, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def of_data(config: CfgNode) -> dict[str, Any]:
+def describe_data(config: CfgNode) -> dict[str, Any]:
     """Images, augmentation and metric."""
     training, test = (build_augmentation(config, is_train) for is_train in (True, False))
     return {

@@ -1,4 +1,4 @@
-"""detectron2's own evaluators; their metrics under our names, and predictions in COCO's results format."""
+"""The evaluators of detectron2, with metrics under our names and predictions in COCO's results format."""
 
 import contextlib
 import importlib.util
@@ -22,13 +22,14 @@ from detectron2.evaluation import (
 )
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
-from keeping import write_text
+
+from cgh_bench.transfer_configs.contract.records import write_json
 
 KINDS = {"bbox": "box", "segm": "mask"}
 
 
 class Coco(COCOEvaluator):
-    """COCO's metric: 101 points of recall, mean over IoU .50 to .95."""
+    """COCO's metric: AP at 101 recall points, mean over IoU .50 to .95."""
 
     def __init__(self, name: str, masks: bool, work: Path) -> None:
         self.folder = work / "evaluation"
@@ -36,7 +37,7 @@ class Coco(COCOEvaluator):
         self.predictions = work / "predictions.json"
 
     def evaluate(self, img_ids: Any = None) -> dict[str, Any]:
-        """As detectron2, which leaves its predictions in files of other names."""
+        """As in detectron2, which writes its predictions to files of other names."""
         results: dict[str, Any] = super().evaluate(img_ids)
         if comm.is_main_process():
             (self.folder / "coco_instances_results.json").replace(self.predictions)
@@ -45,29 +46,29 @@ class Coco(COCOEvaluator):
 
 
 class Voc(PascalVOCDetectionEvaluator):
-    """VOC's metric: for 2007, 11 points of recall, mean over IoU .50 to .95; difficult objects do not count."""
+    """VOC's metric: for 2007, AP at 11 recall points, mean over IoU .50 to .95; difficult objects do not count."""
 
     def __init__(self, name: str, work: Path) -> None:
         super().__init__(name)
         self.predictions = work / "predictions.json"
 
     def reset(self) -> None:
-        """Forget."""
+        """Start a new evaluation."""
         super().reset()
         self.lines: list[dict[str, Any]] = []
 
     def process(self, inputs: Any, outputs: Any) -> None:
-        """Take the outputs of a batch."""
+        """Collect the outputs for a batch."""
         super().process(inputs, outputs)
         for image, output in zip(inputs, outputs, strict=True):
             self.lines += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
 
     def evaluate(self) -> dict[str, Any] | None:
-        """As detectron2, with `AP-CLASS` of each class; image ids are VOC's names, category ids the classes' places."""
+        """As in detectron2, with `AP-CLASS` per class. Image ids are VOC's names, category ids class indices."""
         lines = comm.gather(self.lines)
         if comm.is_main_process():
-            write_text(self.predictions, json.dumps(list(itertools.chain(*lines))))
-        with _by_class() as aps:
+            write_json(self.predictions, list(itertools.chain(*lines)))
+        with _ap_by_class() as aps:
             results: dict[str, Any] | None = super().evaluate()
         if results:
             results["bbox"] |= {f"AP-{name}": mean(values) for name, values in aps.items()}
@@ -75,17 +76,17 @@ class Voc(PascalVOCDetectionEvaluator):
 
 
 @contextlib.contextmanager
-def _by_class() -> Iterator[dict[str, list[float]]]:
-    """The AP of each class at each IoU that VOC's evaluator computes in this block; it tells no more than means."""
+def _ap_by_class() -> Iterator[dict[str, list[float]]]:
+    """The APs of each class, one per IoU, that VOC's evaluator computes in this block; it returns only means."""
     aps: dict[str, list[float]] = defaultdict(list)
     original = pascal_voc_evaluation.voc_eval
 
-    def overheard(detections: str, truth: str, images: str, name: str, **options: Any) -> Any:
+    def recording(detections: str, truth: str, images: str, name: str, **options: Any) -> Any:
         curve = original(detections, truth, images, name, **options)
         aps[name].append(100 * float(curve[2]))
         return curve
 
-    pascal_voc_evaluation.voc_eval = overheard
+    pascal_voc_evaluation.voc_eval = recording
     try:
         yield aps
     finally:
@@ -93,14 +94,14 @@ def _by_class() -> Iterator[dict[str, list[float]]]:
 
 
 class Cityscapes(CityscapesInstanceEvaluator):
-    """Cityscapes' own metric of masks, by gtFine beside the images; leaves `predictions/` as its server takes it."""
+    """Cityscapes' own metric for masks, from gtFine beside the images; `predictions/` is as its server expects."""
 
     def __init__(self, name: str, work: Path) -> None:
         super().__init__(name)
         self.predictions = work.resolve() / "predictions"
 
     def reset(self) -> None:
-        """Forget, and begin an empty folder that is kept, where detectron2 has a temporary one."""
+        """Start a new evaluation, in an empty folder that is kept; that of detectron2 is temporary."""
         super().reset()
         if comm.is_main_process():
             shutil.rmtree(self.predictions, ignore_errors=True)
@@ -109,8 +110,8 @@ class Cityscapes(CityscapesInstanceEvaluator):
         self._temp_dir = str(self.predictions)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """As detectron2, without what Cityscapes' tools leave beside the predictions."""
-        with contextlib.chdir(self.predictions):  # it leaves its account of all matches where it is run
+        """As in detectron2, without the files that Cityscapes' tools leave beside the predictions."""
+        with contextlib.chdir(self.predictions):  # it writes matches.json to the current folder
             results: dict[str, Any] | None = super().evaluate()
         if comm.is_main_process():
             for name in ("gtInstances.json", "matches.json"):
@@ -119,22 +120,22 @@ class Cityscapes(CityscapesInstanceEvaluator):
 
 
 def require_tools(name: str) -> None:
-    """Stop before the training where the evaluation of the test set `name` would fail after it."""
+    """Stop before the training if the evaluation of the test set `name` would fail after it."""
     if name.startswith("cityscapes/") and importlib.util.find_spec("cityscapesscripts") is None:
         raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
 
 
 def evaluator(name: str, masks: bool, work: Path) -> DatasetEvaluator:
-    """For the test set `name`; leaves `predictions.json`, or of Cityscapes `predictions/`, in `work`."""
+    """The evaluator for the test set `name`; writes `predictions.json` (Cityscapes: `predictions/`) to `work`."""
     if name.startswith("cityscapes/"):
         return Cityscapes(name, work)
     return Voc(name, work) if name.startswith("voc/") else Coco(name, masks, work)
 
 
 def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: str) -> dict[str, float]:
-    """`box_AP`, `mask_AP50`, …, `box_AP.CLASS` in per cent, and `detections`, their number.
+    """`box_AP`, `mask_AP50`, …, `box_AP.CLASS` in percent, and `detections`, the number of detections.
 
-    Where nothing at all is detected every AP is 0. What the images have no truth for is left out.
+    If nothing is detected, every AP is 0. Classes and size ranges without ground truth are left out.
     """
     if not results:
         return {}
@@ -149,7 +150,7 @@ def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: st
 
 
 def _detections(work: Path) -> int:
-    """How many are in the predictions that an evaluator has left."""
+    """The number of detections in the predictions that an evaluator wrote."""
     if (work / "predictions.json").exists():
         return len(json.loads((work / "predictions.json").read_text(encoding="utf-8")))
     return sum(len(path.read_text().splitlines()) for path in (work / "predictions").glob("*_pred.txt"))

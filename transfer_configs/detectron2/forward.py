@@ -1,40 +1,28 @@
-"""Build detectron2's own backbone from converted weights and record what it computes; for conversion certificates.
+"""Build detectron2's own backbone from converted weights and record its outputs, for conversion certificates.
 
-Run by path, in a process of its own and maybe in another environment; it needs detectron2, not the package around it:
-
-    python forward.py --framework detectron2 --weights W.pkl --fragment W.pkl.config.yaml --images I.pt --out O.pt
-
-The weights get in as a user's would: by `DetectionCheckpointer` into a GeneralizedRCNN. `I.pt` is a uint8 tensor
-(B, 3, H, W), RGB; `O.pt` gets {"stages": {"input", "layer1", …: tensor}, "report": JSON}.
+The weights are loaded as a user would: by `DetectionCheckpointer` into a GeneralizedRCNN. `--images` is a uint8 tensor
+(B, 3, H, W), RGB; `--out` gets {"stages": {"input", "layer1", …: tensor}, "report": JSON}.
 """
 
-import argparse
 import json
 import pickle
-import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-STARTED = time.monotonic()
+import detectron2
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.modeling import GeneralizedRCNN, build_backbone
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
-
-import torch  # noqa: E402 (its import is timed)
-
-warnings.simplefilter("ignore")  # detectron2 uses pkg_resources and old torch names
-
-import arrival  # noqa: E402
-import detectron2  # noqa: E402
-from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
-from detectron2.config import get_cfg  # noqa: E402
-from detectron2.modeling import GeneralizedRCNN, build_backbone  # noqa: E402
+from cgh_bench.transfer_configs import STARTED
+from cgh_bench.transfer_configs.contract import arrival, processes
 
 
 def main() -> None:
     """Build, run, write."""
-    options = _parse()
+    options = processes.forward_options(__doc__, "detectron2")
     imported = time.monotonic()
     config = get_cfg()
     config.merge_from_file(str(options.fragment))
@@ -73,14 +61,6 @@ def _model(path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
     loaded: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
     return loaded
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--framework", choices=("detectron2",), required=True)
-    for name in ("weights", "fragment", "images", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Region heads that detectron2 itself has not; a protocol names them in MODEL.ROI_HEADS.NAME."""
+"""Region heads that detectron2 does not have; a protocol names them in MODEL.ROI_HEADS.NAME."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """The last stage with one norm more behind it, without activation.
+    """The last stage followed by one more norm layer, without activation.
 
     Source: He et al., Momentum Contrast (https://arxiv.org/abs/1911.05722), appendix on detection; name as in
     facebookresearch/moco@f515ef4 detection/train_net.py.
@@ -25,11 +25,11 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 @ROI_HEADS_REGISTRY.register()
 class ScaledROIHeads(StandardROIHeads):
-    """Standard heads for images of another size: TRANSFER.CANONICAL_BOX_SIZE px long regions are read from level 4."""
+    """Standard heads for another image size: regions of TRANSFER.CANONICAL_BOX_SIZE pixels are read from level 4."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
-        """detectron2 has the size (224, of FPN's paper) as a constant."""
+        """As in detectron2, where the size is a constant (224, from the paper on FPN)."""
         made: dict[str, Any] = super().from_config(cfg, input_shape)
         for pooler in (made["box_pooler"], made["mask_pooler"]):
             pooler.canonical_box_size = cfg.TRANSFER.CANONICAL_BOX_SIZE

@@ -1,12 +1,13 @@
 """A protocol file read over detectron2's defaults, with the command line applied."""
 
-import argparse
 from pathlib import Path
 
-import processes
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
+
+from cgh_bench.transfer_configs.contract import processes
+from cgh_bench.transfer_configs.detectron2 import heads  # noqa: F401 (registers the heads that protocols name)
 
 NOT_READ = (
     "CUDNN_BENCHMARK",
@@ -26,20 +27,23 @@ NOT_READ = (
     "VERSION",
     "VIS_PERIOD",
 )
-"""Beginnings of detectron2's own settings that this training has no use for, or states itself: it would take them."""
+"""Prefixes of detectron2's settings that have no effect here, or that this training sets itself."""
 
 
 def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> CfgNode:
     """The configuration of a run, complete and frozen.
 
-    With another batch set, learning rate and number of steps follow it.
+    If another batch size is set, learning rate and number of steps are scaled with it.
+
+    Raises:
+        SystemExit: a setting is unknown, of the wrong type, or has no effect.
     """
     config = get_cfg()
     config.TRANSFER = CfgNode(
         {
-            "WEIGHTS_INTO": [],  # the modules that hold the trunk, or parts of it
-            "NOT_IN_WEIGHTS": [],  # beginnings of names in them that no trunk has
-            "CANONICAL_BOX_SIZE": 224,  # of ScaledROIHeads
+            "WEIGHTS_INTO": [],  # the modules that hold the backbone, or parts of it
+            "NOT_IN_WEIGHTS": [],  # prefixes of names in them that no backbone has
+            "CANONICAL_BOX_SIZE": 224,  # for ScaledROIHeads
         }
     )
     config.SOLVER.OPTIMIZER = "SGD"
@@ -51,7 +55,7 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> 
         raise SystemExit(f"--set: {error}") from None
     config.MODEL.DEVICE = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     if published != config.SOLVER.IMS_PER_BATCH:  # Goyal et al., https://arxiv.org/abs/1706.02677
-        factor = processes.times(config.SOLVER.IMS_PER_BATCH, published)
+        factor = processes.batch_factor(config.SOLVER.IMS_PER_BATCH, published)
         config.SOLVER.BASE_LR *= factor
         reschedule(config, round(config.SOLVER.MAX_ITER / factor))
     if iterations:
@@ -63,20 +67,24 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> 
 def _parsed(setting: str) -> tuple[str, object]:
     key, equals, text = setting.partition("=")
     if not equals:
-        raise SystemExit(f"--set {setting!r} is not of the form key=value")
+        raise SystemExit(f"--set {setting!r} must be KEY=VALUE")
     if key.startswith(NOT_READ):
         raise SystemExit(f"--set {key}: it has no effect here")
     return key, yaml.safe_load(text)
 
 
 def images_at_a_time(config: CfgNode, gpus: int, wanted: int | None) -> int:
-    """How many images of a step each process takes at a time: its whole share, or as many as are wanted."""
-    share = processes.share(config.SOLVER.IMS_PER_BATCH, gpus)
+    """How many images each process takes at a time: its share of the batch, or as many as `wanted`.
+
+    Raises:
+        SystemExit: the batch, or the share, cannot be divided so.
+    """
+    share = processes.images_per_process(config.SOLVER.IMS_PER_BATCH, gpus)
     at_a_time = min(wanted or share, share)
     if share % at_a_time:
-        raise SystemExit(f"{share} images of a process cannot be taken {at_a_time} at a time; 1 always can")
+        raise SystemExit(f"{share} images per process cannot be taken {at_a_time} at a time; use a divisor, such as 1")
     if at_a_time < share and config.SOLVER.AMP.ENABLED:
-        raise SystemExit("with SOLVER.AMP.ENABLED all images of a step are taken at a time")
+        raise SystemExit("gradients cannot be accumulated with SOLVER.AMP.ENABLED; leave out --images-at-a-time")
     return at_a_time
 
 
@@ -87,14 +95,4 @@ def reschedule(config: CfgNode, iterations: int) -> None:
     solver.MAX_ITER = iterations
     solver.WARMUP_ITERS = max(round(solver.WARMUP_ITERS * factor), 1)
     steps = {round(step * factor) for step in solver.STEPS}
-    solver.STEPS = tuple(sorted(step for step in steps if 0 < step < iterations))  # in a very short training, fewer
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options that name a configuration."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--config", type=Path, required=True, help="the protocol file")
-    made.add_argument("--gpus", type=int, default=0, help="as many processes; 0: one on the CPU")
-    made.add_argument("--iterations", type=int, help="in place of the protocol's")
-    made.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE")
-    return made
+    solver.STEPS = tuple(sorted(step for step in steps if 0 < step < iterations))  # a very short training has fewer

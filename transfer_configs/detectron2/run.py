@@ -2,16 +2,10 @@
 
 import argparse
 import itertools
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import arrival
-import evaluation
-import numpy as np
 import torch
-from accumulation import AccumulatingTrainer
-from data_sets import training_batches
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import AMPTrainer, create_ddp_model
@@ -21,22 +15,27 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
-from keeping import replacing
-from solver import optimizer
 from torch.nn.parallel import DistributedDataParallel
-from watch import Interrupted, Watch
+
+from cgh_bench.transfer_configs.contract import arrival
+from cgh_bench.transfer_configs.contract.records import random_states, replacing, restore_numpy_and_python
+from cgh_bench.transfer_configs.contract.watch import Interrupted, Watch
+from cgh_bench.transfer_configs.detectron2 import evaluation
+from cgh_bench.transfer_configs.detectron2.accumulation import AccumulatingTrainer
+from cgh_bench.transfer_configs.detectron2.data_sets import training_batches
+from cgh_bench.transfer_configs.detectron2.solver import optimizer
 
 NORMALIZER = "loss_normalizer"
-"""A dense detector's running mean of positives: of its state, but no tensor."""
+"""The attribute with a dense detector's running mean of positives: part of its state, but not a tensor."""
 
 
 class Run:
-    """A training that can be left and taken up, and its test.
+    """A training run that can be interrupted and resumed, and its evaluation.
 
     Args:
-        config: of `protocol.read`.
-        weights: of the trunk, in detectron2's names.
-        options: of the command line: the run's folder `work`, the `seed` of the order of images, `resume`.
+        config: from `protocol.read`.
+        weights: of the backbone, under detectron2's names.
+        options: from the command line: the run's folder `work`, the `seed` for the order of images, `resume`.
         at_a_time: see `protocol.images_at_a_time`.
     """
 
@@ -45,7 +44,7 @@ class Run:
     ) -> None:
         self.config, self.weights, self.work, self.seed = config, weights, options.work, options.seed
         self.state_path = self.work / "state.pth"
-        self.watch = Watch(tells=comm.is_main_process())
+        self.watch = Watch(prints=comm.is_main_process())
         self.model = build_model(config)
         arrival.put(weights, self.model.state_dict(), config.TRANSFER.WEIGHTS_INTO)
         devices = {} if config.MODEL.DEVICE == "cuda" else {"device_ids": None}
@@ -62,13 +61,13 @@ class Run:
             self._restore(self.saved)
 
     def train(self) -> None:
-        """Every step that is left; then precise statistics where the protocol has them."""
+        """Run the remaining steps, then PreciseBN if the protocol has it."""
         trainer, last = self.trainer, self.config.SOLVER.MAX_ITER
         with EventStorage(trainer.start_iter) as trainer.storage:
-            iter(trainer._data_loader_iter)  # made now: that draws a random number
+            iter(trainer._data_loader_iter)  # now, because it draws a random number
             self._start()
             for done in range(trainer.start_iter + 1, last + 1):
-                trainer.run_step()  # detectron2 refuses a loss that is no number
+                trainer.run_step()  # detectron2 stops if the loss is not finite
                 self.scheduler.step()
                 trainer.iter = trainer.storage.iter = done
                 self._after_step(done, last)
@@ -76,9 +75,9 @@ class Run:
             self._precise_statistics(self.config.TEST.PRECISE_BN.NUM_ITER)
 
     def _start(self) -> None:
-        """Before the first step prove that all weights are there; before a later one, put the random states back."""
+        """Before the first step, check that all weights arrived; in a resumed run, restore the random states."""
         if self.saved:
-            _set_random_states(self.saved["random"])
+            _restore_random(self.saved["random"])
             self.saved = None
             return
         loaded = arrival.account(
@@ -101,21 +100,22 @@ class Run:
             raise Interrupted
 
     def _precise_statistics(self, iterations: int) -> None:
-        """BatchNorm's statistics as means over training batches under the final weights, as detectron2's PreciseBN."""
+        """Set BatchNorm's statistics to means over training batches with the final weights (detectron2's PreciseBN)."""
         batches = training_batches(self.config, self.seed + 1, seen=0)
         self.model.train()
         with EventStorage():
-            update_bn_stats(self.trainer.model, self._told(batches, "statistics", iterations), iterations)
+            update_bn_stats(self.trainer.model, self._counted(batches, "statistics", iterations), iterations)
 
     def test(self) -> dict[str, float]:
-        """The metrics; `predictions.json` is left in the run's folder. Of all processes only the first gets them."""
+        """The metrics, in the first process only; `predictions.json` is written to the run's folder."""
         (name,) = self.config.DATASETS.TEST
         loader = build_detection_test_loader(self.config, name)
-        judge = evaluation.evaluator(name, self.config.MODEL.MASK_ON, self.work)
-        told = _Sized(self._told(loader, "test", len(loader)), len(loader))
-        return evaluation.flat(inference_on_dataset(self.model, told, judge), self.work, name)
+        evaluator = evaluation.evaluator(name, self.config.MODEL.MASK_ON, self.work)
+        counted = _Sized(self._counted(loader, "test", len(loader)), len(loader))
+        return evaluation.flat(inference_on_dataset(self.model, counted, evaluator), self.work, name)
 
-    def _told(self, batches: Any, phase: str, of: int) -> Iterator[Any]:
+    def _counted(self, batches: Any, phase: str, of: int) -> Iterator[Any]:
+        """The first `of` batches, with progress printed after each."""
         for done, batch in enumerate(itertools.islice(batches, of), start=1):
             if self.watch.asked_to_stop:
                 raise Interrupted  # the state was saved after the last step of training
@@ -123,17 +123,17 @@ class Run:
             self.watch.tick(phase, done, of)
 
     def keep_weights(self) -> None:
-        """After the end: the fine-tuned ones, without the optimiser."""
+        """Save the fine-tuned weights, without the optimiser."""
         with replacing(self.work / "model.pth") as path:
             torch.save(self.model.state_dict(), path)
 
     def _write_state(self) -> None:
-        """All that the rest of the run depends on: tensors and plain values, so that it is read with `weights_only`."""
+        """Save everything that the rest of the run depends on, as tensors and plain values for `weights_only`."""
         state = {
             "model": self.model.state_dict(),
             "trainer": self.trainer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "random": _random_states(),
+            "random": random_states(),
             "normalizer": getattr(self.model, NORMALIZER, None),
         }
         with replacing(self.state_path) as temporary:
@@ -152,7 +152,7 @@ class Run:
 
 
 class _Sized:
-    """An iterator that says its length."""
+    """An iterator with a length."""
 
     def __init__(self, items: Iterator[Any], length: int) -> None:
         self.items, self.length = items, length
@@ -170,27 +170,12 @@ def in_force(model: torch.nn.Module) -> dict[str, Any]:
     return {
         "channel_order": model.input_format,
         "mean_std": [*model.pixel_mean.flatten().tolist(), *model.pixel_std.flatten().tolist()],
-        "stride_in_1x1": any(
-            name.endswith("conv1") and module.kernel_size == (1, 1) and module.stride != (1, 1)
-            for name, module in model.named_modules()
-        ),
+        "stride_in_1x1": arrival.strides_in_1x1(model.named_modules()),
     }
 
 
-def _random_states() -> dict[str, Any]:
-    algorithm, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
-        "python": random.getstate(),
-    }
-
-
-def _set_random_states(state: dict[str, Any]) -> None:
-    """Of one process; several go on with their own."""
-    if comm.get_world_size() > 1:
-        return
-    algorithm, keys, *rest = state["numpy"]
-    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
-    torch.set_rng_state(state["torch"])
+def _restore_random(states: dict[str, Any]) -> None:
+    """Restore the random states of a single process. Several processes continue with their own."""
+    if comm.get_world_size() == 1:
+        restore_numpy_and_python(states)
+        torch.set_rng_state(states["torch"])

@@ -9,7 +9,7 @@ from detectron2.solver.build import get_default_optimizer_params
 
 
 class ClippedAdamW(torch.optim.AdamW):
-    """AdamW on a gradient that is first shortened to the length `most` as a whole, not parameter by parameter."""
+    """AdamW on gradients clipped to the norm `most` over all parameters together."""
 
     def __init__(self, parameters: Any, lr: float, weight_decay: float, most: float) -> None:
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
@@ -22,13 +22,17 @@ class ClippedAdamW(torch.optim.AdamW):
 
 
 def optimizer(config: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """For all parameters that are trained, with the weight decay of each kind."""
+    """The optimiser of all parameters that are trained, with the weight decay of each kind.
+
+    Raises:
+        SystemExit: SOLVER.OPTIMIZER names another one.
+    """
     given = config.SOLVER
     if given.OPTIMIZER == "SGD":
         made: torch.optim.Optimizer = build_optimizer(config, model)
         return made
     if (given.OPTIMIZER, given.CLIP_GRADIENTS.ENABLED, given.CLIP_GRADIENTS.CLIP_TYPE) != ("AdamW", True, "full_model"):
-        raise SystemExit(f"SOLVER.OPTIMIZER is {given.OPTIMIZER}; accepted: SGD, and AdamW with full_model clipping")
+        raise SystemExit(f"SOLVER.OPTIMIZER is {given.OPTIMIZER}; expected SGD, or AdamW with full_model clipping")
     parameters = get_default_optimizer_params(
         model, base_lr=given.BASE_LR, weight_decay_norm=given.WEIGHT_DECAY_NORM, bias_lr_factor=given.BIAS_LR_FACTOR
     )

@@ -1,4 +1,4 @@
-"""Cityscapes' own evaluation of instances (cityscapesScripts), in per cent."""
+"""Cityscapes' own evaluation of instances (cityscapesScripts), in percent."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from mmdet.evaluation import CityScapesMetric
 from mmdet.evaluation.metrics.cityscapes_metric import HAS_CITYSCAPESAPI
 from mmdet.registry import METRICS
 
-if not HAS_CITYSCAPESAPI:  # mmdetection would say so after the training only
+if not HAS_CITYSCAPESAPI:  # mmdetection would only find out after the training
     raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
 
 
@@ -15,10 +15,10 @@ if not HAS_CITYSCAPESAPI:  # mmdetection would say so after the training only
 class CityscapesAP(CityScapesMetric):
     """`mask_AP`, the mean over IoU .50 to .95, and `mask_AP50`.
 
-    The truth is read from gtFine beside the images, not from the annotations that the network was trained on.
+    The ground truth is read from gtFine beside the images, not from the annotations that the network was trained on.
 
     Args:
-        work: folder for `predictions/`, one list and one PNG a mask for each image, as the evaluation server takes.
+        work: folder for `predictions/`: per image a list and one PNG per mask, as the evaluation server expects.
     """
 
     default_prefix = None
@@ -27,6 +27,6 @@ class CityscapesAP(CityScapesMetric):
         super().__init__(outfile_prefix=str(Path(work, "predictions")), seg_prefix="beside the images")
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Evaluate what was written."""
+        """Evaluate the predictions that were written."""
         averages = super().compute_metrics(results)
         return {"mask_AP": 100 * float(averages["mAP"]), "mask_AP50": 100 * float(averages["AP@50"])}

@@ -1,34 +1,32 @@
-"""Print what a protocol builds in mmdetection, as a line of JSON: network, solver, data, metric as they take effect.
+"""Print what a protocol builds in mmdetection, as a line of JSON: network, solver, data and metric as they take effect.
 
-python describe.py --config coco_det.py [--set k=v …]
+python -m cgh_bench.transfer_configs.openmmlab.describe --config coco_det.py [--set k=v …]
 """
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "contract"))
-
-import facts  # (the path must be there first)
 import torch
-import train
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
+from cgh_bench.transfer_configs.contract import facts, processes
+from cgh_bench.transfer_configs.openmmlab import train
+
 PARTS = (
     ("roi_head.shared_head.norm", "extra norm"),
-    ("roi_head.shared_head", facts.TRUNK),
+    ("roi_head.shared_head", facts.BACKBONE),
     ("roi_head.mask", "mask head"),
     ("roi_head", "box head"),
     ("rpn_head", "RPN"),
     ("bbox_head", "box head"),
     ("neck", "neck"),
-    ("backbone", facts.TRUNK),
+    ("backbone", facts.BACKBONE),
 )
 METRICS = {
     "InstanceAP": "COCO, 101 points",
@@ -39,17 +37,21 @@ METRICS = {
 
 def main() -> None:
     """Build and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="the protocol file")
-    parser.add_argument("--iterations", type=int, help="in place of the protocol's")
-    parser.add_argument("--set", nargs="*", action=DictAction, default={}, dest="settings", metavar="KEY=VALUE")
-    options = parser.parse_args()
+    options = processes.parser(__doc__, action=DictAction, default={}).parse_args()
     config = train.protocol(argparse.Namespace(**vars(options), gpus=0, work=Path(), seed=0, images_at_a_time=None))
     if not {"rpn_head", "bbox_head"} & set(config.model):
         raise SystemExit(f"only detectors can be described, not {config.model.type}")
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).train()
-    print(json.dumps({"model": of_model(config, model), "solver": of_solver(config, model), "data": of_data(config)}))
+    print(
+        json.dumps(
+            {
+                "model": describe_network(config, model),
+                "solver": describe_solver(config, model),
+                "data": describe_data(config),
+            }
+        )
+    )
 
 
 def part_of(name: str) -> str:
@@ -57,36 +59,36 @@ def part_of(name: str) -> str:
     return next(part for prefix, part in PARTS if name.startswith(prefix))
 
 
-def of_model(config: Config, model: nn.Module) -> dict[str, Any]:
+def describe_network(config: Config, model: nn.Module) -> dict[str, Any]:
     """The network."""
     given = model.data_preprocessor
     return {
-        **facts.of_model(model, part_of),
+        **facts.model_facts(model, part_of),
         "channels": "RGB" if given._channel_conversion else "BGR",
         "mean": [round(value, 3) for value in given.mean.flatten().tolist()],
         "std": [round(value, 3) for value in given.std.flatten().tolist()],
         "sides padded to multiples of": given.pad_size_divisor,
         **(
-            {"dense head": of_dense_head(model.bbox_head)}
+            {"dense head": describe_dense_head(model.bbox_head)}
             if "rpn_head" not in config.model
-            else {"RPN": of_rpn(model.rpn_head, config.model), "regions": of_regions(model.roi_head)}
+            else {"RPN": describe_rpn(model.rpn_head, config.model), "regions": describe_regions(model.roi_head)}
         ),
     }
 
 
-def of_dense_head(head: Any) -> dict[str, Any]:
-    """A detector of one stage."""
+def describe_dense_head(head: Any) -> dict[str, Any]:
+    """The head of a one-stage detector."""
     generator, assigner, test = head.prior_generator, head.assigner, head.test_cfg
     strides = [stride[0] for stride in generator.strides]
     return {
-        "anchors": facts.of_anchors(dict(zip(strides, generator.base_anchors, strict=True))),
+        "anchors": facts.anchor_facts(dict(zip(strides, generator.base_anchors, strict=True))),
         "overlap of negatives, positives": [assigner.neg_iou_thr, assigner.pos_iou_thr],
         "least overlap of an object's best anchor": _least_overlap(assigner),
         "classes": head.num_classes,
         "focal loss: gamma, alpha": [head.loss_cls.gamma, head.loss_cls.alpha],
         "box weights": [round(1 / std, 6) for std in head.bbox_coder.stds],
         "box loss": _box_loss(head.loss_bbox),
-        "test: before NMS a level": test.nms_pre,
+        "test: before NMS per level": test.nms_pre,
         "test: score, overlap of NMS, detections": [test.score_thr, test.nms.iou_threshold, test.max_per_img],
     }
 
@@ -96,30 +98,30 @@ def _least_overlap(assigner: Any) -> float:
     return least
 
 
-def of_rpn(rpn: Any, given: Any) -> dict[str, Any]:
-    """The proposals."""
+def describe_rpn(rpn: Any, given: Any) -> dict[str, Any]:
+    """The region proposals."""
     generator, assigner, sampler = rpn.prior_generator, rpn.assigner, rpn.sampler
     before = given.train_cfg.rpn_proposal, given.test_cfg.rpn
     strides = [stride[0] for stride in generator.strides]
     return {
-        "anchors": facts.of_anchors(dict(zip(strides, generator.base_anchors, strict=True))),
+        "anchors": facts.anchor_facts(dict(zip(strides, generator.base_anchors, strict=True))),
         "overlap of negatives, positives": [assigner.neg_iou_thr, assigner.pos_iou_thr],
         "least overlap of an object's best anchor": _least_overlap(assigner),
-        "anchors an image, share of positives": [sampler.num, sampler.pos_fraction],
-        "before NMS a level, training and test": [cfg.nms_pre for cfg in before],
+        "anchors per image, share of positives": [sampler.num, sampler.pos_fraction],
+        "before NMS per level, training and test": [cfg.nms_pre for cfg in before],
         "after NMS, training and test": [cfg.max_per_img for cfg in before],
         "overlap of NMS": given.test_cfg.rpn.nms.iou_threshold,
         "box loss": _box_loss(rpn.loss_bbox),
     }
 
 
-def of_regions(roi: Any) -> dict[str, Any]:
-    """The heads."""
+def describe_regions(roi: Any) -> dict[str, Any]:
+    """The heads on regions."""
     head, assigner, sampler, test = roi.bbox_head, roi.bbox_assigner, roi.bbox_sampler, roi.test_cfg
     pooling = _pooling(roi.bbox_roi_extractor)
     mask = roi.mask_roi_extractor if getattr(roi, "mask_head", None) is not None else None
     return {
-        "regions an image, share of positives": [sampler.num, sampler.pos_fraction],
+        "regions per image, share of positives": [sampler.num, sampler.pos_fraction],
         "overlap of positives": assigner.pos_iou_thr,
         "low overlaps match": assigner.match_low_quality,
         "objects added": sampler.add_gt_as_proposals,
@@ -147,14 +149,14 @@ def _box_loss(loss: Any) -> str:
     return f"{type(loss).__name__.removesuffix('Loss')} x {loss.loss_weight:g}"
 
 
-def of_solver(config: Config, model: nn.Module) -> dict[str, Any]:
+def describe_solver(config: Config, model: nn.Module) -> dict[str, Any]:
     """The training."""
     given = config.optim_wrapper
     clip, hooks = given.get("clip_grad"), config.get("custom_hooks", [])
     return {
         "steps": config.train_cfg.max_iters,
-        "images a step": config.train_dataloader.batch_size,
-        "optimizer": facts.of_optimizer(build_optim_wrapper(model, given).optimizer),
+        "images per step": config.train_dataloader.batch_size,
+        "optimizer": facts.optimizer_facts(build_optim_wrapper(model, given).optimizer),
         "learning rate": _learning_rates(config),
         "gradient clipped": f"full_model {clip.max_norm:g}" if clip else None,
         "precision": "mixed" if given.type == "AmpOptimWrapper" else "full",
@@ -163,20 +165,20 @@ def of_solver(config: Config, model: nn.Module) -> dict[str, Any]:
 
 
 def _learning_rates(config: Config) -> dict[str, float]:
-    """By running the schedulers to their end, on an optimiser of one parameter."""
+    """Found by running the schedulers to their end on an optimiser of one parameter."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
     schedulers = [PARAM_SCHEDULERS.build({**one, "optimizer": optimizer}) for one in config.param_scheduler]
     steps, rates = config.train_cfg.max_iters, {}
-    wanted = set(facts.sampled(steps))
+    wanted = set(facts.sampled_steps(steps))
     for step in range(steps):
         if step in wanted:
             rates[step] = optimizer.param_groups[0]["lr"]
         for scheduler in schedulers:
             scheduler.step()
-    return facts.of_schedule(lambda step: rates[step], steps)
+    return facts.schedule_facts(lambda step: rates[step], steps)
 
 
-def of_data(config: Config) -> dict[str, Any]:
+def describe_data(config: Config) -> dict[str, Any]:
     """Images, augmentation and metric."""
     training, test = config.train_dataloader.dataset, config.test_dataloader.dataset
     first = training.datasets[0] if "datasets" in training else training

@@ -12,20 +12,20 @@ from mmdet.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
-"""The places in `COCOeval.stats`."""
+"""Indices into `COCOeval.stats`."""
 
 
 @METRICS.register_module()
 class InstanceAP(CocoMetric):
-    """mmdet's own metric rounds to a tenth of a per cent and returns nothing at all where nothing is detected.
+    """COCO's metric. That of mmdet rounds to a tenth of a percent and returns nothing if nothing is detected.
 
-    Metrics are per cent: `box_AP`, `mask_AP50`, …, `box_AP.CLASS`, and `detections`, their number: where that is 0,
-    every AP is 0. What the images have no truth for (a class, a range of sizes) is left out.
+    Metrics in percent: `box_AP`, `mask_AP50`, …, `box_AP.CLASS`. `detections` is the number of detections; if it is 0,
+    every AP is 0. Classes and size ranges without ground truth are left out.
 
     Args:
         ann_file: ground truth, COCO JSON.
         work: folder for `predictions.json`, boxes and run-length masks.
-        masks: whether there are masks.
+        masks: whether to evaluate masks as well.
     """
 
     default_prefix = None

@@ -1,4 +1,4 @@
-"""The last stage in the head of a C4 detector, with one norm more behind it.
+"""The last stage in the head of a C4 detector, followed by one more norm layer.
 
 Source: He et al., Momentum Contrast (https://arxiv.org/abs/1911.05722), appendix on detection; as in
 facebookresearch/moco detection/train_net.py.
@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 
 @MODELS.register_module()
 class ResLayerExtraNorm(ResLayer):
-    """mmdet's `ResLayer` and a norm of its output (R, 2048, h, w), without activation; the norm is `norm`."""
+    """`ResLayer` of mmdet, then a norm layer (`norm`) on its output (R, 2048, h, w), without activation."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -22,6 +22,6 @@ class ResLayerExtraNorm(ResLayer):
         self.norm = build_norm_layer(self.norm_cfg, width)[1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Of the features (R, 1024, H, W) of every region."""
+        """Apply to the features (R, 1024, H, W) of all regions."""
         normed: torch.Tensor = self.norm(super().forward(x))
         return normed

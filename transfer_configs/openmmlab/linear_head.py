@@ -1,4 +1,4 @@
-"""A head of one linear layer.
+"""A segmentation head of one linear layer.
 
 Source: the linear evaluation of DINOv2 (https://arxiv.org/abs/2304.07193, section 7.4): a norm, then a 1x1 convolution.
 """
@@ -13,13 +13,13 @@ from mmseg.registry import MODELS
 
 @MODELS.register_module()
 class LinearHead(BaseDecodeHead):
-    """Class scores (B, C, h, w) of features (B, D, h, w); the norm puts trunks of different scale on one footing."""
+    """Class scores (B, C, h, w) of features (B, D, h, w); the norm layer makes it independent of their scale."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.norm = build_norm_layer(self.norm_cfg, self.in_channels)[1]
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Of the trunk's maps."""
+        """Scores for the feature maps of the backbone."""
         scores: torch.Tensor = self.cls_seg(self.norm(self._transform_inputs(inputs)))
         return scores

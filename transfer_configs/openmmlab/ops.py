@@ -1,7 +1,7 @@
-"""The operators of `mmcv._ext` that the protocols use, through torchvision, where mmcv is not compiled.
+"""The operators of `mmcv._ext` that the protocols use, through torchvision, if mmcv is not compiled.
 
-mmcv from pip is pure Python on most machines, and `import mmcv.ops` then fails for want of its compiled module `_ext`.
-`install` puts a module of that name in place. The signatures are those of mmcv's own calls
+mmcv from pip is pure Python on most machines, and `import mmcv.ops` then fails without its compiled module `_ext`.
+`install` provides a module of that name. The signatures are those of mmcv's own calls
 (https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops, nms.py, roi_align.py and focal_loss.py), CPU and CUDA alike.
 """
 
@@ -18,7 +18,7 @@ NAME = "mmcv._ext"
 
 
 def install() -> bool:
-    """Supply `mmcv._ext` unless a compiled one (which always wins) is there. True if ours is in use."""
+    """Provide `mmcv._ext` unless there is a compiled one, which always wins. Returns whether ours is in use."""
     if NAME in sys.modules:
         return isinstance(sys.modules[NAME], Operators)
     if importlib.util.find_spec(NAME) is not None:
@@ -28,7 +28,7 @@ def install() -> bool:
 
 
 class Operators(types.ModuleType):
-    """A module that has every operator's name; those that torchvision cannot do raise when they are called."""
+    """A module with every operator's name; those that torchvision does not have raise an error when called."""
 
     def __init__(self) -> None:
         super().__init__(NAME, "mmcv's compiled operators, through torchvision")
@@ -45,8 +45,8 @@ class Operators(types.ModuleType):
 
         def missing(*_: Any, **__: Any) -> NoReturn:
             raise NotImplementedError(
-                f"mmcv's operator {name} needs compiled code; without it there are only nms, average roi_align and "
-                "sigmoid_focal_loss. "
+                f"mmcv's operator {name} needs compiled code; without it only nms, average roi_align and "
+                "sigmoid_focal_loss are available. "
                 "Build it: MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv "
                 "--force-reinstall --no-deps onedl-mmcv (a C++ compiler; 10 to 20 minutes)"
             )
@@ -125,7 +125,7 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Fill `output` (N, C) from logits (N, C), classes (N,), where C is none, and weights of classes (C,) or (0,)."""
+    """Fill `output` (N, C) from logits (N, C), classes (N,), where C is background, class weights (C,) or (0,)."""
     output.copy_(_focal_loss(scores, target, weight, gamma, alpha))
 
 

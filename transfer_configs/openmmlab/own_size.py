@@ -8,17 +8,17 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RandomResizeOfOwnSize(RandomResize):
-    """mmcv's `RandomResize` scales relative to one fixed size; this takes each image's own for it.
+    """`RandomResize` of mmcv scales relative to one fixed size; this scales relative to the size of each image.
 
     Args:
-        ratio_range: the least and the greatest factor; in between it is uniform.
+        ratio_range: the smallest and the largest factor; drawn uniformly.
     """
 
     def __init__(self, ratio_range: tuple[float, float]) -> None:
         super().__init__(scale=(1, 1), ratio_range=ratio_range, keep_ratio=True)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Resize image and map."""
+        """Resize the image and its segmentation map."""
         self.scale = results["img"].shape[1::-1]
         resized: dict[str, Any] = super().transform(results)
         return resized

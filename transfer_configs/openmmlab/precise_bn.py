@@ -1,17 +1,18 @@
 """BatchNorm's statistics recomputed after training, with the final weights.
 
 Source: detectron2's TEST.PRECISE_BN, that is `update_bn_stats` of facebookresearch/fvcore fvcore/nn/precise_bn.py: the
-plain mean over batches of each batch's mean and (unbiased) variance, in place of the running average. Where a batch is
-taken in parts, training saw each part's statistics, and so does this.
+plain mean over batches of each batch's mean and (unbiased) variance, in place of the running average. If gradients are
+accumulated, each part of a batch counts as a batch, as in training.
 """
 
 import torch
-from batch import parts
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from state import bare
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from cgh_bench.transfer_configs.openmmlab.batch import parts
+from cgh_bench.transfer_configs.openmmlab.state import bare
 
 
 @HOOKS.register_module()
@@ -34,8 +35,8 @@ class PreciseBN(Hook):
             layer.momentum = 1.0  # the running statistics are then those of the last batch
         seen = 0
         for _ in range(self.iterations):
-            # Not a new iterator: mmdet's batch sampler shares its half-filled batches among them, and would never end.
-            with torch.random.fork_rng(devices=[]):  # where a run is taken up the first draws a number
+            # Not a new iterator: those of mmdet's batch sampler share half-filled batches, and it would never end.
+            with torch.random.fork_rng(devices=[]):  # the first batch of a resumed run draws a number
                 batch = next(runner.train_loop.dataloader_iterator)
             for part in parts(batch, getattr(runner.train_loop, "images_at_a_time", len(batch["inputs"]))):
                 runner.model(**model.data_preprocessor(part, training=True), mode="loss")

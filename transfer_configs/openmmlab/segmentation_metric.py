@@ -1,4 +1,4 @@
-"""Mean intersection over union, not rounded, with each class's own; predictions as PNG."""
+"""Mean intersection over union, not rounded, with the IoU of each class; predictions as PNG."""
 
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,20 @@ from mmseg.registry import METRICS
 
 @METRICS.register_module()
 class SemanticIoU(IoUMetric):
-    """mmseg's own metric rounds to a hundredth of a per cent and only prints the classes.
+    """The metric of mmseg, which rounds to a hundredth of a percent and only prints the IoU of classes.
 
-    A constant mIoU hides a network that answers one class everywhere; the classes' own IoU shows it. Metrics are per
-    cent: `mIoU`, `mAcc`, `aAcc`, `IoU.CLASS`. A class that occurs neither in truth nor in prediction counts nowhere.
+    The IoU of classes shows if a network predicts one class everywhere. Metrics in percent: `mIoU`, `mAcc`, `aAcc`,
+    `IoU.CLASS`. A class that occurs neither in ground truth nor in predictions is left out.
 
     Args:
-        work: folder for `predictions/`, one PNG of class indices for each image.
+        work: folder for `predictions/`, one PNG of class indices per image.
     """
 
     def __init__(self, work: str) -> None:
         super().__init__(output_dir=str(Path(work, "predictions")))
 
     def compute_metrics(self, results: list[tuple[torch.Tensor, ...]]) -> dict[str, float]:
-        """From the areas (C,) of intersection, union, prediction and truth of each image."""
+        """From the areas (C,) of intersection, union, prediction and ground truth of each image."""
         intersection, union, _, truth = (torch.stack(areas).double().sum(0) for areas in zip(*results, strict=True))
         iou = intersection / union
         classes: list[Any] = list(self.dataset_meta["classes"])

@@ -1,28 +1,24 @@
-"""A training run on disk: only tensors and plain values, so that it is read with `weights_only`."""
+"""The state of a training run on disk: only tensors and plain values, so that `weights_only` can read it."""
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from keeping import replacing
 from mmengine.dist import get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cgh_bench.transfer_configs.contract.records import random_states, replacing, restore_numpy_and_python
+
 
 def save(runner: Runner, iteration: int, path: Path) -> None:
-    """Write all that the rest of the run depends on, after `iteration` steps."""
-    algorithm, keys, *rest = np.random.get_state()
+    """Write everything that the rest of the run depends on, after `iteration` steps."""
     state = {
         "iteration": iteration,
         "model": bare(runner.model).state_dict(),
         "optimizer": runner.optim_wrapper.state_dict(),
         "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
-        "torch": torch.get_rng_state(),
-        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
-        "python": random.getstate(),
+        **random_states(),
     }
     with replacing(path) as temporary:
         torch.save(state, temporary)
@@ -35,7 +31,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def restore(runner: Runner, state: dict[str, Any]) -> None:
-    """Put all but torch's random state back; mmengine then moves the data on to where they were."""
+    """Restore all but torch's random state; mmengine then skips the batches that were seen."""
     bare(runner.model).load_state_dict(state["model"])
     runner.optim_wrapper.load_state_dict(state["optimizer"])
     for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
@@ -43,13 +39,11 @@ def restore(runner: Runner, state: dict[str, Any]) -> None:
     runner.train_loop._iter = state["iteration"]
     runner.optim_wrapper.initialize_count_status(runner.model, state["iteration"], runner.max_iters)
     if get_world_size() == 1:
-        algorithm, keys, *rest = state["numpy"]
-        np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
-        random.setstate(state["python"])
+        restore_numpy_and_python(state)
 
 
 def restore_torch_random(state: dict[str, Any]) -> None:
-    """To be done last: making the data loader's iterator draws a number."""
+    """Restore torch's random state. Call it last: creating the data loader's iterator draws a number."""
     if get_world_size() == 1:
         torch.set_rng_state(state["torch"])
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC as detectron2 reads and evaluates it: the boxes, who is trained on, AP of eleven points."""
+"""PASCAL VOC as detectron2 reads and evaluates it: boxes, difficult objects, AP at eleven points."""
 
 import json
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ THRESHOLDS = [0.5 + 0.05 * step for step in range(10)]
 
 @DATASETS.register_module()
 class VocBoxes(XMLDataset):
-    """Boxes from (xmin - 1, ymin - 1) to (xmax, ymax): pixels count from 1 in VOC, and the last is inside.
+    """Boxes from (xmin - 1, ymin - 1) to (xmax, ymax): VOC counts pixels from 1, and the last one is inside.
 
-    mmdetection's own takes 1 from every corner, so that its boxes are a pixel smaller; and it does not train on
-    difficult objects, which detectron2 does.
+    The dataset class of mmdetection subtracts 1 from every corner, so that its boxes are a pixel smaller, and it does
+    not train on difficult objects, as detectron2 does.
     """
 
     METAINFO = VOCDataset.METAINFO
@@ -39,9 +39,9 @@ class VocBoxes(XMLDataset):
 class ElevenPointAP(VOCMetric):
     """Box AP of VOC 2007: the mean of the best precisions from recall 0, .1, … 1 on; over IoU .50 to .95 and alone.
 
-    mmdetection's own rounds to a tenth of a per cent and widens the boxes. Metrics are per cent: `box_AP`, `box_AP50`,
-    `box_AP75`, `box_AP.CLASS` and `detections`, their number. A class without objects is left out. A detection of a
-    difficult object counts neither as right nor as wrong.
+    The metric of mmdetection rounds to a tenth of a percent and widens the boxes. Metrics in percent: `box_AP`,
+    `box_AP50`, `box_AP75`, `box_AP.CLASS`; `detections` is the number of detections. A class without objects is left
+    out. A detection of a difficult object counts neither as right nor as wrong.
 
     Args:
         work: folder for `predictions.json`: image, class, box (left, top, width, height; from 0) and score.
@@ -54,7 +54,7 @@ class ElevenPointAP(VOCMetric):
         self.predictions = Path(work, "predictions.json")
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep the truth and the detections of every image, with its name."""
+        """Keep the ground truth and the detections of every image, with its name."""
         before = len(self.results)
         super().process(data_batch, data_samples)
         names = [sample["img_id"] for sample in data_samples]
@@ -90,16 +90,16 @@ class ElevenPointAP(VOCMetric):
 def _average_precision(
     detections: list[np.ndarray], truths: list[np.ndarray], difficult: list[np.ndarray], threshold: float
 ) -> float:
-    """AP of one class in per cent, from the boxes (n, 5), the objects (m, 4) and the difficult ones of every image.
+    """AP of one class in percent, from the boxes (n, 5), the objects (m, 4) and the difficult ones of every image.
 
-    mmdetection's pieces, without its `eval_map`: that forks processes beside threads, which can wait for ever.
+    Uses mmdetection's parts without its `eval_map`, which forks processes beside threads and can hang.
     """
     images = zip(detections, truths, difficult, strict=True)
     right, wrong = (
         np.hstack(flags)[0] for flags in zip(*(tpfp_default(*image, threshold) for image in images), strict=True)
     )
     best_first = np.argsort(-np.vstack(detections)[:, -1], kind="stable")
-    # In float64, as detectron2: a recall of three tenths is compared with a sum of three tenths.
+    # In float64, as in detectron2: a recall of three tenths is compared with a sum of three tenths.
     right, wrong = (np.cumsum(flags[best_first], dtype=np.float64) for flags in (right, wrong))
     recall = right / max(1, sum(map(len, truths)))
     precision = right / np.maximum(right + wrong, np.finfo(np.float64).eps)

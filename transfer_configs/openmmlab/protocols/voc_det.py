@@ -11,7 +11,13 @@ supervised 81.3, 53.5, 58.8. Runs in mmdetection were reported 1 to 2 AP50 lower
 """
 
 _base_ = "coco_det.py"
-custom_imports = {"imports": ["extra_norm", "precise_bn", "voc"]}
+custom_imports = {
+    "imports": [
+        "cgh_bench.transfer_configs.openmmlab.extra_norm",
+        "cgh_bench.transfer_configs.openmmlab.precise_bn",
+        "cgh_bench.transfer_configs.openmmlab.voc",
+    ]
+}
 weights_into = ("backbone", "roi_head.shared_head")  # the modules whose tensors are the checkpoint's
 
 iterations = 24_000

@@ -6,7 +6,12 @@ value. Train on train_fine, test on val by Cityscapes' own evaluation (cityscape
 """
 
 _base_ = "coco_fpn.py"
-custom_imports = {"imports": ["cityscapes_metric", "precise_bn"]}
+custom_imports = {
+    "imports": [
+        "cgh_bench.transfer_configs.openmmlab.cityscapes_metric",
+        "cgh_bench.transfer_configs.openmmlab.precise_bn",
+    ]
+}
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's
 
 iterations = 24_000

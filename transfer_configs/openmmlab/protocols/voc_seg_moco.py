@@ -11,7 +11,12 @@ is voc_seg's.
 """
 
 _base_ = "voc_seg.py"
-custom_imports = {"imports": ["own_size", "segmentation_metric"]}
+custom_imports = {
+    "imports": [
+        "cgh_bench.transfer_configs.openmmlab.own_size",
+        "cgh_bench.transfer_configs.openmmlab.segmentation_metric",
+    ]
+}
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's
 
 iterations = 30_000

@@ -5,7 +5,7 @@ Fully Convolutional Networks (https://arxiv.org/abs/1411.4038), with a dilated l
 """
 
 default_scope = "mmseg"
-custom_imports = {"imports": ["segmentation_metric"]}
+custom_imports = {"imports": ["cgh_bench.transfer_configs.openmmlab.segmentation_metric"]}
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's
 
 iterations = 300

@@ -10,7 +10,13 @@ Train on train2017, test on val2017, COCO's metric. MoCo's table 5: random init 
 """
 
 default_scope = "mmdet"
-custom_imports = {"imports": ["detection_metric", "extra_norm", "precise_bn"]}
+custom_imports = {
+    "imports": [
+        "cgh_bench.transfer_configs.openmmlab.detection_metric",
+        "cgh_bench.transfer_configs.openmmlab.extra_norm",
+        "cgh_bench.transfer_configs.openmmlab.precise_bn",
+    ]
+}
 weights_into = ("backbone", "roi_head.shared_head")  # the modules whose tensors are the checkpoint's
 not_in_weights = ("roi_head.shared_head.norm.",)
 

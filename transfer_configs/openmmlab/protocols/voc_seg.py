@@ -9,7 +9,7 @@ Published: MoCo v2 67.5, DenseCL 69.4 mIoU. With another batch than 16 or withou
 """
 
 default_scope = "mmseg"
-custom_imports = {"imports": ["segmentation_metric"]}
+custom_imports = {"imports": ["cgh_bench.transfer_configs.openmmlab.segmentation_metric"]}
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's
 
 iterations = 20_000

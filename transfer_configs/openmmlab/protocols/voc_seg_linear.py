@@ -7,7 +7,12 @@ what the trunk's pixels know, not what fine-tuning makes of them; no published f
 """
 
 _base_ = "voc_seg.py"
-custom_imports = {"imports": ["linear_head", "segmentation_metric"]}
+custom_imports = {
+    "imports": [
+        "cgh_bench.transfer_configs.openmmlab.linear_head",
+        "cgh_bench.transfer_configs.openmmlab.segmentation_metric",
+    ]
+}
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's
 
 iterations = 40_000

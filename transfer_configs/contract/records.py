@@ -1,0 +1,70 @@
+"""What a run leaves in its folder: files written whole or not at all, package versions, random states."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.part")
+    yield temporary
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as strict JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def finish(work: Path, metrics: Mapping[str, float], modules: Sequence[str]) -> None:
+    """Record a finished run in the folder `work`: the versions of `modules` and its metrics. Its state is removed."""
+    write_json(work / "versions.json", versions(modules))
+    write_json(work / "metrics.json", metrics)
+    (work / "state.pth").unlink()
+
+
+def versions(modules: Sequence[str]) -> dict[str, str]:
+    """The version of each imported module, under the name of the package that provides it here.
+
+    Some frameworks exist as several packages with the same modules. If the package has another name than the module,
+    the module's own version is listed as well.
+    """
+    providers = importlib.metadata.packages_distributions()
+    found = {}
+    for module in modules:
+        names = sorted(set(providers.get(module, ())))
+        if module not in names and hasattr(sys.modules.get(module), "__version__"):
+            found[module] = str(sys.modules[module].__version__)
+        found |= {name: importlib.metadata.version(name) for name in names}
+    return found
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all random number generators on the CPU, as tensors and plain values."""
+    algorithm, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def restore_numpy_and_python(states: Mapping[str, Any]) -> None:
+    """Restore these two from what `random_states` returned; torch's is restored last, by `torch.set_rng_state`."""
+    algorithm, keys, *rest = states["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(states["python"])
