@@ -45,12 +45,10 @@ sys.argv[0] = "tools/transfer.py"
 runpy.run_path("tools/transfer.py", run_name="__main__")
 """
 THEIRS = """
-import json, pathlib, sys
-folder, work, iterations, *settings = sys.argv[1:]
-sys.path[:0] = [folder, str(pathlib.Path(folder, "../contract").resolve())]
-import ops
-ops.install()
-sys.modules["mmpretrain"] = None
+import json, pathlib, runpy, sys
+launcher, protocol, work, iterations, *settings = sys.argv[1:]
+runpy.run_path(launcher)
+import cgh_bench.transfer_configs.openmmlab
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -58,7 +56,7 @@ class Mark(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if batch_idx == 0:
             pathlib.Path(work, "first_step").touch()
-config = Config.fromfile(pathlib.Path(folder, "animals_det.py"))
+config = Config.fromfile(protocol)
 config.merge_from_dict({key: json.loads(value) for key, value in (setting.split("=") for setting in settings)})
 steps = int(iterations)
 config.train_cfg.max_iters, config.train_cfg.val_interval = steps, steps + 1
@@ -72,11 +70,10 @@ runner.test()
 """
 WITHIN = """
 import json, pathlib, runpy, sys, time
-folder, out, sys.argv[1:] = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
-sys.argv[0] = folder + "/train.py"
-sys.path.insert(0, folder)
-code = runpy.run_path(sys.argv[0], run_name="train")
-import state
+launcher, out, sys.argv[1:] = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
+runpy.run_path(launcher)
+from cgh_bench.transfer_configs.openmmlab import state, train
+from cgh_bench.transfer_configs.openmmlab.transfer import Transfer
 spent, ends = {"save": 0.0, "hook": 0.0}, []
 def timed(function, name):
     def run(*given, **named):
@@ -87,8 +84,8 @@ def timed(function, name):
         return result
     return run
 state.save = timed(state.save, "save")
-code["Transfer"].after_train_iter = timed(code["Transfer"].after_train_iter, "hook")
-code["main"]()
+Transfer.after_train_iter = timed(Transfer.after_train_iter, "hook")
+train.main()
 hook = spent["hook"] - spent["save"]
 out.write_text(json.dumps({"share_of_a_step": hook / (ends[-1] - ends[0]), "seconds_of_a_save": spent["save"]}))
 """
@@ -166,8 +163,9 @@ def theirs(steps: int, cache: Path, folder: Path) -> dict[str, float]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     os.environ["CGH_DATA"] = str(cache)
-    code = ROOT / "transfer_configs" / "openmmlab"
-    found, began = _timed([sys.executable, "-c", THEIRS, code, folder, str(steps), *SETTINGS])
+    protocol = frameworks.protocol_file("mmdet", "animals_det")
+    command = [sys.executable, "-c", THEIRS, frameworks.LAUNCHER, protocol, folder, str(steps), *SETTINGS]
+    found, began = _timed(command)
     return found | {"first_step": (folder / "first_step").stat().st_mtime - began}
 
 
@@ -178,9 +176,21 @@ def within(steps: int, cache: Path, folder: Path) -> dict[str, float]:
     os.environ["CGH_DATA"] = str(cache)
     weights, out = folder / "weights.pth", folder / "within.json"
     converters.find(frameworks.find("mmdet").converter).write(random_checkpoint("resnet18"), weights)
-    code = ROOT / "transfer_configs" / "openmmlab"
-    arguments = [f"--config={code / 'animals_det.py'}", f"--weights={weights}", f"--work={folder / 'run'}", "--seed=0"]
-    _timed([sys.executable, "-c", WITHIN, code, out, *arguments, f"--iterations={steps}", "--set", *SETTINGS])
+    protocol = frameworks.protocol_file("mmdet", "animals_det")
+    arguments = [f"--config={protocol}", f"--weights={weights}", f"--work={folder / 'run'}", "--seed=0"]
+    _timed(
+        [
+            sys.executable,
+            "-c",
+            WITHIN,
+            frameworks.LAUNCHER,
+            out,
+            *arguments,
+            f"--iterations={steps}",
+            "--set",
+            *SETTINGS,
+        ]
+    )
     found: dict[str, float] = json.loads(out.read_text())
     return found
 

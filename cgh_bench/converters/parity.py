@@ -157,7 +157,7 @@ def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tenso
     """
     frameworks.require_installed(framework)
     known = frameworks.find(framework)
-    command = [known.python, str(known.path / "forward.py"), f"--framework={framework}", f"--fragment={fragment}"]
+    command = [*known.command("forward"), f"--framework={framework}", f"--fragment={fragment}"]
     return _ask(framework, command, weights, pixels, known.environment)
 
 

@@ -1,8 +1,7 @@
-"""The frameworks that protocols run in, and their protocol files."""
+"""The frameworks that protocols run in, their processes, and their protocol files."""
 
 import ast
 import hashlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgh_bench import transfer_configs
 from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.reading.candidate import COUNTER
 
+CODE = Path(transfer_configs.__file__).parent
+"""The folder with one folder per framework: its code, and its protocols in `protocols/`."""
+LAUNCHER = CODE / "__main__.py"
+"""Runs a module of that code in any Python; see there."""
 NAMES_ITS_BASE = re.compile(r"^_base_\s*[=:]\s*['\"]?(\w+)\.", re.IGNORECASE | re.MULTILINE)
-STATES_A_PROTOCOL = re.compile(r"^\s*weights_into\s*[=:]", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -26,37 +29,37 @@ class Framework:
     """How one framework is run."""
 
     folder: str
-    """Below `transfer_configs`: `train.py` and the protocol files."""
+    """Its folder below `transfer_configs`."""
     suffix: str
-    """Of the protocol files."""
+    """The suffix of its protocol files."""
     converter: str
-    """The target that its weights are converted to."""
+    """The conversion target whose weights it reads."""
     modules: tuple[str, ...]
-    """What must be importable."""
+    """The modules that must be importable, beside torch."""
     interpreter_variable: str
-    """Environment variable that may name another Python to run it with."""
+    """The environment variable that may name another Python to run it with."""
     install: str
-    """With `pip`, whosever that is; see `how_to_install`."""
+    """How to install it with `pip`; see `how_to_install`."""
     settings: Callable[[Checkpoint], dict[str, Any]]
-    """What it must be told of a checkpoint, in its own words, to prepare images and build the trunk as needed."""
+    """The settings, under the framework's names, with which it prepares images and builds the backbone as needed."""
     folder_beside: str = ""
-    """A folder of the environment that is on this framework's path only, as it would hide other packages."""
+    """A folder of the environment that is on this framework's path only, because it would hide other packages."""
     has_counters: bool = True
     """Whether its weights include BatchNorm's counters of batches."""
 
     @property
     def python(self) -> str:
-        """The interpreter that runs it: ours unless another is named."""
+        """The interpreter that runs it: ours, unless `interpreter_variable` names another."""
         return os.environ.get(self.interpreter_variable, sys.executable)
 
     @property
     def how_to_install(self) -> str:
-        """What to do where it is not there, with the `pip` of the interpreter that would run it."""
+        """How to install it, with the `pip` of the interpreter that would run it."""
         return self.install.replace("pip install", f"{self.python} -m pip install", 1)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that it is run with."""
+        """The environment variables of its processes."""
         beside = Path(sys.prefix, self.folder_beside)
         if not self.folder_beside or not beside.is_dir():
             return dict(os.environ)
@@ -65,29 +68,25 @@ class Framework:
 
     @property
     def path(self) -> Path:
-        """Its folder of `transfer_configs`, installed or in a checkout.
-
-        Raises:
-            UserError: it is in neither.
-        """
-        spec = importlib.util.find_spec(f"cgh_bench.transfer_configs.{self.folder}")
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"the package transfer_configs.{self.folder} is absent; install cgh-bench again")
-        return Path(spec.submodule_search_locations[0])
+        """The folder of its protocol files."""
+        return CODE / self.folder / "protocols"
 
     @property
     def protocols(self) -> dict[str, Path]:
-        """Its protocol files by name: those in its folder that state `weights_into`."""
-        files = sorted(self.path.glob(f"*{self.suffix}"))
-        return {file.stem: file for file in files if STATES_A_PROTOCOL.search(file.read_text(encoding="utf-8"))}
+        """Its protocol files by name; none is read."""
+        return {file.stem: file for file in sorted(self.path.glob(f"*{self.suffix}"))}
+
+    def command(self, module: str) -> list[str]:
+        """The command that runs a module of its folder in its interpreter, which need not have cgh_bench."""
+        return [self.python, str(LAUNCHER), f"{self.folder}.{module}"]
 
     def tensors_given(self, checkpoint: Checkpoint) -> int:
-        """How many tensors of the checkpoint are handed over."""
+        """How many tensors of the checkpoint its weights contain."""
         return sum(self.has_counters or not name.endswith(COUNTER) for name in checkpoint.weights)
 
 
 def openmmlab_settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Preprocessing and place of the stride for an mmengine configuration, whose images are BGR, 0 to 255."""
+    """Preprocessing and position of the stride for an mmengine configuration, whose images are BGR, 0 to 255."""
     given = checkpoint.preprocessing
     scale = 255 / given.input_range
     caffe = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
@@ -112,7 +111,7 @@ def _openmmlab(package: str) -> Framework:
 
 
 def detectron2_settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Preprocessing and trunk for a detectron2 configuration, whose images are of 0 to 255."""
+    """Preprocessing and backbone for a detectron2 configuration, whose images are 0 to 255."""
     given = checkpoint.preprocessing
     architecture = require_resnet(checkpoint.architecture, checkpoint.name)
     scale = 255 / given.input_range
@@ -159,26 +158,38 @@ def find(name: str) -> Framework:
 
 
 def definition(framework: str, protocol: str) -> str:
-    """Sixteen hex digits of what the protocol file says, and what it inherits; comments and empty lines do not count.
+    """Sixteen hex digits of the content of a protocol file and of the file that it is based on.
+
+    Comments, layout, and the place of our own modules do not count.
 
     Raises:
-        UserError: the framework has no such protocol.
+        UserError: the framework has no such protocol, or its file cannot be read.
     """
-    text = protocol_file(framework, protocol).read_text(encoding="utf-8")
-    if find(framework).suffix == ".py":
-        module = ast.parse(text)
-        if ast.get_docstring(module) is not None:
-            del module.body[0]
-        text = ast.unparse(module)
-    else:
-        lines = (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines())
-        text = "\n".join(line for line in lines if line)
+    known, file = find(framework), protocol_file(framework, protocol)
+    try:
+        text = file.read_text(encoding="utf-8")
+        text = _python_content(text) if known.suffix == ".py" else _yaml_content(text)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"the {framework} protocol {protocol} cannot be read: {error} ({file}); fix the file") from None
+    text = text.replace(f"{transfer_configs.__name__}.{known.folder}.", "")
     text += "".join(definition(framework, base) for base in NAMES_ITS_BASE.findall(text))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _python_content(text: str) -> str:
+    module = ast.parse(text)
+    if ast.get_docstring(module) is not None:
+        del module.body[0]
+    return ast.unparse(module)
+
+
+def _yaml_content(text: str) -> str:
+    lines = (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
+
+
 def protocol_file(framework: str, protocol: str) -> Path:
-    """Where the protocol is written down.
+    """The file of a protocol.
 
     Raises:
         UserError: the framework has no such protocol.
@@ -190,20 +201,27 @@ def protocol_file(framework: str, protocol: str) -> Path:
 
 
 def require_installed(framework: str) -> None:
-    """Check that the framework can be imported where it would run.
+    """Check that the framework, and torch, can be found by the interpreter that would run it.
 
     Raises:
-        UserError: it cannot; how to install it.
+        UserError: what is missing, and how to install it.
     """
     known = find(framework)
-    python = known.python
-    code = f"import importlib.util as u; print([m for m in {known.modules!r} if u.find_spec(m) is None])"
+    python, needed = known.python, ("torch", *known.modules)
+    code = f"import importlib.util as u; print([m for m in {needed!r} if u.find_spec(m) is None])"
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, env=known.environment)
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(
-            f"{known.interpreter_variable}={python} does not run ({error}); name a Python interpreter"
+            f"{known.interpreter_variable}={python} cannot be run ({error}); set it to a Python interpreter"
         ) from None
     missing: list[str] = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    if "torch" in missing:
+        raise UserError(
+            f"{framework} needs torch, which {python} does not have; install it there "
+            f"({python} -m pip install torch torchvision), or set {known.interpreter_variable} to another Python"
+        )
     if missing:
-        raise UserError(f"{framework} needs {', '.join(missing)}, absent from {python}; {known.how_to_install}")
+        raise UserError(
+            f"{framework} needs {', '.join(missing)}, not installed for {python}; to install: {known.how_to_install}"
+        )

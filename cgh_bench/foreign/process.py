@@ -28,11 +28,10 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
 from cgh_bench.foreign import failure, frameworks, launch
+from cgh_bench.transfer_configs.contract import PARENT
 
 SECONDS_TO_STOP = 120.0
 """How long an interrupted process may take to save its state."""
-FOLLOWED = "CGH_PARENT"
-"""The environment variable that names the process whose death ends the framework's."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ def _command(job: Job, settings: Mapping[str, Any], weights: Path, folder: Path)
     framework = frameworks.find(job.framework)
     given = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     return [
-        framework.python,
-        str(framework.path / "train.py"),
+        *framework.command("train"),
         f"--config={frameworks.protocol_file(job.framework, job.protocol)}",
         f"--weights={weights}",
         f"--work={folder}",
@@ -121,7 +119,7 @@ def _launch(command: list[str], environment: dict[str, str], folder: Path, job: 
         earlier = log.tell()
         process = subprocess.Popen(
             command,
-            env={**environment, FOLLOWED: str(os.getpid())},
+            env={**environment, PARENT: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -36,7 +36,7 @@ def facts(name: str, framework: str = "") -> Facts:
     known = frameworks.find(task.framework)
     frameworks.require_installed(task.framework)
     file = frameworks.protocol_file(task.framework, task.protocol)
-    command = [known.python, str(known.path / "describe.py"), f"--config={file}"]
+    command = [*known.command("describe"), f"--config={file}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=known.environment)
     if done.returncode:
         raise UserError(f"{task.framework} cannot describe {task.protocol}: {failure.reason(done.stderr)}")

@@ -78,14 +78,15 @@ def transfer(folder: Path) -> None:
     from cgh_bench.checkpoint import random_checkpoint
     from cgh_bench.foreign import frameworks, process
 
+    class StandIn(frameworks.Framework):
+        def command(self, module: str) -> list[str]:
+            return [sys.executable, str(script)]
+
     real = frameworks.FRAMEWORKS["mmdet"]
     script = folder / "train.py"
     trunk = random_checkpoint("resnet18")
     script.write_text(STAND_IN.replace("GIVEN", str(real.tensors_given(trunk))), encoding="utf-8")
-    frameworks.FRAMEWORKS["mmdet"] = replace(real, modules=())
-    process._command = lambda job, settings, weights, work: [
-        sys.executable, str(script), str(work), json.dumps(settings),
-    ]  # fmt: skip
+    frameworks.FRAMEWORKS["mmdet"] = StandIn(**{**vars(real), "modules": ()})
     job = process.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
     metrics = process.run(job, trunk, folder, folder / "transfer")
     (folder / "transfer.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -93,10 +94,11 @@ def transfer(folder: Path) -> None:
 
 STAND_IN = """
 import json, pathlib, sys, time
-work, settings = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+given = dict(argument.lstrip("-").split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+work = pathlib.Path(given["work"])
 state = work / "state.pth"
 done, total = json.loads(state.read_text()) if state.exists() else (0, 0)
-mean_std = [*settings["model.data_preprocessor.mean"], *settings["model.data_preprocessor.std"]]
+mean_std = [v for name in ("mean", "std") for v in json.loads(given[f"model.data_preprocessor.{name}"])]
 in_force = {"channel_order": "RGB", "mean_std": mean_std, "stride_in_1x1": False}
 loaded = {"given": GIVEN, "arrived": GIVEN, "missing": [], "unfilled": [], "in_force": in_force}
 (work / "loaded.json").write_text(json.dumps(loaded))

@@ -15,11 +15,11 @@ except UserError as absent:
     pytest.skip(str(absent), allow_module_level=True)
 
 PRINTED = """
-import itertools, json, pathlib, random, sys
-folder = pathlib.Path(sys.argv[1])
-sys.path[:0] = [str(folder), str(folder.parent / "contract")]
-import protocol
-from data_sets import Batches
+import itertools, json, pathlib, random, runpy, sys
+launcher, folder = map(pathlib.Path, sys.argv[1:])
+runpy.run_path(str(launcher))
+from cgh_bench.transfer_configs.detectron2 import protocol
+from cgh_bench.transfer_configs.detectron2.data_sets import Batches
 from detectron2.config import get_cfg
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import TrainingSampler
@@ -163,7 +163,7 @@ OURS = ("TRANSFER.", "DATASETS.", "SOLVER.OPTIMIZER", "MODEL.DEVICE")
 @pytest.fixture(scope="module")
 def printed():
     """What one process of detectron2 says of all protocols."""
-    command = [DETECTRON2.python, "-c", PRINTED, str(DETECTRON2.path)]
+    command = [DETECTRON2.python, "-c", PRINTED, str(frameworks.LAUNCHER), str(DETECTRON2.path)]
     done = subprocess.run(command, env=DETECTRON2.environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

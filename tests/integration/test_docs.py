@@ -196,9 +196,9 @@ def test_the_example_protocol_is_built_by_its_framework(tmp_path, monkeypatch):
         frameworks.require_installed("mmdet")
     except UserError as absent:
         pytest.skip(str(absent))
-    packages = Path(shutil.copytree(ROOT / "transfer_configs", tmp_path / "transfer_configs"))
-    shutil.copy(DOCS / "examples/protocols/animals_det_2x.py", packages / "openmmlab")
-    monkeypatch.setattr(frameworks.Framework, "path", property(lambda self: packages / self.folder))
+    protocols = Path(shutil.copytree(frameworks.find("mmdet").path, tmp_path / "protocols"))
+    shutil.copy(DOCS / "examples/protocols/animals_det_2x.py", protocols)
+    monkeypatch.setattr(frameworks.Framework, "path", protocols)
     (entry,) = re.findall(r"^TASKS \|= .*$", (DOCS / "extending.md").read_text(encoding="utf-8"), re.MULTILINE)
     found = {"TASKS": {}, "Detection": detection.Detection}
     exec(entry, found)

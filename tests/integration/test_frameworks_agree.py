@@ -20,7 +20,7 @@ WARM_UP = {"voc_det": (1, 10, 99), "animals_det": (1, 10), "coco_det": (1, 10, 9
 NAIVE = {
     # The same on equal batches of each GPU; MoCo found less variance with the naive form, mmdetection has none.
     f"model / norm layers / {part} / {kind}"
-    for part in ("trunk", "extra norm")
+    for part in ("backbone", "extra norm")
     for kind in ("NaiveSyncBatchNorm", "SyncBatchNorm")
 }
 OTHER = {

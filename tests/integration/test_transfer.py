@@ -142,8 +142,7 @@ def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
     torch.save(weights, tmp_path / "weights.pth")
     framework = frameworks.find("mmseg")
     command = [
-        sys.executable,
-        framework.path / "train.py",
+        *framework.command("train"),
         f"--config={framework.path / 'animals_seg.py'}",
         f"--weights={tmp_path / 'weights.pth'}",
         f"--work={tmp_path / 'run'}",
@@ -151,7 +150,7 @@ def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
     data = {"CGH_DATA": str(dense.locate("animal_scenes", cache).root)}
     done = subprocess.run(command, capture_output=True, text=True, env=process.os.environ | data, check=False)
     assert done.returncode == 1
-    assert "the weights have not arrived: 2 of 120 tensors" in done.stderr
+    assert "the weights did not arrive: 2 of 120 tensors" in done.stderr
     loaded = read(tmp_path / "run" / "loaded.json")
     assert loaded["missing"] == ["layer1.0.conv1.weight", "layer5.0.conv1.weight"]
     assert loaded["unfilled"] == ["backbone.conv1.weight"]
@@ -160,7 +159,7 @@ def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
 
 def test_a_setting_that_the_protocol_has_not(resnet18, cache, tmp_path):
     task = shortened("animals_seg", "model.backbone.dpeth=34")
-    with pytest.raises(UserError, match=r"model\.backbone\.dpeth: no 'dpeth' in the protocol; there: .*depth"):
+    with pytest.raises(UserError, match=r"model\.backbone\.dpeth: no 'dpeth' in the protocol; .*depth"):
         task.run(resnet18, Folders(tmp_path / "run", cache), 0)
 
 

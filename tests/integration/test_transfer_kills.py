@@ -40,9 +40,10 @@ dense.catalog = lambda: {"animal_scenes": entry}
 main()
 """
 THEIRS = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-import train, watch
+import runpy, sys
+runpy.run_path(sys.argv.pop(1))
+from cgh_bench.transfer_configs.contract import watch
+from cgh_bench.transfer_configs.openmmlab import train
 watch.SECONDS_BETWEEN_SAVES = 0.0
 sys.exit(train.main())
 """
@@ -99,7 +100,7 @@ def start(framework: str, protocol: str, weights: Path, folder: Path, data: Path
     settings = ["model.test_cfg.rcnn.score_thr=0.0"] if framework == "mmdet" else ["model.test_cfg.mode=whole"]
     command = [
         known.python,
-        *("-c", THEIRS, str(known.path)),
+        *("-c", THEIRS, str(frameworks.LAUNCHER)),
         f"--config={frameworks.protocol_file(framework, protocol)}",
         *(f"--weights={weights}", f"--work={folder}", "--iterations=12", "--resume", "--set", *settings),
     ]
@@ -127,6 +128,6 @@ def frameworks_in(folder: Path) -> list[Path]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "cwd").readlink() == folder and b"train.py" in (process / "cmdline").read_bytes():
+            if (process / "cwd").readlink() == folder and b"openmmlab.train" in (process / "cmdline").read_bytes():
                 found.append(process)
     return found

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import transfer_configs
 from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.config import plain
@@ -71,20 +70,31 @@ def settings(checkpoint):
     return {"order": given.channel_order, "mean_std": numbers}
 
 
+@dataclasses.dataclass(frozen=True)
+class StandIn(frameworks.Framework):
+    """A framework whose code and protocols are in one folder."""
+
+    @property
+    def path(self):
+        return Path(self.folder)
+
+    def command(self, module):
+        return [self.python, str(self.path / f"{module}.py")]
+
+
+def stand_in_framework(folder: Path, modules: tuple[str, ...] = ("json",)) -> StandIn:
+    return StandIn(str(folder), ".py", "torchvision", modules, "CGH_STAND_IN_PYTHON", "pip install stand-in", settings)
+
+
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """A framework called `stand_in` with the protocol `tiny`."""
-    folder = tmp_path / "configs" / "stand_in"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text("")
+    folder = tmp_path / "stand_in"
+    folder.mkdir()
     unquoted = textwrap.dedent(STAND_IN).replace('settings["order"]', 'settings["order"].strip(chr(34))')
     (folder / "train.py").write_text(unquoted)
     (folder / "tiny.py").write_text('"""A protocol."""\n\nweights_into = ("trunk",)\nbatch = 16  # images\n')
-    monkeypatch.setattr(transfer_configs, "__path__", [*transfer_configs.__path__, str(folder.parent)])
-    known = frameworks.Framework(
-        "stand_in", ".py", "torchvision", ("json",), "CGH_STAND_IN_PYTHON", "pip install stand-in", settings
-    )
-    monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", known)
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", stand_in_framework(folder))
     monkeypatch.setattr(converters, "find", lambda name: Converter(), raising=False)
     return folder
 
@@ -294,17 +304,25 @@ def test_swapped_channels_fail_the_check(stand_in, checkpoint, tmp_path):
 
 
 def test_a_framework_that_is_not_installed(stand_in, monkeypatch):
-    absent = frameworks.Framework(
-        "stand_in", ".py", "torchvision", ("json", "no_such_module"), "CGH_X", "pip install it", settings
-    )
+    absent = stand_in_framework(stand_in, ("json", "no_such_module"))
     monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", absent)
-    with pytest.raises(UserError, match=rf"needs no_such_module, absent from .*; {sys.executable} -m pip install it"):
+    with pytest.raises(UserError, match=rf"needs no_such_module, .*{sys.executable} -m pip install stand-in"):
         frameworks.require_installed("stand_in")
+
+
+def test_an_interpreter_without_torch_is_named(stand_in, tmp_path, monkeypatch):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without site-packages
+    bare.chmod(0o755)
+    monkeypatch.setenv("CGH_STAND_IN_PYTHON", str(bare))
+    with pytest.raises(UserError, match=f"stand_in needs torch, which {bare} does not have") as raised:
+        frameworks.require_installed("stand_in")
+    assert "CGH_STAND_IN_PYTHON" in str(raised.value)
 
 
 def test_an_interpreter_that_does_not_run(stand_in, monkeypatch):
     monkeypatch.setenv("CGH_STAND_IN_PYTHON", "/nowhere/python")
-    with pytest.raises(UserError, match="CGH_STAND_IN_PYTHON=/nowhere/python does not run"):
+    with pytest.raises(UserError, match="CGH_STAND_IN_PYTHON=/nowhere/python cannot be run"):
         frameworks.require_installed("stand_in")
 
 
@@ -344,10 +362,27 @@ def test_a_comment_in_yaml_is_no_part_of_the_definition(stand_in, monkeypatch):
     assert ids[0] == ids[1] != ids[2]
 
 
-@pytest.mark.parametrize(("framework", "module"), [("stand_in", "train"), ("mmdet", "train"), ("mmdet", "transfer")])
-def test_other_files_of_the_folder_are_no_protocols(stand_in, framework, module):
-    with pytest.raises(UserError, match=f"unknown {framework} protocol"):
-        frameworks.protocol_file(framework, module)
+@pytest.mark.parametrize("module", ["train", "transfer", "__init__"])
+def test_code_is_not_taken_for_a_protocol(module):
+    with pytest.raises(UserError, match="unknown mmdet protocol"):
+        frameworks.protocol_file("mmdet", module)
+
+
+@pytest.mark.parametrize("content", [b"weights_into = (", b"\xff\xfe", b"a = '\0'"])
+def test_a_protocol_file_that_cannot_be_read_is_named(stand_in, content):
+    (stand_in / "tiny.py").write_bytes(content)
+    with pytest.raises(UserError, match=r"protocol tiny cannot be read: .*stand_in/tiny\.py"):
+        frameworks.definition("stand_in", "tiny")
+
+
+def test_where_our_modules_lie_is_no_part_of_the_definition(stand_in, monkeypatch):
+    monkeypatch.setitem(
+        frameworks.FRAMEWORKS, "stand_in", dataclasses.replace(frameworks.find("stand_in"), suffix=".yaml")
+    )
+    (stand_in / "tiny.yaml").write_text("imports: [metric]\n")
+    before = frameworks.definition("stand_in", "tiny")
+    (stand_in / "tiny.yaml").write_text(f"imports: [cgh_bench.transfer_configs.{stand_in}.metric]\n")
+    assert frameworks.definition("stand_in", "tiny") == before
 
 
 def test_every_framework_has_its_protocols():

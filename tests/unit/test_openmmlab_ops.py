@@ -13,11 +13,9 @@ import torchvision
 
 pytest.importorskip("mmcv")
 
-from transfer_configs.openmmlab import ops
+from cgh_bench.transfer_configs.openmmlab import ops  # first: it provides mmcv's operators
 
-ops.install()
-
-import mmcv.ops as mmcv_ops  # noqa: E402 (its own operators must be there first)
+import mmcv.ops as mmcv_ops  # isort: skip
 
 
 def sample(feature: torch.Tensor, y: float, x: float) -> torch.Tensor:

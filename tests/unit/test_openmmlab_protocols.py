@@ -1,7 +1,6 @@
 """The values of segmentation protocols as they take effect, against their sources."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +9,9 @@ pytest.importorskip("mmseg")
 
 from mmengine.config import Config
 
-import transfer_configs.openmmlab
+from cgh_bench.foreign import frameworks
 
-FOLDER = Path(transfer_configs.openmmlab.__file__).parent
+FOLDER = frameworks.find("mmseg").path
 TRAINED = {  # of every one but voc_seg_linear
     "model.type": "EncoderDecoder",
     "model.backbone.depth": 50,

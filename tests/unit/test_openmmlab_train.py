@@ -3,6 +3,7 @@
 import ast
 import copy
 import dataclasses
+import json
 import random
 import re
 import sys
@@ -17,32 +18,22 @@ from pycocotools import mask as run_length
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-import transfer_configs.openmmlab
 from cgh_bench.foreign import failure, frameworks
+from cgh_bench.transfer_configs.contract import processes
+from cgh_bench.transfer_configs.openmmlab import batch, state, train  # first: it provides mmcv's operators
+from cgh_bench.transfer_configs.openmmlab.detection_metric import InstanceAP
+from cgh_bench.transfer_configs.openmmlab.precise_bn import PreciseBN
+from cgh_bench.transfer_configs.openmmlab.segmentation_metric import SemanticIoU
+from cgh_bench.transfer_configs.openmmlab.transfer import channel_order
 
-# The process runs by path: its own folder comes first, then what all frameworks share.
-sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parents[1] / "contract"))
-sys.path.insert(0, str(Path(transfer_configs.openmmlab.__file__).parent))
+from mmdet.models import DetDataPreprocessor  # isort: skip
+from mmengine.config import Config  # isort: skip
+from mmengine.model import BaseModel  # isort: skip
+from mmengine.optim import OptimWrapper  # isort: skip
+from mmseg.models import SegDataPreProcessor  # isort: skip
 
-import batch
-import processes
-import state
-import train
-from detection_metric import InstanceAP
-from keeping import write_text
-from mmdet.models import DetDataPreprocessor
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
-from mmseg.models import SegDataPreProcessor
-from precise_bn import PreciseBN
-from segmentation_metric import SemanticIoU
-from transfer import _channel_order
-
-FOLDER = Path(train.__file__).parent
-PROTOCOLS = sorted(
-    path for path in FOLDER.glob("*.py") if "\nweights_into = " in path.read_text() and path.stem != "train"
-)
+FOLDER = frameworks.find("mmdet").path
+PROTOCOLS = sorted(FOLDER.glob("*.py"))
 
 
 def box(x: int, y: int, w: int, h: int) -> np.ndarray:
@@ -63,7 +54,7 @@ def truth(tmp_path):
     images = [{"id": i, "width": 50, "height": 40, "file_name": f"{i}.png"} for i in (1, 2)]
     categories = [{"id": 7, "name": "bear"}, {"id": 9, "name": "bird"}]
     document = {"images": images, "annotations": annotations, "categories": categories}
-    write_text(tmp_path / "truth.json", train.json.dumps(document))
+    (tmp_path / "truth.json").write_text(json.dumps(document))
     return tmp_path / "truth.json", boxes
 
 
@@ -89,7 +80,7 @@ def test_perfect_detections_have_ap_100(truth, tmp_path):
     assert [metrics[f"{kind}_AP"] for kind in ("box", "mask")] == pytest.approx([100, 100])
     assert (metrics["box_AP.bear"], metrics["mask_AP.bird"]) == pytest.approx((100, 100))
     assert metrics["detections"] == 3
-    lines = train.json.loads((tmp_path / "predictions.json").read_text())
+    lines = json.loads((tmp_path / "predictions.json").read_text())
     assert [(line["image_id"], line["category_id"], line["bbox"]) for line in lines] == [
         (image, category, [float(v) for v in b]) for image, category, b in boxes
     ]
@@ -233,6 +224,12 @@ def options(work: Path, **changes) -> SimpleNamespace:
     return SimpleNamespace(**{**given, "work": work, "seed": 3, **changes})
 
 
+def command_line(monkeypatch, work: Path, *more: str) -> None:
+    """Have `train.main` run coco_det."""
+    given = [f"--config={FOLDER / 'coco_det.py'}", "--weights=none.pth", f"--work={work}"]
+    monkeypatch.setattr(sys, "argv", ["openmmlab.train", *given, *more])
+
+
 def test_the_batch_of_a_step_is_divided_among_gpus(tmp_path):
     config = train.protocol(options(tmp_path, gpus=8))
     assert config.train_dataloader.batch_size == 2
@@ -245,9 +242,9 @@ def test_the_batch_of_a_step_is_divided_among_gpus(tmp_path):
 def test_a_batch_that_cannot_be_divided_starts_no_processes(tmp_path, monkeypatch):
     """Of several processes each would say so, and the launcher that it has ended them."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(train, "_parse", lambda: options(tmp_path / "run", gpus=3))
-    monkeypatch.setattr(train.os, "execv", lambda *_: pytest.fail("it was launched"))
-    with pytest.raises(SystemExit, match="16 images cannot be divided among 3 GPUs; --gpus 1, 2, 4, 8 or 16 can"):
+    command_line(monkeypatch, tmp_path, "--gpus=3")
+    monkeypatch.setattr(processes.os, "execv", lambda *_: pytest.fail("it was launched"))
+    with pytest.raises(SystemExit, match="16 images cannot be divided among 3 GPUs; use --gpus 1, 2, 4, 8 or 16"):
         train.main()
 
 
@@ -264,7 +261,7 @@ def test_fewer_images_at_a_time_leave_the_protocol_as_it_is(tmp_path):
 def test_a_single_image_that_a_norm_cannot_do_with_is_refused(tmp_path, at_a_time):
     """Of 16 images, 3 or 5 at a time leave one."""
     pooling = {"config": FOLDER / "ade20k_upernet.py", "images_at_a_time": at_a_time}
-    with pytest.raises(SystemExit, match="UPerHead pools an image to one value, .* take --images-at-a-time 2"):
+    with pytest.raises(SystemExit, match="UPerHead pools an image to one value, .* use --images-at-a-time 2"):
         train.protocol(options(tmp_path, **pooling))
     train.protocol(options(tmp_path, gpus=2, **pooling | {"images_at_a_time": 1}))
     train.protocol(options(tmp_path, **pooling | {"images_at_a_time": 2}))
@@ -284,15 +281,15 @@ def test_another_batch_takes_learning_rate_and_schedule_with_it(tmp_path):
 
 @pytest.mark.parametrize("wrong", [0, -8, "many", 2.5])
 def test_a_batch_is_a_number_of_images(tmp_path, wrong):
-    with pytest.raises(SystemExit, match=f"a batch of {wrong!r} images; accepted: a whole number from 1 on"):
+    with pytest.raises(SystemExit, match=f"the batch size is {wrong!r}; it must be a positive integer"):
         train.protocol(options(tmp_path, settings={"batch_size": wrong}))
 
 
 @pytest.mark.parametrize(("images", "fewer"), [(16, 8), (9, 3), (5, 1)])
 def test_memory_that_is_short_suggests_a_part(images, fewer):
     """One that divides the share of a process, as detectron2's parts must."""
-    assert processes.too_large(images).endswith(f"take fewer: --images-at-a-time {fewer}")
-    assert "smaller images" in processes.too_large(1)
+    assert processes.out_of_memory(images).endswith(f"use --images-at-a-time {fewer}")
+    assert "smaller images" in processes.out_of_memory(1)
 
 
 def test_a_gpu_without_memory_ends_the_run_with_the_number_to_try(tmp_path, monkeypatch):
@@ -300,11 +297,11 @@ def test_a_gpu_without_memory_ends_the_run_with_the_number_to_try(tmp_path, monk
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(train, "Runner", SimpleNamespace(from_cfg=from_cfg))
-    monkeypatch.setattr(train, "_parse", lambda: options(tmp_path, resume=False))
+    command_line(monkeypatch, tmp_path, "--gpus=1")
     with pytest.raises(SystemExit) as raised:
         train.main()
     said = str(raised.value)
-    assert said == "OutOfMemoryError: 16 images at a time are too many for this GPU; take fewer: --images-at-a-time 8"
+    assert said.startswith("OutOfMemoryError: 16 images") and said.endswith("use --images-at-a-time 8")
     assert failure.reason(f"iteration 7\n{said}\n") == said
 
 
@@ -373,4 +370,4 @@ def test_random_states_survive_a_file(tmp_path):
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_the_order_of_channels_is_found_out_by_preparing_an_image(kind, order):
     preprocessor = kind(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=order == "RGB")
-    assert _channel_order(preprocessor) == order
+    assert channel_order(preprocessor) == order

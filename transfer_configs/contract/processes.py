@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 import torch
 
+from cgh_bench.transfer_configs.contract import PARENT
+
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop and has saved its state."""
-PARENT = "CGH_PARENT"
-"""The environment variable with the id of the process that this one must not outlive."""
 SET_SIGNAL_OF_PARENTS_DEATH = 1
 """PR_SET_PDEATHSIG of prctl(2). It is kept across exec, not across fork."""
 LAUNCHER = Path(__file__).absolute().parents[1] / "__main__.py"

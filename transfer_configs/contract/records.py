@@ -55,7 +55,8 @@ def versions(modules: Sequence[str]) -> dict[str, str]:
 
 def random_states() -> dict[str, Any]:
     """The states of all random number generators on the CPU, as tensors and plain values."""
-    algorithm, keys, *rest = np.random.get_state()
+    algorithm, keys, *rest = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     return {
         "torch": torch.get_rng_state(),
         "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),

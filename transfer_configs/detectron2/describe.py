@@ -10,7 +10,6 @@ from detectron2.config import CfgNode
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
-from torch import nn
 
 from cgh_bench.transfer_configs.contract import facts, processes
 from cgh_bench.transfer_configs.detectron2 import protocol
@@ -56,7 +55,7 @@ def part_of(name: str) -> str:
     return next(part for prefix, part in PARTS if name.startswith(prefix))
 
 
-def describe_network(config: CfgNode, model: nn.Module) -> dict[str, Any]:
+def describe_network(config: CfgNode, model: Any) -> dict[str, Any]:
     """The network."""
     return {
         **facts.model_facts(model, part_of),
@@ -74,7 +73,8 @@ def describe_network(config: CfgNode, model: nn.Module) -> dict[str, Any]:
 
 def describe_dense_head(model: Any) -> dict[str, Any]:
     """A one-stage detector."""
-    generator, low, high = model.anchor_generator, *model.anchor_matcher.thresholds[1:-1]
+    generator = model.anchor_generator
+    low, high = model.anchor_matcher.thresholds[1:-1]
     return {
         "anchors": facts.anchor_facts(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
         "overlap of negatives, positives": [low, high],
@@ -94,7 +94,8 @@ def describe_dense_head(model: Any) -> dict[str, Any]:
 
 def describe_rpn(rpn: Any) -> dict[str, Any]:
     """The region proposals."""
-    generator, low, high = rpn.anchor_generator, *rpn.anchor_matcher.thresholds[1:-1]
+    generator = rpn.anchor_generator
+    low, high = rpn.anchor_matcher.thresholds[1:-1]
     return {
         "anchors": facts.anchor_facts(dict(zip(generator.strides, generator.cell_anchors, strict=True))),
         "overlap of negatives, positives": [low, high],
@@ -149,7 +150,7 @@ def _box_loss(kind: str, beta: float, weight: float) -> str:
     return f"{'L1' if (kind, beta) == ('smooth_l1', 0) else f'{kind} {beta}'} x {weight:g}"
 
 
-def describe_solver(config: CfgNode, model: nn.Module) -> dict[str, Any]:
+def describe_solver(config: CfgNode, model: Any) -> dict[str, Any]:
     """The training."""
     given, made = config.SOLVER, optimizer(config, model)
     schedule = build_lr_scheduler(config, made)

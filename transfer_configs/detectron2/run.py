@@ -15,7 +15,6 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
-from torch.nn.parallel import DistributedDataParallel
 
 from cgh_bench.transfer_configs.contract import arrival
 from cgh_bench.transfer_configs.contract.records import random_states, replacing, restore_numpy_and_python
@@ -164,9 +163,8 @@ class _Sized:
         return self.items
 
 
-def in_force(model: torch.nn.Module) -> dict[str, Any]:
+def in_force(model: Any) -> dict[str, Any]:
     """How the model that was built prepares images (pixels 0 to 255), and where its bottlenecks stride."""
-    model = model.module if isinstance(model, DistributedDataParallel) else model
     return {
         "channel_order": model.input_format,
         "mean_std": [*model.pixel_mean.flatten().tolist(), *model.pixel_std.flatten().tolist()],

@@ -34,7 +34,7 @@ class TrainInParts(IterBasedTrainLoop):
 
 
 def step_in_parts(
-    model: torch.nn.Module, optim_wrapper: Any, batch: Mapping[str, Sequence[Any]], images_at_a_time: int
+    model: Any, optim_wrapper: Any, batch: Mapping[str, Sequence[Any]], images_at_a_time: int
 ) -> dict[str, torch.Tensor]:
     """Update the weights by the gradient of the whole batch; returns the losses, means over its images."""
     network, images = bare(model), len(batch["inputs"])
@@ -65,9 +65,10 @@ def change_batch(config: Config, batch_size: int) -> int:
     The learning rate is scaled in proportion (Goyal et al., https://arxiv.org/abs/1706.02677).
     """
     factor = batch_factor(batch_size, config.train_dataloader.batch_size)
+    steps: int = config.train_cfg.max_iters
     config.train_dataloader.batch_size = batch_size
     config.optim_wrapper.optimizer.lr *= factor
-    return round(config.train_cfg.max_iters / factor)
+    return round(steps / factor)
 
 
 def divide(config: Config, gpus: int, images_at_a_time: int | None) -> None:

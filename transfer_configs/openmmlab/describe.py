@@ -59,7 +59,7 @@ def part_of(name: str) -> str:
     return next(part for prefix, part in PARTS if name.startswith(prefix))
 
 
-def describe_network(config: Config, model: nn.Module) -> dict[str, Any]:
+def describe_network(config: Config, model: Any) -> dict[str, Any]:
     """The network."""
     given = model.data_preprocessor
     return {
@@ -149,7 +149,7 @@ def _box_loss(loss: Any) -> str:
     return f"{type(loss).__name__.removesuffix('Loss')} x {loss.loss_weight:g}"
 
 
-def describe_solver(config: Config, model: nn.Module) -> dict[str, Any]:
+def describe_solver(config: Config, model: Any) -> dict[str, Any]:
     """The training."""
     given = config.optim_wrapper
     clip, hooks = given.get("clip_grad"), config.get("custom_hooks", [])

@@ -33,7 +33,8 @@ class Operators(types.ModuleType):
     def __init__(self) -> None:
         super().__init__(NAME, "mmcv's compiled operators, through torchvision")
         # mmengine asks importlib.util.find_spec whether operators exist, which reads this.
-        self.__spec__ = importlib.machinery.ModuleSpec(NAME, importlib.machinery.BuiltinImporter, origin="torchvision")
+        loader: Any = importlib.machinery.BuiltinImporter  # the class itself is the loader
+        self.__spec__ = importlib.machinery.ModuleSpec(NAME, loader, origin="torchvision")
         self.nms, self.roi_align_forward, self.roi_align_backward = nms, roi_align_forward, roi_align_backward
         # mmdetection has its own on CPUs.
         self.sigmoid_focal_loss_forward = sigmoid_focal_loss_forward
@@ -58,7 +59,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
     """Indices of the kept `boxes` (N, 4) as x1 y1 x2 y2, best score first; a box is x2 - x1 + `offset` wide."""
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    return torchvision.ops.nms(boxes, scores, iou_threshold)
+    kept: torch.Tensor = torchvision.ops.nms(boxes, scores, iou_threshold)
+    return kept
 
 
 def roi_align_forward(  # noqa: PLR0913 (mmcv's signature)
@@ -151,5 +153,5 @@ def _focal_loss(
     """Lin et al., Focal Loss (https://arxiv.org/abs/1708.02002), equation 5."""
     classes = scores.shape[1]
     truth = torch.nn.functional.one_hot(target, classes + 1)[:, :classes].to(scores)
-    losses = torchvision.ops.sigmoid_focal_loss(scores, truth, alpha, gamma)
+    losses: torch.Tensor = torchvision.ops.sigmoid_focal_loss(scores, truth, alpha, gamma)
     return losses * weight[target.clamp(max=classes - 1)][:, None] if weight.numel() else losses

@@ -5,6 +5,8 @@ plain mean over batches of each batch's mean and (unbiased) variance, in place o
 accumulated, each part of a batch counts as a batch, as in training.
 """
 
+from typing import Any
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -28,7 +30,7 @@ class PreciseBN(Hook):
     def after_train(self, runner: Runner) -> None:
         """Replace the running statistics of every BatchNorm layer that is trained."""
         model = bare(runner.model).train()
-        layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
         momenta = [layer.momentum for layer in layers]
         sums = [torch.zeros(2, layer.num_features, device=layer.running_mean.device) for layer in layers]
         for layer in layers:

@@ -48,6 +48,6 @@ def restore_torch_random(state: dict[str, Any]) -> None:
         torch.set_rng_state(state["torch"])
 
 
-def bare(model: torch.nn.Module) -> torch.nn.Module:
+def bare(model: Any) -> Any:
     """The model within its distributed wrapper."""
     return model.module if is_model_wrapper(model) else model

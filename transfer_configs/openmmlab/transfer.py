@@ -43,20 +43,20 @@ class Transfer(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Check before the first step that all weights arrived."""
         if self.resumed is not None:
-            self._restore_random()
+            self._restore_random(self.resumed)
         elif batch_idx == 0:
             self._certify(state.bare(runner.model))
 
     def after_train(self, runner: Runner) -> None:
         """For a run that was interrupted after its last step, before other hooks draw random numbers."""
         if self.resumed is not None:
-            self._restore_random()
+            self._restore_random(self.resumed)
 
-    def _restore_random(self) -> None:
-        state.restore_torch_random(self.resumed)
+    def _restore_random(self, saved: dict[str, Any]) -> None:
+        state.restore_torch_random(saved)
         self.resumed = None
 
-    def _certify(self, trained: torch.nn.Module) -> None:
+    def _certify(self, trained: Any) -> None:
         """Compare every tensor; write `loaded.json`; stop unless all arrived."""
         loaded = arrival.account(
             self.weights, trained.state_dict(), self.into, self.not_in_weights, self._in_force(trained)
@@ -65,7 +65,7 @@ class Transfer(Hook):
             arrival.write(loaded, self.work)
         arrival.require_complete(loaded)
 
-    def _in_force(self, trained: torch.nn.Module) -> dict[str, Any]:
+    def _in_force(self, trained: Any) -> dict[str, Any]:
         """How the model that was built prepares images (pixels 0 to 255), and where its bottlenecks stride."""
         preprocessor = trained.data_preprocessor
         modules = [module for path in self.into for module in trained.get_submodule(path).named_modules()]

@@ -11,7 +11,9 @@ from mmdet.datasets import VOCDataset, XMLDataset
 from mmdet.evaluation import VOCMetric
 from mmdet.evaluation.functional.mean_ap import average_precision, get_cls_results, tpfp_default
 from mmdet.registry import DATASETS, METRICS
+from numpy.typing import NDArray
 
+Boxes = NDArray[np.float32]
 THRESHOLDS = [0.5 + 0.05 * step for step in range(10)]
 
 
@@ -25,7 +27,9 @@ class VocBoxes(XMLDataset):
 
     METAINFO = VOCDataset.METAINFO
 
-    def _parse_instance_info(self, raw_ann_info: ElementTree.ElementTree, minus_one: bool = True) -> list[dict]:
+    def _parse_instance_info(
+        self, raw_ann_info: ElementTree.ElementTree, minus_one: bool = True
+    ) -> list[dict[str, Any]]:
         instances: list[dict[str, Any]] = super()._parse_instance_info(raw_ann_info, minus_one)
         for instance in instances:
             left, top, right, bottom = instance["bbox"]
@@ -60,7 +64,7 @@ class ElevenPointAP(VOCMetric):
         names = [sample["img_id"] for sample in data_samples]
         self.results[before:] = [(name, *rest) for name, rest in zip(names, self.results[before:], strict=True)]
 
-    def compute_metrics(self, results: list[tuple[str, dict[str, Any], list[np.ndarray]]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[str, dict[str, Any], list[Boxes]]]) -> dict[str, float]:
         """Write the detections of all images and evaluate them."""
         names, truths, detections = (list(column) for column in zip(*results, strict=True))
         classes = self.dataset_meta["classes"]
@@ -71,7 +75,9 @@ class ElevenPointAP(VOCMetric):
             for box in np.asarray(boxes, dtype=np.float64).tolist()
         ]
         self.predictions.write_text(json.dumps(lines), encoding="utf-8")
-        truth_of = [get_cls_results(detections, truths, index) for index in range(len(classes))]
+        truth_of: list[tuple[list[Boxes], list[Boxes], list[Boxes]]] = [
+            get_cls_results(detections, truths, index) for index in range(len(classes))
+        ]
         precision = np.array(
             [[_average_precision(*lists, threshold) for lists in truth_of] for threshold in THRESHOLDS]
         )
@@ -87,9 +93,7 @@ class ElevenPointAP(VOCMetric):
         }
 
 
-def _average_precision(
-    detections: list[np.ndarray], truths: list[np.ndarray], difficult: list[np.ndarray], threshold: float
-) -> float:
+def _average_precision(detections: list[Boxes], truths: list[Boxes], difficult: list[Boxes], threshold: float) -> float:
     """AP of one class in percent, from the boxes (n, 5), the objects (m, 4) and the difficult ones of every image.
 
     Uses mmdetection's parts without its `eval_map`, which forks processes beside threads and can hang.
