@@ -79,7 +79,7 @@ def _run(what: str, file: Path, folder: Path) -> dict[str, float]:
 def measure(what: str, file: Path, folder: Path) -> dict[str, float]:
     """One measurement in this process."""
     started = time.monotonic()
-    from cgh_bench import converters
+    from cgh_bench.converters.convert import convert
     from cgh_bench.reading import inspection
     from cgh_bench.reading.loading import load
 
@@ -92,14 +92,14 @@ def measure(what: str, file: Path, folder: Path) -> dict[str, float]:
     found = {"imports": imported - started, what if what == "inspect" else "read": time.monotonic() - imported}
     if what in TARGETS:
         middle, worked = time.monotonic(), _work()
-        certificate = converters.convert(read, what, folder / TARGETS[what])
+        certificate = convert(read, what, folder / TARGETS[what])
         found["convert_and_certify"] = time.monotonic() - middle
         found["convert_and_certify_cpu"] = _work() - worked
         found["of_that_frameworks_import"] = certificate["seconds_of_import"]
     found["memory_over_file"] = (_peak() - before) / file.stat().st_size
     if what in TARGETS:
         middle = time.monotonic()
-        converters.convert(read, what, folder / "unproven" / TARGETS[what], verify=False)
+        convert(read, what, folder / "unproven" / TARGETS[what], verify=False)
         found["convert_only"] = time.monotonic() - middle
     return found
 

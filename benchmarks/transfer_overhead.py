@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.converters.base import find as find_converter
 from cgh_bench.foreign import frameworks
 
 SCENES = """
@@ -175,7 +175,7 @@ def within(steps: int, cache: Path, folder: Path) -> dict[str, float]:
     folder.mkdir()
     os.environ["CGH_DATA"] = str(cache)
     weights, out = folder / "weights.pth", folder / "within.json"
-    converters.find(frameworks.find("mmdet").converter).write(random_checkpoint("resnet18"), weights)
+    find_converter(frameworks.find("mmdet").converter).write(random_checkpoint("resnet18"), weights)
     protocol = frameworks.protocol_file("mmdet", "animals_det")
     arguments = [f"--config={protocol}", f"--weights={weights}", f"--work={folder / 'run'}", "--seed=0"]
     _timed(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cgh_bench.converters import Converter
+from cgh_bench.converters.base import Converter
 from cgh_bench.converters.parity import TOLERANCE
 from cgh_bench.core.files import write_text
 from cgh_bench.core.pickles import HARMLESS
@@ -140,18 +140,8 @@ def page(samples: Mapping[str, list[str]]) -> str:
     for name, converter in sorted(converters.items()):
         written = "a folder" if converter.is_folder else " or ".join(f"`{suffix}`" for suffix in converter.suffixes)
         about = " ".join((type(converter).__doc__ or "").split("\n\n")[0].split())
-        text += f"| `{name}` | {written}. {about} | {_FRAGMENTS[name]} |\n"
+        text += f"| `{name}` | {written}. {about} | {converter.BESIDE} |\n"
     return text + CERTIFICATE.format(tolerance=TOLERANCE)
-
-
-_FRAGMENTS = {
-    "detectron2": "`OUT.config.yaml`: pixel mean and std, format, depth, width, stride",
-    "huggingface": "nothing: config.json, preprocessor_config.json and README.md are in the folder",
-    "mmdet": "`OUT.config.py`: data preprocessor and backbone, for `_base_`",
-    "mmseg": "`OUT.config.py`: data preprocessor and backbone, for `_base_`",
-    "timm": "`OUT.config.json`: the arguments of `timm.create_model`",
-    "torchvision": "`OUT.preprocessing.json`",
-}
 
 
 _MM = "stated in `meta`; else torchvision's"

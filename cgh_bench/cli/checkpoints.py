@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cgh_bench.cli import options
 from cgh_bench.core.errors import CheckFailed, UserError
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 
 @click.command(cls=options.Command)
@@ -78,15 +82,18 @@ def convert(
       cgh-bench convert dino.pth --branch student --to huggingface --dry-run
     """
     names = options.checkpoints(ckpt)
-    from cgh_bench import conversion
+    from cgh_bench.converters import convert as conversion
+    from cgh_bench.reading.loading import load
 
-    reading = conversion.Reading(source, branch, trust_pickle)
+    def read(name: str) -> "Checkpoint":
+        return load(name, source, branch, trust_pickle)
+
     planned = conversion.plan(names, to, out)
     if dry_run:
-        for line in conversion.preview(planned, to, reading):
+        for line in conversion.preview(planned, to, read):
             print(line)
         return
-    for certificate in (certificates := conversion.run(planned, to, reading, verify)):
+    for certificate in (certificates := conversion.run(planned, to, read, verify)):
         if not as_json:
             print(conversion.sentence(certificate))
     if as_json:

@@ -4,7 +4,7 @@ import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters import parity
+from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.foreign import frameworks
@@ -28,29 +29,29 @@ _NOTE = """# Preprocessing and backbone that {weights} needs: cfg.merge_from_fil
 
 
 @dataclass(frozen=True)
-class Detectron2:
+class Detectron2(Converter):
     """For detectron2: its own names, NumPy arrays in a pickle (`.pkl`) or tensors (`.pth`).
 
     Its frozen norms have no batch counters: they are kept beside the model, so that reading back restores them.
     """
 
+    BESIDE: ClassVar[str] = "`OUT.config.yaml`: pixel mean and std, format, depth, width, stride"
+
     name: str = "detectron2"
     suffixes: tuple[str, ...] = (".pkl", ".pth")
-    is_folder: bool = False
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`."""
         return naming.detectron2(key)
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what its `build_resnet_backbone` cannot build."""
-        architecture = require_resnet(architecture, self.name)
+        architecture = require_resnet(checkpoint.architecture, self.name)
         if architecture.stem != "imagenet":
             raise UserError(f"detectron2 has no {architecture.stem} stem; accepted: networks with the imagenet stem")
 
-    def write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the weights."""
-        self.require_supported(checkpoint.architecture)
+    def save(self, checkpoint: Checkpoint, path: Path) -> None:
+        """See `Converter`."""
         weights = {self.rename(k, checkpoint.architecture): v for k, v in checkpoint.weights.items() if not _counts(k)}
         document: dict[str, Any] = {
             "model": weights,

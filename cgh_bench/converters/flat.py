@@ -4,53 +4,81 @@ In `.safetensors` the description is in the header's metadata; in `.pth` it is i
 PyTorch keeps the versions of modules and looks up nothing but their names.
 """
 
+import json
+from abc import ABC
 from collections import OrderedDict
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor
+from torchvision.transforms import v2
 
-from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_description
+from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.reading import recognition
 from cgh_bench.reading.weights_file import DESCRIPTION, open_weights
 
-Rename = Callable[[str, Architecture], str]
-"""A framework's name for our key, in a network of that architecture."""
+
+@dataclass(frozen=True)
+class FlatConverter(Converter, ABC):
+    """A target whose file is one dictionary of tensors under its own names."""
+
+    def save(self, checkpoint: Checkpoint, path: Path) -> None:
+        """See `Converter`."""
+        state = OrderedDict(
+            (self.rename(key, checkpoint.architecture), tensor.contiguous())
+            for key, tensor in checkpoint.weights.items()
+        )
+        assert len(state) == len(checkpoint.weights), "two tensors got one name"
+        with replacing(path) as temporary:
+            if path.suffix == ".safetensors":
+                metadata = {"format": "pt", DESCRIPTION: describe(checkpoint)}
+                safetensors.torch.save_file(dict(state), temporary, metadata)
+            else:
+                state._metadata = {DESCRIPTION: describe(checkpoint)}  # type: ignore[attr-defined]
+                with temporary.open("wb") as file:
+                    torch.save(state, file)
+
+    def read(self, path: Path) -> Checkpoint:
+        """See `Converter`; a file without our description is read as one of the origin of the same name.
+
+        Raises:
+            UserError: other tensors than the description says, or not readable.
+        """
+        file = open_weights(path)
+        if DESCRIPTION not in file.facts:
+            return recognition.read(path, self.name)
+        described = architecture_of(file.facts[DESCRIPTION])
+        ours = {self.rename(key, described): key for key in described.shapes}
+        unknown = [name for name in file.tensors if name not in ours]
+        if unknown:
+            raise UserError(f"{path} has {unknown[0]}, which its description does not; convert it again")
+        weights = {ours[name]: tensor for name, tensor in file.tensors.items()}
+        return from_description(file.facts[DESCRIPTION], weights)
 
 
-def write_flat(checkpoint: Checkpoint, path: Path, rename: Rename) -> None:
-    """Write the network under the names that `rename` gives, to a `.safetensors`, `.pth` or `.pt` file."""
-    state = OrderedDict(
-        (rename(key, checkpoint.architecture), tensor.contiguous()) for key, tensor in checkpoint.weights.items()
-    )
-    assert len(state) == len(checkpoint.weights), "two tensors got one name"
-    with replacing(path) as temporary:
-        if path.suffix == ".safetensors":
-            metadata = {"format": "pt", DESCRIPTION: describe(checkpoint)}
-            safetensors.torch.save_file(dict(state), temporary, metadata)
-        else:
-            state._metadata = {DESCRIPTION: describe(checkpoint)}  # type: ignore[attr-defined]
-            with temporary.open("wb") as file:
-                torch.save(state, file)
+def preprocessing_fragment(checkpoint: Checkpoint) -> str:
+    """What the weights of a ResNet expect of an image, as JSON, for libraries without a configuration file."""
+    architecture = require_resnet(checkpoint.architecture, checkpoint.name)
+    document = {
+        "name": checkpoint.name,
+        "id": checkpoint.id,
+        "model": architecture.name,
+        "stem": architecture.stem,
+        **asdict(checkpoint.preprocessing),
+        "formula": "(pixel / 255 * input_range - mean) / std, channels in channel_order",
+    }
+    return json.dumps(document, indent=2) + "\n"
 
 
-def read_flat(path: Path, rename: Rename, source: str) -> Checkpoint:
-    """Read back what `write_flat` wrote, bit for bit; a file without our description is read as of the origin `source`.
-
-    Raises:
-        UserError: other tensors than the description says, or not readable.
-    """
-    file = open_weights(path)
-    if DESCRIPTION not in file.facts:
-        return recognition.read(path, source)
-    described = architecture_of(file.facts[DESCRIPTION])
-    ours = {rename(key, described): key for key in described.shapes}
-    unknown = [name for name in file.tensors if name not in ours]
-    if unknown:
-        raise UserError(f"{path} has {unknown[0]}, which its description does not; convert it again")
-    weights = {ours[name]: tensor for name, tensor in file.tensors.items()}
-    return from_description(file.facts[DESCRIPTION], weights)
+def input_of(fragment: Path, pixels: Tensor) -> tuple[str, Tensor]:
+    """The model's name, and RGB `pixels` (B, 3, H, W), uint8, prepared as `fragment` says by torchvision."""
+    given = json.loads(fragment.read_text(encoding="utf-8"))
+    scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True) * given["input_range"]
+    ordered = scaled[:, [2, 1, 0]] if given["channel_order"] == "BGR" else scaled
+    return given["model"], v2.functional.normalize(ordered, given["mean"], given["std"])

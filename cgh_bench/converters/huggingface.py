@@ -2,11 +2,10 @@
 
 import importlib
 import json
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import safetensors.torch
 import torch
@@ -18,6 +17,7 @@ from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters import parity
+from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.reading import recognition, vit_names
@@ -42,12 +42,13 @@ processor, model = AutoImageProcessor.from_pretrained("{folder}"), AutoModel.fro
 
 
 @dataclass(frozen=True)
-class HuggingFace:
+class HuggingFace(Converter):
     """For transformers: a folder with config.json, model.safetensors, preprocessor_config.json and README.md."""
+
+    BESIDE: ClassVar[str] = "nothing: config.json, preprocessor_config.json and README.md are in the folder"
 
     name: str = "huggingface"
     suffixes: tuple[str, ...] = ()
-    is_folder: bool = True
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name in files for our `key`; query, key and value of a ViT are `attn.q`, `.k` and `.v`."""
@@ -55,8 +56,11 @@ class HuggingFace:
             return vit_names.FAMILIES[_family(architecture)].rename(key)
         return naming.huggingface(key)
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what `ResNetModel`, `ViTModel` and `Dinov2Model` cannot be."""
+        if checkpoint.preprocessing.channel_order == "BGR":
+            raise UserError(f"{checkpoint.name} expects BGR images, which transformers' image processors cannot make")
+        architecture = checkpoint.architecture
         if isinstance(architecture, ViT):
             if architecture.registers or not (architecture.class_token and architecture.class_position):
                 raise UserError(f"transformers' ViT cannot be {architecture}; accepted: a class token, no registers")
@@ -65,35 +69,22 @@ class HuggingFace:
         if architecture.stem != "imagenet" or not architecture.name.startswith("resnet"):
             raise UserError(f"transformers' ResNet cannot be {architecture}; accepted: resnet18 to 152, imagenet stem")
 
-    def write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the folder."""
-        self.require_supported(checkpoint.architecture)
-        if checkpoint.preprocessing.channel_order == "BGR":
-            raise UserError(f"{checkpoint.name} expects BGR images, which transformers' image processors cannot make")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            staged = Path(folder, path.name)
-            staged.mkdir()
-            weights = {
-                self.rename(key, checkpoint.architecture): tensor.contiguous()
-                for key, tensor in vit_names.split(checkpoint.weights).items()
-            }
-            with replacing(staged / "model.safetensors") as temporary:
-                safetensors.torch.save_file(weights, temporary, {"format": "pt"})
-            for name, document in (("config", _config(checkpoint)), ("preprocessor_config", _processor(checkpoint))):
-                write_text(staged / f"{name}.json", json.dumps(document, indent=2) + "\n")
-            write_text(staged / "README.md", _card(checkpoint, path.name))
-            if path.is_dir():
-                shutil.rmtree(path)
-            staged.replace(path)
+    def save(self, checkpoint: Checkpoint, path: Path) -> None:
+        """See `Converter`."""
+        path.mkdir(parents=True)
+        weights = {
+            self.rename(key, checkpoint.architecture): tensor.contiguous()
+            for key, tensor in vit_names.split(checkpoint.weights).items()
+        }
+        with replacing(path / "model.safetensors") as temporary:
+            safetensors.torch.save_file(weights, temporary, {"format": "pt"})
+        for name, document in (("config", _config(checkpoint)), ("preprocessor_config", _processor(checkpoint))):
+            write_text(path / f"{name}.json", json.dumps(document, indent=2) + "\n")
+        write_text(path / "README.md", _card(checkpoint, path.name))
 
     def read(self, path: Path) -> Checkpoint:
         """Read it back, or a folder of transformers' own."""
         return recognition.read(path, self.name)
-
-    def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
-        """Nothing beside it: all is in the folder."""
-        return {}
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What transformers' network makes of RGB `pixels`."""

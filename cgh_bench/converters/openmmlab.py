@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
-from cgh_bench.converters.flat import read_flat, write_flat
+from cgh_bench.converters.flat import FlatConverter
 from cgh_bench.core.errors import UserError
 
 _NOTE = '''"""Preprocessing and backbone that {weights} needs; add this file to your config's `_base_` list, or copy it.
@@ -22,42 +23,33 @@ A C4 detector needs the last stage in its shared head too: the same file, with t
 
 
 @dataclass(frozen=True)
-class OpenMMLab:
+class OpenMMLab(FlatConverter):
     """For mmdetection and mmsegmentation: names as the backbone has them, without `backbone.`.
 
     So `init_cfg` needs no prefix, the same file fills a C4 detector's shared head, and a wrong use fails: mmengine
     stops when a prefix is asked for that the file has not.
     """
 
-    name: str
-    preprocessor: str
-    """Class of the framework's data preprocessor."""
-    padding: str
-    """What else that class must be told."""
+    BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, for `_base_`"
+
     suffixes: tuple[str, ...] = (".pth",)
-    is_folder: bool = False
+    preprocessor: str = ""
+    """Class of the framework's data preprocessor."""
+    padding: str = ""
+    """What else that class must be told."""
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """The framework's name for our `key`."""
         return naming.openmmlab_deep(key) if require_resnet(architecture, self.name).stem == "deep" else key
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what the framework cannot build."""
-        architecture = require_resnet(architecture, self.name)
+        architecture = require_resnet(checkpoint.architecture, self.name)
         if architecture.stem == "cifar" or architecture.name.startswith("wide"):
             raise UserError(
                 f"{self.name} cannot build {architecture.name} with the {architecture.stem} stem; "
                 "it has ResNet and ResNeXt with the imagenet or deep stem"
             )
-
-    def write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the weights."""
-        self.require_supported(checkpoint.architecture)
-        write_flat(checkpoint, path, self.rename)
-
-    def read(self, path: Path) -> Checkpoint:
-        """Read them back."""
-        return read_flat(path, self.rename, self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The part of an mmengine config that the weights imply, by file name."""
@@ -91,6 +83,6 @@ class OpenMMLab:
 
 
 CONVERTERS = {
-    "mmdet": OpenMMLab("mmdet", "DetDataPreprocessor", "pad_size_divisor=32"),
-    "mmseg": OpenMMLab("mmseg", "SegDataPreProcessor", "pad_val=0,\n        seg_pad_val=255"),
+    "mmdet": OpenMMLab("mmdet", preprocessor="DetDataPreprocessor", padding="pad_size_divisor=32"),
+    "mmseg": OpenMMLab("mmseg", preprocessor="SegDataPreProcessor", padding="pad_val=0,\n        seg_pad_val=255"),
 }

@@ -1,5 +1,7 @@
 """Proof of a conversion: the same pixels through the source and through the target framework's own network."""
 
+import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -8,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import safetensors
@@ -172,7 +174,7 @@ def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor)
     """
     if importlib.util.find_spec(package) is None:
         raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
-    command = [sys.executable, "-P", "-m", "cgh_bench.converters.library", f"--converter={converter}"]
+    command = [sys.executable, "-P", "-m", __name__, f"--converter={converter}"]
     command.append(f"--started={time.time()}")
     return _ask(package, command, weights, pixels, dict(os.environ))
 
@@ -195,3 +197,26 @@ def _ask(who: str, command: list[str], weights: Path, pixels: Tensor, environmen
             raise CheckFailed(f"{who} could not build its network from {weights.name}: {last}")
         answer = torch.load(out, map_location="cpu", weights_only=True)
     return Outputs(answer["stages"], **json.loads(answer["report"]))
+
+
+def main() -> None:
+    """The process of a certificate of a library of our own environment (timm, transformers).
+
+    `--images` is a uint8 tensor (B, 3, H, W), RGB; `--out` gets {"stages": {"input", …: tensor}, "report": JSON}.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--converter", required=True)
+    for name in ("weights", "images", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--started", type=float, required=True, help="when the process was, by the clock")
+    options = parser.parse_args()
+    seconds_before = time.time() - options.started
+    network_outputs = importlib.import_module(f"cgh_bench.converters.{options.converter}").network_outputs
+    found: Outputs = network_outputs(options.weights, torch.load(options.images, weights_only=True))
+    report = {field.name: getattr(found, field.name) for field in fields(found) if field.name != "stages"}
+    report["seconds_of_import"] += seconds_before
+    torch.save({"stages": dict(found.stages), "report": json.dumps(report)}, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,36 +16,28 @@ from cgh_bench.backbones.resnet import STAGES
 from cgh_bench.backbones.wrapped import block_outputs
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
-from cgh_bench.converters.flat import read_flat, write_flat
+from cgh_bench.converters.flat import FlatConverter
 from cgh_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Timm:
+class Timm(FlatConverter):
     """For timm: names unchanged, the deep stem and vision transformers included."""
+
+    BESIDE: ClassVar[str] = "`OUT.config.json`: the arguments of `timm.create_model`"
 
     name: str = "timm"
     suffixes: tuple[str, ...] = (".safetensors", ".pth")
-    is_folder: bool = False
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: the same."""
         return key
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what `timm.create_model` cannot build."""
-        architecture.timm_arguments()
-
-    def write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the weights."""
-        self.require_supported(checkpoint.architecture)
+        checkpoint.architecture.timm_arguments()
         if checkpoint.preprocessing.channel_order == "BGR":
             raise UserError(f"{checkpoint.name} expects BGR images, which timm's configuration cannot say")
-        write_flat(checkpoint, path, self.rename)
-
-    def read(self, path: Path) -> Checkpoint:
-        """Read them back."""
-        return read_flat(path, self.rename, self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The arguments of `timm.create_model`, as JSON."""

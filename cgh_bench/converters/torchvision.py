@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torchvision
@@ -12,44 +13,35 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
-from cgh_bench.converters.flat import read_flat, write_flat
-from cgh_bench.converters.transform import input_of, transform_fragment
+from cgh_bench.converters.flat import FlatConverter, input_of, preprocessing_fragment
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.weights_file import open_weights
 
 
 @dataclass(frozen=True)
-class Torchvision:
+class Torchvision(FlatConverter):
     """For torchvision's own ResNets: names unchanged."""
+
+    BESIDE: ClassVar[str] = "`OUT.preprocessing.json`"
 
     name: str = "torchvision"
     suffixes: tuple[str, ...] = (".safetensors", ".pth", ".pt")
-    is_folder: bool = False
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: the same."""
         return key
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what torchvision cannot build."""
-        architecture = require_resnet(architecture, self.name)
+        architecture = require_resnet(checkpoint.architecture, self.name)
         if architecture.stem != "imagenet" or architecture.stride_in_1x1:
             raise UserError(
                 f"torchvision cannot build {architecture}; it has the imagenet stem, and the stride in the 3x3"
             )
 
-    def write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the weights."""
-        self.require_supported(checkpoint.architecture)
-        write_flat(checkpoint, path, self.rename)
-
-    def read(self, path: Path) -> Checkpoint:
-        """Read them back."""
-        return read_flat(path, self.rename, self.name)
-
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The preprocessing as JSON."""
-        return {f"{path.name}.preprocessing.json": transform_fragment(checkpoint)}
+        return {f"{path.name}.preprocessing.json": preprocessing_fragment(checkpoint)}
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What torchvision's network makes of RGB `pixels`."""

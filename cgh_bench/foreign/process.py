@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cgh_bench import converters
 from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.converters.base import find as find_converter
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
@@ -72,7 +72,7 @@ def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict
     _take_over(folder, json.dumps({"checkpoint": checkpoint.id, **plain(job)}, indent=1))
     if not (folder / "metrics.json").exists():
         weights = folder / "weights.pth"
-        converters.find(framework.converter).write(checkpoint, weights)
+        find_converter(framework.converter).write(checkpoint, weights)
         command = _command(job, framework.settings(checkpoint), weights, folder)
         _launch(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
     for no_longer_needed in ("weights.pth", "state.pth"):

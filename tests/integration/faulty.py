@@ -61,9 +61,10 @@ def report(folder: Path) -> None:
 
 def convert(folder: Path) -> None:
     """A trunk for another library."""
-    from cgh_bench import checkpoint, converters
+    from cgh_bench import checkpoint
+    from cgh_bench.converters.base import find as find_converter
 
-    converters.find("torchvision").write(checkpoint.random_checkpoint("resnet18"), folder / "out.pth")
+    find_converter("torchvision").write(checkpoint.random_checkpoint("resnet18"), folder / "out.pth")
 
 
 def save(folder: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgh_bench import converters
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, save
 from cgh_bench.converters import parity
+from cgh_bench.converters.base import find as find_converter
+from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 from cgh_bench.reading.loading import load
@@ -43,13 +44,13 @@ def require(target: str) -> None:
 
 
 def out_of(target: str, folder: Path, suffix: str | None = None) -> Path:
-    suffixes = converters.find(target).suffixes
+    suffixes = find_converter(target).suffixes
     return folder / f"x{suffix or (suffixes[0] if suffixes else '')}"
 
 
 def certify(target: str, given: Checkpoint, out: Path) -> None:
     require(target)
-    certificate = converters.convert(given, target, out)
+    certificate = convert(given, target, out)
     assert certificate["verdict"] == "same outputs"
     counters = sum(key.endswith("tracked") for key in given.weights) if target == "detectron2" else 0
     assert certificate["coverage"] == {"used": len(given.weights) - counters, "unused": [], "missing": []}
@@ -83,7 +84,7 @@ def test_certified(target: str, architecture: Architecture, preprocessing: Prepr
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "architecture", "preprocessing"), SLOW)
 def test_certified_more(target: str, architecture: Architecture, preprocessing: Preprocessing, tmp_path: Path) -> None:
-    for suffix in converters.find(target).suffixes or (None,):
+    for suffix in find_converter(target).suffixes or (None,):
         certify(target, checkpoint(architecture, preprocessing), out_of(target, tmp_path, suffix))
 
 
@@ -98,7 +99,7 @@ WRONG = {
 def test_the_certificate_sees_wrong_channels_and_strides(target: str, tmp_path: Path) -> None:
     """What goes wrong in the field (mmdetection#9111, detectron2#778): right tensors, wrong channels or stride."""
     require(target)
-    given, path, converter = checkpoint(R50, ODD), out_of(target, tmp_path), converters.find(target)
+    given, path, converter = checkpoint(R50, ODD), out_of(target, tmp_path), find_converter(target)
     converter.write(given, path)
     [(name, text)] = converter.fragments(given, path).items()
     source = parity.source_outputs(given, parity.probe_images()).stages

@@ -14,8 +14,8 @@ import miniatures
 import pytest
 import torch
 
-from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.converters.base import find as find_converter
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
@@ -160,7 +160,7 @@ sys.exit(train.main())
 
 def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(animals, resnet18, cache, tmp_path):
     weights = tmp_path / "weights.pth"
-    converters.find("detectron2").write(resnet18, weights)
+    find_converter("detectron2").write(resnet18, weights)
     config = frameworks.protocol_file("detectron2", "animals_det")
     arguments = [f"--config={config}", f"--weights={weights}", f"--work={tmp_path}", "--iterations=2"]
     done = subprocess.run(

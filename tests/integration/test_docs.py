@@ -15,13 +15,15 @@ import faulty
 import pytest
 from pretrain_process import TINY_MOCO, made_up
 
-from cgh_bench import cli, conversion, data, tasks
+from cgh_bench import cli, data, tasks
+from cgh_bench.converters import convert as conversion
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.evaluate import evaluate, prepare
 from cgh_bench.foreign import frameworks
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.train import train
+from cgh_bench.reading.loading import load
 from cgh_bench.tasks import detection, protocol_diff
 from cgh_bench.workspace import Workspace
 
@@ -187,7 +189,7 @@ def test_the_example_task_evaluates(tmp_path, registering):
 def test_the_example_converter_is_certified(tmp_path, registering):
     registering("cgh_bench.converters", "converters")
     planned = conversion.plan(["random:resnet18"], "wrapped", tmp_path / "out.pth")
-    (certificate,) = conversion.run(planned, "wrapped", conversion.Reading(None, None, False), True)
+    (certificate,) = conversion.run(planned, "wrapped", load, True)
     assert certificate["verdict"] == "same outputs" and (tmp_path / "out.pth").exists()
 
 

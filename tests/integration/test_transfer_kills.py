@@ -15,8 +15,8 @@ import pytest
 import torch
 from miniatures import TINY
 
-from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.converters.base import find as find_converter
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
@@ -72,7 +72,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(framework, protocol, tm
     monkeypatch.setattr(dense, "catalog", lambda: {"animal_scenes": entry})
     data = dense.locate("animal_scenes", tmp_path / "cache").root
     weights = tmp_path / "weights.pth"
-    converters.find(framework).write(random_checkpoint("resnet18"), weights)
+    find_converter(framework).write(random_checkpoint("resnet18"), weights)
     started = time.monotonic()
     assert start(framework, protocol, weights, tmp_path / "whole", data).wait() == 0
     seconds = time.monotonic() - started

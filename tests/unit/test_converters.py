@@ -10,12 +10,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cgh_bench import conversion, converters
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ARCHS, ResNet, ResNetBackbone
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_checkpoint
+from cgh_bench.converters import convert as conversion
 from cgh_bench.converters import parity
+from cgh_bench.converters.base import find as find_converter
+from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.files import sha256
 from cgh_bench.core.registry import registered
 from cgh_bench.reading.loading import load
 
@@ -41,8 +44,13 @@ def trained() -> Checkpoint:
 
 
 def place(target: str, folder: Path, suffix: str | None = None) -> Path:
-    known = converters.find(target).suffixes
+    known = find_converter(target).suffixes
     return folder / f"x{suffix or (known[0] if known else '')}"
+
+
+def empty(architecture: Architecture) -> Checkpoint:
+    with torch.device("meta"):
+        return Checkpoint("empty", architecture, architecture.build().state_dict(), Preprocessing(), Origin("random"))
 
 
 def supported() -> Iterator[tuple[str, Architecture]]:
@@ -54,12 +62,12 @@ def supported() -> Iterator[tuple[str, Architecture]]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_names_are_total_and_injective(target: str) -> None:
-    converter, tried = converters.find(target), 0
+    converter, tried = find_converter(target), 0
     for name, architecture in supported():
         if name != target:
             continue
         try:
-            converter.require_supported(architecture)
+            converter.require_supported(empty(architecture))
         except UserError:
             continue
         with torch.device("meta"):
@@ -76,18 +84,18 @@ def test_cifar_stems_are_refused_by_all(target: str, trained: Checkpoint, tmp_pa
     weights = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in shapes.items()}
     small = dataclasses.replace(trained, architecture=ResNet("resnet18", "cifar"), weights=weights)
     with pytest.raises(UserError, match=r"cifar|imagenet"):
-        converters.find(target).write(small, place(target, tmp_path))
+        find_converter(target).write(small, place(target, tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("target", "suffix"),
-    [(target, suffix) for target in TARGETS for suffix in converters.find(target).suffixes or ("",)],
+    [(target, suffix) for target in TARGETS for suffix in find_converter(target).suffixes or ("",)],
 )
 def test_written_and_read_back(target: str, suffix: str, trained: Checkpoint, tmp_path: Path) -> None:
     path = place(target, tmp_path, suffix)
-    converters.find(target).write(trained, path)
-    for read in (converters.find(target).read(path), load(path)):
+    find_converter(target).write(trained, path)
+    for read in (find_converter(target).read(path), load(path)):
         assert (read.name, read.origin, read.id) == (trained.name, trained.origin, trained.id)
         assert all(torch.equal(read.weights[key], tensor) for key, tensor in trained.weights.items())
 
@@ -102,7 +110,7 @@ def test_any_route_ends_where_it_began(
     at = checkpoint
     for target in route:
         path = place(target, tmp_path_factory.mktemp("route"))
-        converters.find(target).write(at, path)
+        find_converter(target).write(at, path)
         at = load(path)
     assert (at.id, at.preprocessing, at.origin) == (checkpoint.id, checkpoint.preprocessing, checkpoint.origin)
 
@@ -110,12 +118,12 @@ def test_any_route_ends_where_it_began(
 @pytest.mark.parametrize("target", ["timm", "huggingface"])
 def test_bgr_is_refused_where_it_cannot_be_said(target: str, trained: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="BGR"):
-        converters.find(target).write(dataclasses.replace(trained, preprocessing=CAFFE), place(target, tmp_path))
+        find_converter(target).write(dataclasses.replace(trained, preprocessing=CAFFE), place(target, tmp_path))
 
 
 def test_fragments_say_what_the_weights_need(trained: Checkpoint, tmp_path: Path) -> None:
     caffe = dataclasses.replace(trained, preprocessing=CAFFE)
-    text = converters.find("mmdet").fragments(caffe, tmp_path / "w.pth")["w.pth.config.py"]
+    text = find_converter("mmdet").fragments(caffe, tmp_path / "w.pth")["w.pth.config.py"]
     config: dict[str, dict[str, dict[str, object]]] = {}
     exec(text, config)
     assert config["model"]["data_preprocessor"] == {
@@ -126,7 +134,7 @@ def test_fragments_say_what_the_weights_need(trained: Checkpoint, tmp_path: Path
         "type": "Pretrained",
         "checkpoint": "{{ fileDirname }}/w.pth",
     }
-    yaml = converters.find("detectron2").fragments(trained, tmp_path / "w.pkl")["w.pkl.config.yaml"]
+    yaml = find_converter("detectron2").fragments(trained, tmp_path / "w.pkl")["w.pkl.config.yaml"]
     for line in ('FORMAT: "RGB"', "PIXEL_MEAN: [123.675, 116.28, 103.53]", "STRIDE_IN_1X1: false", "DEPTH: 18"):
         assert line in yaml
 
@@ -136,7 +144,7 @@ def test_fragments_say_what_the_weights_need(trained: Checkpoint, tmp_path: Path
 
 def test_a_certificate_that_passes(trained: Checkpoint, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "x.safetensors"
-    certificate = converters.convert(trained, "torchvision", out)
+    certificate = convert(trained, "torchvision", out)
     assert certificate == json.loads((tmp_path / "deep" / "x.safetensors.certificate.json").read_text())
     assert certificate["verdict"] == "same outputs"
     assert certificate["coverage"] == {"used": 120, "unused": [], "missing": []}
@@ -147,13 +155,13 @@ def test_a_certificate_that_passes(trained: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_without_proof_the_certificate_says_so(trained: Checkpoint, tmp_path: Path) -> None:
-    certificate = converters.convert(trained, "mmdet", tmp_path / "x.pth", verify=False)
+    certificate = convert(trained, "mmdet", tmp_path / "x.pth", verify=False)
     assert certificate["verdict"] == "not verified"
     assert "stages" not in certificate
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, **change: object) -> None:
-    kind = type(converters.find("torchvision"))
+    kind = type(find_converter("torchvision"))
     honest = kind.outputs
 
     def outputs(self: object, path: Path, pixels: torch.Tensor) -> parity.Outputs:
@@ -175,16 +183,17 @@ def spoil(monkeypatch: pytest.MonkeyPatch, **change: object) -> None:
         ({"missing": ["a.b"]}, "1 tensors are lacking in the file"),
     ],
 )
-def test_a_failed_proof_leaves_nothing_in_place(
+def test_a_failed_proof_writes_nothing_and_loses_nothing(
     change: dict[str, object], why: str, trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "x.pth"
     out.write_text("an older conversion")
     spoil(monkeypatch, **change)
     with pytest.raises(CheckFailed, match=why):
-        converters.convert(trained, "torchvision", out)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.pth.certificate.json"]
-    certificate = json.loads((tmp_path / "x.pth.certificate.json").read_text())
+        convert(trained, "torchvision", out)
+    assert out.read_text() == "an older conversion"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.pth", "x.pth.failed.json"]
+    certificate = json.loads((tmp_path / "x.pth.failed.json").read_text())
     assert certificate["verdict"] == "failed"
     assert why in certificate["why"]
 
@@ -192,18 +201,18 @@ def test_a_failed_proof_leaves_nothing_in_place(
 def test_a_writer_that_loses_something_is_caught_even_without_proof(
     trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = type(converters.find("torchvision"))
+    kind = type(find_converter("torchvision"))
     honest = kind.write
     other = dataclasses.replace(trained, weights=dict(trained.weights) | {"bn1.bias": trained.weights["bn1.bias"] + 1})
     monkeypatch.setattr(kind, "write", lambda self, checkpoint, path: honest(self, other, path))
     with pytest.raises(CheckFailed, match="read back"):
-        converters.convert(trained, "torchvision", tmp_path / "x.pth", verify=False)
+        convert(trained, "torchvision", tmp_path / "x.pth", verify=False)
     assert not (tmp_path / "x.pth").exists()
 
 
 def test_swapped_channels_are_caught(trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fragment is part of the proof: preprocessing written wrongly fails it."""
-    kind = type(converters.find("torchvision"))
+    kind = type(find_converter("torchvision"))
     honest = kind.fragments
 
     def fragments(self: object, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
@@ -211,29 +220,29 @@ def test_swapped_channels_are_caught(trained: Checkpoint, tmp_path: Path, monkey
 
     monkeypatch.setattr(kind, "fragments", fragments)
     with pytest.raises(CheckFailed, match="input differs"):
-        converters.convert(trained, "torchvision", tmp_path / "x.pth")
+        convert(trained, "torchvision", tmp_path / "x.pth")
 
 
 def test_weights_that_prove_nothing(trained: Checkpoint, tmp_path: Path) -> None:
     weights = {key: torch.zeros_like(tensor) for key, tensor in trained.weights.items()}
     with pytest.raises(CheckFailed, match="prove nothing"):
-        converters.convert(dataclasses.replace(trained, weights=weights), "torchvision", tmp_path / "x.pth")
+        convert(dataclasses.replace(trained, weights=weights), "torchvision", tmp_path / "x.pth")
 
 
 def test_a_missing_framework_is_told(trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CGH_MM_PYTHON", "/nonexistent/python")
     with pytest.raises(UserError, match="CGH_MM_PYTHON"):
-        converters.convert(trained, "mmdet", tmp_path / "x.pth")
+        convert(trained, "mmdet", tmp_path / "x.pth")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("target", "out", "what"),
-    [("mmdet", "x.safetensors", "end the name so"), ("torchvision", "", "end the name so"), ("mmdt", "x", "mmdet")],
+    [("mmdet", "x.safetensors", "must end in"), ("torchvision", "", "must end in"), ("mmdt", "x", "mmdet")],
 )
 def test_bad_outputs(target: str, out: str, what: str, trained: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=what):
-        converters.convert(trained, target, tmp_path / out)
+        convert(trained, target, tmp_path / out)
 
 
 # Many inputs
@@ -262,7 +271,7 @@ def test_one_failure_among_many_does_not_pass(tmp_path: Path, monkeypatch: pytes
     spoil(monkeypatch, layer1=2)
     planned = {"random:resnet18": tmp_path / "a.pth", "random:resnet18:1": tmp_path / "b.pth"}
     with pytest.raises(CheckFailed, match=r"a\.pth was not written.*b\.pth was not written"):
-        conversion.run(planned, "torchvision", conversion.Reading(), verify=True)
+        conversion.run(planned, "torchvision", load, verify=True)
 
 
 @pytest.mark.parametrize("spelt", ["mine.pth", "./mine.pth", "sub/../mine.pth", "link.pth"])
@@ -274,3 +283,47 @@ def test_a_checkpoint_is_never_written_over(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="is the checkpoint itself"):
         conversion.plan(["mine.pth"], "torchvision", Path(spelt))
     assert conversion.plan(["mine.pth"], "torchvision", None) == {"mine.pth": Path("mine.torchvision.safetensors")}
+
+
+def test_a_folder_with_other_files_is_not_replaced(trained: Checkpoint, tmp_path: Path) -> None:
+    """`convert CKPT --to huggingface -o FOLDER` deleted everything in FOLDER, the checkpoint included."""
+    mine = tmp_path / "models"
+    mine.mkdir()
+    (mine / "precious.pth").write_text("weights")
+    with pytest.raises(UserError, match="holds other files"):
+        convert(trained, "huggingface", mine)
+    assert [p.name for p in mine.iterdir()] == ["precious.pth"]
+
+
+def test_an_earlier_conversion_is_replaced_until_it_is_touched(trained: Checkpoint, tmp_path: Path) -> None:
+    out = tmp_path / "hf"
+    first = convert(trained, "huggingface", out, verify=False)
+    assert convert(trained, "huggingface", out, verify=False)["sha256"] == first["sha256"]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        convert(trained, "huggingface", out, verify=False)
+    assert (out / "notes.txt").exists()
+
+
+def test_the_certificate_is_written_last_and_vouches_for_all_files(
+    trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the renames, new weights stood beside an old certificate whose hash fitted."""
+    out = tmp_path / "x.pth"
+    convert(trained, "torchvision", out, verify=False)
+    other = dataclasses.replace(trained, weights=dict(trained.weights) | {"bn1.bias": trained.weights["bn1.bias"] + 1})
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name == "x.pth" and Path(target) == out:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        convert(other, "torchvision", out, verify=False)
+    assert not (tmp_path / "x.pth.certificate.json").exists()
+    monkeypatch.undo()
+    certificate = convert(other, "torchvision", out, verify=False)
+    for name, digest in certificate["sha256_of_fragments"].items():
+        assert sha256(tmp_path / name) == digest

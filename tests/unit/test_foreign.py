@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cgh_bench import converters
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
@@ -95,7 +94,7 @@ def stand_in(tmp_path, monkeypatch):
     (folder / "train.py").write_text(unquoted)
     (folder / "tiny.py").write_text('"""A protocol."""\n\nweights_into = ("trunk",)\nbatch = 16  # images\n')
     monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", stand_in_framework(folder))
-    monkeypatch.setattr(converters, "find", lambda name: Converter(), raising=False)
+    monkeypatch.setattr(process, "find_converter", lambda name: Converter())
     return folder
 
 

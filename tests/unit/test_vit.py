@@ -13,10 +13,11 @@ from test_inspection import shown
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from cgh_bench import converters
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_checkpoint, save
-from cgh_bench.core.errors import UserError
+from cgh_bench.converters.base import find as find_converter
+from cgh_bench.converters.convert import convert
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.features import extract
@@ -229,20 +230,20 @@ def test_inspect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["mmdet", "mmseg", "detectron2", "torchvision"])
 def test_others_take_none(target: str, plain: Checkpoint, tmp_path: Path) -> None:
-    out = tmp_path / f"x{converters.find(target).suffixes[0]}"
+    out = tmp_path / f"x{find_converter(target).suffixes[0]}"
     with pytest.raises(UserError, match="is not a ResNet"):
-        converters.convert(plain, target, out)
+        convert(plain, target, out)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("architecture", [REGISTERS, MEAN_ONLY, dataclasses.replace(PLAIN, class_position=False)])
 def test_transformers_has_not_all(architecture: ViT, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="accepted: a class token, no registers"):
-        converters.convert(checkpoint(architecture), "huggingface", tmp_path / "x")
+        convert(checkpoint(architecture), "huggingface", tmp_path / "x")
 
 
 def certified(given: Checkpoint, target: str, out: Path) -> None:
-    certificate = converters.convert(given, target, out)
+    certificate = convert(given, target, out)
     assert certificate["verdict"] == "same outputs"
     assert [stage["stage"] for stage in certificate["stages"]] == [
         "input",
@@ -276,13 +277,13 @@ def test_certified_more(target: str, name: str, architecture: ViT, tmp_path: Pat
 
 def test_wrong_heads_fail_the_proof(plain: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of heads is in no tensor: only the outputs tell."""
-    kind = type(converters.find("timm"))
+    kind = type(find_converter("timm"))
     honest = kind.fragments
 
     def fragments(self: object, given: Checkpoint, path: Path) -> dict[str, str]:
         return {k: v.replace("{", '{"num_heads": 6,', 1) for k, v in honest(self, given, path).items()}  # type: ignore[arg-type]
 
     monkeypatch.setattr(kind, "fragments", fragments)
-    with pytest.raises(converters.CheckFailed, match="block1 differs"):
-        converters.convert(plain, "timm", tmp_path / "x.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors.certificate.json"]
+    with pytest.raises(CheckFailed, match="block1 differs"):
+        convert(plain, "timm", tmp_path / "x.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors.failed.json"]

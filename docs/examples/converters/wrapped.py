@@ -12,8 +12,7 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
-from cgh_bench.converters.flat import read_flat, write_flat
-from cgh_bench.converters.transform import input_of, transform_fragment
+from cgh_bench.converters.flat import FlatConverter, input_of, preprocessing_fragment
 from cgh_bench.reading.weights_file import open_weights
 
 
@@ -27,32 +26,23 @@ class Wrapped(nn.Module):
 
 
 @dataclass(frozen=True)
-class ToWrapped:
+class ToWrapped(FlatConverter):
     """For our own training code."""
 
     name: str = "wrapped"
     suffixes: tuple[str, ...] = (".pth",)
-    is_folder: bool = False
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: total and injective."""
         return f"encoder.{key}"
 
-    def require_supported(self, architecture: Architecture) -> None:
+    def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what the target cannot build."""
-        require_resnet(architecture, self.name)
-
-    def write(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the weights, whole or not at all."""
-        write_flat(checkpoint, path, self.rename)
-
-    def read(self, path: Path) -> Checkpoint:
-        """Read them back, bit for bit."""
-        return read_flat(path, self.rename, self.name)
+        require_resnet(checkpoint.architecture, self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """What the target must be told beside the weights."""
-        return {f"{path.name}.preprocessing.json": transform_fragment(checkpoint)}
+        return {f"{path.name}.preprocessing.json": preprocessing_fragment(checkpoint)}
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What the target's own network makes of RGB `pixels`: the certificate compares it with ours."""

@@ -1,0 +1,82 @@
+"""What a converter is, and finding one by its name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.converters.parity import Outputs
+from cgh_bench.core.errors import unknown
+from cgh_bench.core.registry import registered
+
+
+@dataclass(frozen=True)
+class Converter(ABC):
+    """One target. Its names are total and injective, and what it writes is read back bit for bit."""
+
+    BESIDE: ClassVar[str] = ""
+    """What `fragments` holds, for the documentation."""
+
+    name: str
+    """What the target is called on the command line."""
+    suffixes: tuple[str, ...]
+    """File endings that it writes; the first is the usual one. Empty for a target that is a folder."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it writes a folder, not a file."""
+        return not self.suffixes
+
+    @abstractmethod
+    def rename(self, key: str, architecture: Architecture) -> str:
+        """The target's name for our `key`."""
+
+    @abstractmethod
+    def require_supported(self, checkpoint: Checkpoint) -> None:
+        """Refuse what the target cannot build or cannot say.
+
+        Raises:
+            UserError: names it, and what is accepted.
+        """
+
+    @abstractmethod
+    def save(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Write the weights of a supported checkpoint to `path`, which does not exist, whole or not at all."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Checkpoint:
+        """Read weights of the target's layout, ours or its own."""
+
+    def fragments(self, checkpoint: Checkpoint, path: Path) -> Mapping[str, str]:
+        """The configuration that the weights at `path` imply, text by file name, to be written beside them."""
+        return {}
+
+    @abstractmethod
+    def outputs(self, path: Path, pixels: Tensor) -> Outputs:
+        """What the target's own network, built from the files, makes of RGB `pixels` (B, 3, H, W), uint8."""
+
+    def write(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Write the weights.
+
+        Raises:
+            UserError: the target cannot hold this checkpoint.
+        """
+        self.require_supported(checkpoint)
+        self.save(checkpoint, path)
+
+
+def find(name: str) -> Converter:
+    """The converter to the target of that name.
+
+    Raises:
+        UserError: there is none; the nearest names are given.
+    """
+    known: dict[str, Converter] = registered("cgh_bench.converters", "CONVERTERS")
+    if name not in known:
+        raise unknown("target", name, known)
+    return known[name]

@@ -1,0 +1,222 @@
+"""Converting one or many checkpoints: what is written where, the proof, and the certificate."""
+
+import glob
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cgh_bench import __version__
+from cgh_bench.checkpoint import Checkpoint, describe
+from cgh_bench.converters import parity
+from cgh_bench.converters.base import Converter, find
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.files import sha256, write_text
+
+FORMAT = "cgh-bench-certificate/1"
+Read = Callable[[str], Checkpoint]
+"""How a checkpoint of a name is read; see `loading.load`."""
+
+
+def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True) -> dict[str, Any]:
+    """Write `checkpoint` for `target` to `out`, with its configuration fragments and its certificate beside it.
+
+    Everything is written to a hidden folder first and moved into place after it has been read back, bit for bit, and
+    (with `verify`) after the target's own network has computed the same from it. The certificate is written last and
+    has the hash of every file that it vouches for: files without one are of a conversion that was killed.
+
+    Returns:
+        The certificate, as in `OUT.certificate.json`.
+
+    Raises:
+        UserError: the target is unknown, cannot hold this checkpoint, or is not installed; or `out` holds something
+            else than an earlier conversion.
+        CheckFailed: the target computes something else. Then `out` is left as it was, and `OUT.failed.json` says why.
+    """
+    converter = find(target)
+    certificate_path = out.with_name(f"{out.name}.certificate.json")
+    _require_writable(converter, out, certificate_path)
+    converter.require_supported(checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        staged = Path(folder, out.name)
+        converter.write(checkpoint, staged)
+        fragments = converter.fragments(checkpoint, staged)
+        for name, text in fragments.items():
+            write_text(staged.with_name(name), text)
+        measured, complaint = _examine(converter, checkpoint, staged, verify)
+        certificate = {
+            "format": FORMAT,
+            "verdict": "failed" if complaint else "same outputs" if verify else "not verified",
+            "why": complaint,
+            "target": target,
+            "file": out.name,
+            "sha256": _hash(staged),
+            "checkpoint": {"id": checkpoint.id, **_brief(checkpoint)},
+            "tensors": len(checkpoint.weights),
+            "read_back": "bit for bit",
+            **measured,
+            "fragments": list(fragments),
+            "sha256_of_fragments": {name: sha256(staged.with_name(name)) for name in fragments},
+            "cgh_bench": __version__,
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        document = json.dumps(certificate, indent=1) + "\n"
+        if complaint:
+            failed = out.with_name(f"{out.name}.failed.json")
+            write_text(failed, document)
+            raise CheckFailed(f"{out} was not written: {complaint}; see {failed}")
+        certificate_path.unlink(missing_ok=True)
+        for name in fragments:
+            staged.with_name(name).replace(out.with_name(name))
+        if out.is_dir():
+            out.replace(Path(folder, "earlier"))  # removed with the hidden folder
+        staged.replace(out)
+        write_text(certificate_path, document)
+    return certificate
+
+
+def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify: bool) -> tuple[dict[str, object], str]:
+    """The measured part of the certificate, and what is wrong, if anything."""
+    if converter.read(staged).id != checkpoint.id:
+        return {}, f"what was read back from the {converter.name} file is not what was written"
+    if not verify:
+        return {}, ""
+    pixels = parity.probe_images(*checkpoint.architecture.image_size)
+    try:
+        target = converter.outputs(staged, pixels)
+        differences = parity.compare(parity.source_outputs(checkpoint, pixels).stages, target.stages)
+    except CheckFailed as failure:
+        return {}, str(failure)
+    return parity.as_json(target, differences), parity.verdict(target, differences)
+
+
+def _require_writable(converter: Converter, out: Path, certificate: Path) -> None:
+    if not converter.is_folder:
+        if out.suffix not in converter.suffixes:
+            raise UserError(f"{out}: {converter.name} output must end in {' or '.join(converter.suffixes)}")
+        if out.is_dir():
+            raise UserError(f"{out} is a folder; name a file to write")
+        return
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; {converter.name} is written as a folder: name another place")
+    if out.is_dir() and any(out.iterdir()) and not _is_earlier_conversion(out, certificate):
+        raise UserError(
+            f"{out} holds other files than an earlier conversion, which would be lost; name a new folder with -o"
+        )
+
+
+def _is_earlier_conversion(folder: Path, certificate: Path) -> bool:
+    """Whether the files of `folder` are those that its certificate vouches for, all of them unchanged."""
+    try:
+        vouched = json.loads(certificate.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    files = list(folder.iterdir())
+    return all(file.is_file() for file in files) and vouched == _hash(folder)
+
+
+def _brief(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The description without the long list of ignored tensors."""
+    description: dict[str, Any] = json.loads(describe(checkpoint))
+    description["origin"]["ignored"] = len(checkpoint.origin.ignored)
+    return description
+
+
+def _hash(path: Path) -> str | dict[str, str]:
+    if path.is_dir():
+        return {file.name: sha256(file) for file in sorted(path.iterdir())}
+    return sha256(path)
+
+
+def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path]:
+    """Which checkpoint is written where.
+
+    Args:
+        inputs: names of checkpoints (see `loading.load`), or patterns of files.
+        target: a converter's name.
+        out: the file for a single input; the folder for several; None for beside each input.
+
+    Raises:
+        UserError: a pattern that matches nothing, two inputs that would be written to one file, or an input that would
+            be written over.
+    """
+    converter = find(target)
+    suffix = converter.suffixes[0] if converter.suffixes else ""
+    names = [name for pattern in inputs for name in _expand(pattern)]
+    if out is not None and len(names) == 1 and not (out.is_dir() and not converter.is_folder):
+        planned = {names[0]: out}
+    else:
+        planned = {}
+        for name in names:
+            is_file = Path(name).exists()
+            stem = Path(name).name.split(".")[0] if is_file else name.replace(":", "_").replace("/", "_")
+            folder = out or (Path(name).parent if is_file else Path())
+            planned[name] = folder / f"{stem}.{target}{suffix}"
+    places = list(planned.values())
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise UserError(f"several of the checkpoints would be written to {twice}; convert them one by one with -o")
+    for name, place in planned.items():
+        if Path(name).exists() and Path(name).resolve() == place.resolve():
+            raise UserError(f"{place} is the checkpoint itself, which is kept as it is; name another file with -o")
+    return planned
+
+
+def _expand(pattern: str) -> list[str]:
+    if Path(pattern).exists() or not glob.has_magic(pattern):
+        return [pattern]
+    found = sorted(glob.glob(str(Path(pattern).expanduser())))  # noqa: PTH207 (absolute patterns too)
+    if not found:
+        raise UserError(f"{pattern} matches no file")
+    return found
+
+
+def preview(planned: dict[str, Path], target: str, read: Read) -> list[str]:
+    """What `run` would do, one line per input, after reading all of them.
+
+    Raises:
+        UserError: an input cannot be read, or the target cannot hold it.
+    """
+    lines = []
+    for name, out in planned.items():
+        checkpoint = read(name)
+        find(target).require_supported(checkpoint)
+        origin = f"{checkpoint.origin.source} {checkpoint.origin.branch}".strip()
+        lines.append(f"would write {out}: {checkpoint.architecture.name} ({checkpoint.id}) from {name} ({origin})")
+    return lines
+
+
+def run(planned: dict[str, Path], target: str, read: Read, verify: bool) -> list[dict[str, Any]]:
+    """Convert all of `planned`; the certificates, each with its `input`.
+
+    Raises:
+        CheckFailed: after all were tried, where some were not written.
+        UserError: at the first input that cannot be read or converted.
+    """
+    certificates, failures = [], []
+    for name, out in planned.items():
+        try:
+            certificate = convert(read(name), target, out, verify)
+        except CheckFailed as failure:
+            failures.append(str(failure))
+            continue
+        certificates.append({"input": name, "out": str(out), **certificate})
+    if failures:
+        raise CheckFailed("; ".join(failures))
+    return certificates
+
+
+def sentence(certificate: dict[str, Any]) -> str:
+    """One line on a conversion, for the terminal."""
+    stages = certificate.get("stages", [])
+    written = f"wrote {certificate['out']}: {certificate['tensors']} tensors"
+    if not stages:
+        return f"{written}, read back bit for bit; the outputs were not compared (--no-verify)"
+    worst = max(stages, key=lambda stage: stage["relative"])
+    return (
+        f"{written}, all used by {certificate['network']}; outputs differ by at most {worst['relative']:.0e} "
+        f"({worst['stage']}){'; with ' if certificate['fragments'] else ''}{', '.join(certificate['fragments'])}"
+    )
