@@ -21,7 +21,7 @@ LAYERS = (
     {"transfer_configs"},
     {"foreign"},
     {"converters", "frozen"},
-    {"conversion", "pretrain", "tasks"},
+    {"pretrain", "tasks"},
     {"evaluate"},
     {"api", "doctor", "importers", "report"},
     {"site"},
@@ -29,7 +29,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-ABOVE = {"cgh_bench.foreign.process": "cgh_bench.converters"}
+ABOVE = {"cgh_bench.foreign.process": "cgh_bench.converters.base"}
 """What still runs back up."""
 
 
