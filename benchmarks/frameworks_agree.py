@@ -43,7 +43,8 @@ def main() -> None:
 
 
 def _result(framework: str, seed: int, workspace: Workspace) -> Result:
-    evaluation, trunk = prepare("animals_det", [f"framework={framework}"]), load(f"random:resnet18:{seed}")
+    (evaluation,) = prepare(["animals_det"], workspace, [f"framework={framework}"])
+    trunk = load(f"random:resnet18:{seed}")
     return find_finished(evaluation, trunk, seed, workspace) or evaluate(evaluation, trunk, seed, workspace)
 
 

@@ -9,23 +9,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cgh_bench import results, tasks
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint, identity, override, plain
-from cgh_bench.core.device import pick_device
-from cgh_bench.core.errors import CheckFailed
+from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import alone_in
-from cgh_bench.data import catalog, find_folder
+from cgh_bench.data import DataPair, catalog, load_pair
 from cgh_bench.data.dense import layouts
-from cgh_bench.frozen.features import pair_fingerprint
 from cgh_bench.results import Result
-from cgh_bench.tasks import Folders, Metric, Planned, Task, Versioned
-from cgh_bench.tasks.transfer import in_framework
+from cgh_bench.tasks.base import Data, Folders, ImageTask, Metric, Task
 from cgh_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 PACKAGES = (
     "cgh-bench",
@@ -48,71 +45,99 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A task with its overrides applied, ready to run on any checkpoint."""
+    """A task with its overrides applied, on data that were found and checked, ready to run on any checkpoint."""
 
     name: str
-    task: Task
+    task: Task[Any]
+    data: Data
+    protocol: str
+    """See `protocol_id`."""
     overridden: tuple[str, ...] = ()
 
-    @property
-    def protocol(self) -> str:
-        """See `protocol_id`."""
-        return protocol_id(self.name, self.task)
 
-
-def protocol_id(name: str, task: Task) -> str:
+def protocol_id(name: str, task: Task[Any], own_data: str = "") -> str:
     """Name and fingerprint of the whole configuration: whatever changes a number's meaning changes this.
 
-    A folder of the user's enters by its content, so that the id is the same wherever that lies, on any machine.
+    Data that are not known by name enter by their content, the fingerprint `own_data`, so that the id is the same
+    wherever a folder lies, on any machine.
     """
     config = identity(task)
-    if task.data not in {*catalog(), *layouts()} and task.data and find_folder(task.data):
-        config["data"] = pair_fingerprint(task.data)
+    if own_data:
+        config["data"] = own_data
     return f"{name}@{fingerprint(config)[:8]}"
 
 
-def prepare(name: str, settings: Sequence[str] = ()) -> Evaluation:
-    """The task of that name with each `field=value` of `settings` applied.
+def prepare(
+    names: Sequence[str], workspace: Workspace, settings: Sequence[str] = (), pair: DataPair | None = None
+) -> list[Evaluation]:
+    """The tasks of these names with each `field=value` of `settings` applied, and their data.
 
     Naming the data of a task that has none of its own is no override: it makes another protocol. Nor is naming the
     framework, which chooses among tasks.
 
+    Args:
+        names: of tasks.
+        workspace: whose cache embedded datasets are written to.
+        settings: for all the tasks.
+        pair: data in memory, instead of what a name finds.
+
     Raises:
-        UserError: unknown task or field (nearest names given), or a value of the wrong type.
+        UserError: unknown task or field (nearest names given), a value of the wrong type, or data that are absent,
+            broken or of no use for a task.
     """
+    load_pair.cache_clear()  # a folder may have changed since an earlier call
+    return [_prepare(name, workspace, settings, pair) for name in names]
+
+
+def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: DataPair | None) -> Evaluation:
+    if pair:
+        settings = [*settings, f"data={pair.name}"]
+    name, task, overridden = configured(name, settings)
+    if pair and not isinstance(task, ImageTask):
+        raise UserError(f"{name} needs the files of its own dataset; images in memory are for frozen-feature tasks")
+    data = pair or task.load_data(workspace.cache)
+    task.check(data)
+    known = not pair and task.data in {*catalog(), *layouts()}
+    return Evaluation(name, task, data, protocol_id(name, task, "" if known else data.fingerprint), overridden)
+
+
+def configured(name: str, settings: Sequence[str]) -> tuple[str, Task[Any], tuple[str, ...]]:
+    """The task's name in the framework that is chosen, the task as set, and which settings override it."""
     for framework in [s.removeprefix("framework=") for s in settings if s.startswith("framework=")]:
+        from cgh_bench.tasks.transfer import in_framework
+
         name = in_framework(name, framework)
     settings = [s for s in settings if not s.startswith("framework=")]
     task = tasks.find(name)
-    changes = tuple(s for s in settings if not (s.startswith("data=") and not task.data))
-    return Evaluation(name, override(task, settings), changes)
+    overridden = tuple(s for s in settings if not (s.startswith("data=") and not task.data))
+    return name, override(task, settings), overridden
 
 
-def find_finished(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspace: Workspace) -> Result | None:
+def find_finished(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, workspace: Workspace) -> Result | None:
     """The latest result of exactly this evaluation on exactly these data, if there is one."""
-    data = evaluation.task.data_fingerprint(workspace.cache)
     records, _ = results.read(workspace.store)
-    wanted = (evaluation.protocol, checkpoint.id, seed, data)
+    wanted = (evaluation.protocol, checkpoint.id, seed, evaluation.data.fingerprint)
     same = [r for r in records if (r.protocol, r.checkpoint, r.seed, r.data) == wanted]
     return same[-1] if same else None
 
 
-def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspace: Workspace) -> Result:
+def evaluate(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, workspace: Workspace) -> Result:
     """Run the evaluation and append its result to the workspace's store.
 
     Raises:
-        UserError: the data are absent or broken, the same evaluation is running elsewhere, or the task cannot use this
+        UserError: an image cannot be read, the same evaluation is running elsewhere, or the task cannot use this
             checkpoint.
-        CheckFailed: the task's own proof failed (weights that did not arrive, a trunk that moved).
+        CheckFailed: the task's own proof failed (weights that did not arrive, a backbone that changed).
     """
+    from cgh_bench.core import dist
+
     task = evaluation.task
-    data = task.data_fingerprint(workspace.cache)
     folder = workspace.evaluation(checkpoint, evaluation.protocol, seed)
     folder.mkdir(parents=True, exist_ok=True)
     folders = Folders(folder, workspace.cache)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     with contextlib.nullcontext() if dist.rank() else alone_in(folder):
-        metrics = task.run(checkpoint, folders, seed)
+        metrics = task.run(checkpoint, evaluation.data, folders, seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
     result = Result(
         task=evaluation.name,
@@ -121,12 +146,12 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
         checkpoint=checkpoint.id,
         checkpoint_name=checkpoint.name,
         origin=plain(checkpoint.origin),
-        data=data,
+        data=evaluation.data.fingerprint,
         config=plain(task),
         seed=seed,
         overridden=evaluation.overridden,
         commit=commit(),
-        versions=versions() | (task.versions(folders) if isinstance(task, Versioned) else {}),
+        versions=versions() | task.versions(folders),
         device=device_name(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 2),
@@ -138,13 +163,10 @@ def evaluate(evaluation: Evaluation, checkpoint: Checkpoint, seed: int, workspac
     return result
 
 
-def plan(evaluation: Evaluation, checkpoint: Checkpoint, workspace: Workspace) -> list[str]:
+def plan(evaluation: Evaluation, checkpoint: "Checkpoint", workspace: Workspace) -> list[str]:
     """What the evaluation will take, in lines; none where the task cannot tell."""
-    task = evaluation.task
-    if not isinstance(task, Planned):
-        return []
     folder = workspace.evaluation(checkpoint, evaluation.protocol, 0)
-    return task.plan(checkpoint, Folders(folder, workspace.cache))
+    return evaluation.task.plan(checkpoint, evaluation.data, Folders(folder, workspace.cache))
 
 
 def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, float]) -> None:
@@ -177,6 +199,10 @@ def versions() -> dict[str, str]:
 
 def device_name() -> str:
     """The model of the GPU, or of the CPU architecture with the number of threads."""
+    import torch
+
+    from cgh_bench.core.device import pick_device
+
     if pick_device().type == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

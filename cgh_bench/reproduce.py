@@ -83,10 +83,8 @@ def plan(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: 
 
 def _work(table: Definition, workspace: Workspace, folder: Path) -> tuple[list[Evaluation], list[RowDefinition]]:
     """The evaluations of the columns and the rows that have weights; whatever they need exists."""
-    evaluations = [prepare(name) for name in dict.fromkeys(column.task for column in table.columns if column.task)]
+    evaluations = prepare(list(dict.fromkeys(column.task for column in table.columns if column.task)), workspace)
     rows = [row for row in table.rows if row.recipe or row.checkpoint]
-    for evaluation in evaluations:
-        evaluation.task.data_fingerprint(workspace.cache)
     for row in rows:
         if row.checkpoint and not _is_control(row):
             _file(row, folder)

@@ -21,7 +21,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Features and embedded data sets: everything here can be made again."""
+        """Features and embedded datasets: everything here can be made again."""
         return self.root / "cache"
 
     def pretraining(self, recipe: str, seed: int) -> Path:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cgh_bench.data.image_set import GreyImages
+from cgh_bench.data.image_set import DataPair, GreyImages
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -10,6 +10,11 @@ CLASSES = ("a", "b", "c", "d")
 def toy_pair(train: int = 40, val: int = 24, side: int = 32) -> tuple[GreyImages, GreyImages]:
     """Noise under a ramp whose slope is the class; 10 images of each to train on."""
     return _toy("train", train, side), _toy("val", val, side)
+
+
+def toy_data(train: int = 40, val: int = 24, side: int = 32) -> DataPair:
+    """The same as a dataset."""
+    return DataPair("toy", *toy_pair(train, val, side))
 
 
 def _toy(split: str, n: int, side: int) -> GreyImages:

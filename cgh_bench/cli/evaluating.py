@@ -82,10 +82,8 @@ def eval_(
     launch.choose(gpus, images_at_a_time)
     chosen = {"data": data, "framework": framework}
     given = [*settings, *(f"{field}={value}" for field, value in chosen.items() if value)]
-    evaluations = [prepare(name, given) for name in tasks]
     workspace = Workspace(work)
-    for evaluation in evaluations:
-        evaluation.task.data_fingerprint(workspace.cache)
+    evaluations = prepare(tasks, workspace, given)
     if slurm and not dry_run:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
         return
@@ -136,10 +134,8 @@ def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: 
     from cgh_bench.report.formats import show_result
     from cgh_bench.workspace import Workspace
 
-    evaluations = [prepare(name, [f"data={data}"] if data else []) for name in tasks]
     workspace = Workspace(work)
-    for evaluation in evaluations:
-        evaluation.task.data_fingerprint(workspace.cache)
+    evaluations = prepare(tasks, workspace, [f"data={data}"] if data else [])
     for path in _appearing(folder, seconds, once):
         try:
             loaded = load(path)

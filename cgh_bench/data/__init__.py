@@ -1,13 +1,15 @@
 """Labelled images by name: the entries of each file's CATALOG, or any folder of image files or tar shards."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
-from cgh_bench.data.image_set import DetectionScenes, FetchedImages, ImageSet, LabelledImages, Split
+from cgh_bench.data.image_set import DataPair, DetectionScenes, FetchedImages, ImageSet, LabelledImages, Split
 
 __all__ = [
+    "DataPair",
     "DetectionScenes",
     "FetchedImages",
     "ImageSet",
@@ -17,16 +19,17 @@ __all__ = [
     "data_root",
     "find_folder",
     "load",
+    "load_pair",
 ]
 
 
 def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes]:
-    """Every data set that is known by name: made here, or fetched by the user."""
+    """Every dataset that is known by name: made here, or fetched by the user."""
     return registered("cgh_bench.data", "CATALOG")
 
 
 def data_root() -> Path:
-    """Where data sets live: `$CGH_DATA`, else `./data`."""
+    """Where datasets live: `$CGH_DATA`, else `./data`."""
     return Path(os.environ.get("CGH_DATA", "data"))
 
 
@@ -42,10 +45,10 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
         name: an entry of the catalogue ("animals"), or a folder, as given or else below `root`, with
             `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, or with `train/*.tar`, `val/*.tar` and `classes.txt`.
         split: "train" (all that may be learned from) or "val" (what is reported).
-        root: where data sets live; default `data_root()`.
+        root: where datasets live; default `data_root()`.
 
     Raises:
-        UserError: no such data set or split, a data set without image labels, or a folder of another layout.
+        UserError: no such dataset or split, a dataset without image labels, or a folder of another layout.
     """
     from cgh_bench.data.folder import load_folder
     from cgh_bench.data.shards import are_shards, load_shards
@@ -65,5 +68,17 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
         return load_shards(folder, split) if are_shards(folder) else load_folder(folder, split)
     if os.sep in name:
         raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
-    hint = str(unknown("data set", name, catalog())).removesuffix("?")
+    hint = str(unknown("dataset", name, catalog())).removesuffix("?")
     raise UserError(f"{hint}; a folder of your own is expected in {root / name} ($CGH_DATA moves the root)")
+
+
+@cache
+def load_pair(name: str, root: Path) -> DataPair:
+    """The train and the val images of a dataset below `root`, looked up once in a process (or `cache_clear`).
+
+    Raises:
+        UserError: as `load`; or no dataset named; or train and val have different classes.
+    """
+    if not name:
+        raise UserError("this task has no dataset of its own; name one: --data FOLDER (with train/ and val/ below it)")
+    return DataPair(name, load(name, "train", root), load(name, "val", root))

@@ -2,13 +2,15 @@
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cgh_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNDECODABLE = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
@@ -17,7 +19,7 @@ UNDECODABLE = (
 """What Pillow raises for files that are damaged, or no images."""
 
 
-def read_image(path: Path) -> torch.Tensor:
+def read_image(path: Path) -> "Tensor":
     """The image in a file as (3, H, W) uint8 RGB; see `decode`."""
     try:
         with path.open("rb") as file:
@@ -26,7 +28,7 @@ def read_image(path: Path) -> torch.Tensor:
         raise _undecodable(str(path), error) from None
 
 
-def decode(file: BinaryIO, name: str) -> torch.Tensor:
+def decode(file: BinaryIO, name: str) -> "Tensor":
     """The image in an open file as (3, H, W) uint8 RGB, turned as its EXIF orientation says; channels last in memory.
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits by their upper 8); an alpha channel is dropped.
@@ -47,6 +49,8 @@ def decode(file: BinaryIO, name: str) -> torch.Tensor:
         raise
     except UNDECODABLE as error:
         raise _undecodable(name, error) from None
+    import torch
+
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

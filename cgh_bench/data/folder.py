@@ -6,14 +6,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import read_image
 from cgh_bench.data.image_set import ImageSet, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The suffixes of torchvision.datasets.folder.IMG_EXTENSIONS.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -26,7 +29,7 @@ class FolderImages(ImageSet):
     folder: Path
     paths: tuple[str, ...]
 
-    def image(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `read_image`."""
         return read_image(self.folder / self.paths[index])
 

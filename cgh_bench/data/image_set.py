@@ -6,15 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.transform import EvalTransform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Split = Literal["train", "val"]
 
@@ -59,7 +62,7 @@ class ImageSet(ABC):
         return f"number {index}"
 
     @abstractmethod
-    def image(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB.
 
         Raises:
@@ -73,8 +76,10 @@ class GreyImages(ImageSet):
 
     pixels: NDArray[np.uint8]
 
-    def image(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8, its three channels equal."""
+        import torch
+
         return torch.from_numpy(np.repeat(self.pixels[index][None], 3, axis=0))
 
 
@@ -84,9 +89,55 @@ class ColourImages(ImageSet):
 
     pixels: NDArray[np.uint8]
 
-    def image(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB."""
+        import torch
+
         return torch.from_numpy(self.pixels[index].copy())
+
+
+@dataclass(frozen=True, eq=False)
+class Subset(ImageSet):
+    """The images `rows` (n,) of `whole`."""
+
+    whole: ImageSet
+    rows: NDArray[np.int64]
+
+    def image(self, index: int) -> "Tensor":
+        """As in the whole set."""
+        return self.whole.image(int(self.rows[index]))
+
+    def called(self, index: int) -> str:
+        """As in the whole set."""
+        return self.whole.called(int(self.rows[index]))
+
+
+def subset(images: ImageSet, rows: NDArray[np.int64], what: str) -> ImageSet:
+    """The images `rows` (n,) of `images`; `what` says in the name which they are. What is in memory stays there."""
+    name, labels = f"{images.name} ({what})", images.labels[rows]
+    content = content_fingerprint((images.fingerprint,), rows)
+    if isinstance(images, GreyImages | ColourImages):
+        return type(images)(name, images.classes, labels, content, images.pixels[rows], touched=images.touched)
+    return Subset(name, images.classes, labels, content, images, rows, touched=images.touched)
+
+
+@dataclass(frozen=True, eq=False)
+class DataPair:
+    """What is learned from, and what is reported: the two splits of a dataset, of the same classes."""
+
+    name: str
+    train: ImageSet
+    val: ImageSet
+
+    def __post_init__(self) -> None:
+        if self.train.classes != self.val.classes:
+            odd = sorted(set(self.train.classes) ^ set(self.val.classes))
+            raise UserError(f"train and val of {self.name} have different classes; only in one: {', '.join(odd[:5])}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the train and the val images together."""
+        return fingerprint([self.train.fingerprint, self.val.fingerprint])
 
 
 def workers(images: ImageSet) -> int:

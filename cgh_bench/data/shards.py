@@ -9,14 +9,17 @@ import io
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.data.image_set import ImageSet, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST_NUMBER = 16
 """Bytes of a class number, its line end included."""
@@ -39,7 +42,7 @@ class ShardImages(ImageSet):
 
     members: tuple[Member, ...]
 
-    def image(self, index: int) -> torch.Tensor:
+    def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `decode`."""
         member = self.members[index]
         with member.shard.open("rb") as shard:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.core.numpy_pickle import load_numpy
 from cgh_bench.data.image_set import ColourImages, FetchedImages, ImageSet, Split, content_fingerprint
 from cgh_bench.data.transfer_suite import torchvision_command
 from cgh_bench.data.transform import TRANSFER
@@ -23,6 +22,8 @@ def _cifar100(folder: Path, split: Split) -> ImageSet:
 
 def _cifar(name: str, files: list[Path], key: str, meta: Path) -> ImageSet:
     """Pickles, read without running what they say (torchvision's own class unpickles them)."""
+    from cgh_bench.core.numpy_pickle import load_numpy
+
     parts = [load_numpy(file) for file in files]
     pixels = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([part[key] for part in parts]).astype(np.int64)

@@ -1,19 +1,18 @@
-"""The deterministic transform of evaluation, its every number a field."""
+"""How an image is cut before the checkpoint's preprocessing, every number a field; importing it loads no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from cgh_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the short side, cut out the centre, scale to [0, 1]. `None` leaves that step out."""
+    """Deterministic: resize the short side, cut out the centre, scale to [0, 1]. `None` leaves that step out."""
 
     resize: int | None = 256
     """Pixels of the short side."""
@@ -28,13 +27,15 @@ class EvalTransform:
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
             raise UserError(f"crop {self.crop} is larger than the resized image {self.resize}; make it at most that")
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: "Tensor") -> "Tensor":
         """`image` (3, H, W) uint8 to (3, crop, crop) float32 in [0, 1]."""
-        pixels: Tensor = F.to_dtype(self.cut(image), torch.float32, scale=True)
-        return pixels
+        return to_unit(self.cut(image))
 
-    def cut(self, image: Tensor) -> Tensor:
+    def cut(self, image: "Tensor") -> "Tensor":
         """The same, still uint8."""
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
         if self.resize is not None:
             mode = InterpolationMode(self.interpolation)
             image = F.resize(image, [self.resize], interpolation=mode, antialias=True)
@@ -51,3 +52,48 @@ IMAGENET_LINEAR = EvalTransform(256, 224, "bilinear")
 """facebookresearch/moco main_lincls.py."""
 TRANSFER = EvalTransform(224, 224, "bicubic")
 """SimCLR (https://arxiv.org/abs/2002.05709, B.8.1) and BYOL (https://arxiv.org/abs/2006.07733, D.1) for other sets."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A random part of the image, resized and perhaps mirrored: torchvision's RandomResizedCrop and horizontal flip."""
+
+    size: int = 224
+    """Pixels of its side."""
+    area: tuple[float, float] = (0.08, 1.0)
+    """Shares of the image; its width over its height is between 3/4 and 4/3."""
+    mirrored: float = 0.5
+    """Probability."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 <= self.mirrored <= 1:
+            raise UserError(f"{self}: size must be at least 1, area two rising shares, mirrored a probability")
+
+    def __call__(self, image: "Tensor") -> "Tensor":
+        """`image` (3, H, W) uint8 to (3, size, size) float32 in [0, 1], drawing from torch's global generator."""
+        return to_unit(self.cut(image))
+
+    def cut(self, image: "Tensor") -> "Tensor":
+        """The same, still uint8."""
+        part: Tensor = self._transform(image)
+        return part
+
+    @cached_property
+    def _transform(self) -> Any:
+        from torchvision.transforms import v2
+
+        return v2.Compose(
+            [v2.RandomResizedCrop(self.size, scale=self.area, antialias=True), v2.RandomHorizontalFlip(self.mirrored)]
+        )
+
+
+IMAGENET_CROP = Crop()
+
+
+def to_unit(pixels: "Tensor") -> "Tensor":
+    """Pixels in uint8 to float32 in [0, 1]."""
+    import torch
+    from torchvision.transforms.v2.functional import to_dtype
+
+    unit: Tensor = to_dtype(pixels, torch.float32, scale=True)
+    return unit

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,52 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet, workers
+from cgh_bench.data.transform import Crop
 
 ORDER, CROP = range(2)
 """Independent streams of random numbers under one seed."""
 
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A random part of the image, resized and perhaps mirrored: torchvision's RandomResizedCrop and horizontal flip."""
-
-    size: int = 224
-    """Pixels of its side."""
-    area: tuple[float, float] = (0.08, 1.0)
-    """Shares of the image; its width over its height is between 3/4 and 4/3."""
-    mirrored: float = 0.5
-    """Probability."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 <= self.mirrored <= 1:
-            raise UserError(f"{self} cannot be; size is at least 1, area two rising shares, mirrored a probability")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """`image` (3, H, W) uint8 to (3, size, size) float32 in [0, 1], drawing from torch's global generator."""
-        pixels: Tensor = F.to_dtype(self.cut(image), torch.float32, scale=True)
-        return pixels
-
-    def cut(self, image: Tensor) -> Tensor:
-        """The same, still uint8."""
-        part: Tensor = self._transform(image)
-        return part
-
-    @cached_property
-    def _transform(self) -> v2.Transform:
-        return v2.Compose(
-            [v2.RandomResizedCrop(self.size, scale=self.area, antialias=True), v2.RandomHorizontalFlip(self.mirrored)]
-        )
-
-
-IMAGENET_CROP = Crop()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache as cached
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,8 @@ from numpy.typing import NDArray
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
-from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
 from cgh_bench.core.progress import duration
-from cgh_bench.data import data_root, load
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.bank_file import FILLED
@@ -90,17 +87,6 @@ def bank_key(checkpoint_id: str, images: ImageSet, transform: EvalTransform, tar
     return fingerprint([checkpoint_id, images.fingerprint + images.touched, transform, targets])
 
 
-def extract_pair(
-    checkpoint: Checkpoint, data: str, transform: EvalTransform, feature: str, cache: Path
-) -> tuple[FeatureBank, FeatureBank]:
-    """The features of the train and of the val images of a data set."""
-    train, val = load_pair(data)
-    return (
-        extract(checkpoint, train, transform, feature, cache / "features"),
-        extract(checkpoint, val, transform, feature, cache / "features"),
-    )
-
-
 def plan(
     checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
 ) -> list[str]:
@@ -124,36 +110,6 @@ def plan(
 def bank_bytes(images: int, width: int) -> int:
     """What the features of so many images take on disk, in float32."""
     return 4 * images * width
-
-
-def plan_pair(checkpoint: Checkpoint, data: str, transform: EvalTransform, feature: str, cache: Path) -> list[str]:
-    """The same for the train and the val images of a data set."""
-    return [line for images in load_pair(data) for line in plan(checkpoint, images, transform, (feature,), cache)]
-
-
-def pair_fingerprint(data: str) -> str:
-    """Of the train and the val images together."""
-    return fingerprint([images.fingerprint for images in load_pair(data)])
-
-
-def load_pair(data: str) -> tuple[ImageSet, ImageSet]:
-    """The train and the val images of a data set, looked up once in a process.
-
-    Raises:
-        UserError: no data set named, or none of that name.
-    """
-    if not data:
-        raise UserError("this task has no data set of its own; name one: --data FOLDER (with train/ and val/ below it)")
-    return _pair(data, data_root())
-
-
-@cached
-def _pair(data: str, root: Path) -> tuple[ImageSet, ImageSet]:
-    train, val = load(data, "train", root), load(data, "val", root)
-    if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))
-        raise UserError(f"train and val of {data} have different classes; only in one: {', '.join(odd[:5])}")
-    return train, val
 
 
 def _is_whole(folder: Path, n: int) -> bool:

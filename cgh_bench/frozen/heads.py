@@ -1,35 +1,23 @@
 """Many softmax classifiers on the same features, trained at once by SGD or LARS: one product forward, one backward."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.descent import Descent
+from cgh_bench.core.errors import CheckFailed
+from cgh_bench.frozen.crops import Batch
+from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.probe import cross_entropy, with_ones
+from cgh_bench.frozen.training import Record
 
 ROWS_PER_PASS = 512
 LARS_EPSILON = 1e-8
-
-
-@dataclass(frozen=True)
-class Descent:
-    """SGD with momentum, as `torch.optim.SGD` defines it; the weight decay takes the biases too."""
-
-    momentum: float = 0.9
-    trust: float | None = None
-    """A number makes it LARS: before momentum, the gradient of a head's weights, and that of its biases, is rescaled to
-    `trust` times their norm (apex's LARC without clipping, https://arxiv.org/abs/1708.03888 eq. 6)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1 or (self.trust is not None and self.trust <= 0):
-            raise UserError(
-                f"momentum {self.momentum} must be at least 0 and below 1, trust {self.trust} above 0 or none"
-            )
-
-
-SGD = Descent()
 
 
 class Heads:
@@ -92,6 +80,13 @@ class Heads:
         self.velocity.copy_(state["velocity"])
 
 
+def first_weights(width: int, classes: int, deviation: float, seed: int) -> Tensor:
+    """(D + 1, C): normal weights of this standard deviation, and biases of zero, in the last row."""
+    weights = deviation * torch.randn(width + 1, classes, generator=torch.Generator().manual_seed(seed))
+    weights[-1] = 0
+    return weights
+
+
 def adapted(parameter: Tensor, gradient: Tensor, decays: Tensor, trust: float) -> Tensor:
     """LARS: the gradient (R, G, C), decay added, at a length of `trust` times the parameter's for each of the G.
 
@@ -111,3 +106,64 @@ def true_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     earlier = torch.arange(logits.shape[2], device=logits.device) < labels[:, None, None]
     ranks = ((logits > truth) | ((logits == truth) & earlier)).sum(dim=2)
     return torch.where(torch.isfinite(truth[:, :, 0]), ranks, logits.shape[2])
+
+
+class SgdProbe:
+    """The frozen backbone and all heads on it.
+
+    Attributes:
+        heads: one for each of the features.
+        banks: by name, the sets that heads are judged on: the features of each, in the order of the heads.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, features: Sequence[str], heads: Sequence[Heads], device: torch.device
+    ) -> None:
+        self.checkpoint, self.names, self.heads, self.device = checkpoint, features, heads, device
+        self.trunk = checkpoint.backbone().to(device)
+        self.targets = [checkpoint.architecture.targets(name) for name in features]
+        self.banks: dict[str, list[FeatureBank]] = {}
+
+    @torch.no_grad()
+    def learn(self, batch: Batch, factor: float) -> float:
+        """A step of all heads; the loss of the best of them. Every process sees the features of all."""
+        labels = dist.gather(batch.labels)[: batch.total]
+        found = self.trunk.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
+        losses = torch.cat(
+            [
+                heads.step(dist.gather(features)[: batch.total], labels, factor)
+                for heads, features in zip(self.heads, found, strict=True)
+            ]
+        )
+        return float(losses.nan_to_num(torch.inf).min())
+
+    @torch.no_grad()
+    def assess(self) -> Record:
+        """Top-1 and top-5 of every head, in percent, on each set of images."""
+        record: Record = {}
+        for name, banks in self.banks.items():
+            hits = torch.cat([h.hits(*_share(bank), (1, 5)) for h, bank in zip(self.heads, banks, strict=True)], dim=1)
+            percent = 100 * dist.world_size() * dist.mean(hits.to(self.device, torch.float64)) / len(banks[0].labels)
+            record |= {f"{name}_top1": percent[0].tolist(), f"{name}_top5": percent[1].tolist()}
+        return record
+
+    def require_frozen(self) -> None:
+        """Prove by the hash of all its tensors, BatchNorm statistics among them, that the trunk is what was given."""
+        weights = {key: tensor.cpu() for key, tensor in self.trunk.state_dict().items()}
+        if replace(self.checkpoint, weights=weights).id != self.checkpoint.id:
+            raise CheckFailed(f"{self.checkpoint.name} changed while the linear probe was trained; it must stay frozen")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the heads; the trunk never changes."""
+        return {name: heads.state_dict() for name, heads in zip(self.names, self.heads, strict=True)}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Be where `state` was taken."""
+        for name, heads in zip(self.names, self.heads, strict=True):
+            heads.load_state_dict(state[name])
+
+
+def _share(bank: FeatureBank) -> tuple[Tensor, Tensor]:
+    """Features (N, D) and labels (N,), of several processes each a part."""
+    rows = dist.share(len(bank.labels))
+    return torch.tensor(bank.features[rows]), torch.tensor(bank.labels[rows])

@@ -10,20 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.device import pick_device
-from cgh_bench.core.errors import UserError
 from cgh_bench.core.progress import progress, seconds_of
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.optim import minimise
+from cgh_bench.frozen.selection import Grid, Rows
 
 ROWS_PER_PASS = 16_384
 ROWS_TIMED = 256
 COPIES_OF_HEADS = 80
 """L-BFGS has twenty in its history, takes out of it what has not converged, and works on more; 73 were measured."""
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -85,19 +82,6 @@ def fit(task: Problem, weight_decays: tuple[float, ...], start: Tensor, iteratio
             return _cross_entropy(task, points.view(-1, *start.shape[1:]), decays[which])
 
         return minimise(objective, start.flatten(1), iterations, tolerance).view(start.shape)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is searched, and how exactly; see `fit`."""
-
-    weight_decays: tuple[float, ...]
-    iterations: int
-    tolerance: float
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or self.tolerance <= 0:
-            raise UserError(f"iterations {self.iterations} must be at least 1, tolerance {self.tolerance} above 0")
 
 
 @dataclass(frozen=True)
@@ -175,9 +159,8 @@ def planned_bytes(heads: int, width: int, classes: int, n: int) -> int:
     return COPIES_OF_HEADS * grid + slice_
 
 
-def plan(checkpoint: Checkpoint, feature: str, images: ImageSet, grid: Grid) -> str:
-    """What `choose` takes, in a line: its time by that of one pass over a few made-up rows."""
-    width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(feature))
+def plan(width: int, images: ImageSet, grid: Grid) -> str:
+    """What `choose` takes on features of this `width`, in a line: its time by that of one pass over made-up rows."""
     classes = len(images.classes)
     heads, n = len(grid.weight_decays), len(images)
     megabytes = planned_bytes(heads, width, classes, n) / 1e6

@@ -1,6 +1,7 @@
 """What hyper-parameters are chosen on: never the images that are reported; and that the two splits fit each other."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,19 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet
 
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is searched, and how exactly; see `probe.fit`."""
+
+    weight_decays: tuple[float, ...]
+    iterations: int
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.tolerance <= 0:
+            raise UserError(f"iterations {self.iterations} must be at least 1, tolerance {self.tolerance} above 0")
 
 
 def require_one_label(images: ImageSet) -> None:

@@ -1,4 +1,4 @@
-"""Training on labelled images, for probes and fine-tuning alike: schedules, and epochs that can be resumed."""
+"""Training on labelled images, for probes and fine-tuning alike, in epochs that can be resumed."""
 
 import math
 import time
@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from cgh_bench.core import dist
+from cgh_bench.core.descent import Schedule
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import duration, progress
@@ -20,39 +21,11 @@ Record = dict[str, Any]
 """What one epoch ended with, as JSON values."""
 
 
-@dataclass(frozen=True)
-class Steps:
-    """The learning rate falls by `factor` when each of `milestones` (epochs) begins."""
-
-    milestones: tuple[int, ...]
-    factor: float = 0.1
-
-    def at(self, epoch: float, epochs: int) -> float:
-        """The share of the first rate at a fractional `epoch`."""
-        return math.prod(self.factor for milestone in self.milestones if epoch >= milestone)
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """The learning rate falls to zero along half a cosine, at every step or only between epochs."""
-
-    per: Literal["step", "epoch"] = "step"
-
-    def at(self, epoch: float, epochs: int) -> float:
-        """The share of the first rate at a fractional `epoch` of `epochs`."""
-        done = math.floor(epoch) if self.per == "epoch" else epoch
-        return 0.5 * (1 + math.cos(math.pi * done / epochs))
-
-
-Schedule = Steps | Cosine
-BY_STEP = Cosine()
-
-
 class Learner(Protocol):
     """What is trained."""
 
-    def learn(self, batch: Batch, epoch: float) -> float:
-        """One step of descent at a fractional `epoch`; the loss before it."""
+    def learn(self, batch: Batch, factor: float) -> float:
+        """One step at `factor` times the first learning rates; the loss before it."""
         ...
 
     def assess(self) -> Record:
@@ -74,6 +47,7 @@ class Course:
 
     title: str
     epochs: int
+    schedule: Schedule
     identity: str
     """Of all that the outcome depends on: the state of another training is not continued."""
     state: Path
@@ -95,7 +69,7 @@ def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
         clock, seen = time.monotonic(), 0
         for epoch in range(len(history), course.epochs):
             for number, batch in enumerate(batches.epoch(epoch, course.device)):
-                loss = learner.learn(batch, epoch + number / len(batches))
+                loss = learner.learn(batch, course.schedule.at(epoch + number / len(batches), course.epochs))
                 if not math.isfinite(loss):
                     raise UserError(
                         f"the loss is not finite in epoch {epoch + 1} (step {number + 1}); lower the learning rates, "

@@ -9,8 +9,8 @@ from torch import Tensor
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet
-from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.crops import CROP, Crop, drawn_by
+from cgh_bench.data.transform import Crop, EvalTransform
+from cgh_bench.frozen.crops import CROP, drawn_by
 
 SEED = 0
 """The crops are part of the data: drawn once, so that every run finds their features in the cache."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cgh_bench.published import PublishedResult
 from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
 from cgh_bench.results import Result
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 
 LABELS = {
     "top1": "Top-1",

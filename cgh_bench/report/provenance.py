@@ -10,6 +10,7 @@ from cgh_bench.core.config import plain
 from cgh_bench.core.progress import duration
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.results import Result
+from cgh_bench.tasks.base import Task
 
 NOT_RECORDED = "not recorded"
 
@@ -135,6 +136,6 @@ def _protocol(columns: Sequence[Column]) -> ProtocolFacts:
     return ProtocolFacts(columns[0].protocol, name, summary(task), [c.definition.header for c in columns], plain(task))
 
 
-def summary(task: tasks.Task) -> str:
+def summary(task: Task[Any]) -> str:
     """The first paragraph of a task's documentation."""
     return (inspect.getdoc(type(task)) or "").split("\n\n")[0].replace("\n", " ")

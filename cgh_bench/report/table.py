@@ -11,7 +11,7 @@ from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
 from cgh_bench.report.significance import CONFIDENCE, ranks
 from cgh_bench.results import Result
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 
 RENDERERS: dict[str, Callable[[Table], str]] = {
     "md": formats.markdown,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench import evaluate, published, tasks
-from cgh_bench.core.config import plain
+from cgh_bench.core.config import override, plain
 from cgh_bench.core.registry import registered
 from cgh_bench.published import Protocol as PublishedProtocol
 from cgh_bench.report import cells, definition, provenance
@@ -25,7 +25,7 @@ from cgh_bench.results import Result
 from cgh_bench.site.breakdown import classification
 from cgh_bench.site.charts import last_seconds
 from cgh_bench.site.truth import noting
-from cgh_bench.tasks import Metric, Task
+from cgh_bench.tasks.base import Metric, Task
 
 MOST_PAIRED = 40
 """At most so many backbones per protocol, the first in the store, are compared image by image: all pairs of them."""
@@ -39,7 +39,7 @@ class Board:
     id: str
     title: str
     metrics: tuple[Metric, ...]
-    task: Task | None
+    task: Task[Any] | None
     """Our task; None for a published protocol without results of a task of ours."""
     published: PublishedProtocol | None
 
@@ -114,23 +114,18 @@ def slug(name: str) -> str:
     return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def boards(records: Iterable[Result], notes: list[str]) -> list[Board]:
-    """The current protocols of all tasks that have results, on the user's own data too, and every published protocol.
-
-    A protocol whose dataset cannot be read is left out, with a note.
-    """
-    registry: dict[str, Task] = registered("cgh_bench.tasks", "TASKS")
-    measured: dict[str, tuple[str, Task] | None] = {}
+def boards(records: Iterable[Result]) -> list[Board]:
+    """The current protocols of tasks with results, on the user's own data too, and every published protocol."""
+    registry: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
+    measured: dict[str, tuple[str, Task[Any]]] = {}
     for record in records:
-        if not record.overridden and record.protocol not in measured and record.task in registry:
-            measured[record.protocol] = None
-            with noting(notes, f"{record.protocol} left out: its dataset cannot be read"):
-                task = _current(record)
-                measured[record.protocol] = (record.task, task) if task else None
+        if record.overridden or record.protocol in measured or record.task not in registry:
+            continue
+        if task := _current(record):
+            measured[record.protocol] = record.task, task
     order = list(registry)
-    ours = [(protocol, *named) for protocol, named in measured.items() if named]
     found = []
-    for protocol, name, task in sorted(ours, key=lambda item: order.index(item[1])):
+    for protocol, (name, task) in sorted(measured.items(), key=lambda item: order.index(item[1][0])):
         theirs = _published(name, task)
         title = f"{theirs.title}, {name}" if theirs and len(theirs.tasks) > 1 else theirs.title if theirs else name
         own_data = f" on {task.data}" if not registry[name].data else ""
@@ -143,7 +138,7 @@ def boards(records: Iterable[Result], notes: list[str]) -> list[Board]:
     return found
 
 
-def _published(name: str, task: Task) -> PublishedProtocol | None:
+def _published(name: str, task: Task[Any]) -> PublishedProtocol | None:
     """The published protocol that a task follows, if it has results in a metric of the task."""
     metrics = {metric.name for metric in task.METRICS}
     for protocol in published.protocols().values():
@@ -152,16 +147,13 @@ def _published(name: str, task: Task) -> PublishedProtocol | None:
     return None
 
 
-def _current(record: Result) -> Task | None:
-    """The task of a record, unless its protocol has changed since; a task without a dataset gets the record's.
-
-    Raises:
-        UserError: the user's dataset cannot be read.
-    """
+def _current(record: Result) -> Task[Any] | None:
+    """The task of a record, unless its protocol has changed since; a task without a dataset gets the record's."""
     known = tasks.find(record.task)
     own = [] if known.data or not record.config.get("data") else [f"data={record.config['data']}"]
-    prepared = evaluate.prepare(record.task, own)
-    return prepared.task if prepared.protocol == record.protocol else None
+    task = override(known, own)
+    ids = {evaluate.protocol_id(record.task, task), evaluate.protocol_id(record.task, task, record.data)}
+    return task if record.protocol in ids else None
 
 
 def subjects(records: Sequence[Result], known: Sequence[Board], work: Path) -> list[Subject]:

@@ -16,7 +16,7 @@ from cgh_bench.site import breakdown, charts, page
 from cgh_bench.site.boards import Board, Subject, boards, comparison, subjects
 from cgh_bench.site.charts import MEASURED, VIEWS, Chart, Point
 from cgh_bench.site.gallery import gallery
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 
 
 def write(store: Path, work: Path, out: Path) -> Path:
@@ -30,7 +30,7 @@ def write(store: Path, work: Path, out: Path) -> Path:
         out: the folder; files of an earlier site are replaced.
     """
     records, notes = results.read(store)
-    known = boards(records, notes)
+    known = boards(records)
     measured = subjects(records, known, work)
     for name, text in page.shared().items():
         write_text(out / "assets" / name, text, flush=False)

@@ -1,36 +1,33 @@
-"""k-means on frozen features, compared with the classes: how far the groups a trunk sees are those people name."""
+"""k-means on frozen features, compared with the classes: how far the groups a backbone sees are those people name."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import duration, seconds_of
-from cgh_bench.data import ImageSet
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
-from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.image_set import DataPair, ImageSet
+from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 Labels = NDArray[np.int64]
 ROWS_TIMED = 2_048
 
 
 @dataclass(frozen=True)
-class Clusters:
+class Clusters(FeatureTask):
     """Group the val images, without labels, into as many clusters as there are classes, and compare."""
 
     METRICS: ClassVar = (Metric("NMI"), Metric("AMI"), Metric("ARI"), Metric("accuracy"))
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
-    feature: str = "layer4"
     starts: int = 5
     """k-means++ starts, of which the one with the smallest inertia counts. (zaczgao/Cross-Context_Learning
     eval_clustering.py: five, of random centres.)"""
@@ -40,40 +37,36 @@ class Clusters:
         if min(self.starts, self.iterations) < 1:
             raise UserError(f"starts {self.starts} and iterations {self.iterations} must be at least 1")
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
+        """The val images."""
+        return [(data.val, self.transform)]
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """What the extraction of features and k-means will take."""
-        images = self._images()
-        width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(self.feature))
-        n, classes = len(images), len(images.classes)
-        each = planned_seconds(n, width, classes)
-        most = self.starts * (self.iterations + math.log(classes) + 2)  # k-means++ draws so many for every centre
-        return [
-            *plan(checkpoint, images, self.transform, (self.feature,), folders.cache),
-            f"k-means: {classes:,} clusters of {n:,} × {width}, {self.starts} starts of at most {self.iterations} "
-            f"iterations of {each:.2f} s (at most {duration(each * most)}), {12 * n * width / 1e6:,.0f} MB of memory",
-        ]
-
-    def _images(self) -> ImageSet:
-        """Val; refused is what cannot be grouped by its classes."""
-        _, val = load_pair(self.data)
-        require_one_label(val)
+    def check(self, data: DataPair) -> None:
+        """Refuse what cannot be grouped by its classes."""
+        super().check(data)
+        val = data.val
         if len(val) < len(val.classes):
             raise UserError(
                 f"{val.name} has {len(val)} images, fewer than its {len(val.classes)} classes; they cannot be grouped"
             )
-        return val
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
-        """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one an image."""
+    def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
+        """Time and memory of k-means."""
+        n, width, classes = len(data.val), self.width(checkpoint), len(data.val.classes)
+        each = planned_seconds(n, width, classes)
+        most = self.starts * (self.iterations + math.log(classes) + 2)  # k-means++ draws so many for every centre
+        return [
+            f"k-means: {classes:,} clusters of {n:,} × {width}, {self.starts} starts of at most {self.iterations} "
+            f"iterations of {each:.2f} s (at most {duration(each * most)}), {12 * n * width / 1e6:,.0f} MB of memory",
+        ]
+
+    def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
+        """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one per image."""
         from sklearn import metrics
         from sklearn.cluster import KMeans
 
-        val = self._images()
-        bank = extract(checkpoint, val, self.transform, self.feature, folders.cache / "features")
+        val = data.val
+        (bank,) = self.features(checkpoint, data, folders)
         unit = bank.features / np.maximum(np.linalg.norm(bank.features, axis=1, keepdims=True), 1e-12)
         found = KMeans(len(val.classes), n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(
             unit

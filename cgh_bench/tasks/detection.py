@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.transfer import Transfer
 
 

@@ -6,7 +6,7 @@ from statistics import median
 
 from cgh_bench import results
 from cgh_bench.foreign import frameworks, launch
-from cgh_bench.tasks import Folders
+from cgh_bench.tasks.base import Folders
 
 SECONDS_PER_STEP = {
     "voc_det": 0.537,

@@ -7,40 +7,31 @@ facebookresearch/dino `eval_knn.py` made usual: cosine similarity s, a neighbour
 import csv
 import io
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import replacing, write_text
-from cgh_bench.core.progress import duration
-from cgh_bench.data import ImageSet
 from cgh_bench.data.imagenet import CATALOG as IMAGENET
 from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR, EvalTransform
-from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.neighbours import planned_bytes, planned_seconds, shared_neighbours
-from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.frozen.voting import Ranked, rank
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair, ImageSet
+    from cgh_bench.frozen.features import FeatureBank
+    from cgh_bench.frozen.voting import Ranked
 
 RETRIEVED = 10
 """Neighbours kept for the retrieval pictures."""
 
 
 @dataclass(frozen=True)
-class KNN:
+class KNN(FeatureTask):
     """Classify each val image by the weighted votes of its nearest train images."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"))
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
-    feature: str = "layer4"
     k: int = 20
     """The K of `top1`, `top5` and `class_balanced`."""
     k_grid: tuple[int, ...] = (10, 20, 100, 200)
@@ -50,34 +41,23 @@ class KNN:
     def __post_init__(self) -> None:
         require_positive(self.k, *self.k_grid, self.temperature)
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:
+        """Time and memory of the search."""
+        return [search_plan(self.width(checkpoint), (len(data.train), len(data.val)), self._deepest())]
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, memory of the search."""
-        train, val = load_pair(self.data)
-        require_one_label(train)
-        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        return [*features, search_plan(checkpoint, self.feature, (len(train), len(val)), self._deepest())]
-
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
-        require_one_label(load_pair(self.data)[0])
-        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.frozen.voting import rank
+
+        train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self._deepest())
         ks = sorted({self.k, *self.k_grid})
         ranked = rank(similarity, train.labels[row], val.labels, ks, [self.temperature])
         chosen = ranked[self.k, self.temperature]
-        if dist.rank() == 0:
-            with replacing(folders.run / "neighbours.npz") as path:
-                np.savez(
-                    path,
-                    row=row[:, :RETRIEVED],
-                    similarity=similarity[:, :RETRIEVED],
-                    predicted=chosen.predicted.numpy(),
-                )
-        write_per_class(folders.run, train, val, chosen)
+        nearest = {"row": row[:, :RETRIEVED], "similarity": similarity[:, :RETRIEVED]}
+        folders.save("neighbours.npz", **nearest, predicted=chosen.predicted.numpy())
+        write_per_class(folders, train, val, chosen)
         return {
             **chosen.metrics(),
             **{f"top1_k{k}": ranked[k, self.temperature].top(1) for k in self.k_grid},
@@ -93,25 +73,26 @@ def require_positive(*values: float) -> None:
         raise UserError(f"k and temperature must be above zero, not {', '.join(map(str, values))}")
 
 
-def require_others(images: ImageSet) -> None:
+def require_others(images: "ImageSet") -> None:
     """Refuse a single image, which has no others to be classified by."""
     if len(images) < 2:
         raise UserError(f"{images.name} has one image; leaving it out leaves none")
 
 
-def search_plan(checkpoint: Checkpoint, feature: str, sizes: tuple[int, int], k: int) -> str:
+def search_plan(width: int, sizes: tuple[int, int], k: int) -> str:
     """What the search for `k` neighbours needs, in a line; `sizes` are the images in the bank and those classified."""
+    from cgh_bench.core import dist
+    from cgh_bench.core.progress import duration
+    from cgh_bench.frozen.neighbours import planned_bytes, planned_seconds
+
     n, q = sizes
-    dim = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(feature))
-    what = f"search: {q:,} images in a bank of {n:,} × {dim}, {k} neighbours"
-    time = duration(planned_seconds(n, q, dim, k) / dist.world_size())
-    return f"{what}, about {time}, at most {planned_bytes(n, q, dim, k) / 1e6:,.0f} MB of memory"
+    what = f"search: {q:,} images in a bank of {n:,} × {width}, {k} neighbours"
+    time = duration(planned_seconds(n, q, width, k) / dist.world_size())
+    return f"{what}, about {time}, at most {planned_bytes(n, q, width, k) / 1e6:,.0f} MB of memory"
 
 
-def write_per_class(folder: Path, train: FeatureBank, val: FeatureBank, ranked: Ranked) -> None:
-    """`per_class.csv` in the run's folder: how many images of each class there are, and how many came out right."""
-    if dist.rank() != 0:
-        return
+def write_per_class(folders: Folders, train: "FeatureBank", val: "FeatureBank", ranked: "Ranked") -> None:
+    """`per_class.csv` of the run: how many images of each class there are, and how many were classified right."""
     right = (ranked.true_rank == 0).numpy()
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
@@ -121,7 +102,7 @@ def write_per_class(folder: Path, train: FeatureBank, val: FeatureBank, ranked: 
         count, hits = int(shown.sum()), int(right[shown].sum())
         accuracy = f"{100 * hits / count:.2f}" if count else ""
         lines.writerow([name, int((train.labels == label).sum()), count, hits, accuracy])
-    write_text(folder / "per_class.csv", table.getvalue())
+    folders.write("per_class.csv", table.getvalue())
 
 
 def _suite() -> dict[str, KNN]:

@@ -1,61 +1,48 @@
 """kNN by an approximate index, for banks beyond tens of millions; its recall is measured and stands beside."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
-from cgh_bench.frozen.approximate import approximate_neighbours, recall
-from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.frozen.voting import rank
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_positive, write_per_class
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair
 
 
 @dataclass(frozen=True)
-class KNNApproximate:
+class KNNApproximate(FeatureTask):
     """Classify each val image by most of its nearest train images, those that an approximate index finds."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"), Metric("recall"))
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
-    feature: str = "layer4"
     k: int = 20
     temperature: float = 0.07
     index: str = "IVF4096,SQ8"
     """In the words of faiss's `index_factory`; `HNSW32` needs the whole bank in memory, and more."""
     search: str = "nprobe=64"
-    """In the words of faiss's `ParameterSpace`; of an HNSW `efSearch=256`."""
+    """In the words of faiss's `ParameterSpace`; for HNSW `efSearch=256`."""
     recall_images: int = 1_000
     """Val images, drawn by the seed, whose neighbours are also searched for exactly."""
 
     def __post_init__(self) -> None:
         require_positive(self.k, self.temperature, self.recall_images)
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
-
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features. What an index takes, faiss's documentation says."""
-        require_one_label(load_pair(self.data)[0])
-        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
-        require_one_label(load_pair(self.data)[0])
-        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        from cgh_bench.frozen.approximate import approximate_neighbours, recall
+        from cgh_bench.frozen.voting import rank
+
+        train, val = self.features(checkpoint, data, folders)
         similarity, row = approximate_neighbours(train.features, val.features, self.k, self.index, self.search)
         ranked = rank(similarity, train.labels[row], val.labels, [self.k], [self.temperature])[self.k, self.temperature]
         count = min(self.recall_images, len(val.labels))
         some = np.sort(np.random.default_rng(seed).choice(len(val.labels), count, replace=False))
         found = recall(train.features, val.features[some], (similarity[some], row[some]))
-        write_per_class(folders.run, train, val, ranked)
+        write_per_class(folders, train, val, ranked)
         return {**ranked.metrics(), "recall": 100 * found}
 
 

@@ -2,34 +2,28 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import write_text
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.frozen.features import FeatureBank, extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.neighbours import shared_neighbours
-from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.frozen.voting import rank
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_positive
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair
+    from cgh_bench.frozen.features import FeatureBank
 
 
 @dataclass(frozen=True)
-class KNNFewShot:
+class KNNFewShot(FeatureTask):
     """Classify the val images by a few train images of each class, drawn `repeats` times."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top1_std", higher_is_better=False), Metric("class_balanced"))
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
-    feature: str = "layer4"
     shots: int = 1
     """Train images of each class."""
     repeats: int = 10
@@ -41,19 +35,10 @@ class KNNFewShot:
         if self.shots < 1 or self.repeats < 2:
             raise UserError(f"shots {self.shots} must be 1 or more, and repeats {self.repeats} 2 or more")
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
-
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features; the searches are small."""
-        self._require_enough()
-        return plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-
-    def _require_enough(self) -> None:
-        """Refuse a class of fewer images than are drawn."""
-        images, _ = load_pair(self.data)
-        require_one_label(images)
+    def check(self, data: "DataPair") -> None:
+        """Refuse a multi-label dataset, and a class of fewer images than are drawn."""
+        super().check(data)
+        images = data.train
         counts = np.bincount(images.labels, minlength=len(images.classes))
         if counts.min() < self.shots:
             name = images.classes[int(counts.argmin())]
@@ -61,10 +46,12 @@ class KNNFewShot:
                 f"class {name!r} has {counts.min()} train images; {self.shots} are needed, or set fewer shots"
             )
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
-        self._require_enough()
-        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.frozen.voting import rank
+
+        train, val = self.features(checkpoint, data, folders)
         top1, balanced = [], []
         for repeat in range(self.repeats):
             rows = drawn(train, self.shots, np.random.default_rng([seed, repeat]))
@@ -73,13 +60,12 @@ class KNNFewShot:
             metrics = ranked[self.k, self.temperature].metrics()
             top1.append(metrics["top1"])
             balanced.append(metrics["class_balanced"])
-        if dist.rank() == 0:
-            write_text(folders.run / "repeats.json", json.dumps({"top1": top1, "class_balanced": balanced}))
+        folders.write("repeats.json", json.dumps({"top1": top1, "class_balanced": balanced}))
         std = float(np.std(top1, ddof=1))
         return {"top1": float(np.mean(top1)), "top1_std": std, "class_balanced": float(np.mean(balanced))}
 
 
-def drawn(bank: FeatureBank, shots: int, draw: np.random.Generator) -> NDArray[np.int64]:
+def drawn(bank: "FeatureBank", shots: int, draw: np.random.Generator) -> NDArray[np.int64]:
     """The row numbers of `shots` images of each class, each at most once, sorted."""
     rows = [
         draw.choice(np.flatnonzero(bank.labels == label), shots, replace=False) for label in range(len(bank.classes))

@@ -6,36 +6,32 @@ The literature prints the best of such a grid on val. Here that number stands be
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import write_text
-from cgh_bench.data import ImageSet
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
-from cgh_bench.frozen.neighbours import shared_neighbours
-from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.frozen.voting import Ranked, rank, without_self
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.tasks.base import Folders, ImageTask, Metric
 from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair
+    from cgh_bench.frozen.features import FeatureBank
+    from cgh_bench.frozen.voting import Ranked
 
 Point = tuple[str, int, float]
 """Feature, K, temperature."""
 
 
 @dataclass(frozen=True)
-class KNNGrid:
+class KNNGrid(ImageTask):
     """Classify each val image by kNN, its feature, K and temperature chosen on the train images."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"), Metric("top1_selected_on_val"))
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
     features: tuple[str, ...] = ("layer3", "layer4", "layer3+layer4")
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
     temperatures: tuple[float, ...] = (0.02, 0.05, 0.07, 0.1, 0.2)
@@ -47,51 +43,52 @@ class KNNGrid:
             raise UserError("features, ks and temperatures need one value each at least")
         require_positive(*self.ks, *self.temperatures, self.selection_images)
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def check(self, data: "DataPair") -> None:
+        """Refuse a multi-label dataset, and a single train image."""
+        super().check(data)
+        require_others(data.train)
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, memory of each search."""
-        train, val = self._images()
-        queries = len(val) + min(self.selection_images, len(train))
-        return [
-            *plan(checkpoint, train, self.transform, self.features, folders.cache),
-            *plan(checkpoint, val, self.transform, self.features, folders.cache),
-            *(search_plan(checkpoint, name, (len(train), queries), max(self.ks) + 1) for name in self.features),
-        ]
+    def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
+        """Time and disk of the features, time and memory of each search."""
+        from cgh_bench.frozen import features
 
-    def _images(self) -> tuple[ImageSet, ImageSet]:
-        """Train and val; refused is what cannot be chosen on."""
-        train, val = load_pair(self.data)
-        require_one_label(train)
-        require_others(train)
-        return train, val
+        plans = (
+            features.plan(checkpoint, images, self.transform, self.features, folders.cache)
+            for images in (data.train, data.val)
+        )
+        sizes = len(data.train), len(data.val) + min(self.selection_images, len(data.train))
+        architecture = checkpoint.architecture
+        widths = [architecture.width(architecture.targets(name)) for name in self.features]
+        return [*chain.from_iterable(plans), *(search_plan(width, sizes, max(self.ks) + 1) for width in widths)]
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the train images that are chosen by. `grid.json` in the run's folder has every point."""
+        from cgh_bench.frozen.features import extract_all
+
         on_train: dict[Point, Ranked] = {}
         on_val: dict[Point, Ranked] = {}
         banks = (
             extract_all(checkpoint, images, self.transform, self.features, folders.cache / "features")
-            for images in self._images()
+            for images in (data.train, data.val)
         )
         for feature, train, val in zip(self.features, *banks, strict=True):
             for where, ranked in zip((on_train, on_val), self._both(train, val, seed), strict=True):
                 where.update({(feature, *point): answer for point, answer in ranked.items()})
         chosen = max(on_train, key=lambda point: on_train[point].top(1))  # the first of equals
-        if dist.rank() == 0:
-            grid = [[*point, on_train[point].top(1), on_val[point].top(1)] for point in on_val]
-            names = ["feature", "k", "temperature", "train_top1", "val_top1"]
-            write_text(folders.run / "grid.json", json.dumps({"columns": names, "points": grid, "chosen": chosen}))
-        write_per_class(folders.run, train, val, on_val[chosen])
+        grid = [[*point, on_train[point].top(1), on_val[point].top(1)] for point in on_val]
+        names = ["feature", "k", "temperature", "train_top1", "val_top1"]
+        folders.write("grid.json", json.dumps({"columns": names, "points": grid, "chosen": chosen}))
+        write_per_class(folders, train, val, on_val[chosen])
         best = max(answer.top(1) for answer in on_val.values())
         return {**on_val[chosen].metrics(), "top1_selected_on_val": best}
 
     def _both(
-        self, train: FeatureBank, val: FeatureBank, seed: int
-    ) -> tuple[Mapping[tuple[int, float], Ranked], Mapping[tuple[int, float], Ranked]]:
+        self, train: "FeatureBank", val: "FeatureBank", seed: int
+    ) -> "tuple[Mapping[tuple[int, float], Ranked], Mapping[tuple[int, float], Ranked]]":
         """The answers on train images and on val images, from one search for both."""
+        from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.frozen.voting import rank, without_self
+
         draw = np.random.default_rng(seed)
         own = np.sort(draw.choice(len(train.labels), min(self.selection_images, len(train.labels)), replace=False))
         queries = np.concatenate([train.features[own], val.features])

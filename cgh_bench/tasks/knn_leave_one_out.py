@@ -1,31 +1,26 @@
 """kNN within one split: each image is classified by its nearest others, so that no image is spent on testing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.data import ImageSet, Split
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
-from cgh_bench.frozen.neighbours import shared_neighbours
-from cgh_bench.frozen.selection import require_one_label
-from cgh_bench.frozen.voting import rank, without_self
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.image_set import DataPair, ImageSet, Split
+from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOut(FeatureTask):
     """Classify each image of one split by its nearest others in that split."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"))
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
-    feature: str = "layer4"
     split: Split = "train"
     k: int = 20
     temperature: float = 0.07
@@ -33,33 +28,31 @@ class LeaveOneOut:
     def __post_init__(self) -> None:
         require_positive(self.k, self.temperature)
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
+        """The split's images."""
+        return [(data.train if self.split == "train" else data.val, self.transform)]
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, memory of the search."""
-        images = self._images()
-        return [
-            *plan(checkpoint, images, self.transform, (self.feature,), folders.cache),
-            search_plan(checkpoint, self.feature, (len(images), len(images)), self.k + 1),
-        ]
+    def check(self, data: DataPair) -> None:
+        """Refuse a multi-label dataset, and a single image."""
+        super().check(data)
+        for images, _ in self.sets(data):
+            require_others(images)
 
-    def _images(self) -> ImageSet:
-        """Of the split; refused is what nothing can be left out of."""
-        images = load_pair(self.data)[self.split == "val"]
-        require_one_label(images)
-        require_others(images)
-        return images
+    def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
+        """Time and memory of the search."""
+        ((images, _),) = self.sets(data)
+        return [search_plan(self.width(checkpoint), (len(images), len(images)), self.k + 1)]
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
-        images = self._images()
-        bank = extract(checkpoint, images, self.transform, self.feature, folders.cache / "features")
+        from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.frozen.voting import rank, without_self
+
+        (bank,) = self.features(checkpoint, data, folders)
         found = shared_neighbours(bank.features, bank.features, self.k + 1)
         similarity, row = without_self(*found, np.arange(len(bank.labels)))
         chosen = rank(similarity, bank.labels[row], bank.labels, [self.k], [self.temperature])[self.k, self.temperature]
-        write_per_class(folders.run, bank, bank, chosen)
+        write_per_class(folders, bank, bank, chosen)
         return chosen.metrics()
 
 

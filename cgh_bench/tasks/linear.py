@@ -7,37 +7,28 @@ random crops of the train images are learned from too; an image is held out in a
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
-
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import replacing, write_text
-from cgh_bench.data import ImageSet
-from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
-from cgh_bench.frozen import probe
-from cgh_bench.frozen.crops import IMAGENET_CROP, Crop
-from cgh_bench.frozen.features import extract, load_pair, pair_fingerprint, plan
-from cgh_bench.frozen.metrics import accuracy, top_accuracy
-from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
-from cgh_bench.frozen.views import in_all_views, with_crops
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.image_set import DataPair, ImageSet
+from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
+from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(FeatureTask):
     """Classify each val image by the best linear classifier on the train images' features."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("top1_selected_on_val"))
 
-    data: str = ""
     transform: EvalTransform = IMAGENET_LINEAR
-    feature: str = "layer4"
     weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
     """Each multiplies half the squared norm of the weights (not of the biases), beside the mean cross-entropy."""
     held_out: float = 0.1
@@ -57,51 +48,49 @@ class Linear:
             raise UserError(f"views {self.views} must not be below 0")
         self._grid()
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def check(self, data: DataPair) -> None:
+        """Refuse what no classifier fits, or too few images to hold some out."""
+        require_learnable(data.train, data.val)
+        hold_out(data.train, self.held_out, seed=0)
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, memory of the fit."""
-        images, val, _ = self._split(seed=0)
-        seen, transform = self._learned_from(images)
-        return [
-            *plan(checkpoint, seen, transform, (self.feature,), folders.cache),
-            *plan(checkpoint, val, self.transform, (self.feature,), folders.cache),
-            probe.plan(checkpoint, self.feature, seen, self._grid()),
-        ]
-
-    def _grid(self) -> probe.Grid:
-        return probe.Grid(self.weight_decays, self.iterations, self.tolerance)
-
-    def _split(self, seed: int) -> tuple[ImageSet, ImageSet, tuple[Rows, Rows]]:
-        """Train, val, and which of train is fitted and held out; refused is what no classifier fits."""
-        images, val = load_pair(self.data)
-        require_learnable(images, val)
-        return images, val, hold_out(images, self.held_out, seed)
-
-    def _learned_from(self, images: ImageSet) -> tuple[ImageSet, EvalTransform]:
-        """The train `images` in their views, and what is still to be done to them."""
+    def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
+        """The train images, in their views if there are several, and the val images."""
         if not self.views:
-            return images, self.transform
-        return with_crops(images, self.transform, self.crop, self.views), AS_IS
+            return super().sets(data)
+        from cgh_bench.frozen.views import with_crops
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+        views = with_crops(data.train, self.transform, self.crop, self.views)
+        return (views, AS_IS), (data.val, self.transform)
+
+    def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
+        """Time and memory of the fit."""
+        from cgh_bench.frozen import probe
+
+        (seen, _), _ = self.sets(data)
+        return [probe.plan(self.width(checkpoint), seen, self._grid())]
+
+    def _grid(self) -> Grid:
+        return Grid(self.weight_decays, self.iterations, self.tolerance)
+
+    def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images.
 
         `top1` is of the weight decay chosen on the held-out images, refitted on all train images.
         `top1_selected_on_val` is the best of the grid on val: what the literature often prints, and optimistic.
         """
-        images, val_images, (fitted, held) = self._split(seed)
-        cache = folders.cache / "features"
-        train = extract(checkpoint, *self._learned_from(images), self.feature, cache)
-        val = extract(checkpoint, val_images, self.transform, self.feature, cache)
-        split = in_all_views(fitted, len(images), self.views), held
+        import torch
+
+        from cgh_bench.frozen import probe
+        from cgh_bench.frozen.metrics import accuracy, top_accuracy
+        from cgh_bench.frozen.views import in_all_views
+
+        fitted, held = hold_out(data.train, self.held_out, seed)
+        train, val = self.features(checkpoint, data, folders)
+        split = in_all_views(fitted, len(data.train), self.views), held
         choice = probe.choose(train, val, split, self._grid(), accuracy)
         record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
-        write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
-        with replacing(folders.run / "predictions.npz") as path:
-            np.savez(path, predicted=choice.scores.argmax(dim=1).cpu().numpy())
+        folders.write("grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
+        folders.save("predictions.npz", predicted=choice.scores.argmax(dim=1).cpu().numpy())
         return {
             "top1": choice.val[choice.index],
             "top5": 100 * top_accuracy(choice.scores, torch.tensor(val.labels), 5),

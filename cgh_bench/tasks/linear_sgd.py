@@ -6,42 +6,32 @@ since the trunk is frozen, and proven so at the end.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
-from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.core.files import write_text
-from cgh_bench.data import ImageSet
-from cgh_bench.data.subset import subset
-from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, EvalTransform
-from cgh_bench.frozen.crops import IMAGENET_CROP, Batch, Batches, Crop
-from cgh_bench.frozen.extraction import Work, images_per_second
-from cgh_bench.frozen.features import FeatureBank, extract_all, load_pair, pair_fingerprint, plan
-from cgh_bench.frozen.heads import SGD, Descent, Heads
+from cgh_bench.core.descent import BY_STEP, SGD, Cosine, Descent, Schedule, Steps
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.image_set import DataPair, ImageSet, subset
+from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
 from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
-from cgh_bench.frozen.training import BY_STEP, Cosine, Course, Record, Schedule, Steps, planned, train
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.tasks.base import Folders, ImageTask, Metric
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class LinearSgd:
+class LinearSgd(ImageTask):
     """Classify each val image by a linear classifier trained by SGD on random crops."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("top1_selected_on_val"))
 
-    data: str = ""
-    crop: Crop = IMAGENET_CROP
     transform: EvalTransform = IMAGENET_LINEAR
+    crop: Crop = IMAGENET_CROP
     features: tuple[str, ...] = ("layer4",)
     learning_rates: tuple[float, ...] = (0.3,)
     """As they are, never rescaled by the batch size."""
@@ -77,43 +67,64 @@ class LinearSgd:
         """Feature, learning rate and weight decay of every head."""
         return list(product(self.features, self.learning_rates, self.weight_decays))
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def check(self, data: DataPair) -> None:
+        """Refuse what no classifier fits, or too few images to hold some out."""
+        require_learnable(data.train, data.val)
+        self._split(data.train, seed=0)
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """What the heads take, and how long their training, by the trunk's speed on a few images."""
-        train, val, _ = self._split(seed=0)
-        targets = [checkpoint.architecture.targets(name) for name in self.features]
-        work = Work(checkpoint, train, self.transform, tuple(targets))
-        width = sum(checkpoint.backbone(copy=False).width(target) for target in targets)
-        heads = len(self.learning_rates) * len(self.weight_decays) * width * len(train.classes)
+    def plan(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders) -> list[str]:
+        """What the heads take, and how long their training, by the backbone's speed on a few images."""
+        from cgh_bench.core import dist
+        from cgh_bench.frozen import features
+        from cgh_bench.frozen.extraction import Work, images_per_second
+        from cgh_bench.frozen.training import planned
+
+        train = data.train
+        targets = tuple(checkpoint.architecture.targets(name) for name in self.features)
+        work = Work(checkpoint, train, self.transform, targets)
+        each = len(self.learning_rates) * len(self.weight_decays)
+        heads = each * sum(self._widths(checkpoint)) * len(train.classes)
         return [
-            *plan(checkpoint, val, self.transform, self.features, folders.cache),
+            *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache),
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
             planned(len(train), self.epochs, len(train), images_per_second(work) * dist.world_size()),
         ]
 
-    def _split(self, seed: int) -> tuple[ImageSet, ImageSet, tuple[Rows, Rows | None]]:
-        """Train, val, and which of train is fitted and held out, if any; refused is what no classifier fits."""
-        images, val = load_pair(self.data)
-        require_learnable(images, val)
-        return images, val, hold_out(images, self.held_out, seed) if self.held_out else (np.arange(len(images)), None)
+    def _widths(self, checkpoint: "Checkpoint") -> list[int]:
+        """How many numbers each of the features has."""
+        architecture = checkpoint.architecture
+        return [architecture.width(architecture.targets(name)) for name in self.features]
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def _split(self, images: ImageSet, seed: int) -> tuple[Rows, Rows | None]:
+        """Which of the train images are fitted and held out, if any."""
+        return hold_out(images, self.held_out, seed) if self.held_out else (np.arange(len(images)), None)
+
+    def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, the first weights, the order and the crops.
 
         `top1` is of the head that is best on the held-out images after the last epoch. `top1_selected_on_val` is the
         best on val of all heads and epochs: what the literature often prints, and optimistic. `folders.run` gets all
-        of them in `epochs.json`. Interrupted, it goes on after the last finished epoch.
+        of them in `epochs.json`. Interrupted, it resumes after the last finished epoch.
 
         Raises:
-            CheckFailed: the trunk has changed.
+            CheckFailed: the backbone has changed.
         """
-        images, val, (fitted, held) = self._split(seed)
+        import torch
+
+        from cgh_bench.core import dist
+        from cgh_bench.frozen.crops import Batches
+        from cgh_bench.frozen.features import extract_all
+        from cgh_bench.frozen.heads import Heads, SgdProbe, first_weights
+        from cgh_bench.frozen.training import Course, train
+
+        images, val = data.train, data.val
+        fitted, held = self._split(images, seed)
         with dist.process_group() as device:
             judged = {"val": val} | ({} if held is None else {"held_out": subset(images, held, f"held out, {seed}")})
-            probe = _Probe(self, checkpoint, len(images.classes), seed, device)
+            rates, decays = torch.tensor(list(product(self.learning_rates, self.weight_decays)), device=device).T
+            firsts = [first_weights(width, len(val.classes), self.initial, seed) for width in self._widths(checkpoint)]
+            heads = [Heads(first.to(device), rates, decays, self.descent) for first in firsts]
+            probe = SgdProbe(checkpoint, self.features, heads, device)
             probe.banks = {
                 name: extract_all(checkpoint, some, self.transform, self.features, folders.cache / "features")
                 for name, some in judged.items()
@@ -121,10 +132,10 @@ class LinearSgd:
             batches = Batches(images, fitted, self.crop, self.batch_size, seed)
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
             title = f"linear probe of {checkpoint.name}, {len(self.grid)} heads"
-            history = train(probe, batches, Course(title, self.epochs, identity, folders.run / "state.pt", device))
+            course = Course(title, self.epochs, self.schedule, identity, folders.run / "state.pt", device)
+            history = train(probe, batches, course)
             probe.require_frozen()
-            if dist.rank() == 0:
-                write_text(folders.run / "epochs.json", json.dumps({"heads": self.grid, "epochs": history}))
+            folders.write("epochs.json", json.dumps({"heads": self.grid, "epochs": history}))
         last = history[-1]
         chosen = int(np.argmax(last.get("held_out_top1", [0.0])))
         return {
@@ -132,68 +143,6 @@ class LinearSgd:
             "top5": last["val_top5"][chosen],
             "top1_selected_on_val": max(max(record["val_top1"]) for record in history),
         }
-
-
-class _Probe:
-    """The frozen trunk and all heads on it."""
-
-    def __init__(self, task: LinearSgd, checkpoint: Checkpoint, classes: int, seed: int, device: torch.device) -> None:
-        self.task, self.checkpoint, self.device = task, checkpoint, device
-        self.trunk = checkpoint.backbone().to(device)
-        self.targets = [checkpoint.architecture.targets(name) for name in task.features]
-        self.banks: dict[str, list[FeatureBank]] = {}
-        rates, decays = torch.tensor(list(product(task.learning_rates, task.weight_decays)), device=device).T
-        self.heads = []
-        for target in self.targets:
-            generator = torch.Generator().manual_seed(seed)
-            first = task.initial * torch.randn(self.trunk.width(target) + 1, classes, generator=generator)
-            first[-1] = 0
-            self.heads.append(Heads(first.to(device), rates, decays, task.descent))
-
-    @torch.no_grad()
-    def learn(self, batch: Batch, epoch: float) -> float:
-        """A step of all heads; the loss of the best of them. Every process sees the features of all."""
-        factor = self.task.schedule.at(epoch, self.task.epochs)
-        labels = dist.gather(batch.labels)[: batch.total]
-        found = self.trunk.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
-        losses = torch.cat(
-            [
-                heads.step(dist.gather(features)[: batch.total], labels, factor)
-                for heads, features in zip(self.heads, found, strict=True)
-            ]
-        )
-        return float(losses.nan_to_num(torch.inf).min())
-
-    @torch.no_grad()
-    def assess(self) -> Record:
-        """Top-1 and top-5 of every head, in percent, on each set of images."""
-        record: Record = {}
-        for name, banks in self.banks.items():
-            hits = torch.cat([h.hits(*_share(bank), (1, 5)) for h, bank in zip(self.heads, banks, strict=True)], dim=1)
-            percent = 100 * dist.world_size() * dist.mean(hits.to(self.device, torch.float64)) / len(banks[0].labels)
-            record |= {f"{name}_top1": percent[0].tolist(), f"{name}_top5": percent[1].tolist()}
-        return record
-
-    def require_frozen(self) -> None:
-        """Prove by the hash of all its tensors, BatchNorm statistics among them, that the trunk is what was given."""
-        weights = {key: tensor.cpu() for key, tensor in self.trunk.state_dict().items()}
-        if replace(self.checkpoint, weights=weights).id != self.checkpoint.id:
-            raise CheckFailed(f"{self.checkpoint.name} changed while the linear probe was trained; it must stay frozen")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Of the heads; the trunk never changes."""
-        return {name: heads.state_dict() for name, heads in zip(self.task.features, self.heads, strict=True)}
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Be where `state` was taken."""
-        for name, heads in zip(self.task.features, self.heads, strict=True):
-            heads.load_state_dict(state[name])
-
-
-def _share(bank: FeatureBank) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and labels (N,), of several processes each a part."""
-    rows = dist.share(len(bank.labels))
-    return torch.tensor(bank.features[rows]), torch.tensor(bank.labels[rows])
 
 
 # facebookresearch/moco main_lincls.py.

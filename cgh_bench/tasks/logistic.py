@@ -9,26 +9,22 @@ weights beside the mean cross-entropy.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
 
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import write_text
-from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
-from cgh_bench.frozen import probe
-from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
-from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair
 
 
 @dataclass(frozen=True)
-class LogisticRegression:
+class LogisticRegression(FeatureTask):
     """Classify each test image by logistic regression, its l2 chosen on validation images and then refitted."""
 
     METRICS: ClassVar = (
@@ -38,14 +34,12 @@ class LogisticRegression:
         Metric("accuracy_selected_on_val"),
     )
 
-    data: str = ""
     transform: EvalTransform = TRANSFER
-    feature: str = "layer4"
     metric: Literal["top1", "class_balanced"] = "top1"
     """What `accuracy` means, and what the strength is chosen by: over images, or the mean over classes."""
     strengths: tuple[float, ...] = tuple(float(f"{10**exponent:.4g}") for exponent in np.linspace(-6, 5, 45))
     held_out: float = 0.2
-    """The fraction of every class's train images to choose on, where the data set has no validation images."""
+    """The fraction of every class's train images to choose on, where the dataset has no validation images."""
     iterations: int = 300
     tolerance: float = 1e-4
 
@@ -56,36 +50,35 @@ class LogisticRegression:
             )
         self._grid()
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def check(self, data: "DataPair") -> None:
+        """Refuse what no classifier fits, or too few images to hold some out."""
+        require_learnable(data.train, data.val)
+        hold_out(data.train, self.held_out, seed=0)
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, memory of the fit."""
-        images, _ = self._split(seed=0)
-        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        return [*features, probe.plan(checkpoint, self.feature, images, self._grid())]
+    def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:
+        """Time and memory of the fit."""
+        from cgh_bench.frozen import probe
 
-    def _grid(self) -> probe.Grid:
-        return probe.Grid(self.strengths, self.iterations, self.tolerance)
+        return [probe.plan(self.width(checkpoint), data.train, self._grid())]
 
-    def _split(self, seed: int) -> tuple[ImageSet, tuple[Rows, Rows]]:
-        """Train, and which of it is fitted and held out; refused is what no classifier fits."""
-        images, val = load_pair(self.data)
-        require_learnable(images, val)
-        return images, hold_out(images, self.held_out, seed)
+    def _grid(self) -> Grid:
+        return Grid(self.strengths, self.iterations, self.tolerance)
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
-        """The seed chooses the held-out images, where the data set has none of its own.
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
+        """The seed chooses the held-out images, where the dataset has none of its own.
 
         `accuracy_selected_on_val` is the best of the grid on the images that are reported: optimistic.
         """
-        _, split = self._split(seed)
-        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        import torch
+
+        from cgh_bench.frozen import probe
+        from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
+
+        train, val = self.features(checkpoint, data, folders)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
-        choice = probe.choose(train, val, split, self._grid(), chosen_by)
+        choice = probe.choose(train, val, hold_out(data.train, self.held_out, seed), self._grid(), chosen_by)
         record = {"strengths": self.strengths, "held_out": choice.held_out, "val": choice.val}
-        write_text(folders.run / "grid.json", json.dumps({**record, "chosen": self.strengths[choice.index]}))
+        folders.write("grid.json", json.dumps({**record, "chosen": self.strengths[choice.index]}))
         predicted, truth = choice.scores.argmax(dim=1), torch.tensor(val.labels)
         return {
             "accuracy": choice.val[choice.index],

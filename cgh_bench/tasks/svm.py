@@ -12,24 +12,22 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import write_text
 from cgh_bench.core.progress import duration, progress, seconds_of
-from cgh_bench.data import ImageSet
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
-from cgh_bench.frozen.features import extract_pair, load_pair, pair_fingerprint, plan_pair
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from sklearn.svm import LinearSVC
+
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair, ImageSet
 
 FOLDS = 3
 POSITIVE_WEIGHT = 2
@@ -42,14 +40,13 @@ Marks = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Svm:
+class Svm(FeatureTask):
     """Mean over classes of the average precision of linear SVMs."""
 
     METRICS: ClassVar = (Metric("mAP"), Metric("mAP_selected_on_val"))
 
     data: str = "voc07"
     transform: EvalTransform = TRANSFER
-    feature: str = "layer4"
     costs: tuple[float, ...] = (0.01, 0.1, *(0.5**n for n in range(4, 20)))
     shots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 96)
     """Every k whose mean over `repeats` is reported as `mAP_k1`, …, beside `mAP_k1_selected_on_val`."""
@@ -60,20 +57,19 @@ class Svm:
         if min(self.costs + self.shot_costs, default=0) <= 0 or min((*self.shots, self.repeats)) < 1:
             raise UserError(f"costs {self.costs} must be above 0, shots {self.shots} and repeats at least 1")
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of train and val images together."""
-        return pair_fingerprint(self.data)
+    def check(self, data: "DataPair") -> None:
+        """Refuse classes of too few images."""
+        _require_enough(data.train, targets(data.train), targets(data.val), max((FOLDS, *self.shots)))
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
-        """Time and disk of the features, how many machines are fitted to them, and how long that takes."""
-        images, marks, truth = self._marked()
-        features = plan_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+    def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:
+        """How many machines are fitted, how long that takes, and its memory."""
+        images, val = data.train, data.val
         each = len(self.costs) * (FOLDS + 1) + len(self.shots) * self.repeats * len(self.shot_costs)
-        width = checkpoint.backbone(copy=False).width(checkpoint.architecture.targets(self.feature))
-        lasts = duration(self._planned_seconds(width, marks, len(truth)))
+        width = self.width(checkpoint)
+        lasts = duration(self._planned_seconds(width, targets(images), len(val)))
         fits = f"{each * len(images.classes):,} linear SVMs on up to {len(images):,} images each, about {lasts}"
-        megabytes = 16 * width * (len(images) + len(truth)) / 1e6  # float64, and once more for the rows of a fit
-        return [*features, f"{fits}, at most {megabytes:,.0f} MB of memory"]
+        megabytes = 16 * width * (len(images) + len(val)) / 1e6  # float64, and once more for the rows of a fit
+        return [f"{fits}, at most {megabytes:,.0f} MB of memory"]
 
     def _planned_seconds(self, width: int, marks: Marks, val: int) -> float:
         """By a fit of each cost on a few made-up rows, and by what it takes to judge them."""
@@ -92,25 +88,14 @@ class Svm:
                 seconds += seconds_of(partial(machine.decision_function, made_up)) * machines * (n + val)
         return classes * seconds / ROWS_TIMED
 
-    def _marked(self) -> tuple[ImageSet, Marks, Marks]:
-        """Train, and what its images and those of val show; refused are classes of too few images."""
-        images, val = load_pair(self.data)
-        marks, truth = targets(images), targets(val)
-        _require_enough(images, marks, truth, max((FOLDS, *self.shots)))
-        return images, marks, truth
-
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the shots and the order in which the solver visits images.
 
         `…_selected_on_val` takes the cost that is best on the images that are reported: optimistic, and what the
         sources report of k-shot. `folders.run` gets all average precisions in `classes.json`.
-
-        Raises:
-            UserError: a class has too few images.
         """
-        images, marks, truth = self._marked()
-        banks = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
-        train, val = (unit(bank.features) for bank in banks)
+        images, marks, truth = data.train, targets(data.train), targets(data.val)
+        train, val = (unit(bank.features) for bank in self.features(checkpoint, data, folders))
         draw = np.random.default_rng(seed)
         found: dict[str, list[Floats]] = {}
         with progress(f"SVMs of {checkpoint.name}", len(images.classes)) as tick:
@@ -121,9 +106,7 @@ class Svm:
                     drawn = [one.drawn(k, marks.shape[1], self.shot_costs, draw) for _ in range(self.repeats)]
                     found.setdefault(f"mAP_k{k}", []).append(np.mean(drawn, axis=0))
                 tick(number + 1)
-        write_text(
-            folders.run / "classes.json", json.dumps({name: np.array(aps).tolist() for name, aps in found.items()})
-        )
+        folders.write("classes.json", json.dumps({name: np.array(aps).tolist() for name, aps in found.items()}))
         metrics: dict[str, float] = {}
         for name, by_class in found.items():
             chosen, best = 100 * np.mean(by_class, axis=0)
@@ -190,8 +173,8 @@ def unit(features: NDArray[np.float32]) -> Floats:
     return normed
 
 
-def targets(images: ImageSet) -> Marks:
-    """Which classes each image shows; of a set with one label an image, that one."""
+def targets(images: "ImageSet") -> Marks:
+    """Which classes each image shows; for one label per image, that one."""
     if images.multi_label:
         return images.labels
     marks = np.zeros((len(images), len(images.classes)), dtype=np.int64)
@@ -212,7 +195,7 @@ def average_precision(scores: Floats, present: NDArray[np.bool_]) -> float:
     return float(falling[hits].mean())
 
 
-def _require_enough(train: ImageSet, marks: Marks, truth: Marks, needed: int) -> None:
+def _require_enough(train: "ImageSet", marks: Marks, truth: Marks, needed: int) -> None:
     """Every class must have an image to find, and more to learn from than are drawn."""
     for number, name in enumerate(train.classes):
         positives, negatives = ((marks[:, number] == mark).sum() for mark in (1, 0))

@@ -3,21 +3,24 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones.resnet import require_resnet
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
-from cgh_bench.data.dense import locate
+from cgh_bench.data.dense import Located, locate
 from cgh_bench.foreign import frameworks, process
-from cgh_bench.tasks import Folders, Metric, Task, estimate, find
+from cgh_bench.tasks import estimate, find
+from cgh_bench.tasks.base import Folders, Metric, Task
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer:
+class Transfer(Task[Located]):
     """Fine-tune a whole network on the trunk and evaluate it, in a process of the framework."""
 
     METRICS: ClassVar[tuple[Metric, ...]]
@@ -44,17 +47,17 @@ class Transfer:
                 raise UserError(f"settings={setting}: key=value,… is accepted, a list as [1,2]")
         object.__setattr__(self, "definition", frameworks.definition(self.framework, self.protocol))
 
-    def data_fingerprint(self, cache: Path) -> str:
-        """Of the annotations. Checks first that the framework is installed."""
+    def load_data(self, cache: Path) -> Located:
+        """Where the dataset is. Checks first that the framework is installed."""
         frameworks.require_installed(self.framework)
-        return locate(self.data, cache).fingerprint
+        return locate(self.data, cache)
 
-    def plan(self, checkpoint: Checkpoint, folders: Folders) -> list[str]:
+    def plan(self, checkpoint: "Checkpoint", data: Located, folders: Folders) -> list[str]:
         """Time and disk that it will take; refuses what `run` would."""
         self._require_its_trunk(checkpoint)
         return estimate.plan(self.protocol, self.iterations, folders)
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: Located, folders: Folders, seed: int) -> dict[str, float]:
         """Fine-tune and evaluate; `folders.run` then has every metric in `metrics.json`, and the predictions.
 
         Raises:
@@ -65,7 +68,6 @@ class Transfer:
         self._require_its_trunk(checkpoint)
         if dist.world_size() > 1:
             raise UserError(f"{self.protocol} starts its own processes; run it without torchrun, with --gpus N")
-        data = locate(self.data, folders.cache)
         job = process.Job(
             framework=self.framework,
             protocol=self.protocol,
@@ -77,7 +79,7 @@ class Transfer:
         metrics = process.run(job, checkpoint, data.root, folders.run)
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
 
-    def _require_its_trunk(self, checkpoint: Checkpoint) -> None:
+    def _require_its_trunk(self, checkpoint: "Checkpoint") -> None:
         given = require_resnet(checkpoint.architecture, checkpoint.name)
         if given.name != self.arch or given.stem != "imagenet":
             raise UserError(
@@ -99,7 +101,7 @@ def in_framework(name: str, framework: str) -> str:
         UserError: no such task, or not in that framework.
     """
     task = find(name)
-    known: dict[str, Task] = registered("cgh_bench.tasks", "TASKS")
+    known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
     variants = {
         other.framework: key
         for key, other in known.items()

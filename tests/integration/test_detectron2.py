@@ -20,9 +20,10 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.evaluate import prepare
+from cgh_bench.evaluate import configured
 from cgh_bench.foreign import frameworks, process
-from cgh_bench.tasks import Folders, find
+from cgh_bench.tasks import find
+from cgh_bench.tasks.base import Folders
 
 DETECTRON2 = frameworks.find("detectron2")
 try:
@@ -77,6 +78,11 @@ def resnet50():
     return random_checkpoint("resnet50")
 
 
+def run(task, checkpoint, folder: Path, cache: Path) -> dict[str, float]:
+    """Evaluate once on the data that the task names."""
+    return task.run(checkpoint, task.load_data(cache), Folders(folder, cache), 0)
+
+
 def shortened(name: str, *settings: str, iterations: int = ITERATIONS):
     return dataclasses.replace(find(name), iterations=iterations, settings=settings)
 
@@ -103,7 +109,7 @@ def stopping_at(step: int):
 def animals(resnet18, cache, tmp_path_factory):
     """A whole run of animals_det."""
     folder = tmp_path_factory.mktemp("animals") / "run"
-    return folder, shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(folder, cache), 0)
+    return folder, run(shortened("animals_det_detectron2", *ANIMALS), resnet18, folder, cache)
 
 
 def test_it_arrives_trains_and_reports(animals, cache):
@@ -131,10 +137,10 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18,
     with monkeypatch.context() as patch:
         patch.setattr(process, "progress", stopping_at(2))
         with pytest.raises(KeyboardInterrupt):
-            task.run(resnet18, Folders(folder, cache), 0)
+            run(task, resnet18, folder, cache)
     stopped_at = torch.load(folder / "state.pth", weights_only=True)["trainer"]["iteration"]
     assert 2 <= stopped_at < ITERATIONS
-    assert task.run(resnet18, Folders(folder, cache), 0) == animals[1]
+    assert run(task, resnet18, folder, cache) == animals[1]
     whole, resumed = (torch.load(run / "model.pth", weights_only=True) for run in (animals[0], folder))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
@@ -142,7 +148,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18,
 def test_the_last_stage_arrives_in_the_heads_or_the_run_fails(resnet50, cache, tmp_path):
     task = shortened("voc_det_detectron2", *SMALL, "SOLVER.IMS_PER_BATCH=2", "TRANSFER.WEIGHTS_INTO=[backbone]")
     with pytest.raises(CheckFailed, match=r"of 265 tensors 215 arrived.*res5\.0"):
-        task.run(resnet50, Folders(tmp_path / "run", cache), 0)
+        run(task, resnet50, tmp_path / "run", cache)
 
 
 SPOILING = """
@@ -188,7 +194,7 @@ def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(animals, resnet
 )
 def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, setting, complaint):
     with pytest.raises(UserError, match=complaint) as told:
-        shortened("animals_det_detectron2", setting).run(resnet18, Folders(tmp_path / "run", cache), 0)
+        run(shortened("animals_det_detectron2", setting), resnet18, tmp_path / "run", cache)
     assert "\n" not in str(told.value)
 
 
@@ -206,9 +212,9 @@ def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, se
 )
 def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_path):
     masks = () if name == "voc_det" else MASKS
-    evaluation = prepare(f"{name}_detectron2", ["iterations=2"])
-    task = dataclasses.replace(evaluation.task, settings=(*SMALL, *masks, "SOLVER.IMS_PER_BATCH=2"))
-    metrics = task.run(resnet50, Folders(tmp_path / "run", cache), 0)
+    _, task, _ = configured(f"{name}_detectron2", ["iterations=2"])
+    task = dataclasses.replace(task, settings=(*SMALL, *masks, "SOLVER.IMS_PER_BATCH=2"))
+    metrics = run(task, resnet50, tmp_path / "run", cache)
     assert set(metrics) == {metric.name for metric in task.METRICS}
     loaded = read(tmp_path / "run" / "loaded.json")
     # 265 tensors and none of the 53 counters, which detectron2's files do not have.
@@ -226,13 +232,13 @@ def test_the_running_mean_of_positives_is_of_a_dense_detectors_state(resnet50, c
     """
     monkeypatch.setenv("PYTORCH_JIT", "0")
     task = shortened("coco_retinanet_detectron2", *SMALL, "SOLVER.IMS_PER_BATCH=2", iterations=4)
-    whole = task.run(resnet50, Folders(tmp_path / "whole", cache), 0)
+    whole = run(task, resnet50, tmp_path / "whole", cache)
     with monkeypatch.context() as patch:
         patch.setattr(process, "progress", stopping_at(2))
         with pytest.raises(KeyboardInterrupt):
-            task.run(resnet50, Folders(tmp_path / "run", cache), 0)
+            run(task, resnet50, tmp_path / "run", cache)
     assert torch.load(tmp_path / "run/state.pth", weights_only=True)["normalizer"] > 0
-    assert task.run(resnet50, Folders(tmp_path / "run", cache), 0) == whole
+    assert run(task, resnet50, tmp_path / "run", cache) == whole
     trained, resumed = (torch.load(tmp_path / run / "model.pth", weights_only=True) for run in ("whole", "run"))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in trained.items())
 
@@ -242,7 +248,7 @@ def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
     """As on two GPUs, but over gloo."""
     monkeypatch.setenv("CGH_GPUS", "2")
     folder = tmp_path / "run"
-    shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(folder, cache), 0)
+    run(shortened("animals_det_detectron2", *ANIMALS), resnet18, folder, cache)
     assert read(folder / "loaded.json")["arrived"] == 100
     images = {line["image_id"] for line in read(folder / "predictions.json")}
     assert len(images) == miniatures.TINY.val_scenes
@@ -252,18 +258,18 @@ def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
 def test_a_batch_that_cannot_be_divided_is_told_in_a_line(resnet18, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_GPUS", "3")
     with pytest.raises(UserError, match="8 images cannot be divided among 3 GPUs; use --gpus 1, 2, 4 or 8") as told:
-        shortened("animals_det_detectron2").run(resnet18, Folders(tmp_path / "run", cache), 0)
+        run(shortened("animals_det_detectron2"), resnet18, tmp_path / "run", cache)
     assert "SIGTERM" not in str(told.value)
 
 
 @pytest.mark.slow
 def test_a_step_in_parts(resnet18, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "2")
-    metrics = shortened("animals_det_detectron2", *ANIMALS).run(resnet18, Folders(tmp_path / "run", cache), 0)
+    metrics = run(shortened("animals_det_detectron2", *ANIMALS), resnet18, tmp_path / "run", cache)
     assert metrics["box_AP"] >= 0
     monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "3")
     with pytest.raises(UserError, match="8 images per process cannot be taken 3 at a time"):
-        shortened("animals_det_detectron2").run(resnet18, Folders(tmp_path / "other", cache), 0)
+        run(shortened("animals_det_detectron2"), resnet18, tmp_path / "other", cache)
 
 
 VOC_BY_HAND = """

@@ -182,7 +182,9 @@ def test_the_example_task_evaluates(tmp_path, registering):
 
     registering("cgh_bench.tasks", "tasks")
     settings = [f"data={faulty.images(tmp_path)}", "transform.resize=32", "transform.crop=32"]
-    result = evaluate(prepare("nearest_mean", settings), random_checkpoint("resnet18"), 0, Workspace(tmp_path / "work"))
+    workspace = Workspace(tmp_path / "work")
+    (evaluation,) = prepare(["nearest_mean"], workspace, settings)
+    result = evaluate(evaluation, random_checkpoint("resnet18"), 0, workspace)
     assert 0 <= result.metrics["top1"] <= 100 and result.protocol.startswith("nearest_mean@")
 
 

@@ -2,28 +2,29 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toy_images import toy_pair
+from toy_images import toy_data
 
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.registry import registered
 from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
-from cgh_bench.tasks import Task
+from cgh_bench.tasks.base import Task
 from cgh_bench.workspace import Workspace
 
 IN_FRAMEWORKS = ("animals_det", "animals_seg")
 TRAINED = ("animals_linear_sgd", "animals_finetune", "animals_finetune_10pct")
-TASKS: dict[str, Task] = registered("cgh_bench.tasks", "TASKS")
+TASKS: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
 NAMES = [name for name in TASKS if name.startswith("animals_") and not name.startswith(IN_FRAMEWORKS)]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair(80, 12, side=48))
-    evaluation = prepare(name, ["epochs=1"] if name in TRAINED else [])
+def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path) -> None:
     workspace, trunk = Workspace(tmp_path), random_checkpoint("resnet18")
+    settings = ["epochs=1"] if name in TRAINED else []
+    (evaluation,) = prepare([name], workspace, settings, toy_data(80, 12, side=48))
     assert plan(evaluation, trunk, workspace)
     assert not list(tmp_path.iterdir())
     result = evaluate(evaluation, trunk, 0, workspace)

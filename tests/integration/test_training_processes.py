@@ -11,17 +11,14 @@ import pytest
 import torch
 import training_process
 
-from cgh_bench.frozen import features
-
 SCRIPT = Path(training_process.__file__)
 
 
-def trained(arch: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Any]]:
+def trained(arch: str, folder: Path) -> list[tuple[dict[str, Any], Any]]:
     """State and epochs of one process, and of two."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3]))}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*torchrun, SCRIPT, arch, folder / "two"], check=True, env=environment)
-    monkeypatch.setattr(features, "_pair", None)  # set by the script; put back at the end
     training_process.main(arch, str(folder / "one"))
     return [
         (
@@ -32,8 +29,8 @@ def trained(arch: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tu
     ]
 
 
-def test_a_linear_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (one, of_one), (two, of_two) = trained("resnet18", tmp_path, monkeypatch)
+def test_a_linear_probe(tmp_path: Path) -> None:
+    (one, of_one), (two, of_two) = trained("resnet18", tmp_path)
     for feature in ("layer4", "layer3"):
         torch.testing.assert_close(two[feature]["weights"], one[feature]["weights"], atol=1e-5, rtol=1e-4)
     assert of_one["heads"] == of_two["heads"]
@@ -43,8 +40,8 @@ def test_a_linear_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert values == pytest.approx(epoch_of_two[name])
 
 
-def test_fine_tuning_without_batch_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (one, of_one), (two, of_two) = trained("vit_tiny_patch16_32", tmp_path, monkeypatch)
+def test_fine_tuning_without_batch_norm(tmp_path: Path) -> None:
+    (one, of_one), (two, of_two) = trained("vit_tiny_patch16_32", tmp_path)
     assert of_one == of_two
     for name, tensor in one["network"].items():
         torch.testing.assert_close(two["network"][name], tensor, atol=1e-5, rtol=1e-4)

@@ -23,7 +23,8 @@ from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.foreign import frameworks, process
-from cgh_bench.tasks import Folders, find
+from cgh_bench.tasks import find
+from cgh_bench.tasks.base import Folders
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
@@ -51,6 +52,11 @@ def resnet18():
     return random_checkpoint("resnet18")
 
 
+def run(task, checkpoint, folder: Path, cache: Path) -> dict[str, float]:
+    """Evaluate once on the data that the task names."""
+    return task.run(checkpoint, task.load_data(cache), Folders(folder, cache), 0)
+
+
 def shortened(name: str, *settings: str):
     return dataclasses.replace(find(name), iterations=ITERATIONS, settings=settings)
 
@@ -63,7 +69,7 @@ def read(path: Path):
 def segmented(resnet18, cache, tmp_path_factory):
     """A whole run of animals_seg: its folder and what it returned."""
     folder = tmp_path_factory.mktemp("seg") / "run"
-    return folder, shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+    return folder, run(shortened("animals_seg"), resnet18, folder, cache)
 
 
 def test_segmentation_arrives_trains_and_reports(segmented, cache):
@@ -109,10 +115,10 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet1
     with monkeypatch.context() as patch:
         patch.setattr(process, "progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+            run(shortened("animals_seg"), resnet18, folder, cache)
     saved = torch.load(folder / "state.pth", weights_only=True)["iteration"]
     assert 2 <= saved < ITERATIONS
-    metrics = shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+    metrics = run(shortened("animals_seg"), resnet18, folder, cache)
     assert metrics == segmented[1]
     resumed, whole = (torch.load(f / "model.pth", weights_only=True) for f in (folder, segmented[0]))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
@@ -122,7 +128,7 @@ def test_detection_with_the_preprocessing_of_the_checkpoint(resnet18, cache, tmp
     caffe = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     checkpoint = dataclasses.replace(resnet18, preprocessing=caffe)
     task = shortened("animals_det", "model.test_cfg.rcnn.score_thr=0.0")
-    metrics = task.run(checkpoint, Folders(tmp_path / "run", cache), 0)
+    metrics = run(task, checkpoint, tmp_path / "run", cache)
     assert set(metrics) == {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")}
     loaded = read(tmp_path / "run" / "loaded.json")
     assert loaded["given"] == loaded["arrived"] == 120
@@ -160,24 +166,24 @@ def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
 def test_a_setting_that_the_protocol_has_not(resnet18, cache, tmp_path):
     task = shortened("animals_seg", "model.backbone.dpeth=34")
     with pytest.raises(UserError, match=r"model\.backbone\.dpeth: no 'dpeth' in the protocol; .*depth"):
-        task.run(resnet18, Folders(tmp_path / "run", cache), 0)
+        run(task, resnet18, tmp_path / "run", cache)
 
 
 def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkeypatch):
     monkeypatch.setattr("cgh_bench.core.dist.world_size", lambda: 2)
     with pytest.raises(UserError, match="starts its own processes; run it without torchrun, with --gpus N"):
-        shortened("animals_det").run(resnet18, Folders(tmp_path, cache), 0)
+        run(shortened("animals_det"), resnet18, tmp_path, cache)
 
 
 def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
-    task, folders = find("animals_det"), Folders(tmp_path / "run", cache)
+    task = find("animals_det")
     said = r"animals_det is a protocol for resnet18 .* random:resnet34 is a resnet34 .*; give one of resnet18, or "
     with pytest.raises(UserError, match=said):
-        task.run(random_checkpoint("resnet34"), folders, 0)
+        run(task, random_checkpoint("resnet34"), tmp_path / "run", cache)
     with pytest.raises(UserError, match=said):
-        task.plan(random_checkpoint("resnet34"), folders)
+        task.plan(random_checkpoint("resnet34"), task.load_data(cache), Folders(tmp_path / "run", cache))
     with pytest.raises(UserError, match=r"vit_tiny_patch16_224 is a vision transformer; accepted here: ResNets"):
-        task.plan(random_checkpoint("vit_tiny_patch16_224"), folders)
+        task.plan(random_checkpoint("vit_tiny_patch16_224"), task.load_data(cache), Folders(tmp_path / "run", cache))
     assert not (tmp_path / "run").exists()
 
 
@@ -205,7 +211,7 @@ def test_two_processes_share_the_batch(resnet18, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_GPUS", "2")
     monkeypatch.setenv("CGH_IMAGES_AT_A_TIME", "2")  # of the four that each process has
     folder = tmp_path / "run"
-    metrics = shortened("animals_seg").run(resnet18, Folders(folder, cache), 0)
+    metrics = run(shortened("animals_seg"), resnet18, folder, cache)
     assert 0 < metrics["mIoU"] < 100
     assert len(list((folder / "predictions").iterdir())) == TINY.val_scenes
     assert read(folder / "loaded.json")["arrived"] == 120

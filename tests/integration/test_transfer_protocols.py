@@ -17,7 +17,7 @@ import torch
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data.demo.scenes import write_scenes
-from cgh_bench.evaluate import Evaluation, evaluate
+from cgh_bench.evaluate import Evaluation, evaluate, protocol_id
 from cgh_bench.foreign import process
 from cgh_bench.tasks import find
 from cgh_bench.workspace import Workspace
@@ -99,7 +99,7 @@ def resnet50():
 
 def small(name: str) -> Evaluation:
     task = dataclasses.replace(find(name), iterations=ITERATIONS, settings=SMALL[name])
-    return Evaluation(name, task, ("iterations", "settings"))
+    return Evaluation(name, task, task.load_data(Path("cache")), protocol_id(name, task), ("iterations", "settings"))
 
 
 def check(result, workspace: Workspace, name: str, checkpoint) -> None:

@@ -4,15 +4,13 @@ import sys
 from pathlib import Path
 
 import torch
-from toy_images import toy_pair
+from toy_images import toy_data
 
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.core.descent import Descent
 from cgh_bench.core.dist import process_group
-from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen import features
-from cgh_bench.frozen.crops import Crop
-from cgh_bench.frozen.heads import Descent
-from cgh_bench.tasks import Folders
+from cgh_bench.data.transform import AS_IS, Crop
+from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.finetune import FineTune
 from cgh_bench.tasks.linear_sgd import LinearSgd
 
@@ -38,11 +36,10 @@ TASKS = {
 def main(arch: str, out: str) -> None:
     """Train in `out` the task for that trunk."""
     torch.set_num_threads(1)
-    features._pair = lambda data, root: toy_pair()  # type: ignore[assignment]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with process_group():
-        TASKS[arch].run(random_checkpoint(arch), Folders(folder, folder / "cache"), 0)
+        TASKS[arch].run(random_checkpoint(arch), toy_data(), Folders(folder, folder / "cache"), 0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from cgh_bench.core.config import plain
 from cgh_bench.core.errors import unknown
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.results import Result
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 
 
 @dataclass(frozen=True)

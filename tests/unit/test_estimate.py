@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from cgh_bench.foreign import frameworks
-from cgh_bench.tasks import Folders, estimate
+from cgh_bench.tasks import estimate
+from cgh_bench.tasks.base import Folders
 
 
 @pytest.fixture

@@ -2,18 +2,18 @@ import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from toy_images import toy_data
 
 from cgh_bench import evaluate as module
 from cgh_bench import results
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.evaluate import Evaluation, evaluate, find_finished, plan, prepare, protocol_id
-from cgh_bench.frozen.features import _pair as pair
-from cgh_bench.tasks import Folders, Metric, Task
+from cgh_bench.evaluate import Evaluation, configured, evaluate, find_finished, plan, prepare, protocol_id
+from cgh_bench.tasks.base import Data, Folders, Metric, Task
 from cgh_bench.tasks.knn import KNN
 from cgh_bench.workspace import Workspace
 
@@ -43,18 +43,27 @@ voc07_svm@05cf9438 animals_svm@f425492d
 IN_FRAMEWORKS = ("cgh_bench.tasks.detection", "cgh_bench.tasks.segmentation")
 
 
+class ToyData:
+    fingerprint = "data"
+
+
 @dataclass(frozen=True)
-class Toy:
+class Toy(Task[Data]):
     METRICS: ClassVar = (Metric("score"),)
     data: str = "toy"
     answer: float = 1.0
 
-    def data_fingerprint(self, cache: Path) -> str:
-        return "data"
+    def load_data(self, cache: Path) -> Data:
+        return ToyData()
 
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: Checkpoint, data: Data, folders: Folders, seed: int) -> dict[str, float]:
         assert folders.run.is_dir()
         return {"score": self.answer + seed} if self.answer else {}
+
+
+def toy(answer: float = 1.0, overridden: tuple[str, ...] = ()) -> Evaluation:
+    task = Toy(answer=answer)
+    return Evaluation("toy", task, ToyData(), protocol_id("toy", task), overridden)
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ def trunk() -> Checkpoint:
 
 
 def test_protocol_ids_are_pinned() -> None:
-    registered: dict[str, Task] = module.tasks.registered("cgh_bench.tasks", "TASKS")
+    registered: dict[str, Task[Any]] = module.tasks.registered("cgh_bench.tasks", "TASKS")
     frozen = {name: task for name, task in registered.items() if type(task).__module__ not in IN_FRAMEWORKS}
     assert {protocol_id(name, task) for name, task in frozen.items()} == set(PROTOCOLS.split())
 
@@ -76,17 +85,22 @@ def test_a_folder_of_the_users_is_its_content_wherever_it_lies(tmp_path: Path, m
     shutil.copytree(tmp_path / "here/zoo", tmp_path / "there/animals at home")
     monkeypatch.setenv("CGH_DATA", str(tmp_path / "here"))
     names = [str(tmp_path / "here/zoo"), str(tmp_path / "there/animals at home"), "zoo"]
-    ids = {prepare("knn", [f"data={name}"]).protocol for name in names}
+
+    def protocol(*settings: str) -> str:
+        (evaluation,) = prepare(["knn"], Workspace(tmp_path / "work"), settings)
+        return evaluation.protocol
+
+    ids = {protocol(f"data={name}") for name in names}
     assert len(ids) == 1
     Image.new("RGB", (400, 400)).save(tmp_path / "there/animals at home/val/cat/1.png")
-    pair.cache_clear()
-    assert prepare("knn", [f"data={names[1]}"]).protocol not in ids
-    assert prepare("knn", [f"data={names[0]}", "k=5"]).protocol not in ids
+    assert protocol(f"data={names[1]}") not in ids
+    assert protocol(f"data={names[0]}", "k=5") not in ids
 
 
 def test_a_task_that_can_tells_what_it_will_take(trunk: Checkpoint, tmp_path: Path) -> None:
-    assert plan(Evaluation("toy", Toy()), trunk, Workspace(tmp_path)) == []
-    lines = plan(prepare("animals_knn"), trunk, Workspace(tmp_path))
+    assert plan(toy(), trunk, Workspace(tmp_path)) == []
+    (evaluation,) = prepare(["animals_knn"], Workspace(tmp_path))
+    lines = plan(evaluation, trunk, Workspace(tmp_path))
     assert [line.split()[0] for line in lines] == ["features", "features", "search:"]
     assert "at most" in lines[-1]
     assert not list(tmp_path.iterdir())
@@ -99,7 +113,7 @@ def test_any_changed_field_is_another_protocol() -> None:
 
 def test_a_result_says_where_it_comes_from(trunk: Checkpoint, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    evaluation = Evaluation("toy", Toy(), ("answer=1.0",))
+    evaluation = toy(overridden=("answer=1.0",))
     assert find_finished(evaluation, trunk, 3, workspace) is None
     result = evaluate(evaluation, trunk, 3, workspace)
     assert result.metrics == {"score": 4.0}
@@ -113,27 +127,43 @@ def test_a_result_says_where_it_comes_from(trunk: Checkpoint, tmp_path: Path) ->
     assert not complaints
     assert find_finished(evaluation, trunk, 3, workspace) == result
     assert find_finished(evaluation, trunk, 4, workspace) is None
-    assert find_finished(Evaluation("toy", Toy(answer=2.0)), trunk, 3, workspace) is None
+    assert find_finished(toy(2.0), trunk, 3, workspace) is None
 
 
 def test_a_metric_that_does_not_come_is_a_failed_run(trunk: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="toy did not report score"):
-        evaluate(Evaluation("toy", Toy(answer=0.0)), trunk, 0, Workspace(tmp_path))
+        evaluate(toy(0.0), trunk, 0, Workspace(tmp_path))
     with pytest.raises(UserError, match="not a finite number"):
-        evaluate(Evaluation("toy", Toy(answer=float("nan"))), trunk, 0, Workspace(tmp_path))
+        evaluate(toy(float("nan")), trunk, 0, Workspace(tmp_path))
     assert not Workspace(tmp_path).store.exists()
 
 
 def test_naming_the_data_is_no_override_where_the_task_has_none() -> None:
-    assert prepare("knn", ["data=photos"]).overridden == ()
-    assert prepare("knn", ["data=photos", "k=5"]).overridden == ("k=5",)
-    assert prepare("animals_knn", ["data=photos"]).overridden == ("data=photos",)
+    def overridden(name: str, *settings: str) -> tuple[str, ...]:
+        return configured(name, settings)[2]
+
+    assert overridden("knn", "data=photos") == ()
+    assert overridden("knn", "data=photos", "k=5") == ("k=5",)
+    assert overridden("animals_knn", "data=photos") == ("data=photos",)
     with pytest.raises(UserError, match="did you mean animals_knn"):
-        prepare("animal_knn")
+        configured("animal_knn", ())
+
+
+def test_images_in_memory_are_evaluated_under_their_own_content(trunk: Checkpoint, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (evaluation,) = prepare(["animals_knn"], workspace, ["k=3"], toy_data())
+    assert evaluation.overridden == ("k=3", "data=toy")
+    result = evaluate(evaluation, trunk, 0, workspace)
+    assert result.data == toy_data().fingerprint
+    assert result.config["data"] == "toy"
+    (other,) = prepare(["animals_knn"], workspace, ["k=3"], toy_data(train=36))
+    assert other.protocol != evaluation.protocol
+    with pytest.raises(UserError, match="coco_det needs the files"):
+        prepare(["coco_det"], workspace, (), toy_data())
 
 
 def test_every_task_declares_itself() -> None:
-    registered: dict[str, Task] = module.tasks.registered("cgh_bench.tasks", "TASKS")
+    registered: dict[str, Task[Any]] = module.tasks.registered("cgh_bench.tasks", "TASKS")
     for task in registered.values():
         assert task.METRICS
         assert len({metric.name for metric in task.METRICS}) == len(task.METRICS)

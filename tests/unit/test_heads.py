@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from cgh_bench.frozen.heads import Descent, Heads, true_ranks
+from cgh_bench.core.descent import Descent
+from cgh_bench.frozen.heads import Heads, true_ranks
 
 RATES = (0.01, 0.1, 1.0)
 DECAYS = (0.0, 1e-3, 0.05)

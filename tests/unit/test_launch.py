@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.evaluate import prepare
+from cgh_bench.evaluate import configured
 from cgh_bench.foreign import launch
 
 
@@ -58,4 +58,4 @@ def test_no_number():
 )
 def test_a_training_that_cannot_be_is_refused_before_it_starts(task, setting, complaint):
     with pytest.raises(UserError, match=complaint):
-        prepare(task, [setting])
+        configured(task, [setting])

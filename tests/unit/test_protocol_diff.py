@@ -4,7 +4,7 @@ from click.testing import CliRunner
 from cgh_bench import tasks
 from cgh_bench.cli import listing
 from cgh_bench.core.errors import UserError
-from cgh_bench.evaluate import prepare
+from cgh_bench.evaluate import configured, protocol_id
 from cgh_bench.tasks import protocol_diff
 from cgh_bench.tasks.detection import TASKS
 from cgh_bench.tasks.protocol_diff import Difference
@@ -26,20 +26,20 @@ def test_only_what_differs_is_a_difference():
 def test_each_framework_has_an_id_of_its_own(name):
     assert in_framework(name, "detectron2") == f"{name}_detectron2"
     assert in_framework(f"{name}_detectron2", "mmdet") == name
-    here, there = prepare(name), prepare(name, ["framework=detectron2"])
-    assert here.protocol != there.protocol
-    assert (here.task.framework, there.task.framework) == ("mmdet", "detectron2")
-    assert there.protocol == prepare(f"{name}_detectron2").protocol
-    assert there.overridden == ()  # another protocol, not a changed one
+    there, task, overridden = configured(name, ["framework=detectron2"])
+    assert there == f"{name}_detectron2"
+    assert (tasks.find(name).framework, task.framework) == ("mmdet", "detectron2")
+    assert protocol_id(name, tasks.find(name)) != protocol_id(there, task)
+    assert overridden == ()  # another protocol, not a changed one
 
 
 def test_mmdets_ids_are_as_they_were():
-    assert prepare("animals_det").protocol == "animals_det@c34417e2"
+    assert protocol_id("animals_det", tasks.find("animals_det")) == "animals_det@c34417e2"
 
 
 def test_a_framework_that_cannot_be_chosen():
     with pytest.raises(UserError, match="did you mean detectron2"):
-        prepare("coco_det", ["framework=detectron"])
+        configured("coco_det", ["framework=detectron"])
     with pytest.raises(UserError, match="unknown framework of voc_seg 'detectron2'; known: mmseg"):
         in_framework("voc_seg", "detectron2")
     with pytest.raises(UserError, match="animals_knn runs in no framework"):

@@ -15,7 +15,7 @@ from cgh_bench.site import breakdown, charts, page
 from cgh_bench.site.breakdown import Outcome
 from cgh_bench.site.charts import MEASURED, Point
 from cgh_bench.site.truth import NO_CLASS, Maps
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.knn import KNN
 
 

@@ -18,11 +18,12 @@ from PIL import Image
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layouts import voc as voc_layout
-from cgh_bench.evaluate import prepare
+from cgh_bench.evaluate import protocol_id
 from cgh_bench.results import Result
 from cgh_bench.site import breakdown, truth
 from cgh_bench.site import gallery as galleries
 from cgh_bench.site.gallery import gallery
+from cgh_bench.tasks import find
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +45,18 @@ def fetched(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def a_run(task: str, tmp_path: Path) -> Result:
-    evaluation = prepare(task)
-    data = dense.locate(evaluation.task.data, tmp_path / "cache").fingerprint
+    name = find(task).data
+    data = dense.locate(name, tmp_path / "cache").fingerprint
     (tmp_path / task).mkdir(parents=True)
     return Result(
         task=task,
-        protocol=evaluation.protocol,
+        protocol=protocol_id(task, find(task)),
         metrics={"mIoU": 1.0},
         checkpoint="0" * 16,
         checkpoint_name="a trunk",
         origin={},
         data=data,
-        config={"data": evaluation.task.data},
+        config={"data": name},
         seed=0,
         work=task,
     )
@@ -79,7 +80,7 @@ def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, 
         assert wanted.row == galleries.TRUTH
         assert given.picture == wanted.picture
         assert given.content == wanted.content != "background only"
-    charts = breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes)
+    charts = breakdown.draw(run, find(task), tmp_path, tmp_path, notes)
     assert set(charts[-1].figure["data"][0]["x"]) == {100.0}
     assert len(charts) == (1 if task == "ade20k_seg" else 2)
     assert notes == []
@@ -120,7 +121,7 @@ def test_boxes_are_drawn_beside_the_truth_of_every_layout(task: str, named: bool
     for scene in shown.detections:
         wanted, given = scene.pictures
         assert given.content.replace(" 0.90", "") == wanted.content
-    charts = breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes)
+    charts = breakdown.draw(run, find(task), tmp_path, tmp_path, notes)
     assert [set(chart.figure["data"][0]["x"]) for chart in charts[1:]] == ([{100.0}] if task == "coco_det" else [])
     assert notes == []
 
@@ -219,7 +220,7 @@ def test_data_that_are_damaged_while_pages_are_served_end_in_a_note(
     assert (list(shown.detections), list(shown.segmentations)) == ([], [])
     assert len(notes) == 1
     assert "no pictures" in notes[0] or notes[0].startswith("No ")
-    breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes)
+    breakdown.draw(run, find(task), tmp_path, tmp_path, notes)
     assert all("\n" not in note for note in notes)
 
 
@@ -252,7 +253,7 @@ def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path
     shown = gallery([[("A", good), ("B", bad)]], tmp_path, tmp_path, notes)
     assert {tuple(picture.row for picture in scene.pictures) for scene in shown.detections} == {(galleries.TRUTH, "A")}
     assert [note.split(";")[0] for note in notes] == ["B: no detections"]
-    breakdown.draw(bad, prepare("coco_det").task, tmp_path, tmp_path, notes)
+    breakdown.draw(bad, find("coco_det"), tmp_path, tmp_path, notes)
     assert len(notes) <= 2
     assert all("\n" not in note for note in notes)
 
@@ -265,7 +266,7 @@ def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "voc_seg" / breakdown.SEGMENTATIONS).iterdir():
         path.write_bytes(path.read_bytes()[:60])
     assert gallery([[("A", run)]], tmp_path, tmp_path, notes).segmentations == []
-    assert breakdown.draw(run, prepare("voc_seg").task, tmp_path, tmp_path, notes) == []
+    assert breakdown.draw(run, find("voc_seg"), tmp_path, tmp_path, notes) == []
     assert [note.split(";")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion matrix"]
     (tmp_path / "voc_seg/metrics.json").write_text("[1]")
     assert truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
@@ -277,7 +278,7 @@ def test_instances_of_cityscapes_are_not_drawn(task: str, root: Path, tmp_path: 
     (tmp_path / task / breakdown.SEGMENTATIONS).mkdir()
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
     assert (list(shown.detections), list(shown.segmentations), list(shown.classes)) == ([], [], [])
-    assert breakdown.draw(run, prepare(task).task, tmp_path, tmp_path, notes) == []
+    assert breakdown.draw(run, find(task), tmp_path, tmp_path, notes) == []
     assert notes == []
 
 
@@ -286,8 +287,8 @@ def test_classes_of_voc_have_the_ap_that_the_run_measured(root: Path, tmp_path: 
     (tmp_path / "voc_det" / breakdown.DETECTIONS).write_text("[]")
     measured = {"detections": 3, "box_AP": 50.0, "box_AP50": 75.0, "box_AP.cat": 60.0, "box_AP.dog": 40.0}
     (tmp_path / "voc_det/metrics.json").write_text(json.dumps(measured))
-    (chart,) = breakdown.draw(run, prepare("voc_det").task, tmp_path, tmp_path, notes)
+    (chart,) = breakdown.draw(run, find("voc_det"), tmp_path, tmp_path, notes)
     assert dict(zip(chart.figure["data"][0]["y"], chart.figure["data"][0]["x"], strict=True)) == {"cat": 60, "dog": 40}
     (tmp_path / "voc_det/metrics.json").write_text('{"box_AP.cat": "high"}')
-    assert breakdown.draw(run, prepare("voc_det").task, tmp_path, tmp_path, notes) == []
+    assert breakdown.draw(run, find("voc_det"), tmp_path, tmp_path, notes) == []
     assert notes == []

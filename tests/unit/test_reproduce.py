@@ -35,7 +35,7 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
             checkpoint.save(dataclasses.replace(made, origin=origin), path)
         return path
 
-    def run(self: KNN, given: checkpoint.Checkpoint, folders: object, seed: int) -> dict[str, float]:
+    def run(self: KNN, given: checkpoint.Checkpoint, data: object, folders: object, seed: int) -> dict[str, float]:
         evaluated.append((given.origin.recipe, seed))
         return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
 
@@ -62,7 +62,7 @@ def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
 ) -> None:
     evaluated = []
 
-    def run(self: KNN, given: checkpoint.Checkpoint, folders: object, seed: int) -> dict[str, float]:
+    def run(self: KNN, given: checkpoint.Checkpoint, data: object, folders: object, seed: int) -> dict[str, float]:
         evaluated.append((given.name, seed, given.id))
         return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
 
@@ -97,15 +97,15 @@ def test_a_missing_checkpoint_is_named_before_anything_is_done(table: definition
 def test_a_plan_says_what_is_there_and_what_would_run_and_runs_nothing(
     table: definition.Definition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(self: KNN, given: checkpoint.Checkpoint, folders: object, seed: int) -> dict[str, float]:
+    def run(self: KNN, given: checkpoint.Checkpoint, data: object, folders: object, seed: int) -> dict[str, float]:
         return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
 
     monkeypatch.setattr(KNN, "run", run)
-    monkeypatch.setattr(KNN, "plan", lambda self, given, folders: [f"as long as {given.name} takes"])
+    monkeypatch.setattr(KNN, "plan", lambda self, given, data, folders: [f"as long as {given.name} takes"])
     workspace, trained = Workspace(tmp_path), tmp_path / "pretrain/cgh_r18_animals/seed0"
     rows = tuple(row for row in table.rows if row.label != "MoCo v2")
     chosen = dataclasses.replace(table, rows=(*rows, definition.RowDefinition("control", checkpoint="random:resnet18")))
-    evaluate(prepare("animals_knn"), random_checkpoint("resnet18"), 0, workspace)
+    evaluate(prepare(["animals_knn"], workspace)[0], random_checkpoint("resnet18"), 0, workspace)
     before = workspace.store.read_bytes()
     checkpoint.save(random_checkpoint("resnet18"), trained / "backbone.safetensors")
     (trained / "log.jsonl").write_text('{"seconds": 300}\n')

@@ -11,7 +11,7 @@ from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data import load
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.bank_file import open_bank
-from cgh_bench.frozen.features import bank_bytes, plan_pair
+from cgh_bench.frozen.features import bank_bytes, plan
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.schedule import optimizer
 
@@ -51,5 +51,5 @@ def test_features_are_as_large_as_their_file_and_as_planned(tmp_path: Path) -> N
     open_bank(tmp_path, len(images), 512)
     size = (tmp_path / "features.npy").stat().st_size
     assert bank_bytes(len(images), 512) == size - 128, "but for the head of the file"
-    (line,) = plan_pair(trunk, "animals", AS_IS, "layer4", tmp_path)[1:]
+    (line,) = plan(trunk, images, AS_IS, ("layer4",), tmp_path)
     assert f", {size / 1e9:.2f} GB on disk" in line

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import GreyImages
-from cgh_bench.data.subset import Subset, subset
+from cgh_bench.data.image_set import GreyImages, Subset, subset
 from cgh_bench.frozen.selection import hold_out, require_learnable, share_of_classes
 
 

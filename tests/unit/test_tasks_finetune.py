@@ -4,16 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from toy_images import toy_pair
+from toy_images import toy_data
 
 from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.descent import Cosine, Steps
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen.crops import Crop
-from cgh_bench.frozen.training import Cosine, Steps
-from cgh_bench.tasks import Folders
-from cgh_bench.tasks import finetune as module
+from cgh_bench.data.transform import AS_IS, Crop
+from cgh_bench.frozen.finetuning import Tuning
+from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.finetune import FineTune
 
 TOY = FineTune(
@@ -33,14 +32,9 @@ def trunk() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair())
-
-
 def run(task: FineTune, trunk: Checkpoint, folder: Path) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
-    return task.run(trunk, Folders(folder, folder / "cache"), 0)
+    return task.run(trunk, toy_data(), Folders(folder, folder / "cache"), 0)
 
 
 def network(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,17 +65,18 @@ def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
 ) -> None:
     before = {key: tensor.clone() for key, tensor in trunk.weights.items()}
     metrics = run(TOY, trunk, tmp_path / "whole")
-    learn = module._Tuning.learn
+    learn = Tuning.learn
+    steps = iter(range(7))  # of ten
 
-    def interrupted(self: Any, batch: Any, epoch: float) -> float:
-        if epoch > 1.1:
+    def interrupted(self: Any, batch: Any, factor: float) -> float:
+        if next(steps, None) is None:
             raise KeyboardInterrupt
-        return learn(self, batch, epoch)
+        return learn(self, batch, factor)
 
-    monkeypatch.setattr(module._Tuning, "learn", interrupted)
+    monkeypatch.setattr(Tuning, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(TOY, trunk, tmp_path / "part")
-    monkeypatch.setattr(module._Tuning, "learn", learn)
+    monkeypatch.setattr(Tuning, "learn", learn)
     assert run(TOY, trunk, tmp_path / "part") == metrics
     whole, part = network(tmp_path / "whole"), network(tmp_path / "part")
     assert all(torch.equal(whole[key], part[key]) for key in whole)
@@ -90,13 +85,13 @@ def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
 
 def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    learn = module._Tuning.learn
+    learn = Tuning.learn
 
-    def noting(self: Any, batch: Any, epoch: float) -> float:
+    def noting(self: Any, batch: Any, factor: float) -> float:
         seen.append(batch.total)
-        return learn(self, batch, epoch)
+        return learn(self, batch, factor)
 
-    monkeypatch.setattr(module._Tuning, "learn", noting)
+    monkeypatch.setattr(Tuning, "learn", noting)
     run(replace(TOY, labelled=0.3, epochs=1), trunk, tmp_path)
     assert sum(seen) == 12
 
@@ -104,8 +99,8 @@ def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monk
 def test_the_plan_counts_the_labelled_images_and_val(
     trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "images_per_second", lambda work: 12.0)
-    (line,) = replace(TOY, labelled=0.3).plan(trunk, Folders(tmp_path, tmp_path))
+    monkeypatch.setattr("cgh_bench.frozen.extraction.images_per_second", lambda work: 12.0)
+    (line,) = replace(TOY, labelled=0.3).plan(trunk, toy_data(), Folders(tmp_path, tmp_path))
     # Two epochs of 3 times 12 forward passes to train and 24 to assess.
     assert line == "2 epochs of 12 random crops, about 10 s at 12 forward passes a second"
 
@@ -120,11 +115,17 @@ def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"batch_size": 1}, r"a step of one image \(of 40, by 1\)"), ({"labelled": 2.0}, "labelled=2 is not a share")],
+    [
+        ({"batch_size": 1}, r"a step of one image \(40 images, batch_size 1\)"),
+        ({"labelled": 2.0}, "labelled=2 is not a share"),
+    ],
 )
 def test_plan_and_run_refuse_the_same(trunk: Checkpoint, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
     task = replace(TOY, **wrong)
-    for refused in (lambda: task.plan(trunk, Folders(tmp_path, tmp_path)), lambda: run(task, trunk, tmp_path)):
+    for refused in (
+        lambda: task.plan(trunk, toy_data(), Folders(tmp_path, tmp_path)),
+        lambda: run(task, trunk, tmp_path),
+    ):
         with pytest.raises(UserError, match=message):
             refused()
 

@@ -11,16 +11,17 @@ import torch
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
-from toy_images import toy_pair
+from toy_images import toy_data, toy_pair
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import catalog
-from cgh_bench.data.image_set import FetchedImages, GreyImages
+from cgh_bench.data.image_set import DataPair, FetchedImages, GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.features import extract
-from cgh_bench.tasks import Folders, svm
+from cgh_bench.tasks import svm
+from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.clustering import Clusters, matched_accuracy
 from cgh_bench.tasks.linear_sgd import LinearSgd
 from cgh_bench.tasks.logistic import LogisticRegression
@@ -37,9 +38,9 @@ Pair = tuple[GreyImages, GreyImages]
 
 def run(task: Any, trunk: Checkpoint, folder: Path, pair: Pair | None = None) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cgh_bench.frozen.features._pair", lambda data, root: pair or toy_pair())
-        return task.run(trunk, Folders(folder, folder / "cache"), 0)
+    data = DataPair("toy", *(pair or toy_pair()))
+    task.check(data)
+    return task.run(trunk, data, Folders(folder, folder / "cache"), 0)
 
 
 def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(trunk: Checkpoint, tmp_path: Path) -> None:
@@ -125,9 +126,8 @@ def test_shots_draw_so_many_and_more_help(trunk: Checkpoint, tmp_path: Path, mon
     monkeypatch.setattr(svm._OneClass, "_fit", noting)
     task = Svm("toy", AS_IS, costs=(1.0,), shots=(1, 8), shot_costs=(1.0,), repeats=3)
     metrics = run(task, trunk, tmp_path)
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair())
     fits = len(drawn)
-    planned = task.plan(trunk, Folders(tmp_path, tmp_path))[-1]
+    planned = task.plan(trunk, toy_data(), Folders(tmp_path, tmp_path))[-1]
     assert planned.startswith(f"{fits} linear SVMs on up to 40 images each, about ")
     assert planned.endswith(" s, at most 1 MB of memory")
     assert drawn.count((1, 3)) == 12
@@ -221,16 +221,10 @@ def test_impossible_settings(make: Any, message: str) -> None:
         (Clusters("toy", AS_IS), "has 3 images, fewer than its 4 classes"),
     ],
 )
-def test_the_plan_refuses_what_the_run_would_before_any_work(
-    task: Any, message: str, trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_few_images_are_refused_before_any_work(task: Any, message: str) -> None:
     train, val = (replace(images, labels=images.labels[:3], pixels=images.pixels[:3]) for images in toy_pair())
     with pytest.raises(UserError, match=message):
-        run(task, trunk, tmp_path, (train, val))
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: (train, val))
-    with pytest.raises(UserError, match=message):
-        task.plan(trunk, Folders(tmp_path, tmp_path / "cache"))
-    assert not (tmp_path / "cache").exists()
+        task.check(DataPair("toy", train, val))
 
 
 def test_features_that_are_not_finite_name_the_images(trunk: Checkpoint, tmp_path: Path) -> None:

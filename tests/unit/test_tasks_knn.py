@@ -1,6 +1,5 @@
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ from hypothesis import strategies as st
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import GreyImages, ImageSet
+from cgh_bench.data.image_set import DataPair, GreyImages
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen import features as features_module
 from cgh_bench.frozen import voting
 from cgh_bench.frozen.metrics import (
     average_precisions,
@@ -23,7 +21,7 @@ from cgh_bench.frozen.metrics import (
 )
 from cgh_bench.frozen.neighbours import neighbours
 from cgh_bench.frozen.voting import rank, vote_weights, without_self
-from cgh_bench.tasks import Folders, Task
+from cgh_bench.tasks.base import Folders, ImageTask
 from cgh_bench.tasks.knn import KNN
 from cgh_bench.tasks.knn_approximate import KNNApproximate
 from cgh_bench.tasks.knn_few_shot import KNNFewShot
@@ -164,7 +162,7 @@ def test_bad_settings_and_missing_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="above zero"):
         KNN(k=0)
     with pytest.raises(UserError, match="--data FOLDER"):
-        KNN().data_fingerprint(tmp_path)
+        KNN().load_data(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -173,15 +171,14 @@ def trunk() -> Checkpoint:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Folders:
-    """Three shades of grey and a little noise; the class "none" occurs nowhere in val."""
-    pairs: dict[str, tuple[ImageSet, ImageSet]] = {}
-    for name, count in (("toy", 12), ("several", 12), ("single", 1)):
-        pairs[name] = (shades(f"{name}/train", 24, name), shades(f"{name}/val", count, name, classes=3))
-    monkeypatch.setattr(features_module, "load", lambda data, split, root: pairs[data][split == "val"])
-    features_module._pair.cache_clear()
+def folders(tmp_path: Path) -> Folders:
     (tmp_path / "run").mkdir()
     return Folders(tmp_path / "run", tmp_path / "cache")
+
+
+def toy(name: str = "toy", count: int = 12) -> DataPair:
+    """Three shades of grey and a little noise; the class "none" occurs nowhere in val."""
+    return DataPair(name, shades(f"{name}/train", 24, name), shades(f"{name}/val", count, name, classes=3))
 
 
 def shades(name: str, n: int, kind: str, classes: int = 4) -> GreyImages:
@@ -194,36 +191,34 @@ def shades(name: str, n: int, kind: str, classes: int = 4) -> GreyImages:
     return GreyImages(name, ("a", "b", "c", "none"), shown, name, pixels)
 
 
-SINGLE_LABEL: dict[str, Callable[[str], Task]] = {
-    "knn": lambda data: KNN(data, AS_IS, k=3),
-    "leave_one_out": lambda data: LeaveOneOut(data, AS_IS, k=3),
-    "few_shot": lambda data: KNNFewShot(data, AS_IS, shots=2, repeats=3),
-    "grid": lambda data: KNNGrid(data, AS_IS, features=("layer1", "layer4"), ks=(1, 200), selection_images=10),
-    "approximate": lambda data: KNNApproximate(data, AS_IS, k=3, index="IVF2,Flat", search="nprobe=2"),
+SINGLE_LABEL: dict[str, ImageTask] = {
+    "knn": KNN("toy", AS_IS, k=3),
+    "leave_one_out": LeaveOneOut("toy", AS_IS, k=3),
+    "few_shot": KNNFewShot("toy", AS_IS, shots=2, repeats=3),
+    "grid": KNNGrid("toy", AS_IS, features=("layer1", "layer4"), ks=(1, 200), selection_images=10),
+    "approximate": KNNApproximate("toy", AS_IS, k=3, index="IVF2,Flat", search="nprobe=2"),
 }
 
 
 @pytest.mark.parametrize("name", SINGLE_LABEL)
 def test_every_task_runs_also_with_one_val_image_and_absent_classes(
-    name: str, trunk: Checkpoint, toy: Folders, monkeypatch: pytest.MonkeyPatch
+    name: str, trunk: Checkpoint, folders: Folders
 ) -> None:
-    for data in ("toy", "single"):
-        task = SINGLE_LABEL[name](data)
-        metrics = task.run(trunk, toy, 0)
+    task = SINGLE_LABEL[name]
+    for data in (toy(), toy("single", 1)):
+        task.check(data)
+        metrics = task.run(trunk, data, folders, 0)
         assert {metric.name for metric in task.METRICS} <= metrics.keys()
         assert metrics["top1"] >= 90
-        assert task.run(trunk, toy, 0) == metrics
-        lines = task.plan(trunk, toy)  # type: ignore[attr-defined]
-        assert any("in the cache" in line for line in lines)
-    several = SINGLE_LABEL[name]("several")
-    for refused in (lambda: several.plan(trunk, toy), lambda: several.run(trunk, toy, 0)):  # type: ignore[attr-defined]
-        with pytest.raises(UserError, match="several classes an image"):
-            refused()
+        assert task.run(trunk, data, folders, 0) == metrics
+        assert any("in the cache" in line for line in task.plan(trunk, data, folders))
+    with pytest.raises(UserError, match="several classes an image"):
+        task.check(toy("several"))
 
 
-def test_what_a_run_leaves_behind(trunk: Checkpoint, toy: Folders) -> None:
-    KNN("toy", AS_IS, k=3).run(trunk, toy, 0)
-    with (toy.run / "per_class.csv").open() as file:
+def test_what_a_run_leaves_behind(trunk: Checkpoint, folders: Folders) -> None:
+    KNN("toy", AS_IS, k=3).run(trunk, toy(), folders, 0)
+    with (folders.run / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["class"], row["train"], row["val"]) for row in rows] == [
         ("a", "6", "4"),
@@ -232,66 +227,54 @@ def test_what_a_run_leaves_behind(trunk: Checkpoint, toy: Folders) -> None:
         ("none", "6", "0"),
     ]
     assert rows[3]["accuracy"] == ""
-    KNNGrid("toy", AS_IS, features=("layer4",), ks=(1, 5), temperatures=(0.1,)).run(trunk, toy, 0)
-    grid = json.loads((toy.run / "grid.json").read_text())
+    KNNGrid("toy", AS_IS, features=("layer4",), ks=(1, 5), temperatures=(0.1,)).run(trunk, toy(), folders, 0)
+    grid = json.loads((folders.run / "grid.json").read_text())
     assert [point[:3] for point in grid["points"]] == [["layer4", 1, 0.1], ["layer4", 5, 0.1]]
 
 
-def test_the_grid_is_the_tasks_of_its_points(trunk: Checkpoint, toy: Folders) -> None:
+def test_the_grid_is_the_tasks_of_its_points(trunk: Checkpoint, folders: Folders) -> None:
     KNNGrid("toy", AS_IS, features=("layer2",), ks=(2, 7), temperatures=(0.05, 1.0), selection_images=24).run(
-        trunk, toy, 0
+        trunk, toy(), folders, 0
     )
-    for feature, k, temperature, on_train, on_val in json.loads((toy.run / "grid.json").read_text())["points"]:
-        alone = LeaveOneOut("toy", AS_IS, feature, "train", k, temperature).run(trunk, toy, 0)
+    for feature, k, temperature, on_train, on_val in json.loads((folders.run / "grid.json").read_text())["points"]:
+        alone = LeaveOneOut("toy", AS_IS, feature, "train", k, temperature).run(trunk, toy(), folders, 0)
         assert on_train == alone["top1"]
-        assert on_val == KNN("toy", AS_IS, feature, k, (), temperature).run(trunk, toy, 0)["top1"]
+        assert on_val == KNN("toy", AS_IS, feature, k, (), temperature).run(trunk, toy(), folders, 0)["top1"]
 
 
-def test_several_classes_an_image(trunk: Checkpoint, toy: Folders) -> None:
-    metrics = KNNMultiLabel("several", AS_IS, k=3).run(trunk, toy, 0)
+def test_several_classes_an_image(trunk: Checkpoint, folders: Folders) -> None:
+    metrics = KNNMultiLabel("several", AS_IS, k=3).run(trunk, toy("several"), folders, 0)
     assert min(metrics.values()) > 95
-    single = KNNMultiLabel("toy", AS_IS)
-    for refused in (lambda: single.plan(trunk, toy), lambda: single.run(trunk, toy, 0)):
-        with pytest.raises(UserError, match="take the task knn"):
-            refused()
+    with pytest.raises(UserError, match="use the task knn"):
+        KNNMultiLabel("toy", AS_IS).check(toy())
 
 
-@pytest.mark.parametrize("make", [KNNGrid, LeaveOneOut])
-def test_one_image_has_no_others(
-    make: type[KNNGrid | LeaveOneOut], trunk: Checkpoint, toy: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("task", [KNNGrid("one", AS_IS), LeaveOneOut("one", AS_IS)])
+def test_one_image_has_no_others(task: ImageTask) -> None:
     one = shades("one/train", 1, "one")
-    monkeypatch.setattr(features_module, "load", lambda data, split, root: one)
-    for refused in (lambda: make("one", AS_IS).plan(trunk, toy), lambda: make("one", AS_IS).run(trunk, toy, 0)):
-        with pytest.raises(UserError, match="one/train has one image; leaving it out leaves none"):
-            refused()
+    with pytest.raises(UserError, match="one/train has one image; leaving it out leaves none"):
+        task.check(DataPair("one", one, one))
 
 
-def test_splits_of_other_classes_are_refused(toy: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = [
-        shades("zoo/train", 4, "zoo"),
-        GreyImages("zoo/val", ("a", "b"), np.zeros(1, np.int64), "f", np.zeros((1, 8, 8), np.uint8)),
-    ]
-    monkeypatch.setattr(features_module, "load", lambda data, split, root: pair[split == "val"])
+def test_splits_of_other_classes_are_refused() -> None:
+    other = GreyImages("zoo/val", ("a", "b"), np.zeros(1, np.int64), "f", np.zeros((1, 8, 8), np.uint8))
     with pytest.raises(UserError, match="train and val of zoo have different classes; only in one: c, none"):
-        KNN("zoo").data_fingerprint(toy.cache)
+        DataPair("zoo", shades("zoo/train", 4, "zoo"), other)
 
 
-def test_too_few_images_for_the_shots(trunk: Checkpoint, toy: Folders) -> None:
-    many = KNNFewShot("toy", AS_IS, shots=7)
-    for refused in (lambda: many.plan(trunk, toy), lambda: many.run(trunk, toy, 0)):
-        with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
-            refused()
-    few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(trunk, toy, 0)
-    top1 = json.loads((toy.run / "repeats.json").read_text())["top1"]
+def test_too_few_images_for_the_shots(trunk: Checkpoint, folders: Folders) -> None:
+    with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
+        KNNFewShot("toy", AS_IS, shots=7).check(toy())
+    few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(trunk, toy(), folders, 0)
+    top1 = json.loads((folders.run / "repeats.json").read_text())["top1"]
     assert few["top1_std"] == pytest.approx(np.std(top1, ddof=1))
 
 
-def test_an_approximate_index_that_cannot_be_is_one_line(trunk: Checkpoint, toy: Folders) -> None:
+def test_an_approximate_index_that_cannot_be_is_one_line(trunk: Checkpoint, folders: Folders) -> None:
     for index, search, why in (
         ("IVF4096,Flat", "nprobe=1", r"on 24 rows: Number of training points \(24\) should be at least"),
         ("Nonsense", "nprobe=1", "Nonsense"),
         ("IVF2,Flat", "efSearch=1", "efSearch"),
     ):
         with pytest.raises(UserError, match=rf"^faiss cannot use index '{index}' with search '{search}' .*{why}"):
-            KNNApproximate("toy", AS_IS, index=index, search=search).run(trunk, toy, 0)
+            KNNApproximate("toy", AS_IS, index=index, search=search).run(trunk, toy(), folders, 0)

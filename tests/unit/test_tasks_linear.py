@@ -6,20 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_images import toy_pair
+from toy_images import toy_data, toy_pair
 
 from cgh_bench import tasks
 from cgh_bench.backbones import Backbone
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
+from cgh_bench.core.descent import Cosine, Descent, Steps
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen.crops import Crop
+from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.frozen.features import extract
-from cgh_bench.frozen.heads import Descent, Heads
+from cgh_bench.frozen.heads import Heads, SgdProbe
 from cgh_bench.frozen.selection import hold_out
-from cgh_bench.frozen.training import Cosine, Steps
-from cgh_bench.tasks import Folders
-from cgh_bench.tasks import linear_sgd as module
+from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.linear import Linear
 from cgh_bench.tasks.linear_sgd import LinearSgd
 from cgh_bench.tasks.logistic import LogisticRegression
@@ -42,14 +40,9 @@ def trunk() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair())
-
-
 def run(task: Any, trunk: Checkpoint, folder: Path, seed: int = 0) -> dict[str, float]:
     (folder / "run").mkdir(parents=True, exist_ok=True)
-    return task.run(trunk, Folders(folder / "run", folder / "cache"), seed)
+    return task.run(trunk, toy_data(), Folders(folder / "run", folder / "cache"), seed)
 
 
 def weights(folder: Path, feature: str) -> torch.Tensor:
@@ -101,7 +94,7 @@ def test_without_augmentation_it_is_sgd_on_the_cached_features(trunk: Checkpoint
 
 def test_interrupted_is_uninterrupted(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = run(TOY, trunk, tmp_path / "whole")
-    assess = module._Probe.assess
+    assess = SgdProbe.assess
     calls = []
 
     def interrupted(self: Any) -> Any:
@@ -110,10 +103,10 @@ def test_interrupted_is_uninterrupted(trunk: Checkpoint, tmp_path: Path, monkeyp
             raise KeyboardInterrupt
         return assess(self)
 
-    monkeypatch.setattr(module._Probe, "assess", interrupted)
+    monkeypatch.setattr(SgdProbe, "assess", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(TOY, trunk, tmp_path / "part")
-    monkeypatch.setattr(module._Probe, "assess", assess)
+    monkeypatch.setattr(SgdProbe, "assess", assess)
     assert run(TOY, trunk, tmp_path / "part") == metrics
     for feature in TOY.features:
         assert torch.equal(weights(tmp_path / "whole", feature), weights(tmp_path / "part", feature))
@@ -170,7 +163,7 @@ def test_impossible_settings(wrong: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"momentum": -0.1}, {"trust": 0.0}])
 def test_impossible_descents(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"momentum .* at least 0 and below 1, trust .* above 0"):
+    with pytest.raises(UserError, match=r"momentum .* must be in \[0, 1\), trust .* above 0"):
         Descent(**wrong)
 
 
@@ -214,7 +207,7 @@ def test_the_cached_probe_keeps_its_choice(trunk: Checkpoint, tmp_path: Path) ->
 
 
 def test_the_plan_says_how_long_and_how_large(trunk: Checkpoint, tmp_path: Path) -> None:
-    lines = TOY.plan(trunk, Folders(tmp_path / "run", tmp_path / "cache"))
+    lines = TOY.plan(trunk, toy_data(), Folders(tmp_path / "run", tmp_path / "cache"))
     assert lines[0].startswith("features layer4, layer2+layer3 of toy/val: 24 images, ")
     assert lines[1] == "8 heads, 0 MB of memory with momentum and gradient"
     assert lines[2].startswith("4 epochs of 40 random crops, about ")

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from cgh_bench.core.descent import Cosine, Steps
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages, ImageSet
-from cgh_bench.frozen.crops import Batch, Batches, Crop
-from cgh_bench.frozen.training import Cosine, Course, Record, Steps, train
+from cgh_bench.data.transform import Crop
+from cgh_bench.frozen.crops import Batch, Batches
+from cgh_bench.frozen.training import Course, Record, train
 
 CPU = torch.device("cpu")
 
@@ -106,6 +108,13 @@ def test_an_unreadable_image_is_named() -> None:
         list(batches(broken).epoch(0, CPU))
 
 
+class Elapsed:
+    """A schedule that tells the learner the epoch."""
+
+    def at(self, epoch: float, epochs: int) -> float:
+        return epoch
+
+
 class Counter:
     """A learner whose whole state is a sum of pixels."""
 
@@ -129,7 +138,7 @@ class Counter:
 
 
 def course(folder: Path, identity: str = "i") -> Course:
-    return Course("toy", 4, identity, folder / "state.pt", CPU)
+    return Course("toy", 4, Elapsed(), identity, folder / "state.pt", CPU)
 
 
 def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
@@ -166,5 +175,5 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path, loss: float) -> None:
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"area": (0.0, 1.0)}, {"area": (0.9, 0.1)}, {"mirrored": 2.0}])
 def test_impossible_crops(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="cannot be"):
+    with pytest.raises(UserError, match="size must be at least 1"):
         Crop(**{"size": 8, **wrong})

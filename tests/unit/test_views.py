@@ -10,19 +10,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_images import toy_pair
+from toy_images import toy_data, toy_pair
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.data.image_set import DataPair
+from cgh_bench.data.transform import AS_IS, Crop, EvalTransform
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.frozen import probe
-from cgh_bench.frozen.crops import Crop
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.metrics import accuracy
-from cgh_bench.frozen.selection import hold_out
+from cgh_bench.frozen.selection import Grid, hold_out
 from cgh_bench.frozen.views import in_all_views, with_crops
-from cgh_bench.tasks import Folders
+from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.linear import Linear
 
 CROP = Crop(32, (0.5, 1.0))
@@ -34,14 +34,9 @@ def trunk() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: toy_pair())
-
-
 def run(task: Linear, trunk: Checkpoint, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    return {"metrics": task.run(trunk, Folders(folder, folder / "cache"), 0)} | json.loads(
+    return {"metrics": task.run(trunk, toy_data(), Folders(folder, folder / "cache"), 0)} | json.loads(
         (folder / "grid.json").read_text()
     )
 
@@ -107,7 +102,7 @@ def test_without_views_nothing_has_changed(trunk: Checkpoint, tmp_path: Path) ->
     none = replace(TOY, views=0)
     images, val = toy_pair()
     banks = [extract(trunk, some, AS_IS, "layer4", tmp_path / "cache/features") for some in (images, val)]
-    grid = probe.Grid(none.weight_decays, none.iterations, none.tolerance)
+    grid = Grid(none.weight_decays, none.iterations, none.tolerance)
     expected = probe.choose(*banks, hold_out(images, 0.1, 0), grid, accuracy)
     found = run(none, trunk, tmp_path)
     assert (found["held_out_top1"], found["val_top1"]) == (expected.held_out, expected.val)
@@ -117,7 +112,7 @@ def test_without_views_nothing_has_changed(trunk: Checkpoint, tmp_path: Path) ->
 
 
 def test_the_plan_counts_the_views(trunk: Checkpoint, tmp_path: Path) -> None:
-    lines = TOY.plan(trunk, Folders(tmp_path, tmp_path))
+    lines = TOY.plan(trunk, toy_data(), Folders(tmp_path, tmp_path))
     assert lines[0].startswith("features layer4 of toy/train in 3 views: 120 images, 0.00 GB on disk, about ")
     assert lines[1].startswith("features layer4 of toy/val: 24 images, ")
     assert lines[2].startswith("fit: 12 classifiers of 512 × 4 on 120 rows, ")
@@ -125,14 +120,11 @@ def test_the_plan_counts_the_views(trunk: Checkpoint, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_plan_refuses_what_the_run_would(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pair = [replace(images, labels=np.eye(4, dtype=np.int64)[images.labels]) for images in toy_pair()]
-    monkeypatch.setattr("cgh_bench.frozen.features._pair", lambda data, root: pair)
+def test_a_multi_label_dataset_is_refused() -> None:
+    train, val = (replace(images, labels=np.eye(4, dtype=np.int64)[images.labels]) for images in toy_pair())
     for views in (0, 2):
         with pytest.raises(UserError, match="several classes an image"):
-            replace(TOY, views=views).plan(trunk, Folders(tmp_path, tmp_path))
+            replace(TOY, views=views).check(DataPair("several", train, val))
 
 
 def test_impossible_views(trunk: Checkpoint, tmp_path: Path) -> None:

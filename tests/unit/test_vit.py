@@ -18,6 +18,7 @@ from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_check
 from cgh_bench.converters.base import find as find_converter
 from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.data.dense import Located
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.features import extract
@@ -26,7 +27,8 @@ from cgh_bench.reading.evidence import attention_of
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.loading import load
 from cgh_bench.reading.weights_file import WeightsFile
-from cgh_bench.tasks import Folders, find
+from cgh_bench.tasks import find
+from cgh_bench.tasks.base import Folders
 
 ODD = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 PLAIN = ViT("vit_tiny_patch16_64")
@@ -142,7 +144,7 @@ def test_evaluated_as_any_backbone(plain: Checkpoint, tmp_path: Path) -> None:
 
 def test_detection_refuses_it(plain: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a ResNet"):
-        find("animals_det").run(plain, Folders(tmp_path / "run", tmp_path), 0)
+        find("animals_det").run(plain, Located(tmp_path, ""), Folders(tmp_path / "run", tmp_path), 0)
     assert not (tmp_path / "run").exists()
 
 

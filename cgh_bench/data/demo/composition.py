@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from cgh_bench.data.demo.photographs import photographs
 from cgh_bench.data.demo.silhouettes import CLASSES, silhouettes
@@ -81,6 +80,8 @@ def contrast(scene: Scene, animal: int, width: int = 3) -> float:
     `width`), apart for each neighbour (the background, another animal) that has at least 16 pixels of the ring, or for
     all of the ring where none has: Euclidean distance of mean RGB values, 0 … 441.
     """
+    from scipy import ndimage
+
     own = scene.owner == animal
     rows, columns = _extent(own)
     window = tuple(slice(max(0, s.start - width), s.stop + width) for s in (rows, columns))
@@ -94,6 +95,8 @@ def contrast(scene: Scene, animal: int, width: int = 3) -> float:
 
 def tidy(mask: Mask, min_part: float) -> Mask:
     """`mask` without its specks: parts (8-connected) smaller than `min_part` of its largest."""
+    from scipy import ndimage
+
     parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
     if count <= 1:
         return mask
@@ -169,6 +172,8 @@ def _extent(mask: Mask) -> tuple[slice, slice]:
 
 def _filled(mask: Mask, max_hole: float) -> Mask:
     """`mask` with its holes of up to `max_hole` of its own area filled."""
+    from scipy import ndimage
+
     holes, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
     areas = np.bincount(holes.ravel())
     small = areas <= max_hole * mask.sum()

@@ -1,34 +1,27 @@
 """A task in one file: give each image the class whose mean feature is nearest by cosine."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
-from cgh_bench.frozen.features import extract_pair, pair_fingerprint
-from cgh_bench.tasks import Folders, Metric
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair
 
 
 @dataclass(frozen=True)
-class NearestMean:
+class NearestMean(FeatureTask):
     """Classify each val image by the nearest of the train images' class means."""
 
     METRICS: ClassVar = (Metric("top1"),)
 
-    data: str = ""
-    transform: EvalTransform = IMAGENET_KNN
-    feature: str = "layer4"
-
-    def data_fingerprint(self, cache: Path) -> str:
-        """Checks the data before any work; the result is recorded under it."""
-        return pair_fingerprint(self.data)
-
-    def run(self, checkpoint: Checkpoint, folders: Folders, seed: int) -> dict[str, float]:
+    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
-        train, val = extract_pair(checkpoint, self.data, self.transform, self.feature, folders.cache)
+        train, val = self.features(checkpoint, data, folders)
         means = np.stack([train.features[train.labels == label].mean(axis=0) for label in range(len(train.classes))])
         means /= np.linalg.norm(means, axis=1, keepdims=True)
         predicted = (val.features @ means.T).argmax(axis=1)  # the norm of a val feature ranks nothing

@@ -1,0 +1,135 @@
+"""Fine-tuning: a backbone with a new linear head, both trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.errors import UserError
+from cgh_bench.data import ImageSet
+from cgh_bench.data.image_set import workers
+from cgh_bench.data.transform import EvalTransform
+from cgh_bench.frozen.crops import Batch
+from cgh_bench.frozen.heads import true_ranks
+from cgh_bench.frozen.training import Record
+
+
+class Network(nn.Module):
+    """Preprocessing, backbone, and a linear head of torch's usual initialisation, drawn by `seed`."""
+
+    def __init__(self, checkpoint: Checkpoint, classes: int, seed: int) -> None:
+        super().__init__()
+        self.preprocessing, self.trunk = checkpoint.preprocessing, checkpoint.backbone()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Linear(self.trunk.dim, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to logits (B, C)."""
+        logits: Tensor = self.head(self.trunk(self.preprocessing(pixels)))
+        return logits
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether one of its layers is BatchNorm."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+class Tuning:
+    """The network and its optimiser, whose groups have a `first_rate` each; the judge says how good it is."""
+
+    def __init__(
+        self, network: Network, optimizer: torch.optim.Optimizer, judge: "Judge", device: torch.device
+    ) -> None:
+        self.network, self.optimizer, self.judge, self.device = network, optimizer, judge, device
+        self.parallel: nn.Module = self._on_several() if dist.world_size() > 1 else network
+
+    def _on_several(self) -> nn.Module:
+        """The same network on every process, trained as one process would on the whole batch."""
+        if self.device.type == "cuda":
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+            return DistributedDataParallel(self.network, device_ids=[self.device.index])
+        if has_batch_norm(self.network):
+            raise UserError(
+                "fine-tuning on several processes synchronises BatchNorm, which needs a GPU each; run one process "
+                "(trunks without BatchNorm, like ViTs, can have several)"
+            )
+        return DistributedDataParallel(self.network)
+
+    def learn(self, batch: Batch, factor: float) -> float:
+        """A step; the loss of this process's part."""
+        self.parallel.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["first_rate"] * factor
+        loss = self._loss(self.parallel(batch.images), batch)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.item()
+
+    @staticmethod
+    def _loss(logits: Tensor, batch: Batch) -> Tensor:
+        """One process's part of the batch's mean cross-entropy; the mean over the processes is that of all images.
+
+        Images that only make the parts equally large, at the end of the last ones, do not count.
+        """
+        own = max(0, min(len(logits), batch.total - dist.rank() * len(logits)))
+        total = cross_entropy(logits[:own], batch.labels[:own], reduction="sum")
+        return total * (dist.world_size() / batch.total)
+
+    @torch.no_grad()
+    def assess(self) -> Record:
+        """Top-1 and top-5 on val, in percent."""
+        self.network.eval()
+        return self.judge.accuracies(self.network, self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the network and the optimiser."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Be where `state` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The val images as they are evaluated."""
+
+    images: ImageSet
+    transform: EvalTransform
+    batch_size: int
+
+    def accuracies(self, network: nn.Module, device: torch.device) -> Record:
+        """Top-1 and top-5 in percent; each process looks at its part of the images."""
+        loader = DataLoader(_Share(self), self.batch_size, num_workers=workers(self.images))
+        hits = torch.zeros(2, dtype=torch.float64, device=device)
+        for pixels, labels in loader:
+            ranks = true_ranks(network(pixels.to(device))[:, None], labels.to(device))
+            hits += torch.stack([(ranks < 1).sum(), (ranks < 5).sum()])
+        percent = 100 * dist.world_size() * dist.mean(hits) / len(self.images)
+        return {"top1": float(percent[0]), "top5": float(percent[1])}
+
+
+class _Share(Dataset[tuple[Tensor, int]]):
+    """The part of the images that this process looks at."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.images, self.transform = judge.images, judge.transform
+        part = dist.share(len(self.images))
+        self.rows = range(part.start, part.stop)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        row = self.rows[index]
+        return self.transform(self.images.image(row)), int(self.images.labels[row])

@@ -1,0 +1,151 @@
+"""What a task is: a frozen dataclass whose fields are its whole configuration. Importing one loads no torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from cgh_bench.core.files import replacing, write_text
+from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
+from cgh_bench.frozen.selection import require_one_label
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair, ImageSet
+    from cgh_bench.frozen.features import FeatureBank
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a task reports."""
+
+    name: str
+    unit: str = "%"
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run may write. Of several processes the first writes."""
+
+    run: Path
+    """This run's own: predictions, logs, pictures, checkpoints."""
+    cache: Path
+    """Shared by all runs: features, embedded datasets; everything in it can be made again."""
+
+    def write(self, name: str, text: str) -> None:
+        """The file `name` of the run, whole or not at all."""
+        from cgh_bench.core import dist
+
+        if dist.rank() == 0:
+            write_text(self.run / name, text)
+
+    def save(self, name: str, **arrays: Any) -> None:
+        """The same of NumPy arrays, as an `.npz` archive."""
+        import numpy as np
+
+        from cgh_bench.core import dist
+
+        if dist.rank() == 0:
+            with replacing(self.run / name) as path:
+                np.savez(path, **arrays)
+
+
+class Data(Protocol):
+    """What a task is evaluated on."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the content."""
+        ...
+
+
+D = TypeVar("D", bound=Data)
+
+
+class Task(ABC, Generic[D]):
+    """An evaluation. The dataclass fields are the protocol: a changed value is another protocol id."""
+
+    METRICS: ClassVar[tuple[Metric, ...]]
+    """Every metric that `run` returns; the first is the main one."""
+    data: str
+    """The dataset: a name from the catalogue or a folder; empty where the user must name one."""
+
+    @abstractmethod
+    def load_data(self, cache: Path) -> D:
+        """What `data` names; the embedded datasets are written below `cache`.
+
+        Raises:
+            UserError: data are absent or broken: which, where they are expected, how to get them.
+        """
+
+    def check(self, data: D) -> None:
+        """Refuse data that the task cannot use, before any work.
+
+        Raises:
+            UserError: what is wrong with them.
+        """
+
+    def plan(self, checkpoint: "Checkpoint", data: D, folders: Folders) -> list[str]:
+        """Time, disk and memory that `run` will take, one line each; nothing is written."""
+        return []
+
+    @abstractmethod
+    def run(self, checkpoint: "Checkpoint", data: D, folders: Folders, seed: int) -> dict[str, float]:
+        """Evaluate `checkpoint` on checked `data` and return `{metric: value}`; resumes an interrupted run."""
+
+    def versions(self, folders: Folders) -> dict[str, str]:
+        """Packages of another environment that a finished run in `folders` used, with their versions."""
+        return {}
+
+
+@dataclass(frozen=True)
+class ImageTask(Task["DataPair"]):
+    """A task on labelled images, each of one class."""
+
+    data: str = ""
+    transform: EvalTransform = IMAGENET_KNN
+
+    def load_data(self, cache: Path) -> "DataPair":
+        """The train and the val images."""
+        from cgh_bench.data import data_root, load_pair
+
+        return load_pair(self.data, data_root())
+
+    def check(self, data: "DataPair") -> None:
+        """Refuse a multi-label dataset."""
+        require_one_label(data.train)
+
+
+@dataclass(frozen=True)
+class FeatureTask(ImageTask):
+    """A task on one feature of the frozen backbone, extracted once and cached."""
+
+    feature: str = "layer4"
+
+    def sets(self, data: "DataPair") -> "Sequence[tuple[ImageSet, EvalTransform]]":
+        """The images whose features are used, and how they are cut."""
+        return (data.train, self.transform), (data.val, self.transform)
+
+    def features(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> "list[FeatureBank]":
+        """The features of each of `sets`."""
+        from cgh_bench.frozen.features import extract
+
+        return [extract(checkpoint, *one, self.feature, folders.cache / "features") for one in self.sets(data)]
+
+    def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
+        """Time and disk of the features, and what else there is to tell."""
+        from cgh_bench.frozen import features
+
+        plans = (features.plan(checkpoint, *one, (self.feature,), folders.cache) for one in self.sets(data))
+        return [*chain.from_iterable(plans), *self.effort(checkpoint, data)]
+
+    def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:
+        """What `run` takes beside the features, one line each."""
+        return []
+
+    def width(self, checkpoint: "Checkpoint") -> int:
+        """How many numbers the feature has."""
+        return checkpoint.architecture.width(checkpoint.architecture.targets(self.feature))
