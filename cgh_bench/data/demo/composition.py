@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -14,6 +15,8 @@ from cgh_bench.data.image_set import Split
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int64]
+FEW = 100
+"""So many scenes are made sooner than other processes start."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,18 @@ class Scene:
 
 
 def compose(split: Split, settings: SceneSettings) -> Iterator[Scene]:
-    """The scenes of one split. Each class occurs equally often (give or take one)."""
+    """The scenes of one split, made by all cores. Each class occurs equally often (give or take one)."""
     count = settings.val_scenes if split == "val" else settings.train_scenes
     sizes = 1 + np.arange(count) % settings.most_animals
     seed = [settings.seed, int(split == "val")]
     order = np.argsort(_generator(seed).random(sizes.sum()), kind="stable")
     labels = np.split(order % len(CLASSES), np.cumsum(sizes)[:-1])
-    for index in range(count):
-        yield _scene(split, labels[index], _generator([*seed, 1 + index]), settings)
+    jobs = (delayed(_numbered)(split, labels[index], [*seed, 1 + index], settings) for index in range(count))
+    yield from Parallel(n_jobs=1 if count < FEW else -1, return_as="generator")(jobs)
+
+
+def _numbered(split: Split, labels: Labels, seed: list[int], settings: SceneSettings) -> Scene:
+    return _scene(split, labels, _generator(seed), settings)
 
 
 def contrast(scene: Scene, animal: int, width: int = 3) -> float:
