@@ -1,160 +1,167 @@
-"""Configuration is frozen dataclasses; this overrides their fields by `--set a.b=value` and fingerprints them."""
+"""Frozen dataclasses as configuration: changed by `--set a.b=value`, read strictly from files, and fingerprinted."""
 
 import dataclasses
 import hashlib
 import json
-import math
-import re
-import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cgh_bench.core.errors import UserError, unknown
 
-C = TypeVar("C")
-COMMA = r",(?![^\[]*\])"
-"""Between values, not within a list that is one of them."""
 T = TypeVar("T")
 
 
-def override(config: C, settings: Sequence[str]) -> C:
-    """A copy of the dataclass `config` with all `a.b=value` of `settings` applied at once, checked against the types.
+def override(config: T, settings: Sequence[str]) -> T:
+    """A copy of the dataclass `config` with all `a.b=value` of `settings` applied, checked against the field types.
 
-    At once: the order does not matter, and fields that must fit each other can be changed together.
+    They are applied at once: their order does not matter, and fields that must fit each other can change together. Of
+    two values for one field the last counts.
 
     Raises:
         UserError: not of the form `a.b=value`, no such field (nearest names are given), or a value of another type.
     """
-    changes = []
+    changes: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise UserError(f"--set {setting!r} is not of the form field=value or group.field=value")
-        changes.append(_Change(tuple(path.split(".")), text, setting))
-    return typing.cast(C, _apply(config, changes)) if changes else config
-
-
-@dataclasses.dataclass(frozen=True)
-class _Change:
-    path: tuple[str, ...]
-    text: str
-    setting: str
-
-    def below(self) -> "_Change":
-        return dataclasses.replace(self, path=self.path[1:])
-
-
-def _apply(config: Any, changes: Sequence[_Change]) -> Any:
-    """`config`, a dataclass or a tuple of them, with its changed parts replaced, each once."""
-    if isinstance(config, tuple):
-        return _apply_to_items(config, changes)
-    hints = typing.get_type_hints(type(config))
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
-    values = {}
-    for head, group in _grouped(changes).items():
-        if head not in fields:
-            raise unknown(f"field in --set {group[0].setting}:", head, fields)
-        values[head] = _value(getattr(config, head), fields[head], group)
+        *groups, field = path.split(".")
+        group = changes
+        for name in groups:
+            inner = group.get(name)
+            group[name] = group = inner if isinstance(inner, dict) else {}
+        group[field] = text
+    if not changes:
+        return config
     try:
-        return dataclasses.replace(config, **values)
+        return typing.cast(T, _changed(config, changes, type(config), ""))
     except UserError as error:
-        raise UserError(f"--set {', '.join(change.setting for change in changes)}: {error}") from None
+        raise UserError(f"--set {' '.join(settings)}: {error}") from None
 
 
-def _value(old: Any, kind: Any, changes: Sequence[_Change]) -> Any:
-    """What becomes of one field: read from the last text given for it, or changed within."""
-    whole = [change for change in changes if len(change.path) == 1]
-    if whole:
-        try:
-            return parse(whole[-1].text, kind)
-        except ValueError as error:
-            raise UserError(f"--set {whole[-1].setting}: {error}") from None
-    first, inner = changes[0], [change.below() for change in changes]
-    items = isinstance(old, tuple) and all(map(dataclasses.is_dataclass, old)) and all(c.path[1:] for c in inner)
-    if not dataclasses.is_dataclass(old) and not items:
-        raise UserError(
-            f"--set {first.setting}: {first.path[0]!r} is a single value, it has no field {first.path[1]!r}"
-        )
-    return _apply(old, inner)
+def _changed(old: Any, change: Any, kind: Any, path: str) -> Any:
+    """`old`, the value at `path`, after `change`: the text of a new value, or the changes of what is in it by name."""
+    parts, kinds = _parts(old)
+    if isinstance(change, str) and not parts:
+        return parse(change, kind)
+    if isinstance(change, str):
+        raise UserError(f"{path} cannot be set as a whole, only what is in it: {path}.{next(iter(parts))}=…")
+    if not parts:
+        raise UserError(f"{path} is a single value; it has no field {next(iter(change))!r}")
+    for name, inner in change.items():
+        if name not in parts:
+            raise unknown("field", f"{path}.{name}".strip("."), [f"{path}.{part}".strip(".") for part in parts])
+        parts[name] = _changed(parts[name], inner, kinds[name], f"{path}.{name}".strip("."))
+    if isinstance(old, tuple):
+        return tuple(parts.values())
+    return dataclasses.replace(old, **{name: parts[name] for name in change})
 
 
-def _apply_to_items(items: tuple[Any, ...], changes: Sequence[_Change]) -> tuple[Any, ...]:
-    """Dataclasses in a tuple go by their number: `views.augments.1.blur=0.2`."""
-    changed = list(items)
-    for number, group in _grouped(changes).items():
-        if number not in map(str, range(len(items))):
-            raise UserError(f"--set {group[0].setting}: {number!r} is not one of the numbers 0 to {len(items) - 1}")
-        changed[int(number)] = _apply(items[int(number)], [change.below() for change in group])
-    return tuple(changed)
-
-
-def _grouped(changes: Sequence[_Change]) -> dict[str, list[_Change]]:
-    groups: dict[str, list[_Change]] = {}
-    for change in changes:
-        groups.setdefault(change.path[0], []).append(change)
-    return groups
+def _parts(value: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What can be set within `value` and its types: a dataclass's fields; the dataclasses of a tuple by number."""
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return {name: getattr(value, name) for name in names}, typing.get_type_hints(type(value))
+    if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+        return {str(i): item for i, item in enumerate(value)}, {str(i): type(item) for i, item in enumerate(value)}
+    return {}, {}
 
 
 def parse(text: str, kind: Any) -> Any:
-    """`text` read as a value of the annotation `kind`; tuples are comma-separated, `none` is None.
+    """`text` as a value of the annotation `kind`; `none` is None, a tuple is `1,2` or `(1,2)` or `[1,2]`.
 
     Raises:
-        ValueError: the text is no value of that type; the message says what is accepted.
+        UserError: not a value of that type.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if type(None) in arguments and text.lower() == "none":
-            return None
-        return _first_that_fits(text, [a for a in arguments if a is not type(None)])
-    if origin is Literal:
-        if text not in {str(a) for a in arguments}:
-            raise ValueError(f"{text!r} is not one of {', '.join(map(str, arguments))}")
-        return next(a for a in arguments if str(a) == text)
-    if origin is tuple:
-        parts = [part.strip() for part in re.split(COMMA, text.strip("()")) if part.strip()]
-        kinds = [arguments[0]] * len(parts) if arguments[1:] == (...,) else list(arguments)
-        if len(kinds) != len(parts):
-            raise ValueError(f"{text!r} has {len(parts)} values, {len(kinds)} are needed (comma-separated)")
-        return tuple(parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
-    return _parse_scalar(text, kind)
+    arguments = typing.get_args(kind)
+    if type(None) in arguments and text.lower() == "none":
+        return None
+    if typing.get_origin(kind) is not tuple:
+        return _validated(kind, text, strict=False)
+    parts = _separated(text)
+    if len(parts) == 1 and text[:1] + text[-1:] in ("()", "[]"):
+        parts = _separated(text[1:-1])
+    if ... not in arguments and len(parts) != len(arguments):
+        raise UserError(f"{text!r} has {len(parts)} values; {len(arguments)} are needed, separated by commas")
+    return _validated(kind, parts, strict=False)
 
 
-def _first_that_fits(text: str, kinds: list[Any]) -> Any:
-    errors = []
-    for kind in kinds:
-        try:
-            return parse(text, kind)
-        except ValueError as error:
-            errors.append(str(error))
-    raise ValueError("; ".join(errors))
+def _separated(text: str) -> list[str]:
+    """The parts of `text` between commas, but for commas within brackets or quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if character == "," and not depth and not quote:
+            parts.append("")
+            continue
+        if quote or character in "'\"":
+            quote = "" if character == quote else quote or character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
 
 
-def _parse_scalar(text: str, kind: Any) -> Any:
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{text!r} is not true or false")
-        return text.lower() == "true"
-    if kind in (int, float):
-        name = {int: "a whole number", float: "a finite number"}[kind]
-        try:
-            number = kind(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is not {name}") from None
-        if kind is float and not math.isfinite(number):
-            raise ValueError(f"{text!r} is not {name}")
-        return number
-    if kind in (str, Path):
-        return kind(text)
-    raise ValueError(f"a field of type {kind} cannot be set on the command line")
+def read(kind: type[T], document: Any) -> T:
+    """The JSON or TOML values of `document` as a `kind`, say a dataclass: every field there, known and of its type.
+
+    Raises:
+        UserError: it is not; one line with the field and its value, or the nearest known field.
+    """
+    return typing.cast(T, _validated(kind, document, strict=True))
+
+
+def _validated(kind: Any, value: Any, strict: bool) -> Any:
+    """`value` as a `kind`: JSON values, read strictly, or texts, converted where that is unambiguous."""
+    adapter = _adapter(kind, strict)
+    try:
+        if strict:  # as JSON, in which a tuple is a list
+            return adapter.validate_json(json.dumps([value], allow_nan=False))[0]
+        return adapter.validate_python((value,))[0]
+    except ValidationError as error:
+        raise UserError(_reason(error, kind)) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(str(error)) from None
+
+
+@cache
+def _adapter(kind: Any, strict: bool) -> TypeAdapter[Any]:
+    # In a tuple: pydantic takes a configuration for that and hands it down, but takes none for a dataclass.
+    return TypeAdapter(tuple[kind], config=ConfigDict(strict=strict, extra="forbid", allow_inf_nan=False))
+
+
+def _reason(error: ValidationError, kind: Any) -> str:
+    """What is wrong in one line; a misspelt field before the one that is missing for it."""
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda each: each["type"] != "unexpected_keyword_argument")
+    place = ".".join(map(str, first["loc"][1:]))
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            return str(unknown("field", str(first["loc"][-1]), _fields(kind, first["loc"][1:-1])))
+        case "missing":
+            return f"{place} is missing"
+        case "value_error":
+            return str(first["ctx"]["error"])
+        case "json_invalid":
+            return first["msg"]
+    wanted = first["msg"].partition(", unable")[0].removeprefix("Input ")
+    return f"{place} = {first['input']!r:.80} {wanted}".removeprefix(" = ")
+
+
+def _fields(kind: Any, place: Sequence[int | str]) -> list[str]:
+    """The fields of the dataclass at `place` within a `kind`."""
+    for step in place:
+        items = [each for each in typing.get_args(kind) if each is not ...]
+        kind = items[-1] if items else typing.get_type_hints(kind)[str(step)]
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def later(default: T) -> T:
-    """The default of a field that was added after configurations had been recorded.
-
-    At this default a configuration means what it meant before the field existed, and has the same `identity`.
-    """
+    """The default of a field that was added when results had been recorded: at this default, their ids still hold."""
     field: T = dataclasses.field(default=default, metadata={"later": True})
     return field
 
@@ -165,7 +172,7 @@ def plain(config: Any) -> Any:
 
 
 def identity(config: Any) -> Any:
-    """`plain(config)` without the fields made by `later` that have their default: what records are compared by."""
+    """`plain(config)` without the fields made by `later` that have their default: what ids are made of."""
     return _plain(config, lambda field, value: not field.metadata.get("later") or value != field.default)
 
 

@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
 
 from cgh_bench.core.errors import UserError
@@ -72,37 +74,48 @@ def write_text(path: Path, text: str, flush: bool = True) -> None:
 
 @contextmanager
 def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Keep every other process out of this block for the same `folder`; or, to `wait`, let them come one by one.
+    """Keep every other process and thread out of this block for the same `folder`; to `wait`, they come one by one.
 
-    The lock is the kernel's, on a small file beside the folder: it is gone with the process, however that ends. It is a
-    record lock, as others would live on in loader processes that a killed process leaves behind for some seconds.
-    What such a process has not finished writing in `folder` is removed.
+    The lock is the kernel's, on a small file beside the folder: it is gone with the process, however that ends. What a
+    killed process has not finished writing in `folder` is removed.
 
     Raises:
-        UserError: another process is in (its number is given), or the folder's place cannot be written to.
+        UserError: another process is in (it is named), or the disk cannot be written to or has no locks.
     """
+    place = folder.parent / f".{folder.name}.lock"
+    lock = FileLock(place, fallback_to_soft=False)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        file = (folder.parent / f".{folder.name}.lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder.parent} ({error.strerror}); name another folder") from None
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = f"process {file.read().strip() or 'unknown'}"
-            if not wait:
-                raise UserError(
-                    f"{folder} is in use by {holder}; wait for it or stop it, or name another folder"
-                ) from None
-            print(f"» {holder} is at work in {folder}; waiting for it", file=sys.stderr, flush=True)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}")
-        file.flush()
+        _acquire(lock, folder, wait)
+        place.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot lock and write files in {folder.parent} ({reason}); choose another folder") from None
+    try:
         remove_unfinished(folder)  # nobody else is here, so nobody is writing it
         yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, folder: Path, wait: bool) -> None:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = Path(lock.lock_file).read_text(encoding="utf-8", errors="replace") or "another process"
+        if not wait:
+            raise UserError(f"{folder} is in use by {holder}; wait for it, stop it or choose another folder") from None
+        print(f"waiting for {holder}, which works in {folder}", file=sys.stderr, flush=True)
+        lock.acquire()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[BinaryIO]:
+    """The file `path`, made where it is not there, to read and append to while no other process or thread does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -66,13 +66,13 @@ def test_one_process_a_folder_until_it_ends_however_it_ends(tmp_path: Path) -> N
     other.start()
     assert mine.recv() == "in"
     assert list(folder.iterdir()) == [], "what a killed process had not finished is removed, once nobody else is in"
-    with pytest.raises(UserError, match=f"in use by process {other.pid} on .*name another folder"), alone_in(folder):
+    with pytest.raises(UserError, match=f"in use by process {other.pid} on .*choose another folder"), alone_in(folder):
         pass
     other.kill()
     other.join()
     with alone_in(folder):
         pass
-    with pytest.raises(UserError, match="cannot write to /proc/self"), alone_in(Path("/proc/self/run")):
+    with pytest.raises(UserError, match="in /proc/self .*choose another folder"), alone_in(Path("/proc/self/run")):
         pass
 
 
@@ -86,6 +86,35 @@ def test_to_wait_is_to_come_when_the_other_has_left(tmp_path: Path, capfd: pytes
     with alone_in(tmp_path / "run", wait=True):
         assert f"process {other.pid} on " in capfd.readouterr().err
     other.join()
+
+
+def test_threads_of_one_process_keep_each_other_out(tmp_path: Path) -> None:
+    refused = []
+
+    def second() -> None:
+        try:
+            with alone_in(tmp_path / "run"):
+                pass
+        except UserError as error:
+            refused.append(str(error))
+
+    with alone_in(tmp_path / "run"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1 and f"process {os.getpid()} on " in refused[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_locks_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=f"cannot lock .*{os.strerror(number)}"), alone_in(tmp_path / "run"):
+        raise AssertionError("the work has begun")
 
 
 @pytest.mark.parametrize("kind", ["torch", "safetensors"])

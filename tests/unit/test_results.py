@@ -70,23 +70,27 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("{", "Expecting"),
-        ("[1, 2]", "not a JSON object"),
-        ('{"step": 3, "loss": 0.5}', "schema None"),
-        (line(schema=2), "schema 2"),
-        (line(schema="1"), "schema '1'"),
-        (line(metrics={"top1": math.nan}), "NaN is not a finite number"),
-        (line(metrics={"top1": "61.5"}), "metrics holds a str"),
-        (line(metrics={"top1": True}), "metrics holds a bool"),
-        (line(metrics=[61.5]), "metrics is a list"),
-        (line(seed=True), "seed is a bool"),
-        (line(seed=None), "seed is a NoneType"),
-        (line(overridden="k=5"), "overridden is a str"),
-        (line(versions={"torch": 2}), "versions holds a int"),
-        (line(colour="red"), "unknown field colour"),
-        (line().replace('"data": "ffee", ', ""), "without data"),
+        ("[1, 2]", "[1, 2] should be an object"),
+        ('{"step": 3, "loss": 0.5}', "schema is None"),
+        (line(schema=2), "schema is 2"),
+        (line(schema="1"), "schema is '1'"),
+        (line(metrics={"top1": math.nan}), "not JSON compliant"),
+        (line(metrics={"top1": "61.5"}), "metrics.top1 = '61.5'"),
+        (line(metrics={"top1": True}), "metrics.top1 = True"),
+        (line(metrics={"top1": 10**400}), "metrics.top1 = 1000"),
+        (line(metrics=[61.5]), "metrics = [61.5]"),
+        (line(seed=True), "seed = True"),
+        (line(seed=None), "seed = None"),
+        (line(overridden="k=5"), "overridden = 'k=5'"),
+        (line(versions={"torch": 2}), "versions.torch = 2"),
+        (line(colour="red"), "unknown field 'colour'"),
+        (line(seeed=1), "did you mean seed"),
+        (line().replace('"data": "ffee", ', ""), "data is missing"),
         (line().replace("3.25", "1e999"), "Out of range"),
         (line().replace("61.5", "1e999"), "Out of range"),
-        (line(task="\ud800"), "surrogates not allowed"),
+        (line().replace("0.07", "1e999"), "Out of range"),
+        (line(seed=0).replace('"seed": 0', f'"seed": {"9" * 5000}'), "digits"),
+        (line(task="\ud800"), "Invalid JSON"),
         ("[" * 100_000, "recursion"),
     ],
 )
@@ -226,6 +230,23 @@ def test_several_stores_become_one_without_repeats(tmp_path: Path) -> None:
     assert [record.seed for record in records] == [2, 0, 1]
     assert (out.parent / records[1].work).resolve() == (one.parent / with_folder.work).resolve()
     assert results.merge([one, two, out], out)[0] == 0
+
+
+MERGER = """
+    import sys
+    from pathlib import Path
+    from cgh_bench import results
+    results.merge([Path(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+def test_merges_at_the_same_time_add_each_record_once(tmp_path: Path) -> None:
+    store, out = tmp_path / "one.jsonl", tmp_path / "out.jsonl"
+    results.append(store, *(dataclasses.replace(RESULT, seed=seed) for seed in range(400)))
+    command = [sys.executable, "-c", textwrap.dedent(MERGER), str(store), str(out)]
+    merges = [subprocess.Popen(command) for _ in range(6)]
+    assert [merge.wait(timeout=120) for merge in merges] == [0] * 6
+    assert len(out.read_bytes().splitlines()) == 400
 
 
 def test_records_are_selected_and_keep_their_numbers() -> None:
