@@ -116,20 +116,20 @@ def ours(folder: Path, ks: list[int]) -> dict[str, float]:
     """The whole grid from one search of the mapped bank."""
     import faiss  # noqa: F401  (imports are not measured)
 
+    from cgh_bench.frozen.metrics import rank
     from cgh_bench.frozen.neighbours import neighbours, planned_bytes
-    from cgh_bench.frozen.voting import rank
 
     bank, queries = np.load(folder / "bank.npy", mmap_mode="r"), np.load(folder / "queries.npy")
     labels, truth = np.load(folder / "bank_labels.npy"), np.load(folder / "queries_labels.npy")
     neighbours(bank[:100], queries[:2], 5)
     before, started, cpu = peak_bytes(reset=True), time.perf_counter(), time.process_time()
     similarity, row = neighbours(bank, queries, max(ks))
-    answers = rank(similarity, labels[row], truth, ks, [TEMPERATURE])
+    answers = rank(similarity, labels[row], truth, CLASSES, (ks, [TEMPERATURE]))
     seconds, cpu, peak = time.perf_counter() - started, time.process_time() - cpu, peak_bytes() - before
     for k in ks:
         np.save(folder / f"ours_{k}.npy", answers[k, TEMPERATURE].predicted.numpy())
     planned = planned_bytes(len(bank), len(queries), DIM, max(ks)) / 1e6
-    accuracy = answers[ks[-1], TEMPERATURE].top(1)
+    accuracy = answers[ks[-1], TEMPERATURE].top1
     memory = {"peak_megabytes": peak / 1e6, "planned_megabytes": planned}
     return {"seconds": seconds, "cpu_seconds": cpu, **memory, "accuracy": accuracy}
 

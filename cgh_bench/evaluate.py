@@ -170,7 +170,7 @@ def plan(evaluation: Evaluation, checkpoint: "Checkpoint", workspace: Workspace)
 
 
 def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, float]) -> None:
-    missing = [metric.name for metric in declared if metric.name not in metrics]
+    missing = [metric.name for metric in declared if metric.always and metric.name not in metrics]
     if missing:
         raise CheckFailed(f"{name} did not report {', '.join(missing)}; its log is in the run's folder")
 

@@ -16,8 +16,8 @@ from cgh_bench.backbones import Backbone
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
+from cgh_bench.frozen.metrics import rank
 from cgh_bench.frozen.neighbours import neighbours
-from cgh_bench.frozen.voting import rank
 from cgh_bench.pretrain.recipe import Recipe
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
@@ -67,7 +67,8 @@ def knn_top1(trunk: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) ->
     queries, truth = _features(trunk, recipe, val, QUERIES)
     trunk.train()
     similarity, row = neighbours(bank, queries, NEIGHBOURS)
-    return rank(similarity, known[row], truth, (NEIGHBOURS,), (TEMPERATURE,))[NEIGHBOURS, TEMPERATURE].top(1)
+    grid = (NEIGHBOURS,), (TEMPERATURE,)
+    return rank(similarity, known[row], truth, len(train.classes), grid)[NEIGHBOURS, TEMPERATURE].top1
 
 
 def _features(

@@ -1,5 +1,7 @@
 """Filling banks of features on disk: each process a part of the images, in any number of sessions."""
 
+import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
@@ -19,7 +23,66 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import ImageSet, workers
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.bank_file import FILLED, BankFile, Rows, open_bank
+
+FILLED = "filled.npy"
+"""Beside the bank while it is being filled: which rows are."""
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BankFile:
+    """A bank whose rows appear one by one."""
+
+    features: "np.memmap[Any, Any]"
+    """(N, D)"""
+    filled: "np.memmap[Any, Any]"
+    """(N,) which rows are on disk."""
+    waiting: list[Rows] = field(default_factory=list)
+    """Rows that were written and may not be on disk yet."""
+
+    def write(self, rows: Rows, values: NDArray[np.float32]) -> None:
+        """Fill the `rows` with `values` (R, D)."""
+        self.features[rows] = values
+        self.waiting.append(rows)
+
+    def save(self) -> None:
+        """Say that the rows written so far are filled, after they are."""
+        self.features.flush()
+        for rows in self.waiting:
+            self.filled[rows] = True
+        self.filled.flush()
+        self.waiting.clear()
+
+
+def open_bank(folder: Path, n: int, dim: int) -> BankFile:
+    """The bank (N, D) in `folder`, made where there is none; every process must call this.
+
+    Raises:
+        UserError: no room on the disk.
+    """
+    features, filled = folder / "features.npy", folder / FILLED
+    if dist.rank() == 0 and not filled.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _allocate(features, np.float32, (n, dim))
+        _allocate(filled, np.bool_, (n,))
+    dist.wait_for_all()
+    return BankFile(np.load(features, mmap_mode="r+"), np.load(filled, mmap_mode="r+"))
+
+
+def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
+    """An array of zeros on disk, which appears under its name when it is all there."""
+    temporary = path.with_suffix(".part")
+    try:
+        open_memmap(temporary, mode="w+", dtype=kind, shape=shape)  # type: ignore[no-untyped-call]
+        with temporary.open("rb+") as file:  # a full disk must be an error here, not a bus error later
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        size = f"{math.prod(shape) * np.dtype(kind).itemsize / 1e9:.1f} GB"
+        raise UserError(f"no room for {size} in {path.parent} ({error.strerror}); make some, or name --work") from None
+    temporary.replace(path)
+
 
 BATCH_SIZE = 256
 BATCHES_PER_SAVE = 32

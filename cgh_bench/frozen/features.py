@@ -16,8 +16,7 @@ from cgh_bench.core.files import alone_in, write_text
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.bank_file import FILLED
-from cgh_bench.frozen.extraction import Work, fill, images_per_second
+from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
 
 
 @dataclass(frozen=True)

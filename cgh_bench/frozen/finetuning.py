@@ -17,7 +17,7 @@ from cgh_bench.data import ImageSet
 from cgh_bench.data.image_set import workers
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.crops import Batch
-from cgh_bench.frozen.heads import true_ranks
+from cgh_bench.frozen.metrics import true_ranks
 from cgh_bench.frozen.training import Record
 
 

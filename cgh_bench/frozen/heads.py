@@ -13,6 +13,7 @@ from cgh_bench.core.descent import Descent
 from cgh_bench.core.errors import CheckFailed
 from cgh_bench.frozen.crops import Batch
 from cgh_bench.frozen.features import FeatureBank
+from cgh_bench.frozen.metrics import true_ranks
 from cgh_bench.frozen.probe import cross_entropy, with_ones
 from cgh_bench.frozen.training import Record
 
@@ -95,17 +96,6 @@ def adapted(parameter: Tensor, gradient: Tensor, decays: Tensor, trust: float) -
     size, slope = parameter.norm(dim=(0, 2))[:, None], gradient.norm(dim=(0, 2))[:, None]
     ratio = trust * size / (slope + decays * size + LARS_EPSILON)
     return torch.where((size > 0) & (slope > 0), (gradient + decays * parameter) * ratio, gradient)
-
-
-def true_ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes each head puts before the true one, (B, G); equal ones rank in the order of the classes.
-
-    A head that has diverged (its score is not finite) puts all before it: NaN must not count as right.
-    """
-    truth = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
-    earlier = torch.arange(logits.shape[2], device=logits.device) < labels[:, None, None]
-    ranks = ((logits > truth) | ((logits == truth) & earlier)).sum(dim=2)
-    return torch.where(torch.isfinite(truth[:, :, 0]), ranks, logits.shape[2])
 
 
 class SgdProbe:

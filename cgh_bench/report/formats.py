@@ -162,7 +162,8 @@ def _two_lines(cell: Cell) -> Text:
 def show_result(result: Result, *, reused: bool = False, console: Console | None = None) -> None:
     """One line: the task, the seed, its declared metrics in their order, and its time or that it was reused."""
     line = Text(f"{result.task}, seed {result.seed}: ")
-    for number, metric in enumerate(tasks.find(result.task).METRICS):
+    reported = [metric for metric in tasks.find(result.task).METRICS if metric.name in result.metrics]
+    for number, metric in enumerate(reported):
         unit = "" if metric.unit == "%" else f" {metric.unit}"
         line.append(("  " if number else "") + f"{metric_label(metric.name)} ")
         line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")

@@ -24,6 +24,12 @@ class Metric:
     name: str
     unit: str = "%"
     higher_is_better: bool = True
+    always: bool = True
+    """Whether every run reports it, or only some data allow it."""
+
+
+TOP5 = Metric("top5", always=False)
+"""Of more than five classes."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from cgh_bench.data.imagenet import CATALOG as IMAGENET
 from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR
-from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data import DataPair, ImageSet
     from cgh_bench.frozen.features import FeatureBank
-    from cgh_bench.frozen.voting import Ranked
+    from cgh_bench.frozen.metrics import Ranked
 
 RETRIEVED = 10
 """Neighbours kept for the retrieval pictures."""
@@ -30,7 +30,7 @@ RETRIEVED = 10
 class KNN(FeatureTask):
     """Classify each val image by the weighted votes of its nearest train images."""
 
-    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"))
 
     k: int = 20
     """The K of `top1`, `top5` and `class_balanced`."""
@@ -47,20 +47,20 @@ class KNN(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
+        from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.voting import rank
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self._deepest())
-        ks = sorted({self.k, *self.k_grid})
-        ranked = rank(similarity, train.labels[row], val.labels, ks, [self.temperature])
+        grid = sorted({self.k, *self.k_grid}), [self.temperature]
+        ranked = rank(similarity, train.labels[row], val.labels, len(train.classes), grid)
         chosen = ranked[self.k, self.temperature]
         nearest = {"row": row[:, :RETRIEVED], "similarity": similarity[:, :RETRIEVED]}
         folders.save("neighbours.npz", **nearest, predicted=chosen.predicted.numpy())
         write_per_class(folders, train, val, chosen)
         return {
             **chosen.metrics(),
-            **{f"top1_k{k}": ranked[k, self.temperature].top(1) for k in self.k_grid},
+            **{f"top1_k{k}": ranked[k, self.temperature].top1 for k in self.k_grid},
         }
 
     def _deepest(self) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_positive, write_per_class
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class KNNApproximate(FeatureTask):
     """Classify each val image by most of its nearest train images, those that an approximate index finds."""
 
-    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"), Metric("recall"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"), Metric("recall"))
 
     k: int = 20
     temperature: float = 0.07
@@ -33,12 +33,13 @@ class KNNApproximate(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
-        from cgh_bench.frozen.approximate import approximate_neighbours, recall
-        from cgh_bench.frozen.voting import rank
+        from cgh_bench.frozen.metrics import rank
+        from cgh_bench.frozen.neighbours import approximate_neighbours, recall
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = approximate_neighbours(train.features, val.features, self.k, self.index, self.search)
-        ranked = rank(similarity, train.labels[row], val.labels, [self.k], [self.temperature])[self.k, self.temperature]
+        grid = [self.k], [self.temperature]
+        ranked = rank(similarity, train.labels[row], val.labels, len(train.classes), grid)[self.k, self.temperature]
         count = min(self.recall_images, len(val.labels))
         some = np.sort(np.random.default_rng(seed).choice(len(val.labels), count, replace=False))
         found = recall(train.features, val.features[some], (similarity[some], row[some]))

@@ -48,15 +48,16 @@ class KNNFewShot(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
+        from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.voting import rank
 
         train, val = self.features(checkpoint, data, folders)
         top1, balanced = [], []
         for repeat in range(self.repeats):
             rows = drawn(train, self.shots, np.random.default_rng([seed, repeat]))
             similarity, row = shared_neighbours(train.features[rows], val.features, self.k)
-            ranked = rank(similarity, train.labels[rows][row], val.labels, [self.k], [self.temperature])
+            grid = [self.k], [self.temperature]
+            ranked = rank(similarity, train.labels[rows][row], val.labels, len(train.classes), grid)
             metrics = ranked[self.k, self.temperature].metrics()
             top1.append(metrics["top1"])
             balanced.append(metrics["class_balanced"])

@@ -13,14 +13,14 @@ import numpy as np
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.tasks.base import Folders, ImageTask, Metric
+from cgh_bench.tasks.base import TOP5, Folders, ImageTask, Metric
 from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data import DataPair
     from cgh_bench.frozen.features import FeatureBank
-    from cgh_bench.frozen.voting import Ranked
+    from cgh_bench.frozen.metrics import Ranked
 
 Point = tuple[str, int, float]
 """Feature, K, temperature."""
@@ -30,7 +30,7 @@ Point = tuple[str, int, float]
 class KNNGrid(ImageTask):
     """Classify each val image by kNN, its feature, K and temperature chosen on the train images."""
 
-    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"), Metric("top1_selected_on_val"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"), Metric("top1_selected_on_val"))
 
     features: tuple[str, ...] = ("layer3", "layer4", "layer3+layer4")
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
@@ -74,30 +74,30 @@ class KNNGrid(ImageTask):
         for feature, train, val in zip(self.features, *banks, strict=True):
             for where, ranked in zip((on_train, on_val), self._both(train, val, seed), strict=True):
                 where.update({(feature, *point): answer for point, answer in ranked.items()})
-        chosen = max(on_train, key=lambda point: on_train[point].top(1))  # the first of equals
-        grid = [[*point, on_train[point].top(1), on_val[point].top(1)] for point in on_val]
+        chosen = max(on_train, key=lambda point: on_train[point].top1)  # the first of equals
+        grid = [[*point, on_train[point].top1, on_val[point].top1] for point in on_val]
         names = ["feature", "k", "temperature", "train_top1", "val_top1"]
         folders.write("grid.json", json.dumps({"columns": names, "points": grid, "chosen": chosen}))
         write_per_class(folders, train, val, on_val[chosen])
-        best = max(answer.top(1) for answer in on_val.values())
+        best = max(answer.top1 for answer in on_val.values())
         return {**on_val[chosen].metrics(), "top1_selected_on_val": best}
 
     def _both(
         self, train: "FeatureBank", val: "FeatureBank", seed: int
     ) -> "tuple[Mapping[tuple[int, float], Ranked], Mapping[tuple[int, float], Ranked]]":
         """The answers on train images and on val images, from one search for both."""
+        from cgh_bench.frozen.metrics import rank, without_self
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.voting import rank, without_self
 
         draw = np.random.default_rng(seed)
         own = np.sort(draw.choice(len(train.labels), min(self.selection_images, len(train.labels)), replace=False))
         queries = np.concatenate([train.features[own], val.features])
         similarity, row = shared_neighbours(train.features, queries, max(self.ks) + 1)
-        n, ks = len(own), sorted(set(self.ks))
+        n, grid = len(own), (sorted(set(self.ks)), self.temperatures)
         others, other_row = without_self(similarity[:n], row[:n], own)
         return (
-            rank(others, train.labels[other_row], train.labels[own], ks, self.temperatures),
-            rank(similarity[n:], train.labels[row[n:]], val.labels, ks, self.temperatures),
+            rank(others, train.labels[other_row], train.labels[own], len(train.classes), grid),
+            rank(similarity[n:], train.labels[row[n:]], val.labels, len(train.classes), grid),
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cgh_bench.data.image_set import DataPair, ImageSet, Split
 from cgh_bench.data.transform import AS_IS, EvalTransform
-from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class LeaveOneOut(FeatureTask):
     """Classify each image of one split by its nearest others in that split."""
 
-    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("class_balanced"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"))
 
     split: Split = "train"
     k: int = 20
@@ -45,13 +45,14 @@ class LeaveOneOut(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
+        from cgh_bench.frozen.metrics import rank, without_self
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.voting import rank, without_self
 
         (bank,) = self.features(checkpoint, data, folders)
         found = shared_neighbours(bank.features, bank.features, self.k + 1)
         similarity, row = without_self(*found, np.arange(len(bank.labels)))
-        chosen = rank(similarity, bank.labels[row], bank.labels, [self.k], [self.temperature])[self.k, self.temperature]
+        grid = [self.k], [self.temperature]
+        chosen = rank(similarity, bank.labels[row], bank.labels, len(bank.classes), grid)[self.k, self.temperature]
         write_per_class(folders, bank, bank, chosen)
         return chosen.metrics()
 

@@ -40,9 +40,8 @@ class KNNMultiLabel(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters. `mAP_11_points` is PASCAL VOC 2007's and the transfer suite's."""
-        from cgh_bench.frozen.metrics import average_precisions, average_precisions_11_points
+        from cgh_bench.frozen.metrics import average_precisions, average_precisions_11_points, vote_weights
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.voting import vote_weights
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self.k)

@@ -16,7 +16,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
-from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Linear(FeatureTask):
     """Classify each val image by the best linear classifier on the train images' features."""
 
-    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("top1_selected_on_val"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
 
     transform: EvalTransform = IMAGENET_LINEAR
     weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
@@ -57,7 +57,7 @@ class Linear(FeatureTask):
         """The train images, in their views if there are several, and the val images."""
         if not self.views:
             return super().sets(data)
-        from cgh_bench.frozen.views import with_crops
+        from cgh_bench.frozen.crops import with_crops
 
         views = with_crops(data.train, self.transform, self.crop, self.views)
         return (views, AS_IS), (data.val, self.transform)
@@ -81,8 +81,8 @@ class Linear(FeatureTask):
         import torch
 
         from cgh_bench.frozen import probe
-        from cgh_bench.frozen.metrics import accuracy, top_accuracy
-        from cgh_bench.frozen.views import in_all_views
+        from cgh_bench.frozen.crops import in_all_views
+        from cgh_bench.frozen.metrics import accuracy, top5, true_ranks
 
         fitted, held = hold_out(data.train, self.held_out, seed)
         train, val = self.features(checkpoint, data, folders)
@@ -91,9 +91,10 @@ class Linear(FeatureTask):
         record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
         folders.write("grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
         folders.save("predictions.npz", predicted=choice.scores.argmax(dim=1).cpu().numpy())
+        ranks = true_ranks(choice.scores[:, None], torch.tensor(val.labels))[:, 0]
         return {
             "top1": choice.val[choice.index],
-            "top5": 100 * top_accuracy(choice.scores, torch.tensor(val.labels), 5),
+            **top5(ranks, len(val.classes)),
             "top1_selected_on_val": max(choice.val),
         }
 

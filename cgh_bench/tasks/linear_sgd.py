@@ -18,7 +18,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet, subset
 from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
 from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
-from cgh_bench.tasks.base import Folders, ImageTask, Metric
+from cgh_bench.tasks.base import TOP5, Folders, ImageTask, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class LinearSgd(ImageTask):
     """Classify each val image by a linear classifier trained by SGD on random crops."""
 
-    METRICS: ClassVar = (Metric("top1"), Metric("top5"), Metric("top1_selected_on_val"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
 
     transform: EvalTransform = IMAGENET_LINEAR
     crop: Crop = IMAGENET_CROP
@@ -140,7 +140,7 @@ class LinearSgd(ImageTask):
         chosen = int(np.argmax(last.get("held_out_top1", [0.0])))
         return {
             "top1": last["val_top1"][chosen],
-            "top5": last["val_top5"][chosen],
+            **({"top5": last["val_top5"][chosen]} if len(val.classes) > 5 else {}),
             "top1_selected_on_val": max(max(record["val_top1"]) for record in history),
         }
 

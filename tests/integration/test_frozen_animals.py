@@ -28,7 +28,7 @@ def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path) -> None
     assert plan(evaluation, trunk, workspace)
     assert not list(tmp_path.iterdir())
     result = evaluate(evaluation, trunk, 0, workspace)
-    assert {metric.name for metric in evaluation.task.METRICS} <= result.metrics.keys()
+    assert {metric.name for metric in evaluation.task.METRICS if metric.always} <= result.metrics.keys()
     assert all(math.isfinite(value) and value <= 100 for value in result.metrics.values())
     assert any(workspace.evaluation(trunk, evaluation.protocol, 0).iterdir())
     assert results.read(workspace.store) == ([result], [])

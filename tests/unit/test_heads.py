@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 from cgh_bench.core.descent import Descent
-from cgh_bench.frozen.heads import Heads, true_ranks
+from cgh_bench.frozen.heads import Heads
+from cgh_bench.frozen.metrics import true_ranks
 
 RATES = (0.01, 0.1, 1.0)
 DECAYS = (0.0, 1e-3, 0.05)

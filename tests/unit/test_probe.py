@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from cgh_bench.frozen import probe
-from cgh_bench.frozen.optim import minimise
+from cgh_bench.frozen.probe import minimise
 
 DECAYS = (1e-3, 1e-2, 0.1, 1.0)
 

@@ -10,7 +10,7 @@ import torch
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data import load
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen.bank_file import open_bank
+from cgh_bench.frozen.extraction import open_bank
 from cgh_bench.frozen.features import bank_bytes, plan
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.schedule import optimizer

@@ -45,7 +45,7 @@ def test_it_learns(trunk: Checkpoint, tmp_path: Path) -> None:
     metrics = run(replace(TOY, epochs=4), trunk, tmp_path)
     assert metrics["top1"] >= 50  # 25 is chance
     assert metrics["top1"] <= metrics["top1_selected_on_val"]
-    assert metrics["top5"] == 100
+    assert "top5" not in metrics  # of four classes
 
 
 def test_trunk_and_head_have_a_rate_each(trunk: Checkpoint, tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, GreyImages
 from cgh_bench.data.transform import AS_IS
-from cgh_bench.frozen import voting
 from cgh_bench.frozen.metrics import (
     average_precisions,
     average_precisions_11_points,
     class_balanced_accuracy,
-    top_accuracy,
+    rank,
+    true_ranks,
+    vote_weights,
+    without_self,
 )
 from cgh_bench.frozen.neighbours import neighbours
-from cgh_bench.frozen.voting import rank, vote_weights, without_self
 from cgh_bench.tasks.base import Folders, ImageTask
 from cgh_bench.tasks.knn import KNN
 from cgh_bench.tasks.knn_approximate import KNNApproximate
@@ -36,7 +37,7 @@ def test_four_points_by_hand() -> None:
     expected = np.exp((np.array([0.95, 0.9, 0.8, 0.1]) - 0.95) / 0.1)
     np.testing.assert_allclose(vote_weights(similarity, 0.1)[0].numpy(), expected, rtol=1e-5)
     labels, truth = np.array([[0, 1, 1, 2]]), np.array([2])
-    ranked = rank(similarity, labels, truth, [1, 2, 4], [0.04, 0.2])
+    ranked = rank(similarity, labels, truth, 3, ([1, 2, 4], [0.04, 0.2]))
     assert {point: int(answer.predicted) for point, answer in ranked.items()} == {
         (1, 0.04): 0,
         (2, 0.04): 0,
@@ -45,8 +46,25 @@ def test_four_points_by_hand() -> None:
         (2, 0.2): 0,
         (4, 0.2): 1,
     }
-    assert [int(answer.true_rank) for answer in ranked.values()] == [2] * 6
-    assert ranked[4, 0.2].metrics() == {"top1": 0, "top5": 100, "class_balanced": 0}
+    # With four neighbours class 2 is last of three; with fewer it has no vote, and all three are before it.
+    assert [int(answer.true_rank) for answer in ranked.values()] == [3, 3, 2] * 2
+    assert ranked[4, 0.2].metrics() == {"top1": 0, "class_balanced": 0}
+
+
+def test_a_class_without_a_vote_is_not_among_the_first_five() -> None:
+    similarity, labels, truth = np.ones((6, 1), np.float32), np.full((6, 1), 5), np.arange(6)
+    ranked = rank(similarity, labels, truth, 6, ([1], [0.07]))[1, 0.07]
+    assert ranked.metrics() == pytest.approx({"top1": 100 / 6, "top5": 100 / 6, "class_balanced": 100 / 6})
+    # A vote that is too small to be told from none still is one.
+    ranked = rank(np.array([[1, 0.5]], np.float32), np.array([[0, 4]]), np.array([4]), 6, ([2], [1e-4]))[2, 1e-4]
+    assert ranked.metrics() == {"top1": 0, "top5": 100, "class_balanced": 0}
+
+
+@pytest.mark.parametrize(("classes", "reported"), [(4, False), (5, False), (6, True)])
+def test_top5_needs_more_than_five_classes(classes: int, reported: bool) -> None:
+    truth = np.arange(classes)
+    ranked = rank(np.ones((classes, 1), np.float32), truth[:, None], truth, classes, ([1], [0.07]))[1, 0.07]
+    assert ("top5" in ranked.metrics()) == reported
 
 
 def loop_knn(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, k: int, classes: int) -> list[int]:
@@ -66,7 +84,7 @@ def test_equals_loops_also_with_few_queries_and_large_k(n: int, q: int, k: int) 
     labels = rng.integers(0, 3, n)
     similarity, row = neighbours(bank, queries, k)
     truth = rng.integers(0, 3, q)
-    ranked = rank(similarity, labels[row], truth, [1, k], [0.07])
+    ranked = rank(similarity, labels[row], truth, 3, ([1, k], [0.07]))
     for some in (1, k):
         assert ranked[some, 0.07].predicted.tolist() == loop_knn(bank, labels, queries, some, 3)
 
@@ -78,7 +96,7 @@ def test_copies_of_the_bank_change_nothing_with_as_many_times_the_neighbours(see
     bank, queries = rng.normal(size=(40, 6)).astype(np.float32), rng.normal(size=(9, 6)).astype(np.float32)
     labels, truth = rng.integers(0, 4, 40), rng.integers(0, 4, 9)
     once, often = (
-        rank(s, np.tile(labels, n)[row], truth, [5 * n], [0.07])[5 * n, 0.07]
+        rank(s, np.tile(labels, n)[row], truth, 4, ([5 * n], [0.07]))[5 * n, 0.07]
         for n, (s, row) in ((n, neighbours(np.tile(bank, (n, 1)), queries, 5 * n)) for n in (1, copies))
     )
     assert once.predicted.tolist() == often.predicted.tolist()
@@ -89,9 +107,9 @@ def test_no_chunk_of_the_queries_matters(monkeypatch: pytest.MonkeyPatch) -> Non
     rng = np.random.default_rng(5)
     similarity = -np.sort(-rng.uniform(-1, 1, (50, 30)).astype(np.float32), axis=1)
     labels, truth = rng.integers(0, 7, (50, 30)), rng.integers(0, 7, 50)
-    whole = rank(similarity, labels, truth, [3, 30], [0.1])
-    monkeypatch.setattr(voting, "QUERIES_PER_VOTE", 7)
-    parts = rank(similarity, labels, truth, [3, 30], [0.1])
+    whole = rank(similarity, labels, truth, 7, ([3, 30], [0.1]))
+    monkeypatch.setattr("cgh_bench.frozen.metrics.QUERIES_PER_VOTE", 7)
+    parts = rank(similarity, labels, truth, 7, ([3, 30], [0.1]))
     assert all(whole[point].true_rank.tolist() == parts[point].true_rank.tolist() for point in whole)
 
 
@@ -105,23 +123,22 @@ def test_an_image_is_not_its_own_neighbour() -> None:
 
 def test_no_temperature_overflows() -> None:
     weights = vote_weights(np.array([[1.0, 0.5], [-0.2, -0.9]], np.float32), 1e-4)
-    assert weights.tolist() == [[1, 0], [1, 0]]
+    assert weights[:, 0].tolist() == [1, 1]
+    assert (weights[:, 1] > 0).all() and (weights[:, 1] < 1e-300).all()
 
 
 def test_an_index_that_found_nothing_is_not_right() -> None:
     """As an approximate index does whose cells near the image are empty: -inf for each neighbour that is missing."""
     similarity = np.array([[-np.inf, -np.inf], [0.5, -np.inf]], np.float32)
     assert vote_weights(similarity, 0.07).tolist() == [[0, 0], [1, 0]]
-    ranked = rank(similarity, np.array([[0, 0], [2, 0]]), np.array([2, 2]), [2], [0.07])[2, 0.07]
-    assert ranked.true_rank.tolist() == [2, 0]
+    ranked = rank(similarity, np.array([[0, 0], [2, 0]]), np.array([2, 2]), 3, ([2], [0.07]))[2, 0.07]
+    assert ranked.true_rank.tolist() == [3, 0]
 
 
 def test_accuracies_by_hand() -> None:
     scores = torch.tensor([[3.0, 2, 1], [1, 1, 1], [0, 5, 1], [9, 1, 2]])
     truth = torch.tensor([0, 2, 2, 1])
-    assert top_accuracy(scores, truth, 1) == 0.25
-    assert top_accuracy(scores, truth, 2) == 0.5  # an equal score of an earlier class ranks before
-    assert top_accuracy(scores, truth, 5) == 1
+    assert true_ranks(scores[:, None], truth)[:, 0].tolist() == [0, 2, 1, 2]  # of equals the earlier class is first
     assert class_balanced_accuracy(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 2])) == pytest.approx(1 / 3)
 
 
@@ -208,7 +225,7 @@ def test_every_task_runs_also_with_one_val_image_and_absent_classes(
     for data in (toy(), toy("single", 1)):
         task.check(data)
         metrics = task.run(trunk, data, folders, 0)
-        assert {metric.name for metric in task.METRICS} <= metrics.keys()
+        assert {metric.name for metric in task.METRICS if metric.always} <= metrics.keys()
         assert metrics["top1"] >= 90
         assert task.run(trunk, data, folders, 0) == metrics
         assert any("in the cache" in line for line in task.plan(trunk, data, folders))

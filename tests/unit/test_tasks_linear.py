@@ -60,7 +60,7 @@ def test_the_head_is_chosen_on_held_out_images_and_the_literatures_number_stands
     last = record["epochs"][-1]
     chosen = int(np.argmax(last["held_out_top1"]))
     assert metrics["top1"] == last["val_top1"][chosen]
-    assert metrics["top5"] == 100
+    assert "top5" not in metrics  # of four classes
     assert metrics["top1_selected_on_val"] == max(max(epoch["val_top1"]) for epoch in record["epochs"])
     assert len(record["epochs"]) == 4
     assert max(last["val_top1"]) > 50

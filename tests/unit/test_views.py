@@ -18,10 +18,10 @@ from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.transform import AS_IS, Crop, EvalTransform
 from cgh_bench.evaluate import protocol_id
 from cgh_bench.frozen import probe
+from cgh_bench.frozen.crops import in_all_views, with_crops
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.metrics import accuracy
 from cgh_bench.frozen.selection import Grid, hold_out
-from cgh_bench.frozen.views import in_all_views, with_crops
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.linear import Linear
 
