@@ -15,9 +15,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from scipy.stats import ttest_ind
+
 from cgh_bench.evaluate import evaluate, find_finished, prepare
 from cgh_bench.reading.loading import load
-from cgh_bench.report.significance import welch_interval
 from cgh_bench.results import Result
 from cgh_bench.workspace import Workspace
 
@@ -53,7 +54,8 @@ def _compared(found: dict[str, list[Result]]) -> tuple[list[str], bool]:
     agree = True
     for metric in found["mmdet"][0].metrics:
         values = {name: [result.metrics[metric] for result in found[name]] for name in FRAMEWORKS}
-        low, high = welch_interval(values["detectron2"], values["mmdet"])
+        compared = ttest_ind(values["detectron2"], values["mmdet"], equal_var=False)
+        low, high = compared.confidence_interval(0.95)
         agree = agree and low <= 0 <= high
         cells = [f"{statistics.fmean(v):.2f} ± {statistics.stdev(v):.2f} ({len(v)})" for v in values.values()]
         gap = statistics.fmean(values["detectron2"]) - statistics.fmean(values["mmdet"])

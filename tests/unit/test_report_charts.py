@@ -13,7 +13,7 @@ from cgh_bench.report import table
 from cgh_bench.report.cells import Table
 from cgh_bench.site import charts
 from cgh_bench.site.charts import MEASURED, Point
-from cgh_bench.tasks import Metric
+from cgh_bench.tasks.base import Metric
 
 
 def write_log(work: Path, recipe: str, seed: int, lines: list[object]) -> Path:
