@@ -1,4 +1,4 @@
-# Two images of one file; neither has been built by us yet (no network to a registry was at hand):
+# Two images of one file; neither has been built by us yet (no registry was reachable):
 #   docker build --target cpu -t cgh-bench:cpu .
 #   docker build --target cuda -t cgh-bench:cuda .        # needs NVIDIA's driver and container toolkit on the host
 #   docker run --rm --shm-size=8g -v "$PWD/data:/data:ro" -v "$PWD/work:/work" cgh-bench:cpu doctor
@@ -15,7 +15,7 @@ COPY pretrain pretrain
 COPY transfer_configs transfer_configs
 
 FROM base AS cpu
-RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt '.[cpu,openmmlab]'
+RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt '.[cpu,demo,openmmlab]'
 RUN useradd --create-home user && mkdir /work /data && chown user /work
 USER user
 ENTRYPOINT ["cgh-bench"]
@@ -23,7 +23,7 @@ CMD ["doctor"]
 
 # torch's own wheels bring CUDA; the host brings the driver.
 FROM base AS cuda
-RUN pip install --constraint constraints.txt '.[gpu,openmmlab]'
+RUN pip install --constraint constraints.txt '.[gpu,demo,openmmlab]'
 RUN useradd --create-home user && mkdir /work /data && chown user /work
 USER user
 ENTRYPOINT ["cgh-bench"]

@@ -1,10 +1,13 @@
 """Files that only other programs read, and that would rot unseen."""
 
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from setuptools import find_packages
 
 import cgh_bench
 
@@ -53,3 +56,21 @@ def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}\n" in navigation, f"add docs/{page.name} to the navigation in mkdocs.yml"
+
+
+def test_the_wheel_holds_every_file_of_the_package():
+    """Two folders of the top level are installed below `cgh_bench`, through links that lie there."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {name.replace(".", "/") for name in find_packages(str(ROOT), **config["packages"]["find"])}
+    data = {path for glob in config["package-data"]["cgh_bench"] for path in (ROOT / "cgh_bench").glob(glob)}
+    packed = {str(path.relative_to(ROOT)) for path in data}
+    tracked = ["git", "ls-files", "--", "cgh_bench", "pretrain", "transfer_configs"]
+    files = subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    expected = [path if path.startswith("cgh_bench/") else f"cgh_bench/{path}" for path in files]
+    links = ("cgh_bench/pretrain", "cgh_bench/transfer_configs")
+    assert [
+        path
+        for path in expected
+        if path not in packed and path not in links
+        if not (path.endswith(".py") and path.rpartition("/")[0] in packages)
+    ] == []
