@@ -29,10 +29,10 @@ from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain.batches import Batch, Batches
 from cgh_bench.pretrain.folder import RunFolder
-from cgh_bench.pretrain.methods.cgh import CghMethod
-from cgh_bench.pretrain.methods.moco_v2 import MocoV2Method
+from cgh_bench.pretrain.methods.cgh import Cgh
+from cgh_bench.pretrain.methods.moco_v2 import MocoV2
 from cgh_bench.pretrain.recipe import find
-from cgh_bench.pretrain.run import Run, begin, descend
+from cgh_bench.pretrain.train import Run, begin, descend
 
 BATCH, SIZE, THREADS, ROUNDS = 32, 224, 1, 8
 ARCHITECTURES = ("resnet18", "resnet50")
@@ -86,13 +86,12 @@ def steps(architecture: str, name: str) -> dict[str, Callable[[], object]]:
 
 
 def _limit(run: Run, views: list[torch.Tensor]) -> None:
-    if isinstance(run.method, CghMethod):
-        student, teacher = run.method.student, run.method.teacher
-    else:
-        assert isinstance(run.method, MocoV2Method)
-        student, teacher = run.method.encoder, run.method.momentum_encoder
-    embeddings = student(views[1])
-    teacher(views[0])
+    method = run.method
+    assert isinstance(method, Cgh | MocoV2)
+    embeddings = method.student(views[1])
+    (method.teacher if isinstance(method, Cgh) else method.keys)(views[0])
+    if isinstance(method, MocoV2):
+        embeddings = (embeddings,)
     torch.autograd.backward(embeddings, [torch.ones_like(e) for e in embeddings])
     run.optimizer.zero_grad()
 

@@ -1,1 +1,1 @@
-"""Self-supervised pretraining: methods, one file each, and the one loop that trains them."""
+"""Self-supervised pretraining: methods, one file each, and the loop that trains them."""

@@ -1,6 +1,6 @@
-"""The batches of a run: which images and which views step `n` has is a function of the seed and `n` alone.
+"""The batches of a run: the images and views of step `n` depend on the seed and `n` alone.
 
-So a run can go on at any step, in the middle of an epoch too, and worker processes need no state.
+So a run can resume at any step, in the middle of an epoch too, and worker processes need no state.
 """
 
 import signal
@@ -21,32 +21,32 @@ from cgh_bench.data.image_set import workers
 from cgh_bench.pretrain.recipe import Recipe
 
 ORDER, VIEWS = range(2)
-"""Independent streams of random numbers under one seed."""
+"""Independent streams of random numbers from one seed."""
 
 
 def steps_per_epoch(recipe: Recipe, images: ImageSet) -> int:
-    """Whole batches in the data; the rest of an epoch's order is dropped.
+    """Whole batches in the data; an epoch drops the images that are left over.
 
     Raises:
         UserError: the data holds less than one batch.
     """
     if recipe.batch_size > len(images):
         raise UserError(
-            f"batch_size {recipe.batch_size} is larger than {images.name} with its {len(images)} images; "
+            f"batch_size {recipe.batch_size} is larger than {images.name} with {len(images)} images; "
             f"set batch_size={len(images)} or lower"
         )
     return len(images) // recipe.batch_size
 
 
 class Batch(NamedTuple):
-    """What a process sees in one step."""
+    """The input of one process in one step."""
 
     views: list[Tensor]
-    """One (B, 3, H, W) tensor in [0, 1] for each augmentation; none where too many files could not be read."""
+    """One (B, 3, H, W) tensor in [0, 1] per augmentation; none if too many files could not be read."""
     labels: Tensor
-    """Classes (B,) int64, or as the data have them."""
+    """Labels of the images: classes (B,) int64, or whatever the dataset has."""
     corrupt: list[str]
-    """What is wrong with each file that could not be read; the next readable image stands in its place."""
+    """The error of each file that could not be read; the next readable image replaces it."""
 
 
 class Batches(Dataset[Batch]):
@@ -74,7 +74,7 @@ class Batches(Dataset[Batch]):
         return Batch(views, torch.from_numpy(np.stack(labels)), list(corrupt))
 
     def _readable(self, index: int, corrupt: dict[str, None]) -> tuple[Tensor, NDArray[np.int64]] | None:
-        """The image `index` with its label, or the next that can be read; none beyond the limit of `corrupt` ones."""
+        """The image `index` with its label, or the next that can be read; None beyond the limit of `corrupt` ones."""
         for at in range(index, index + len(self.images)):
             if len(corrupt) > self.recipe.corrupt_limit:
                 break
@@ -86,28 +86,28 @@ class Batches(Dataset[Batch]):
 
 
 def too_many(corrupt: Collection[str]) -> UserError:
-    """The refusal of data with too many unreadable files."""
+    """The error for data with too many unreadable files."""
     return UserError(
         f"{len(corrupt)} files cannot be read, the last: {next(reversed([*corrupt]))}; "
-        "mend them, or raise corrupt_limit and start anew"
+        "fix them, or raise corrupt_limit and start again"
     )
 
 
 def loader(batches: Batches, start: int) -> DataLoader[Batch]:
-    """The batches from step `start` on; files are decoded in worker processes, images in memory are not worth one."""
+    """The batches from step `start` on; worker processes decode files, images in memory need none."""
     return DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
         num_workers=workers(batches.images),
-        worker_init_fn=_hear_no_stop,
+        worker_init_fn=_ignore_stop_signals,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # it seeds workers, from the global generator unless told otherwise: not resumable
+        generator=torch.Generator(),  # seeds the workers; the global generator would not be resumable
     )
 
 
-def _hear_no_stop(worker: int) -> None:
-    """Signals to stop come to all processes of a job; the run, which then saves, still needs this one."""
+def _ignore_stop_signals(worker: int) -> None:
+    """Stop signals reach all processes of a job; the run, which finishes its step and saves, still needs this one."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -119,5 +119,5 @@ def _order(seed: int, epoch: int, n: int) -> Tensor:
 
 
 def _generator(*key: int) -> torch.Generator:
-    """A generator seeded by all of `key`, without the correlations of neighbouring plain seeds."""
+    """A generator seeded by all of `key`, without the correlations between neighbouring integer seeds."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))

@@ -1,4 +1,4 @@
-"""A run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt` and, when done, the trunk."""
+"""A run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt` and, when done, the backbone."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,31 +28,31 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The exported trunk; it exists when the run is finished."""
+        """The exported backbone; it exists when the run is finished."""
         return self.path / "backbone.safetensors"
 
     @property
     def state(self) -> Path:
-        """Everything that is needed to go on."""
+        """Everything that is needed to resume."""
         return self.path / "checkpoint.pt"
 
     @property
     def snapshots(self) -> Path:
-        """Trunks exported on the way."""
+        """Backbones exported on the way."""
         return self.path / "snapshots"
 
     @property
     def log(self) -> Path:
-        """One JSON object a line."""
+        """One JSON object per line."""
         return self.path / "log.jsonl"
 
     def claim(self, recipe: Recipe, name: str, images: ImageSet, resume: bool) -> None:
-        """Write `recipe.json`, or check that the one that is there says the same; without `resume`, start afresh.
+        """Write `recipe.json`, or check that the existing one is the same; without `resume`, delete the earlier run.
 
-        A run of which nothing was saved yet, say because its recipe was refused, makes room for any other.
+        A run that saved nothing, for instance because its recipe was refused, is replaced by any other.
 
         Raises:
-            UserError: the folder belongs to another recipe (the differing fields are listed), or cannot be written.
+            UserError: the folder holds another recipe (the differing fields are listed), or cannot be written.
         """
         identity = {"name": name, "data_fingerprint": images.fingerprint, "recipe": recorded(recipe)}
         path = self.path / "recipe.json"
@@ -62,12 +62,12 @@ class RunFolder:
                 old.unlink(missing_ok=True)
         elif path.exists() and (self.state.exists() or self.weights.exists()):
             there = json.loads(path.read_text())
-            # The name tells the settings again: it is shown only where nothing else differs.
+            # The name repeats the settings: it is shown only if nothing else differs.
             differing = _differences({**there, "name": name}, identity) or _differences(there, identity)
             if differing:
                 more = len(differing) - SHOWN_DIFFERENCES
                 shown = "; ".join(differing[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-                raise UserError(f"{self.path} holds another run ({shown}); choose another --out or the same settings")
+                raise UserError(f"{self.path} holds another run ({shown}); choose another --out, or the same settings")
             return
         try:
             write_text(path, json.dumps(identity, indent=2) + "\n")
@@ -75,16 +75,19 @@ class RunFolder:
             raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
 
     def save(self, state: Mapping[str, Any], keep: int = 1) -> None:
-        """Write the state whole, or keep the previous one; beside it the last `keep` stay, if more than one.
+        """Replace the saved state atomically; with `keep` above 1, also keep the last `keep` states.
 
         To go back, copy a `checkpoint-STEP.pt` over `checkpoint.pt`.
+
+        Raises:
+            UserError: it cannot be written; the previous state is intact.
         """
         try:
             with replacing(self.state) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"cannot write {self.state} ({error}); the previous checkpoint is intact: make room and run again"
+                f"cannot write {self.state} ({error}); the previous checkpoint is intact: free some space and rerun"
             ) from None
         if keep > 1:
             link = self.path / f"checkpoint-{state['step']:08d}.pt"
@@ -97,10 +100,10 @@ class RunFolder:
         return sorted(self.path.glob("checkpoint-*.pt"))
 
     def load(self) -> dict[str, Any]:
-        """The last state that was saved; empty where there is none.
+        """The last saved state; empty if there is none.
 
         Raises:
-            UserError: it is damaged, or no state of a run; we write it whole, so somebody else has changed it.
+            UserError: it is damaged, or not the state of a run.
         """
         if not self.state.exists():
             return {}
@@ -111,16 +114,16 @@ class RunFolder:
         except (RuntimeError, EOFError, UnpicklingError, TypeError):
             pass
         raise UserError(
-            f"{self.state} is damaged, or no state of a run; copy a checkpoint-STEP.pt over it, or "
-            "remove it to start anew"
+            f"{self.state} is damaged, or not the state of a run; copy a checkpoint-STEP.pt over it, or "
+            "remove it to start again"
         )
 
 
 class Log:
-    """The lines of `log.jsonl`, and the same numbers for TensorBoard."""
+    """Writes `log.jsonl`, and the same numbers to TensorBoard and other trackers."""
 
     def __init__(self, folder: RunFolder, step: int, trackers: Iterable[str] = ()) -> None:
-        """Continue after `step`: lines that an interrupted run wrote beyond it are dropped."""
+        """Continue after `step`; lines that an interrupted run wrote beyond it are removed."""
         if folder.log.exists():
             lines = folder.log.read_text().splitlines(keepends=True)
             write_text(folder.log, "".join(line for line in lines if _step(line) <= step))
@@ -138,7 +141,7 @@ class Log:
             each.write(line, int(line["step"]))
 
     def close(self) -> None:
-        """Flush and close all."""
+        """Flush and close everything."""
         self.file.close()
         self.board.close()
         for each in self.trackers:
@@ -146,7 +149,7 @@ class Log:
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite where the line was torn by a crash."""
+    """The step of a line; infinite if a crash cut the line off."""
     try:
         return int(json.loads(line)["step"])
     except json.JSONDecodeError:
@@ -154,7 +157,7 @@ def _step(line: str) -> float:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`field: old -> new` for every value that differs."""
+    """`field: old there, new here` for every value that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         inner = f"{path}." if path else ""

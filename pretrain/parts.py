@@ -1,4 +1,4 @@
-"""Blocks that methods share: aligned queues, momentum twin, heads, hypercolumn branch, shuffled and split BN."""
+"""Blocks that methods share: encoders, momentum encoders, aligned queues, the hypercolumn branch, BatchNorm."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -7,57 +7,34 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
-from cgh_bench.backbones import hypercolumn
+from cgh_bench.backbones import Backbone, hypercolumn
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.schedule import half_cosine
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T", Tensor, tuple[Tensor, ...])
 
 
-class AlignedQueues(nn.Module):
-    """Queues of one length and one pointer: row j of every one of them always belongs to the same image.
+class Encoder(nn.Module):
+    """A backbone and a head on its global feature."""
 
-    Rows are stored (K, D), begin as random unit vectors and are overwritten first in, first out.
-    """
-
-    pointer: int
-
-    def __init__(self, length: int, **widths: int) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
-        self.length, self.pointer, self.names = length, 0, tuple(widths)
-        for name, width in widths.items():
-            self.register_buffer(f"{name}_rows", F.normalize(torch.randn(length, width), dim=1))
+        self.backbone, self.head = backbone, head
 
-    def __getitem__(self, name: str) -> Tensor:
-        """The (K, D) rows of that queue, in place, not a copy."""
-        rows: Tensor = self.get_buffer(f"{name}_rows")
-        return rows
-
-    @torch.no_grad()
-    def enqueue(self, **rows: Tensor) -> None:
-        """Overwrite the oldest rows of every queue at once; each value is (B, D), row for row the same images."""
-        (count,) = {len(values) for values in rows.values()}
-        assert set(rows) == set(self.names) and count <= self.length
-        before_end = min(count, self.length - self.pointer)
-        for name, values in rows.items():
-            self[name][self.pointer : self.pointer + before_end] = values[:before_end].to(self[name].dtype)
-            self[name][: count - before_end] = values[before_end:].to(self[name].dtype)
-        self.pointer = (self.pointer + count) % self.length
-
-    def get_extra_state(self) -> int:
-        """The pointer goes into the state dict beside the rows."""
-        return self.pointer
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restore the pointer."""
-        self.pointer = int(state)
+    def forward(self, images: Tensor) -> Tensor:
+        """The head's output (B, D) for images (B, 3, H, W)."""
+        output: Tensor = self.head(self.backbone(images))
+        return output
 
 
-class MomentumTwin(nn.Module):
-    """A teacher: a copy of the student that follows it as an exponential moving average and never has a gradient.
+class MomentumEncoder(nn.Module):
+    """A copy of a network that follows it as an exponential moving average and never has a gradient.
 
-    Parameters are averaged; BatchNorm's running statistics are the twin's own, from its own passes in train mode.
+    Parameters are averaged; the running statistics of its BatchNorms come from its own passes in train mode.
     """
 
     def __init__(self, student: nn.Module, momentum: float) -> None:
@@ -69,20 +46,63 @@ class MomentumTwin(nn.Module):
     def follow(self, student: nn.Module) -> None:
         """θ_t ← m θ_t + (1 - m) θ_s."""
         mine: list[Tensor] = list(self.network.parameters())
-        its: list[Tensor] = list(student.parameters())
         torch._foreach_mul_(mine, self.momentum)
-        torch._foreach_add_(mine, its, alpha=1 - self.momentum)
+        torch._foreach_add_(mine, list(student.parameters()), alpha=1 - self.momentum)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:
-        """What the student would return, by the teacher's weights."""
+        """What the student would return, with the averaged parameters."""
         return self.network(images)
 
 
-class HypercolumnBranch(nn.Module):
-    """The second context of CGH: stages stacked on the last one's grid, 1x1 convolution - BN - ReLU, pool, MLP.
+def rising(start: float, step: int, steps: int) -> float:
+    """The momentum with which BYOL (arXiv 2006.07733) and DINO average after `step` of `steps`, from `start` to 1."""
+    return 1 - (1 - start) * half_cosine(step / steps)
 
-    Source: Gao, Feng, Patras, WACV 2024 (arXiv 2308.13392); the convolution's width is the trunk's.
+
+class AlignedQueues(nn.Module):
+    """Queues of one length with one pointer: row j of each belongs to the same image as row j of every other.
+
+    Each queue is (K, D), begins as random unit vectors and is overwritten first in, first out.
+    """
+
+    pointer: int
+
+    def __init__(self, length: int, **widths: int) -> None:
+        super().__init__()
+        self.length, self.pointer, self.names = length, 0, tuple(widths)
+        for name, width in widths.items():
+            self.register_buffer(f"{name}_rows", F.normalize(torch.randn(length, width), dim=1))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The (K, D) rows of that queue; not a copy."""
+        rows: Tensor = self.get_buffer(f"{name}_rows")
+        return rows
+
+    @torch.no_grad()
+    def enqueue(self, **rows: Tensor) -> None:
+        """Overwrite the oldest rows of all queues at once; each value is (B, D), row for row the same images."""
+        (count,) = {len(values) for values in rows.values()}
+        assert set(rows) == set(self.names) and count <= self.length
+        before_end = min(count, self.length - self.pointer)
+        for name, values in rows.items():
+            self[name][self.pointer : self.pointer + before_end] = values[:before_end].to(self[name].dtype)
+            self[name][: count - before_end] = values[before_end:].to(self[name].dtype)
+        self.pointer = (self.pointer + count) % self.length
+
+    def get_extra_state(self) -> int:
+        """The pointer, which the state dict holds beside the rows."""
+        return self.pointer
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the pointer."""
+        self.pointer = int(state)
+
+
+class HypercolumnBranch(nn.Module):
+    """The second context of CGH: stages stacked on the last one's grid, 1x1 convolution - BN - ReLU, mean, MLP.
+
+    Source: Gao, Feng, Patras, WACV 2024 (arXiv 2308.13392); the convolution is as wide as the last stage.
     """
 
     def __init__(self, channels: Mapping[str, int], stages: tuple[str, ...], hidden: int, out: int) -> None:
@@ -97,11 +117,11 @@ class HypercolumnBranch(nn.Module):
         self.head = mlp(width, hidden, out)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """Stage maps (B, C, H, W) to embeddings (B, out), not normalised."""
+        """Embeddings (B, out), not normalised, of stage maps (B, C, H, W)."""
         height, width = maps[self.stages[-1]].shape[-2:]
         if min(height, width) < 2:
             raise UserError(
-                f"the views are too small for a hypercolumn: {self.stages[-1]} is {height}x{width}, 2x2 is needed; "
+                f"views too small for a hypercolumn: {self.stages[-1]} is {height}x{width}, at least 2x2 is needed; "
                 "set views.augments.0.size and views.augments.1.size to 33 or more (9 with the cifar stem)"
             )
         embedding: Tensor = self.head(self.project(hypercolumn(maps, self.stages)).mean(dim=(2, 3)))
@@ -113,8 +133,13 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
 
 
+def unit(embeddings: Tensor) -> Tensor:
+    """`embeddings` (B, D) at length one, in float32 whatever the precision."""
+    return F.normalize(embeddings.float(), dim=1)
+
+
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm whose statistics are of each of `groups` consecutive parts of the batch, as on so many devices.
+    """BatchNorm with statistics for each of `groups` consecutive parts of the batch, as on so many devices.
 
     Running statistics are the mean over the parts. Source: facebookresearch/moco, the CIFAR-10 demo.
     """
@@ -122,7 +147,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     groups: int
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) to the same; B must be divisible by `groups`."""
+        """`input` (B, C, H, W), normalised; B must be divisible by `groups`."""
         if not self.training:
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None
@@ -140,9 +165,9 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
 
 def split_batchnorm(network: nn.Module, groups: int) -> None:
-    """Let BatchNorm see each of `groups` parts of the batch of all processes by itself, of which each has its share.
+    """Give each of `groups` parts of the global batch, divided among the processes, BatchNorm statistics of its own.
 
-    Every BatchNorm2d becomes a SplitBatchNorm2d in place, keeping names and values, if this process has several parts.
+    If this process has several parts, every BatchNorm2d becomes a SplitBatchNorm2d in place; names and values stay.
     """
     here = groups // dist.world_size()
     if here <= 1:
@@ -157,32 +182,36 @@ def synchronised(network: M, device: torch.device) -> M:
     """`network` with the statistics of every BatchNorm taken over all processes.
 
     Raises:
-        UserError: on a device for which torch has no such BatchNorm.
+        UserError: the device is not a GPU, for which alone torch has such a BatchNorm.
     """
     if device.type != "cuda":
-        raise UserError("sync_bn needs GPUs; set sync_bn=false, or use one process, whose BatchNorm sees everything")
+        raise UserError(
+            "sync_bn needs GPUs; set sync_bn=false, or use one process, whose BatchNorm sees the whole batch"
+        )
     synchronous: M = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return synchronous
 
 
-def of_all(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, shuffled_bn: bool) -> tuple[Tensor, ...]:
-    """`network` of the images of all processes: the rows (W·B, …) of the global batch.
+def encode_globally(network: Callable[[Tensor], T], images: Tensor, shuffled_bn: bool) -> T:
+    """`network(images)`, a tensor (B, …) or a tuple of them, for the images of all processes: (W·B, …), in order.
 
-    With `shuffled_bn` in an order that mixes processes and BN groups, then put back: so the teacher's BatchNorm sees
-    other neighbours than the student's, and an image cannot be recognised by the company it keeps (MoCo, arXiv
-    1911.05722, §3.3).
+    With `shuffled_bn` the batch is permuted across processes and BN groups before, and back after: BatchNorm in the
+    momentum encoder then sees other neighbours than in the student, which cannot recognise an image by the statistics
+    of its neighbours (MoCo, arXiv 1911.05722, §3.3).
     """
     if not shuffled_bn:
-        return tuple(dist.gather(output) for output in network(images))
+        outputs: T = tree_map(dist.gather, network(images))
+        return outputs
     everything = dist.gather(images)
     order = dist.from_first(torch.randperm(len(everything)).to(images.device))
-    outputs = network(everything[order[dist.block(len(everything))]])
+    shuffled = network(everything[order[dist.block(len(everything))]])
     back = order.argsort()
-    return tuple(dist.gather(output)[back] for output in outputs)
+    outputs = tree_map(lambda output: dist.gather(output)[back], shuffled)
+    return outputs
 
 
 def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
-    """Refuse a global batch that does not fit BN groups or queue, and BN groups that do not fit the processes.
+    """Refuse a global batch that does not fit the BN groups or the queue, or BN groups that do not fit the processes.
 
     Raises:
         UserError: says which, and what would fit.

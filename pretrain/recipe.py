@@ -1,7 +1,8 @@
 """What a pretraining run is made of: the recipe, and the contract of a method."""
 
+import copy
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 from torch import Tensor, nn
 
@@ -11,106 +12,129 @@ from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
+from cgh_bench.pretrain.ranges import Count, NotNegative, Range, Whole, check_ranges
 from cgh_bench.pretrain.views import Views
 
 IMAGENET = Preprocessing()
 """Mean and standard deviation of ImageNet, which every downstream framework has as its default."""
 
 
-def at_least(minimum: int, **values: float) -> None:
-    """Refuse the first of the named `values` that is less."""
-    for name, value in values.items():
-        if value < minimum:
-            raise UserError(f"{name} {value} must be at least {minimum}")
-
-
 class Method(nn.Module):
-    """A pretraining method: its networks, its state and its loss. The loop knows nothing else of it."""
+    """A pretraining method: its fields are its settings, `build` adds its networks, `forward` gives its losses.
 
-    constant_rate: tuple[str, ...] = ()
-    """Beginnings of the names of parameters whose learning rate stays at its peak."""
+    A method is one file in `methods/`: a subclass of this that is a `@dataclass(eq=False)`, and its `RECIPES`. A recipe
+    holds a method without networks.
+    """
+
+    number_of_views: ClassVar[int] = 2
+    """How many views of each image the method takes; 0 for one that does not train."""
+    student: nn.Module
+    """The network that is trained; its attribute `backbone` is what a run exports."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        check_ranges(self)
 
     @property
     def backbone(self) -> Backbone:
-        """The trunk that is trained and exported."""
+        """The backbone that is trained and exported."""
+        return cast(Backbone, self.student.backbone)
+
+    @property
+    def constant_rate(self) -> tuple[str, ...]:
+        """Prefixes of the names of parameters whose learning rate stays at its peak."""
+        return ()
+
+    def build(self, architecture: Architecture) -> Self:
+        """A copy of this method with networks; the backbone draws its weights first: equal seeds, equal backbones."""
+        method = copy.deepcopy(self)
+        method.add_networks(architecture)
+        return method
+
+    def add_networks(self, architecture: Architecture) -> None:
+        """Set `student`, beginning with `architecture.build()`, and whatever else the losses need."""
         raise NotImplementedError
-
-    def begin_step(self, done: float) -> None:
-        """Called once before each step of descent, however many batches it adds up: teachers follow here.
-
-        Args:
-            done: the share of the run that is over, from 0 up to 1.
-        """
-
-    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """The scalar losses of one batch by name; the loop descends on their sum and logs each.
-
-        Args:
-            views: one normalised batch (B, 3, H, W) for each augmentation of the recipe, row for row the same images.
-            epoch: epochs done so far, with the fraction of the current one, for schedules.
-            labels: classes (B,) int64 of the images, which the supervised baseline alone looks at.
-        """
-        raise NotImplementedError
-
-
-class MethodConfig(Protocol):
-    """A frozen dataclass with everything a method can be told; read exactly once, when it is built."""
-
-    def build(self, architecture: Architecture) -> Method:
-        """The method around a new trunk, which draws its weights first: equal seeds, equal trunks."""
-        ...
 
     def check(self, batch_size: int, views: int) -> None:
-        """Raise a UserError unless the method can work with this global batch and this many views."""
-        ...
+        """Refuse a batch or a number of views that the method cannot work with, before anything is trained.
+
+        Args:
+            batch_size: images per forward pass, all processes together.
+            views: views per image.
+
+        Raises:
+            UserError: says what does not fit.
+        """
+        if views != self.number_of_views:
+            raise UserError(
+                f"{type(self).__name__} takes {self.number_of_views} views per image (views.augments); "
+                f"the recipe has {views}"
+            )
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Called before each optimiser step, however many forward passes it adds up: momentum encoders follow here.
+
+        Args:
+            step: optimiser steps done, from 0.
+            steps: optimiser steps of the whole run.
+        """
+
+    def frozen(self, epoch: float) -> list[nn.Parameter]:
+        """The trained parameters that the step at `epoch` leaves as they are; weight decay included."""
+        return []
+
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The scalar losses of one batch by name; the loop minimises their sum and logs each.
+
+        Args:
+            views: one normalised batch (B, 3, H, W) per augmentation of the recipe, row for row the same images.
+            epoch: epochs done so far, with the fraction of the current one, for schedules.
+            labels: classes (B,) int64 of the images, which the supervised baseline alone uses.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A pretraining run, complete: the same recipe, data and machine give the same weights, bit for bit on a CPU."""
+    """A complete pretraining run: the same recipe, data and machine give the same weights, bit for bit on a CPU."""
 
-    method: MethodConfig
+    method: Method
     architecture: Architecture
     views: Views
     data: str
-    """A data set's name (`cgh-bench list data`) or folder; its train split is used."""
-    epochs: int
-    batch_size: int
-    """Of all processes together."""
-    base_lr: float
-    """At a batch of 256; the rate used is `base_lr * batch_size / 256` (Goyal et al., arXiv 1706.02677)."""
-    warmup_epochs: float
-    """Linear from zero; then half a cosine down to zero."""
+    """Name (`cgh-bench list data`) or folder of a dataset; its train split is used."""
+    epochs: Whole
+    batch_size: Count
+    """Images per optimiser step, all processes together."""
+    base_lr: NotNegative
+    """Learning rate for a batch of 256; `base_lr * batch_size / 256` is used (Goyal et al., arXiv 1706.02677)."""
+    warmup_epochs: NotNegative
+    """The learning rate rises linearly from zero; then it falls to zero by half a cosine."""
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
-    momentum: float = 0.9
-    """Of SGD and LARS, or the first beta of AdamW (whose second is 0.999)."""
-    weight_decay: float = 1e-4
-    """Of the parameters that `decay` names."""
+    momentum: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    """For SGD and LARS; for AdamW its first beta (the second is 0.999)."""
+    weight_decay: NotNegative = 1e-4
+    """For the parameters that `decay` selects."""
     preprocessing: Preprocessing = IMAGENET
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: int = 0
+    seed: Whole = 0
     decay: Literal["matrices", "all", "names"] = later("matrices")
-    """What decays: parameters of two and more dimensions, which spares biases and norms; everything; or whatever has
-    neither "bn" nor "bias" in its name, as in ReSSL's and CGH's code, which so overlooks the norms of shortcuts."""
-    clip_gradient: float = later(0.0)
+    """Which parameters decay. matrices: those of two and more dimensions, so neither biases nor norms; all: every one;
+    names: those without "bn" or "bias" in their name, as in ReSSL's and CGH's code; it misses norms of shortcuts."""
+    clip_gradient: NotNegative = later(0.0)  # noqa: RUF009 (it makes a field)
     """Largest norm of each parameter's own gradient (DINO's rule); 0 does not clip."""
     sync_bn: bool = later(False)
-    """BatchNorm over the batches of all processes; needs GPUs. Not with a method's `bn_groups` above 1."""
-    accumulate: int = later(1)
-    """A step's batch is computed in so many parts, for want of memory. The learning rate goes by `batch_size`, the
-    whole; BatchNorm sees the parts, and queues take in each."""
+    """BatchNorm statistics over the batches of all processes; needs GPUs. Not with a method's `bn_groups` above 1."""
+    accumulate: Count = later(1)  # noqa: RUF009 (it makes a field)
+    """Forward passes per optimiser step, to save memory. The learning rate depends on the whole `batch_size`; BatchNorm
+    and queues see one part at a time."""
     compile: bool = later(False)
-    """By `torch.compile`; other rounding, and slow first steps."""
-    corrupt_limit: int = later(10)
-    """Unreadable files, named and replaced by their neighbours, at which a process stops."""
+    """Use `torch.compile`: other rounding, and slow first steps."""
+    corrupt_limit: Whole = later(10)  # noqa: RUF009 (it makes a field)
+    """A process stops when more image files than this cannot be read; up to then the next image replaces each."""
 
     def __post_init__(self) -> None:
-        at_least(1, batch_size=self.batch_size, accumulate=self.accumulate)
-        at_least(0, epochs=self.epochs, warmup_epochs=self.warmup_epochs, base_lr=self.base_lr, seed=self.seed)
-        at_least(0, weight_decay=self.weight_decay, momentum=self.momentum, clip_gradient=self.clip_gradient)
-        at_least(0, corrupt_limit=self.corrupt_limit)
-        if self.momentum >= 1:
-            raise UserError(f"momentum {self.momentum} must be below 1")
+        check_ranges(self)
         if self.architecture.name not in ARCHS:
             raise UserError(
                 f"{self.architecture.name!r} cannot be pretrained here, where methods are a residual network's; "

@@ -1,8 +1,8 @@
 """Losses of unit embeddings against long queues, without ever holding a (B, K) matrix.
 
-Rows of the queue are taken in chunks; log-sum-exp and softmax-weighted mean are accumulated with a running maximum
-(Milakov and Gimelshein, arXiv 1805.02867). The weighted mean is the gradient, so that backward does not see the queue
-again, which may change meanwhile.
+The queue is read in chunks of rows; log-sum-exp and softmax-weighted mean are accumulated with a running maximum
+(Milakov and Gimelshein, arXiv 1805.02867). The weighted mean is the gradient, so that backward does not read the queue
+again, which may have changed.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ class _SoftMean:
         self.weighted = queries.new_zeros(len(queries), width)
 
     def add(self, logits: Tensor, rows: Tensor) -> None:
-        """Take in a chunk: `logits` (B, k), which are overwritten, of `rows` (k, D)."""
+        """Add a chunk: `logits` (B, k), which are overwritten, of `rows` (k, D)."""
         peak = torch.maximum(self.peak, logits.amax(dim=1, keepdim=True))
         decay = (self.peak - peak).exp_()
         weights = logits.sub_(peak).exp_()
@@ -56,7 +56,7 @@ class _QueueLogSumExp(torch.autograd.Function):
 
 
 class _Relation(torch.autograd.Function):
-    """See `relation`; the mean over the batch is taken outside."""
+    """See `relation`; without the mean over the batch."""
 
     @staticmethod
     def forward(

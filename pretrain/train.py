@@ -1,15 +1,19 @@
-"""The only training loop: any method, any recipe, one process or many; it can be stopped and goes on bit for bit."""
+"""The training loop: any method, any recipe, one process or many; an interrupted run resumes bit for bit on a CPU."""
 
 import contextlib
+import math
 import signal
 import sys
 import threading
 import time
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from cgh_bench import checkpoint, data
 from cgh_bench.checkpoint import Checkpoint, Origin
@@ -20,32 +24,34 @@ from cgh_bench.core.files import alone_in
 from cgh_bench.core.progress import progress
 from cgh_bench.pretrain.batches import Batch, Batches, loader, too_many
 from cgh_bench.pretrain.folder import Log, RunFolder
-from cgh_bench.pretrain.recipe import Recipe
-from cgh_bench.pretrain.run import Run, begin, descend
-from cgh_bench.pretrain.watching import SILENT, Watching, knn_top1
+from cgh_bench.pretrain.optimisation import optimizer, set_rate
+from cgh_bench.pretrain.parts import synchronised
+from cgh_bench.pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.watching import OFF, Watching, knn_top1
 
 STEPS_PER_LOG_LINE = 5
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching: Watching = SILENT) -> Path:
-    """Pretrain by `recipe` in the folder `out` and export the trunk.
+def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching: Watching = OFF) -> Path:
+    """Pretrain by `recipe` in the folder `out` and export the backbone.
 
-    A finished run of the same recipe is returned at once, an interrupted one is continued from its last step.
+    A finished run of the same recipe is returned at once, an interrupted one resumes after its last saved step.
 
     Args:
         recipe: what to do, overrides applied.
         name: the recipe's name, for the record.
         out: the run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt`.
-        resume: False throws away what the folder holds of an earlier run.
-        watching: what is looked at and kept on the way; the result is the same.
+        resume: False deletes what the folder holds of an earlier run.
+        watching: what to measure, keep and report on the way; the weights do not depend on it.
 
     Returns:
         `out/backbone.safetensors`, a canonical checkpoint.
 
     Raises:
         UserError: the folder holds another recipe or is in use by another run, the recipe does not fit the data or the
-            number of processes, or the loss is not finite any more; the last good checkpoint is kept.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when the current step is finished and saved.
+            number of processes, or the loss is no longer finite; the last checkpoint is kept.
+        KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is finished and saved.
     """
     folder = RunFolder(out)
     with dist.process_group() as device, _StopSignal() as stop, _lock(folder, resume):
@@ -75,17 +81,138 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: says what does not fit.
     """
-    processes = dist.world_size()
-    if recipe.batch_size % (processes * recipe.accumulate):
+    processes, parts = dist.world_size(), recipe.accumulate
+    if recipe.epochs and not recipe.method.number_of_views:
+        raise UserError(f"{type(recipe.method).__name__} does not train; set epochs=0")
+    if recipe.batch_size % (processes * parts):
         raise UserError(
-            f"batch_size {recipe.batch_size} does not divide into {processes} processes × {recipe.accumulate} parts; "
-            f"take a multiple of {processes * recipe.accumulate}"
+            f"batch_size {recipe.batch_size} does not divide into {processes} processes × {parts} parts; "
+            f"take a multiple of {processes * parts}"
         )
-    recipe.method.check(recipe.batch_size // recipe.accumulate, len(recipe.views.augments))
+    recipe.method.check(recipe.batch_size // parts, len(recipe.views.augments))
+
+
+@dataclass
+class Run:
+    """A run in memory: its networks, optimiser and place in the data."""
+
+    recipe: Recipe
+    folder: RunFolder
+    device: torch.device
+    batches: Batches
+    method: Method
+    parallel: nn.Module
+    """The method, or the method inside DistributedDataParallel."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    watching: Watching
+    step: int = 0
+    """Finished steps."""
+    seconds: float = 0.0
+    """Spent training, over all sessions."""
+    corrupt: dict[str, None] = field(default_factory=dict)
+    """The error of each unreadable file that this process met in this session, in order."""
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the fraction of the current one."""
+        return self.step / self.batches.per_epoch
+
+    def state(self) -> dict[str, Any]:
+        """All that a later session needs; the order of the data and the views depend on the step alone."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+
+
+def begin(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batches, watching: Watching = OFF) -> Run:
+    """Build everything from the seed, or from the folder's last state."""
+    torch.manual_seed(recipe.seed)
+    method = recipe.method.build(recipe.architecture).to(device).to(memory_format=torch.channels_last).train()
+    if recipe.sync_bn and dist.world_size() > 1:
+        method = synchronised(method, device)
+    if recipe.compile:
+        method.compile()
+    parallel: nn.Module = method
+    if dist.world_size() > 1 and recipe.epochs:
+        # Queues are equal on all processes and BatchNorm statistics belong to each: nothing to broadcast.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch renames the argument; 2.6 has only the old name
+            parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    run = Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler, watching)
+    state = folder.load()
+    if state:
+        run.restore(state)
+    return run
+
+
+def descend(run: Run, batch: Batch) -> dict[str, float]:
+    """One optimiser step; returns its log line.
+
+    Raises:
+        UserError: the loss is not finite. Only queues and momentum encoder have changed, and nothing is saved.
+    """
+    epoch, parts = run.epoch, run.recipe.accumulate
+    rate = set_rate(run.optimizer, run.recipe, epoch)
+    run.method.begin_step(run.step, len(run.batches))
+    run.optimizer.zero_grad()
+    values: list[Tensor] = []
+    names: list[str] = []
+    for part in range(parts):
+        views = [view.chunk(parts)[part] for view in batch.views]
+        unsynchronised = isinstance(run.parallel, nn.parallel.DistributedDataParallel) and part < parts - 1
+        with run.parallel.no_sync() if unsynchronised else contextlib.nullcontext():  # type: ignore[operator]
+            terms = _terms(run, views, batch.labels.chunk(parts)[part], epoch)
+            torch.autograd.backward(run.scaler.scale(torch.stack(list(terms.values())).sum() / parts))
+        names = list(terms)
+        values.append(torch.stack(list(terms.values())).detach())
+    shown = dict(zip(names, dist.mean(torch.stack(values).mean(dim=0)).tolist(), strict=True))
+    if not all(map(math.isfinite, shown.values())):
+        listed = ", ".join(f"{term} {value:g}" for term, value in shown.items())
+        raise UserError(
+            f"the loss is not finite at step {run.step + 1} ({listed}); the last checkpoint is intact: "
+            "lower base_lr or raise the temperatures, and start again in another folder"
+        )
+    if run.recipe.clip_gradient:
+        run.scaler.unscale_(run.optimizer)
+        for parameter in run.method.parameters():
+            nn.utils.clip_grad_norm_(parameter, run.recipe.clip_gradient)
+    for parameter in run.method.frozen(epoch):
+        parameter.grad = None
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.step += 1
+    return {"step": run.step, "epoch": run.epoch, "loss": sum(shown.values()), **shown, "lr": rate}
+
+
+def _terms(run: Run, views: list[Tensor], labels: Tensor, epoch: float) -> dict[str, Tensor]:
+    """The method's losses for one part of a batch, in the recipe's precision."""
+    inputs = [
+        run.recipe.preprocessing(view.to(run.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        for view in views
+    ]
+    low = run.recipe.precision != "fp32"
+    with torch.autocast(run.device.type, PRECISIONS[run.recipe.precision], enabled=low):
+        terms: dict[str, Tensor] = run.parallel(inputs, epoch, labels.to(run.device, non_blocking=True))
+    return terms
 
 
 def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
-    """Train from where the run is to its end; save at the end of each epoch and when told to stop."""
+    """Train to the end; save at the end of each epoch and when told to stop."""
     log = Log(run.folder, run.step, run.watching.trackers) if dist.rank() == 0 else None
     title = f"pretrain {name}, seed {run.recipe.seed}"
     # ExitStack: only the first process draws and writes.
@@ -107,23 +234,24 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
                 logged_step, logged_at = run.step, run.seconds
                 tick(run.step, f"loss {line['loss']:.3f}  {line['images_per_second']:.0f} images/s")
             stopping = stop.anywhere()
-            whole = run.step % run.batches.per_epoch == 0
-            if log and (stopping or whole):
-                if whole:
+            epoch_ends = run.step % run.batches.per_epoch == 0
+            if log and (stopping or epoch_ends):
+                if epoch_ends:
                     _watch(run, name, log)
                 run.folder.save(run.state(), run.watching.keep)
-            if stopping or whole:
+            if stopping or epoch_ends:
                 dist.wait_for_all()
             if stopping:
                 if log:
                     print(
-                        f"stopped at step {run.step} of {len(run.batches)}, saved; run again to go on", file=sys.stderr
+                        f"stopped at step {run.step} of {len(run.batches)}, saved; rerun the same command to resume",
+                        file=sys.stderr,
                     )
                 raise KeyboardInterrupt
 
 
 def _watch(run: Run, name: str, log: Log) -> None:
-    """What is due at the end of an epoch, before it is saved, so that a crash in between repeats it."""
+    """What is due at the end of an epoch; before it is saved, so that a crash in between repeats it."""
     epoch = run.step // run.batches.per_epoch
     if run.watching.knn_epochs and epoch % run.watching.knn_epochs == 0:
         val = data.load(run.recipe.data, "val")
@@ -135,17 +263,17 @@ def _watch(run: Run, name: str, log: Log) -> None:
 
 
 def _note_corrupt(run: Run, batch: Batch) -> None:
-    """Say once what is wrong with each unreadable file; stop at the recipe's limit."""
-    for complaint in batch.corrupt:
-        if complaint not in run.corrupt:
-            print(f"left out, its neighbour stands in: {complaint}", file=sys.stderr)
-            run.corrupt[complaint] = None
+    """Report each unreadable file once; stop at the recipe's limit."""
+    for error in batch.corrupt:
+        if error not in run.corrupt:
+            print(f"skipped, replaced by the next image: {error}", file=sys.stderr)
+            run.corrupt[error] = None
     if len(run.corrupt) > run.recipe.corrupt_limit or not batch.views:
         raise too_many(run.corrupt)
 
 
 def _exported(run: Run, title: str, name: str) -> Checkpoint:
-    """The trunk as a canonical checkpoint, called `title`, by the recipe called `name`."""
+    """The backbone as a canonical checkpoint named `title`, from the recipe named `name`."""
     recipe = run.recipe
     weights = {key: value.cpu().contiguous() for key, value in run.method.backbone.state_dict().items()}
     origin = Origin("pretrain", recipe=name, recipe_fingerprint=fingerprint(recipe), seed=recipe.seed)
@@ -155,7 +283,7 @@ def _exported(run: Run, title: str, name: str) -> Checkpoint:
 class _StopSignal:
     """Notes SIGINT and SIGTERM while the block runs; a second Ctrl-C interrupts at once.
 
-    Not so a second SIGTERM: under SLURM the run has one of SLURM and one of torchrun.
+    A second SIGTERM does not: under SLURM a run gets one from SLURM and one from torchrun.
     """
 
     def __enter__(self) -> "_StopSignal":

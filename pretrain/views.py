@@ -1,12 +1,14 @@
-"""Random views of images: every number a field, every draw a function of the seed, computed for a whole batch at once.
+"""Random views of images: every number is a field, every draw a function of the seed, computed for a whole batch.
 
-Source of the operations and their order: MoCo v2 (Chen et al., arXiv 2003.04297) and SimCLR (arXiv 2002.05709), in the
-definitions of torchvision's transforms (RandomResizedCrop, ColorJitter, RandomGrayscale) and Pillow's GaussianBlur.
+The operations and their order are those of MoCo v2 (Chen et al., arXiv 2003.04297) and SimCLR (arXiv 2002.05709),
+after torchvision's RandomResizedCrop, ColorJitter and RandomGrayscale. They are computed here because torchvision takes
+1.5 times as long, image by image (`benchmarks/data_path.py`).
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,68 +16,69 @@ from torch.nn import functional as F
 
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
-from cgh_bench.pretrain import colour
+from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, check_ranges
 
 CROP_ATTEMPTS = 10
 """As torchvision: the first of ten boxes that fits inside the image, else the largest centred one."""
 FIRST_DRAWS = 2 * CROP_ATTEMPTS + 16
 DRAWS = FIRST_DRAWS + 1
-"""Uniform numbers that one view of one image may use; those past the first are drawn apart, so that they, which came
-later, leave the first as they were."""
-
-
+"""Uniform numbers that one view of one image may use. The last, for solarisation, is drawn after all others, which so
+stay the same with and without it."""
 PIXELS_AT_ONCE = 2**19
-"""Of a view: tensors of more are given back to the system, and fetched and cleared by it again, in every operation."""
+"""Larger tensors are returned to the system after every operation, then fetched and cleared again."""
 BLOCK, REACH = 64, 4.5
-"""Columns of a blur that are computed together, and standard deviations beyond which a Gaussian (4e-5) is nothing."""
+"""Columns of a blur that are computed together, and the standard deviations beyond which a Gaussian (4e-5) is cut."""
+LUMA = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in a grey value: ITU-R BT.601, rounded as in torchvision."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How one view is made, in this order: crop, mirror and turn; jitter of colours; grey; blur; solarisation."""
+    """One view, made in this order: crop, flip and rotation; colour jitter; grey; blur; solarisation."""
 
-    size: int
-    """Pixels of the square view."""
+    size: Count
+    """Pixels per side of the square view."""
     crop_area: tuple[float, float] = (0.2, 1.0)
-    """Share of the image's area."""
+    """Range of the crop's share of the image's area."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height; the logarithm is uniform."""
-    flip: float = 0.5
-    """Probability of a mirrored view."""
-    rotation_degrees: float = 0.0
-    """Uniform up to this much each way; pixels from outside the image repeat its edge."""
-    jitter: float = 0.0
+    """Range of the crop's width over its height; the logarithm is uniform."""
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip."""
+    rotation_degrees: NotNegative = 0.0
+    """Largest rotation to either side; pixels from outside the image repeat its edge."""
+    jitter: Fraction = 0.0
     """Probability of the four colour changes below, which come in random order."""
-    brightness: float = 0.0
-    """Factor uniform in `1 ± brightness`, as the next two."""
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    """Shift uniform in `± hue` turns of the colour circle."""
-    grey: float = 0.0
+    brightness: NotNegative = 0.0
+    """The factor is uniform in `1 ± brightness`; contrast and saturation likewise."""
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: NotNegative = 0.0
+    """The shift is uniform in `± hue`, in turns of the colour circle."""
+    grey: Fraction = 0.0
     """Probability of a view without colour."""
-    blur: float = 0.0
+    blur: Fraction = 0.0
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Pixels of the view."""
-    solarize: float = later(0.0)
-    """Probability that values above a half are turned into one minus themselves."""
+    """Range of the Gaussian's standard deviation, in pixels of the view. The Gaussian is sampled at whole pixels, as in
+    torchvision; Pillow's three box filters blur more below 0.5 (at 0.3 their spread is 0.29, here 0.09)."""
+    solarize: Fraction = later(0.0)  # noqa: RUF009 (it makes a field)
+    """Probability that values above one half are inverted."""
+    interpolation: Literal["bilinear", "bicubic"] = later("bilinear")
+    """How a crop is resized."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grey", "blur", "solarize"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} {getattr(self, name)} is a probability; it must be within 0 and 1")
+        check_ranges(self)
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise UserError(f"{name} {low}, {high} must be two numbers above zero, the smaller first")
-        if self.crop_area[1] > 1 or self.size < 1:
-            raise UserError(f"crop_area {self.crop_area} must be at most 1 and size {self.size} at least 1")
+                raise UserError(f"{name} {low}, {high} must be two numbers above 0, the smaller first")
+        if self.crop_area[1] > 1:
+            raise UserError(f"crop_area {self.crop_area} must be at most 1")
 
     def __call__(self, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
-        """Views (B, 3, size, size) float32 in [0, 1] of B `images` (3, H, W) uint8.
+        """The views (B, 3, size, size) float32 in [0, 1] of B `images` (3, H, W) uint8.
 
-        `uniforms` (B, DRAWS) in [0, 1) decide everything.
+        All randomness comes from `uniforms` (B, DRAWS) in [0, 1).
         """
         many = max(1, PIXELS_AT_ONCE // self.size**2)
         if len(images) <= many:
@@ -92,19 +95,19 @@ class Augment:
         mirrored = next(draws) < self.flip
         turn = (2 * next(draws) - 1) * math.radians(self.rotation_degrees)
         if len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= self.size:
-            views = _sample(torch.stack(list(images)), boxes, mirrored, turn, self.size)
+            views = _sample(torch.stack(list(images)), boxes, mirrored, turn, self.size, self.interpolation)
         else:
-            views = _crop_each(images, boxes, mirrored, self.size)
+            views = _crop_each(images, boxes, mirrored, self.size, self.interpolation)
             if self.rotation_degrees:
                 whole = torch.tensor([0.0, 0.0, self.size, self.size]).expand(len(views), 4)
-                views = _sample(views, whole, torch.zeros_like(mirrored), turn, self.size)
+                views = _sample(views, whole, torch.zeros_like(mirrored), turn, self.size, self.interpolation)
         if self.jitter:
             jittered = next(draws) < self.jitter
             strengths = (self.brightness, self.contrast, self.saturation, self.hue)
-            colour.jitter_(views, jittered, strengths, torch.stack([next(draws) for _ in range(8)], dim=1))
+            jitter_(views, jittered, strengths, torch.stack([next(draws) for _ in range(8)], dim=1))
         if self.grey:
             chosen = (next(draws) < self.grey).nonzero().squeeze(1)
-            views[chosen] = colour.grey(views[chosen]).expand(-1, 3, -1, -1)
+            views[chosen] = grey(views[chosen]).expand(-1, 3, -1, -1)
         if self.blur:
             chosen = (next(draws) < self.blur).nonzero().squeeze(1)
             low, high = self.blur_sigma
@@ -126,7 +129,7 @@ class Augment:
         first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
         w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
         left, top = ((next(draws).double() * (full - part + 1)).floor() for full, part in ((width, w), (height, h)))
-        # Nothing fitted: the centred box of the nearest allowed shape.
+        # Where none fits: the centred box of the nearest allowed ratio.
         w2 = torch.minimum(width, (height * self.crop_ratio[1]).round())
         h2 = torch.minimum(height, (width / self.crop_ratio[0]).round())
         centred = torch.stack([((width - w2) / 2).round(), ((height - h2) / 2).round(), w2, h2], dim=1)
@@ -135,17 +138,18 @@ class Augment:
 
 @dataclass(frozen=True)
 class Views:
-    """The views a method gets of each image, in its order."""
+    """The views of each image, in the order in which the method expects them."""
 
     augments: tuple[Augment, ...] = ()
 
     def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator], rows: slice) -> list[Tensor]:
-        """All views of the `rows` of a global batch that this process has.
+        """All views of the images that this process has of a global batch.
 
         Args:
             images: this process's images, each (3, H, W) uint8.
-            generators: one for each augmentation.
-            rows: their place in the global batch; all its draws are made, so views do not depend on the process.
+            generators: one per augmentation.
+            rows: their place in the global batch; each process makes all its draws, so that views do not depend on the
+                number of processes.
         """
         counts = (FIRST_DRAWS, DRAWS - FIRST_DRAWS)
         return [
@@ -154,26 +158,26 @@ class Views:
         ]
 
 
-def _crop_each(images: Sequence[Tensor], boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Cut, resize (bilinear, antialiased) and mirror image by image, for images that differ in size or must shrink.
+def _crop_each(images: Sequence[Tensor], boxes: Tensor, mirrored: Tensor, size: int, interpolation: str) -> Tensor:
+    """Crop, resize (antialiased) and flip image by image, for images that differ in size or must shrink.
 
-    In bytes and channels last, as Pillow does it and several times faster than in floats.
+    In bytes and channels last, like Pillow; several times faster than in floats.
     """
     views = torch.empty(len(images), 3, size, size)
     for number, (left, top, width, height) in enumerate(boxes.int().tolist()):
         cut = images[number][None, :, top : top + height, left : left + width].contiguous(
             memory_format=torch.channels_last
         )
-        resized = F.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
+        resized = F.interpolate(cut, (size, size), mode=interpolation, antialias=True)[0]
         views[number] = resized.flip(2) if mirrored[number] else resized
     return views.div_(255)
 
 
-def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size: int) -> Tensor:
-    """Crop, mirror, turn and resize `images` (B, 3, H, W) by one bilinear interpolation."""
+def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size: int, interpolation: str) -> Tensor:
+    """Crop, flip, rotate and resize `images` (B, 3, H, W) by one interpolation."""
     height, width = images.shape[-2:]
     left, top, w, h = boxes.unbind(dim=1)
-    # Half the box and its middle, in grid_sample's units, where the image spans -1 to 1.
+    # Half the box and its middle, in grid_sample's coordinates, where the image spans -1 to 1.
     half_x, half_y = w / width, h / height
     middle_x, middle_y = 2 * left / width + half_x - 1, 2 * top / height + half_y - 1
     half_across = torch.where(mirrored, -half_x, half_x)
@@ -185,7 +189,8 @@ def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size:
     grid[..., 0] = _plane(half_across * cosine, -half_y * sine / aspect, middle_x, across)
     grid[..., 1] = _plane(half_across * sine * aspect, half_y * cosine, middle_y, across)
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    views = F.grid_sample(pixels, grid, mode=interpolation, padding_mode="border", align_corners=False)
+    return views.clamp_(0, 1) if interpolation == "bicubic" else views
 
 
 def _plane(per_x: Tensor, per_y: Tensor, offset: Tensor, across: Tensor) -> Tensor:
@@ -194,13 +199,13 @@ def _plane(per_x: Tensor, per_y: Tensor, offset: Tensor, across: Tensor) -> Tens
 
 
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """Each image (B, 3, H, W) under a Gaussian of its own `sigma` (B,) pixels, normalised at the edges.
+    """`images` (B, 3, H, W), each blurred by a Gaussian of its own `sigma` (B,) pixels, normalised at the edges.
 
-    One banded matrix for each image and axis, of which only blocks on the diagonal are multiplied: at these sizes that
-    beats a grouped convolution.
+    By one banded matrix per image and axis, of which only the blocks on the diagonal are multiplied: at these sizes
+    this is faster than a grouped convolution.
     """
     reach = math.ceil(REACH * float(sigma.max())) if len(sigma) else 0
-    for side in (images.shape[-1], images.shape[-2]):  # the last axis is blurred, then the two change places
+    for side in (images.shape[-1], images.shape[-2]):  # blur the last axis, then swap the two
         by_distance = (-(torch.arange(side) ** 2) / (2 * sigma[:, None] ** 2)).exp()
         lines, blocks = images.flatten(1, 2), []
         for start in range(0, side, BLOCK):
@@ -211,3 +216,70 @@ def blurred(images: Tensor, sigma: Tensor) -> Tensor:
             blocks.append(torch.bmm(lines[..., near[0] : near[-1] + 1], weights.transpose(1, 2)))
         images = torch.cat(blocks, dim=2).view(images.shape).transpose(-1, -2)
     return images
+
+
+def grey(images: Tensor) -> Tensor:
+    """Grey values (B, 1, H, W) of RGB `images` (B, 3, H, W)."""
+    red, green, blue = images.unbind(dim=1)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
+
+
+def jitter_(images: Tensor, chosen: Tensor, strengths: tuple[float, float, float, float], draws: Tensor) -> None:
+    """Change brightness, contrast, saturation and hue of the `chosen` images in place, in an own order for each image.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        chosen: (B,) bool.
+        strengths: of brightness, contrast, saturation (factor in `1 ± strength`, not below 0) and hue (turns).
+        draws: (B, 8) uniform numbers: four strengths, four that give the order.
+    """
+    changes = (brightness, contrast, saturation, hue)
+    low, high = zip(*[(max(0.0, 1 - s), 1 + s) for s in strengths[:3]] + [(-strengths[3], strengths[3])], strict=True)
+    factors = torch.tensor(low) + (torch.tensor(high) - torch.tensor(low)) * draws[:, :4]
+    # Images with the same order are changed together: each is fetched and put back once.
+    order = draws[:, 4:].argsort(dim=1)
+    orders, order_of = order.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+    for number, kinds in enumerate(orders.tolist()):
+        rows = (chosen & (order_of == number)).nonzero().squeeze(1)
+        if len(rows):
+            changed = images[rows]
+            for kind in kinds:
+                if strengths[kind]:
+                    changed = changes[kind](changed, factors[rows, kind].view(-1, 1, 1, 1))
+            images[rows] = changed
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """`images` blended with black by `factor` (B, 1, 1, 1)."""
+    return (images * factor).clamp_(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """`images` blended with their mean grey value."""
+    mean = grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    return (mean + (images - mean) * factor).clamp_(0, 1)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """`images` blended with grey."""
+    without = grey(images)
+    return (without + (images - without) * factor).clamp_(0, 1)
+
+
+def hue(images: Tensor, turns: Tensor) -> Tensor:
+    """`images` with their hue shifted by `turns` (B, 1, 1, 1) of the colour circle; HSV value and saturation stay."""
+    red, green, blue = images.unbind(dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    reddest, greenest = red == value, green == value
+    # In sixths of the circle, from red; the last value of each where() is for pixels whose largest channel is blue.
+    sixth = torch.where(reddest, green - blue, torch.where(greenest, blue - red, red - green))
+    sixth.div_(chroma.clamp(min=1e-12)).add_(torch.where(reddest, 0.0, torch.where(greenest, 2.0, 4.0)))
+    sixth.add_(6 * turns[:, 0])
+    sixth.sub_((sixth / 6).floor_(), alpha=6)
+    turned = torch.empty_like(images)
+    # The share of the chroma that a channel lacks rises and falls along the circle.
+    torch.addcmul(value, chroma, (sixth - 3).abs_().neg_().add_(2).clamp_(0, 1), value=-1, out=turned[:, 0])
+    for channel, middle in ((1, 2), (2, 4)):
+        torch.addcmul(value, chroma, (sixth - middle).abs_().sub_(1).clamp_(0, 1), value=-1, out=turned[:, channel])
+    return turned

@@ -1,4 +1,4 @@
-"""Watching a run without changing it: a bounded kNN now and then, trunks on the way, other people's dashboards."""
+"""Monitoring that leaves a run unchanged: kNN on a subset, exported snapshots, trackers (W&B, MLflow)."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -21,23 +21,23 @@ from cgh_bench.frozen.neighbours import neighbours
 from cgh_bench.pretrain.recipe import Recipe
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
-"""As in CGH's own monitor and the task `knn`."""
+"""As in the monitor of CGH's code and in the task `knn`."""
 BANK, QUERIES, BATCH_SIZE = 4096, 1024, 128
-"""The most images that the kNN looks at, evenly spread, and at a time: its cost does not grow with the data."""
+"""Most images for the kNN, evenly spread, and images per forward pass: its cost does not grow with the data."""
 
 
 @dataclass(frozen=True)
 class Watching:
-    """What is done on the way; the weights are the same with and without."""
+    """What is measured, kept and reported during a run; the weights do not depend on it."""
 
     knn_epochs: int = 0
-    """Log the kNN accuracy of the trunk every so many epochs; 0 never."""
+    """Log the kNN accuracy every so many epochs; 0: never."""
     snapshot_epochs: int = 0
-    """Export the trunk to `snapshots/` every so many epochs; 0 never."""
+    """Export the backbone to `snapshots/` every so many epochs; 0: never."""
     keep: int = 1
-    """How many of the last epochs' states to keep; more than one makes `checkpoint-STEP.pt` beside the last."""
+    """States of the last epochs to keep; with more than 1, as `checkpoint-STEP.pt`."""
     trackers: tuple[str, ...] = ()
-    """Log to these too: wandb, mlflow."""
+    """More places to log to: wandb, mlflow."""
 
     def __post_init__(self) -> None:
         if min(self.knn_epochs, self.snapshot_epochs) < 0 or self.keep < 1:
@@ -47,76 +47,75 @@ class Watching:
                 raise unknown("tracker", name, TRACKERS)
 
 
-SILENT = Watching()
-"""Nothing."""
+OFF = Watching()
 
 
 @torch.inference_mode()
-def knn_top1(trunk: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) -> float:
-    """Top-1 in per cent of the votes of the 20 nearest neighbours, on a part of the data.
+def knn_top1(backbone: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet) -> float:
+    """Top-1 accuracy in per cent of a vote of the 20 nearest neighbours, on a subset of the data.
 
-    Comparable within a run, not with `cgh-bench eval`, which uses all images. The trunk is left in train mode.
+    Comparable within a run, not with `cgh-bench eval`, which uses all images. The backbone is left in train mode.
 
     Raises:
-        UserError: the images have several labels each.
+        UserError: the dataset is multi-label.
     """
     if train.labels.ndim > 1:
-        raise UserError(f"{train.name} has several labels an image; the kNN needs one: leave --knn-epochs out")
-    trunk.eval()
-    bank, known = _features(trunk, recipe, train, BANK)
-    queries, truth = _features(trunk, recipe, val, QUERIES)
-    trunk.train()
+        raise UserError(f"{train.name} is a multi-label dataset; kNN needs one label per image: leave --knn-epochs out")
+    backbone.eval()
+    bank, known = _features(backbone, recipe, train, BANK)
+    queries, truth = _features(backbone, recipe, val, QUERIES)
+    backbone.train()
     similarity, row = neighbours(bank, queries, NEIGHBOURS)
     grid = (NEIGHBOURS,), (TEMPERATURE,)
     return rank(similarity, known[row], truth, len(train.classes), grid)[NEIGHBOURS, TEMPERATURE].top1
 
 
 def _features(
-    trunk: Backbone, recipe: Recipe, images: ImageSet, most: int
+    backbone: Backbone, recipe: Recipe, images: ImageSet, most: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The features (N, D) and labels (N,) of at most so many images."""
+    """The features (N, D) and labels (N,) of at most `most` images."""
     rows = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
     size = recipe.views.augments[0].size
     transform = EvalTransform(resize=size * 8 // 7, crop=size)
-    device = next(trunk.parameters()).device
+    device = next(backbone.parameters()).device
     parts = []
     for start in range(0, len(rows), BATCH_SIZE):
         batch = torch.stack([transform(images.image(int(row))) for row in rows[start : start + BATCH_SIZE]])
-        features: Tensor = trunk(recipe.preprocessing(batch.to(device)))
+        features: Tensor = backbone(recipe.preprocessing(batch.to(device)))
         parts.append(features.float().cpu().numpy())
     return np.concatenate(parts), images.labels[rows]
 
 
 class Tracker(Protocol):
-    """Someone's dashboard."""
+    """A dashboard that a run logs to."""
 
     def write(self, line: Mapping[str, float], step: int) -> None:
-        """The numbers of a step."""
+        """Log the numbers of a step."""
         ...
 
     def close(self) -> None:
-        """There are no more."""
+        """Finish the run."""
         ...
 
 
 class WandB:
-    """Weights & Biases (https://docs.wandb.ai); a run goes on under the id that its folder's path gives."""
+    """Weights & Biases (https://docs.wandb.ai); the run's id comes from its folder, so a resumed run continues it."""
 
     def __init__(self, module: ModuleType, folder: Path) -> None:
         name = "-".join(folder.resolve().parts[-2:])
         self.run = module.init(project="cgh-bench", name=name, id=name, dir=str(folder), resume="allow")
 
     def write(self, line: Mapping[str, float], step: int) -> None:
-        """The numbers of a step."""
+        """Log the numbers of a step."""
         self.run.log(dict(line), step=step)
 
     def close(self) -> None:
-        """There are no more."""
+        """Finish the run."""
         self.run.finish()
 
 
 class MLflow:
-    """MLflow (https://mlflow.org/docs); where to is its own MLFLOW_TRACKING_URI."""
+    """MLflow (https://mlflow.org/docs), at MLFLOW_TRACKING_URI."""
 
     def __init__(self, module: ModuleType, folder: Path) -> None:
         self.module = module
@@ -124,11 +123,11 @@ class MLflow:
         module.start_run(run_name="-".join(folder.resolve().parts[-2:]))
 
     def write(self, line: Mapping[str, float], step: int) -> None:
-        """The numbers of a step."""
+        """Log the numbers of a step."""
         self.module.log_metrics(dict(line), step=step)
 
     def close(self) -> None:
-        """There are no more."""
+        """Finish the run."""
         self.module.end_run()
 
 
@@ -136,7 +135,7 @@ TRACKERS: dict[str, Callable[[ModuleType, Path], Tracker]] = {"wandb": WandB, "m
 
 
 def tracker(name: str, folder: Path) -> Tracker:
-    """The tracker of that name, started.
+    """Start the tracker of that name.
 
     Raises:
         UserError: its package is not installed.

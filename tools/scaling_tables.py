@@ -18,7 +18,7 @@ from cgh_bench.data.image_set import FetchedImages
 from cgh_bench.frozen.features import bank_bytes
 from cgh_bench.frozen.neighbours import planned_bytes
 from cgh_bench.pretrain import recipe as recipes
-from cgh_bench.pretrain.schedule import optimizer
+from cgh_bench.pretrain.optimisation import optimizer
 from cgh_bench.tasks import estimate, find
 from cgh_bench.tasks.knn import KNN
 

@@ -1,1 +1,1 @@
-"""Self-supervised methods: one file each, holding configuration, modules, loss and `RECIPES`."""
+"""Pretraining methods: one file each, with its settings, networks, losses and `RECIPES`."""

@@ -1,6 +1,6 @@
-"""BYOL: predict what a slow copy of the network makes of another view; no negatives.
+"""BYOL: predict a momentum encoder's projection of another view; no negatives.
 
-Source: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020 (arXiv 2006.07733); the numbers are those of its code,
+Source: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020 (arXiv 2006.07733); the values are those of its code,
 google-deepmind/deepmind-research, byol/configs/byol.py, for 300 epochs.
 """
 
@@ -9,89 +9,51 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import cgh
-from cgh_bench.pretrain.parts import MomentumTwin
-from cgh_bench.pretrain.recipe import Method, Recipe, at_least
-from cgh_bench.pretrain.schedule import rising
+from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, rising
+from cgh_bench.pretrain.ranges import Count, Fraction
+from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Augment, Views
 
 
-@dataclass(frozen=True)
-class Byol:
-    """Everything BYOL can be told; the defaults are the published ImageNet values for 300 epochs."""
+@dataclass(eq=False)
+class Byol(Method):
+    """Each view's prediction points where the target's projection of the other does; defaults as published."""
 
-    dim: int = 256
-    hidden: int = 4096
+    dim: Count = 256
+    hidden: Count = 4096
     """Width inside projector and predictor."""
-    momentum: float = 0.99
+    momentum: Fraction = 0.99
     """Of the target network at first; it rises to 1 over the run, by half a cosine."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.momentum <= 1:
-            raise UserError(f"momentum {self.momentum} must be within 0 and 1")
-        at_least(1, dim=self.dim, hidden=self.hidden)
+    def add_networks(self, architecture: Architecture) -> None:
+        """Online network (the student: backbone and projector), predictor and target network."""
+        backbone = architecture.build()
+        self.student = Encoder(backbone, _mlp(backbone.dim, self.hidden, self.dim))
+        self.predictor = _mlp(self.dim, self.hidden, self.dim)
+        self.target = MomentumEncoder(self.student, self.momentum)
 
-    def check(self, batch_size: int, views: int) -> None:
-        """Two views."""
-        if views != 2:
-            raise UserError(f"BYOL takes 2 views; the recipe has {views}")
+    def begin_step(self, step: int, steps: int) -> None:
+        """The target network follows the online one, ever more slowly."""
+        self.target.momentum = rising(self.momentum, step, steps)
+        self.target.follow(self.student)
 
-    def build(self, architecture: Architecture) -> "ByolMethod":
-        """Online network, predictor and target network."""
-        return ByolMethod(self, architecture)
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Squared distance of unit vectors of one batch, the sum of both directions (eq. 2); see `Method.forward`."""
+        predicted = [self.predictor(self.student(view)) for view in views]
+        targets = [self.target(view) for view in views]
+        cosines = [
+            F.cosine_similarity(p.float(), t.float()).mean() for p, t in zip(predicted, reversed(targets), strict=True)
+        ]
+        return {"distance": 4 - 2 * (cosines[0] + cosines[1])}
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
     )
-
-
-class Online(nn.Module):
-    """Trunk and projector; the target network is a copy of it."""
-
-    def __init__(self, config: Byol, architecture: Architecture) -> None:
-        super().__init__()
-        self.backbone = architecture.build()
-        self.projector = _mlp(self.backbone.dim, config.hidden, config.dim)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Projections (B, D) of images (B, 3, H, W)."""
-        projections: Tensor = self.projector(self.backbone(images))
-        return projections
-
-
-class ByolMethod(Method):
-    """The prediction from one view must point where the target network's projection of the other view does."""
-
-    def __init__(self, config: Byol, architecture: Architecture) -> None:
-        super().__init__()
-        self.config = config
-        self.online = Online(config, architecture)
-        self.predictor = _mlp(config.dim, config.hidden, config.dim)
-        self.target = MomentumTwin(self.online, config.momentum)
-
-    @property
-    def backbone(self) -> Backbone:
-        """The online network's trunk."""
-        return self.online.backbone
-
-    def begin_step(self, done: float) -> None:
-        """The target network follows the online one, ever more slowly."""
-        self.target.momentum = rising(self.config.momentum, done)
-        self.target.follow(self.online)
-
-    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Squared distance of unit vectors of one batch, the sum of both directions (eq. 2); see `Method.forward`."""
-        predicted = [self.predictor(self.online(view)) for view in views]
-        targets = [self.target(view) for view in views]
-        cosines = [
-            F.cosine_similarity(p.float(), t.float()).mean() for p, t in zip(predicted, reversed(targets), strict=True)
-        ]
-        return {"distance": 4 - 2 * (cosines[0] + cosines[1])}
 
 
 # The paper's table 6: the two views differ in blur and solarisation.

@@ -1,17 +1,17 @@
 """CGH: cross-context learning between global and hypercolumn features.
 
 Source: Gao, Feng, Patras, Self-Supervised Representation Learning with Cross-Context Learning between Global and
-Hypercolumn Features, WACV 2024 (arXiv 2308.13392); the numbers of the ImageNet recipe are those that take effect in the
+Hypercolumn Features, WACV 2024 (arXiv 2308.13392); the values of the ImageNet recipe are those that take effect in the
 authors' code, zaczgao/Cross-Context_Learning@340bca9.
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import STAGES, ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.config import later
@@ -19,185 +19,158 @@ from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.pretrain.parts import (
     AlignedQueues,
     HypercolumnBranch,
-    MomentumTwin,
+    MomentumEncoder,
     check_batch,
+    encode_globally,
     mlp,
-    of_all,
     split_batchnorm,
+    unit,
 )
-from cgh_bench.pretrain.recipe import Method, Recipe, at_least
+from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, Positive, Range
+from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.relation import infonce, relation
 from cgh_bench.pretrain.views import Augment, Views
 
 CONTEXTS = ("global", "hyper")
 
 
-@dataclass(frozen=True)
-class Cgh:
-    """Everything CGH can be told; the defaults are the published ImageNet values."""
+@dataclass(eq=False)
+class Cgh(Method):
+    """Each context of the student learns the other context's relations to the queued images from the teacher.
 
-    dim_global: int = 512
-    dim_hyper: int = 512
-    hidden: int = 4096
+    The defaults are the published ImageNet values.
+    """
+
+    dim_global: Count = 512
+    dim_hyper: Count = 512
+    hidden: Count = 4096
     """Width inside both heads."""
     stages: tuple[str, ...] = ("layer3", "layer4")
     """Stages of the hypercolumn, on the grid of the last."""
-    queue_length: int = 131_072
-    """Length K of both queues."""
-    momentum: float = 0.999
-    """Of the teacher, constant."""
-    student_global_temperature: float = 0.1
-    teacher_global_temperature: float = 0.04
-    student_hyper_temperature: float = 0.08
-    teacher_hyper_temperature: float = 0.08
-    infonce_temperature: float = 0.2
-    handover_epochs: float = 5.0
-    """From InfoNCE alone to the relational losses alone, linearly, in this many epochs from the first."""
-    bn_groups: int = 8
-    """Parts of the batch of all processes with BatchNorm statistics of their own, as on so many GPUs; 1 is plain
-    BatchNorm, of each process's images."""
+    queue_length: Count = 131_072
+    """Images K in both queues."""
+    momentum: Fraction = 0.999
+    """For the teacher, constant."""
+    student_global_temperature: Positive = 0.1
+    teacher_global_temperature: Positive = 0.04
+    student_hyper_temperature: Positive = 0.08
+    teacher_hyper_temperature: Positive = 0.08
+    infonce_temperature: Positive = 0.2
+    handover_epochs: NotNegative = 5.0
+    """Epochs over which the loss changes, linearly, from InfoNCE alone to the relational losses alone."""
+    bn_groups: Count = 8
+    """Parts of the global batch with BatchNorm statistics of their own, as on so many GPUs; 1 is plain BatchNorm, over
+    the images of each process."""
     shuffled_bn: bool = later(True)
-    """Whether the teacher's BatchNorm sees other neighbours than the student's, as in MoCo."""
+    """Whether BatchNorm sees other neighbours in the teacher than in the student, as in MoCo."""
     split_hyper_bn: bool = later(True)
-    """Whether the hypercolumn branch's BatchNorm is split too; in the released code it is not."""
+    """Whether `bn_groups` split the hypercolumn branch's BatchNorm too; in the released code it is not."""
     contexts: tuple[str, ...] = later(CONTEXTS)
-    """Both; one alone learns from itself (an ablation)."""
+    """Both; a single one learns from itself (an ablation)."""
     crossed: bool = later(True)
-    """Whether each context learns the other's relations, or (an ablation) its own."""
-    centre_momentum: float | None = later(None)
-    """Subtract from the teacher's similarities their running mean for each slot of the queue; 0.9 in the released
-    code, where it is off."""
+    """Whether each context learns the other's relations, or its own (an ablation)."""
+    centre_momentum: Annotated[float | None, Range(at_least=0, below=1)] = later(None)
+    """Subtract from the teacher's similarities their running mean per slot of the queue; 0.9 in the released code, and
+    off."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for kind, given, accepted in (("stage", self.stages, STAGES), ("context", self.contexts, CONTEXTS)):
             if not given or len(set(given)) < len(given):
                 raise UserError(f"{kind}s {', '.join(given)} must name at least one {kind}, each once")
             for name in given:
                 if name not in accepted:
                     raise unknown(kind, name, accepted)
-        temperatures = [value for name, value in vars(self).items() if name.endswith("temperature")]
-        if min(temperatures) <= 0 or self.handover_epochs < 0 or not 0 <= self.momentum <= 1:
-            raise UserError("temperatures must be above 0, handover_epochs at least 0, momentum within 0 and 1")
-        at_least(1, dim_global=self.dim_global, dim_hyper=self.dim_hyper, hidden=self.hidden)
-        at_least(1, queue_length=self.queue_length, bn_groups=self.bn_groups)
-        if self.centre_momentum is not None and not 0 <= self.centre_momentum < 1:
-            raise UserError(f"centre_momentum {self.centre_momentum} must be within 0 and below 1, or none")
 
     def check(self, batch_size: int, views: int) -> None:
         """Two views, the weak one first, then any number of small crops; a batch that fits queue and BN groups."""
         if views < 2 or (views > 2 and "global" not in self.contexts):
             raise UserError(
-                "CGH takes 2 views, the teacher's (weak) and the student's (strong), and small crops for the global "
-                f"context after them; the recipe has {views}"
+                "Cgh takes 2 views, the teacher's (weak) and the student's (strong), then small crops for the global "
+                f"context; the recipe has {views}"
             )
         check_batch(batch_size, self.bn_groups, self.queue_length)
 
-    def build(self, architecture: Architecture) -> "CghMethod":
+    def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queues."""
-        return CghMethod(self, architecture)
+        self.student = Student(self, architecture)
+        split_batchnorm(self.student if self.split_hyper_bn else self.student.backbone, self.bn_groups)
+        self.teacher = MomentumEncoder(self.student, self.momentum)
+        widths = {"global": self.dim_global, "hyper": self.dim_hyper}
+        self.queues = AlignedQueues(self.queue_length, **{context: widths[context] for context in self.contexts})
+        if self.centre_momentum is not None:
+            for context in self.contexts:
+                self.register_buffer(f"centre_{context}", torch.zeros(self.queue_length))
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """The teacher follows the student as it is before this step."""
+        self.teacher.follow(self.student)
+
+    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted terms of one batch, for `views` [weak, strong, small crops …]; see `Method.forward`.
+
+        With a = min(1, epoch / handover_epochs): (1 - a) InfoNCE within each context + a/2 each crossed relation.
+        """
+        weak, strong, *crops = views
+        student = dict(zip(self.contexts, self.student(strong), strict=True))
+        embedded_crops = [self.student(crop, ("global",))[0] for crop in crops]
+        every = dict(zip(self.contexts, encode_globally(self.teacher, weak, self.shuffled_bn), strict=True))
+        rows = dist.block(len(every[self.contexts[0]]))
+        teacher = {context: embeddings[rows] for context, embeddings in every.items()}
+        handed_over = min(1.0, epoch / self.handover_epochs) if self.handover_epochs else 1.0
+        terms = {}
+        if handed_over < 1:
+            for context in self.contexts:
+                loss = infonce(student[context], teacher[context], self.queues[context], self.infonce_temperature)
+                terms[f"infonce_{context}"] = (1 - handed_over) * loss
+        for context in self.contexts:
+            embeddings = [student[context], *(embedded_crops if context == "global" else [])]
+            losses = [self._relation(context, each, teacher) for each in embeddings]
+            terms[f"relation_{context}"] = handed_over / len(self.contexts) * torch.stack(losses).mean()
+        self._enqueue(every)
+        return terms
+
+    def _relation(self, context: str, student: Tensor, teacher: dict[str, Tensor]) -> Tensor:
+        """The relational loss of `student` (B, D), embeddings in `context`, against the teacher's other context."""
+        (source,) = (set(teacher) - {context}) if self.crossed and len(teacher) > 1 else {context}
+        temperatures = getattr(self, f"student_{context}_temperature"), getattr(self, f"teacher_{source}_temperature")
+        centre = None if self.centre_momentum is None else self.get_buffer(f"centre_{source}")
+        return relation(student, self.queues[context], teacher[source], self.queues[source], temperatures, centre)
+
+    @torch.no_grad()
+    def _enqueue(self, every: dict[str, Tensor]) -> None:
+        """Add the teacher's embeddings of the global batch to centres and queues, after the loss has used these."""
+        if self.centre_momentum is not None:
+            for context, embeddings in every.items():
+                similarity = self.queues[context] @ embeddings.mean(dim=0)
+                self.get_buffer(f"centre_{context}").lerp_(similarity, 1 - self.centre_momentum)
+        self.queues.enqueue(**every)
 
 
 class Student(nn.Module):
-    """Trunk, global head and hypercolumn branch; the teacher is a copy of it."""
+    """Backbone, global head and hypercolumn branch; the teacher is a copy of it."""
 
-    def __init__(self, config: Cgh, architecture: Architecture) -> None:
+    def __init__(self, settings: Cgh, architecture: Architecture) -> None:
         super().__init__()
-        self.contexts = config.contexts
+        self.contexts = settings.contexts
         self.backbone = architecture.build()
-        if "global" in config.contexts:
-            self.global_head = mlp(self.backbone.dim, config.hidden, config.dim_global)
-        if "hyper" in config.contexts:
-            self.hyper_branch = HypercolumnBranch(
-                {name: stage.channels for name, stage in self.backbone.stages.items()},
-                config.stages,
-                config.hidden,
-                config.dim_hyper,
-            )
+        if "global" in settings.contexts:
+            self.global_head = mlp(self.backbone.dim, settings.hidden, settings.dim_global)
+        if "hyper" in settings.contexts:
+            channels = {name: stage.channels for name, stage in self.backbone.stages.items()}
+            self.hyper_branch = HypercolumnBranch(channels, settings.stages, settings.hidden, settings.dim_hyper)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Unit embeddings of images (B, 3, H, W), (B, D_g) of the global and (B, D_h) of the hypercolumn context."""
+    def forward(self, images: Tensor, contexts: tuple[str, ...] = ()) -> tuple[Tensor, ...]:
+        """Unit embeddings of images (B, 3, H, W): (B, D_g) in the global and (B, D_h) in the hypercolumn context.
+
+        `contexts` selects some of the two; the default is all that the method has.
+        """
         pooled, maps = self.backbone.global_and_pyramid(images)
         heads = {
             "global": lambda: self.global_head(pooled),
             "hyper": lambda: self.hyper_branch(maps),
         }
-        return tuple(F.normalize(heads[context]().float(), dim=1) for context in self.contexts)
-
-    def of_global(self, images: Tensor) -> Tensor:
-        """Unit embeddings (B, D_g) of the global context alone, of images too small for a hypercolumn."""
-        return F.normalize(self.global_head(self.backbone(images)).float(), dim=1)
-
-
-class CghMethod(Method):
-    """Each context of the student learns the other context's relations to the queued images from the teacher."""
-
-    def __init__(self, config: Cgh, architecture: Architecture) -> None:
-        super().__init__()
-        self.config = config
-        self.student = Student(config, architecture)
-        split_batchnorm(self.student if config.split_hyper_bn else self.student.backbone, config.bn_groups)
-        self.teacher = MomentumTwin(self.student, config.momentum)
-        widths = {"global": config.dim_global, "hyper": config.dim_hyper}
-        self.queues = AlignedQueues(config.queue_length, **{f"of_{c}": widths[c] for c in config.contexts})
-        if config.centre_momentum is not None:
-            for context in config.contexts:
-                self.register_buffer(f"centre_{context}", torch.zeros(config.queue_length))
-
-    @property
-    def backbone(self) -> Backbone:
-        """The student's trunk."""
-        return self.student.backbone
-
-    def begin_step(self, done: float) -> None:
-        """The teacher follows the student as it is before this step's descent."""
-        self.teacher.follow(self.student)
-
-    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """The weighted terms of one batch, from `views` [weak, strong, small crops …]; see `Method.forward`.
-
-        With a = min(1, epoch / handover_epochs): (1 - a) InfoNCE within each context + a/2 each crossed relation.
-        """
-        weak, strong, *crops = views
-        contexts = self.config.contexts
-        mine = dict(zip(contexts, self.student(strong), strict=True))
-        of_crops = [self.student.of_global(crop) for crop in crops]
-        everyones = dict(zip(contexts, of_all(self.teacher, weak, self.config.shuffled_bn), strict=True))
-        rows = dist.block(len(everyones[contexts[0]]))
-        teacher = {context: embeddings[rows] for context, embeddings in everyones.items()}
-        handed_over = min(1.0, epoch / self.config.handover_epochs) if self.config.handover_epochs else 1.0
-        terms = {}
-        if handed_over < 1:
-            for context in contexts:
-                loss = infonce(mine[context], teacher[context], self._queue(context), self.config.infonce_temperature)
-                terms[f"infonce_{context}"] = (1 - handed_over) * loss
-        for context in contexts:
-            students = [mine[context], *(of_crops if context == "global" else [])]
-            losses = [self._relation(context, student, teacher) for student in students]
-            terms[f"relation_{context}"] = handed_over / len(contexts) * torch.stack(losses).mean()
-        self._remember(everyones)
-        return terms
-
-    def _queue(self, context: str) -> Tensor:
-        return self.queues[f"of_{context}"]
-
-    def _relation(self, context: str, student: Tensor, teacher: dict[str, Tensor]) -> Tensor:
-        """How far `student` (B, D), of `context`, is from the teacher's relations in the context it learns from."""
-        (other,) = (set(teacher) - {context}) if self.config.crossed and len(teacher) > 1 else {context}
-        temperatures = (
-            getattr(self.config, f"student_{context}_temperature"),
-            getattr(self.config, f"teacher_{other}_temperature"),
-        )
-        centre = None if self.config.centre_momentum is None else self.get_buffer(f"centre_{other}")
-        return relation(student, self._queue(context), teacher[other], self._queue(other), temperatures, centre)
-
-    @torch.no_grad()
-    def _remember(self, everyones: dict[str, Tensor]) -> None:
-        """Take the teacher's embeddings of the global batch into centres and queues, after the loss has used these."""
-        if self.config.centre_momentum is not None:
-            for context, embeddings in everyones.items():
-                similarity = self._queue(context) @ embeddings.mean(dim=0)
-                self.get_buffer(f"centre_{context}").lerp_(similarity, 1 - self.config.centre_momentum)
-        self.queues.enqueue(**{f"of_{context}": embeddings for context, embeddings in everyones.items()})
+        return tuple(unit(heads[context]()) for context in contexts or self.contexts)
 
 
 IMAGENET_WEAK = Augment(size=224)
@@ -219,10 +192,9 @@ RECIPES = {
         base_lr=0.05,
         warmup_epochs=5,
     ),
-    # Nothing is published at this size. Chosen so that a few minutes of two cores show more than random weights: AdamW
-    # and a low temperature, because 480 steps of SGD learn little; a queue of four batches, because the teacher moves
-    # fast, and older keys would be told from the positive by their age instead of their shape; a hand-over as long as
-    # the run.
+    # Nothing is published at this size. Chosen so that a few minutes on two cores beat random weights: AdamW and a low
+    # temperature, because 480 steps of SGD learn little; a queue of four batches, because the teacher moves fast and
+    # older keys would differ from the positive by their age instead of their shape; a hand-over as long as the run.
     "cgh_r18_animals": Recipe(
         method=Cgh(
             dim_global=128,

@@ -1,7 +1,7 @@
-"""CGH by other recipes: with the released code's quirks, with a part taken away, with small crops, on other data.
+"""More recipes of CGH: the released code's quirks, ablations, small crops, other data.
 
-Source: as `cgh.py`. Only ImageNet's configuration was released; for every other data set its values are unknown, and
-what is chosen here instead is chosen by reason, as the comments say, and was never tuned.
+Source: as `cgh.py`. Only ImageNet's configuration was released. For other datasets the authors' values are unknown; the
+values here were chosen for the reasons in the comments and never tuned.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ CROPS = tuple(
 
 
 def _variant(recipe: Recipe, **changes: Any) -> Recipe:
-    """`recipe` with fields of its method changed."""
+    """`recipe` with changed settings of its method."""
     return replace(recipe, method=replace(cast(Cgh, recipe.method), **changes))
 
 
@@ -33,32 +33,32 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "hyper_only": {"contexts": ("hyper",)},
     "same_context": {"crossed": False},
     "stages_2_4": {"stages": ("layer2", "layer3", "layer4")},
-    "stage_4": {"stages": ("layer4",)},  # the published one is stages 3 and 4
+    "stage_4": {"stages": ("layer4",)},  # published: stages 3 and 4
     "no_warmup": {"handover_epochs": 0.0},
 }
 
 
 def _small(name: str, size: int, epochs: int, queue_length: int, stem: Stem, preprocessing: Preprocessing) -> Recipe:
-    """A ResNet-18 on a small set of small images."""
-    # Blur only where images have the pixels for it (SimCLR, arXiv 2002.05709, B.9, leaves it out on CIFAR-10).
+    """A ResNet-18 on a small dataset of small images."""
+    # No blur for images of very few pixels (SimCLR, arXiv 2002.05709, B.9, on CIFAR-10).
     blur = {"blur": 0.0} if size < 64 else {"blur_sigma": (0.1, 2.0 * size / 224)}
     return Recipe(
-        # Widths as MoCo's demo on CIFAR-10 has them, doubled for two contexts' sake; a teacher that moves faster,
-        # because a run has a hundredth of ImageNet's steps; the queue is a tenth of the images, as on ImageNet.
+        # Widths of MoCo's demo on CIFAR-10, doubled for two contexts; a teacher that moves faster, because a run has a
+        # hundredth of ImageNet's steps; a queue of a tenth of the images, as on ImageNet.
         method=Cgh(dim_global=256, dim_hyper=256, hidden=2048, queue_length=queue_length, momentum=0.99, bn_groups=8),
         architecture=ResNet("resnet18", stem=stem),
         views=Views((replace(IMAGENET_WEAK, size=size), replace(IMAGENET_STRONG, size=size, **blur))),
         data=name,
         epochs=epochs,
         batch_size=256,
-        base_lr=0.06,  # MoCo's demo on CIFAR-10: 0.06 at 512; ReSSL's small sets: 0.06 at 256
+        base_lr=0.06,  # MoCo's demo on CIFAR-10: 0.06 at 512; ReSSL on small datasets: 0.06 at 256
         warmup_epochs=5,
         weight_decay=5e-4,  # as both
         preprocessing=preprocessing,
     )
 
 
-# Means and deviations of the training images; those of Tiny-ImageNet are the released code's.
+# Means and standard deviations of the training images; Tiny-ImageNet's are the released code's.
 CIFAR10 = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 CIFAR100 = Preprocessing(mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 STL10 = Preprocessing(mean=(0.4408, 0.4279, 0.3867), std=(0.2683, 0.2610, 0.2687))
@@ -71,7 +71,7 @@ RECIPES = {
     "cgh_r50_in1k_200ep_multicrop": replace(IMAGENET, views=Views((*IMAGENET.views.augments, *CROPS))),
     **{f"cgh_r50_in1k_200ep_{name}": _variant(IMAGENET, **changes) for name, changes in ABLATIONS.items()},
     **{f"cgh_r18_animals_{name}": _variant(ANIMALS, **changes) for name, changes in ABLATIONS.items()},
-    # A tenth of the images: a tenth of the queue, and a teacher that is as fast for the fewer steps.
+    # A tenth of the images: about a tenth of the queue, and a teacher that moves faster for fewer steps.
     "cgh_r50_in100_200ep": replace(
         _variant(IMAGENET, queue_length=16_384, momentum=0.99), data="imagenet100", base_lr=0.06
     ),

@@ -1,7 +1,7 @@
-"""DINO: agree with a slow copy of the network on soft classes that nobody gave; small crops learn from large ones.
+"""DINO: agree with a momentum encoder on soft classes without labels; small crops learn from large ones.
 
 Source: Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021 (arXiv 2104.14294); the
-numbers are those of facebookresearch/dino: `main_dino.py` and, for ResNet-50, the command in its README. Its learning
+values are those of facebookresearch/dino: `main_dino.py` and, for ResNet-50, the command in its README. Its learning
 rate ends at 1e-6, here at 0.
 """
 
@@ -11,110 +11,91 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import byol, cgh
-from cgh_bench.pretrain.parts import MomentumTwin
-from cgh_bench.pretrain.recipe import Method, Recipe, at_least
-from cgh_bench.pretrain.schedule import rising
+from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, rising
+from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, Positive
+from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
 
 
-@dataclass(frozen=True)
-class Dino:
-    """Everything DINO can be told; the defaults are the published ones."""
+@dataclass(eq=False)
+class Dino(Method):
+    """Every view of the student chooses the classes that the teacher chooses for another, large view."""
 
-    classes: int = 65_536
-    hidden: int = 2048
-    bottleneck: int = 256
+    classes: Count = 65_536
+    hidden: Count = 2048
+    bottleneck: Count = 256
     """Width of the unit embedding before the classes."""
-    momentum: float = 0.996
+    momentum: Fraction = 0.996
     """Of the teacher at first; it rises to 1 over the run, by half a cosine."""
-    student_temperature: float = 0.1
-    teacher_temperature: float = 0.04
-    centre_momentum: float = 0.9
-    frozen_epochs: float = 1.0
-    """For so long the layer of classes stays as it was drawn."""
-
-    def __post_init__(self) -> None:
-        if min(self.student_temperature, self.teacher_temperature) <= 0:
-            raise UserError("temperatures must be above 0")
-        at_least(1, classes=self.classes, hidden=self.hidden, bottleneck=self.bottleneck)
+    student_temperature: Positive = 0.1
+    teacher_temperature: Positive = 0.04
+    centre_momentum: Fraction = 0.9
+    frozen_epochs: NotNegative = 1.0
+    """The layer of classes stays as initialised for so many epochs."""
 
     def check(self, batch_size: int, views: int) -> None:
-        """Two large views or more; the first two are the teacher's too."""
+        """At least two large views; the first two are the teacher's too."""
         if views < 2:
-            raise UserError(f"DINO takes 2 views or more, the first two for the teacher; the recipe has {views}")
+            raise UserError(f"DINO takes 2 or more views, the first two for the teacher; the recipe has {views}")
 
-    def build(self, architecture: Architecture) -> "DinoMethod":
+    def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and centre."""
-        return DinoMethod(self, architecture)
+        backbone = architecture.build()
+        self.student = Encoder(backbone, Head(backbone.dim, self))
+        self.teacher = MomentumEncoder(self.student, self.momentum)
+        self.register_buffer("centre", torch.zeros(self.classes))
 
-
-class Student(nn.Module):
-    """Trunk, head and classes; the teacher is a copy of it."""
-
-    def __init__(self, config: Dino, architecture: Architecture) -> None:
-        super().__init__()
-        self.backbone = architecture.build()
-        self.head = nn.Sequential(
-            *(nn.Linear(self.backbone.dim, config.hidden), nn.GELU()),
-            *(nn.Linear(config.hidden, config.hidden), nn.GELU()),
-            nn.Linear(config.hidden, config.bottleneck),
-        )
-        for layer in self.head:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-        self.directions = nn.Parameter(torch.empty(config.classes, config.bottleneck))
-        nn.init.kaiming_uniform_(self.directions, a=5**0.5)
-
-    def forward(self, images: Tensor, frozen: bool = False) -> Tensor:
-        """Cosines (B, C) with the classes of images (B, 3, H, W); `frozen` gives the classes a gradient of zero."""
-        directions = self.directions.detach() + 0 * self.directions if frozen else self.directions
-        embedding = F.normalize(self.head(self.backbone(images)).float(), dim=1)
-        return F.linear(embedding, F.normalize(directions.float(), dim=1)).float()
-
-
-class DinoMethod(Method):
-    """Every view of the student must choose the classes that the teacher chooses of another, large view."""
-
-    centre: Tensor
-
-    def __init__(self, config: Dino, architecture: Architecture) -> None:
-        super().__init__()
-        self.config = config
-        self.student = Student(config, architecture)
-        self.teacher = MomentumTwin(self.student, config.momentum)
-        self.register_buffer("centre", torch.zeros(config.classes))
-
-    @property
-    def backbone(self) -> Backbone:
-        """The student's trunk."""
-        return self.student.backbone
-
-    def begin_step(self, done: float) -> None:
+    def begin_step(self, step: int, steps: int) -> None:
         """The teacher follows the student, ever more slowly."""
-        self.teacher.momentum = rising(self.config.momentum, done)
+        self.teacher.momentum = rising(self.momentum, step, steps)
         self.teacher.follow(self.student)
+
+    def frozen(self, epoch: float) -> list[nn.Parameter]:
+        """The layer of classes, at first."""
+        return [self.student.get_parameter("head.directions")] if epoch < self.frozen_epochs else []
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Cross entropy of one batch, the mean over pairs of different views (eq. 3); see `Method.forward`."""
-        config = self.config
+        centre = self.get_buffer("centre")
         chosen = [self.teacher(view) for view in views[:2]]
-        targets = [((logits - self.centre) / config.teacher_temperature).softmax(dim=1) for logits in chosen]
-        guesses = [self.student(view, epoch < config.frozen_epochs) / config.student_temperature for view in views]
+        targets = [((logits - centre) / self.teacher_temperature).softmax(dim=1) for logits in chosen]
+        guesses = [self.student(view) / self.student_temperature for view in views]
         losses = [
             F.cross_entropy(guess, target)
             for t, target in enumerate(targets)
             for g, guess in enumerate(guesses)
             if g != t
         ]
-        mean = dist.mean(torch.cat(chosen).mean(dim=0))
-        self.centre.lerp_(mean, 1 - config.centre_momentum)
+        centre.lerp_(dist.mean(torch.cat(chosen).mean(dim=0)), 1 - self.centre_momentum)
         return {"cross_entropy": torch.stack(losses).mean()}
+
+
+class Head(nn.Module):
+    """An MLP to a unit embedding, and its cosines with the classes' directions."""
+
+    def __init__(self, inputs: int, settings: Dino) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            *(nn.Linear(inputs, settings.hidden), nn.GELU()),
+            *(nn.Linear(settings.hidden, settings.hidden), nn.GELU()),
+            nn.Linear(settings.hidden, settings.bottleneck),
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.directions = nn.Parameter(torch.empty(settings.classes, settings.bottleneck))
+        nn.init.kaiming_uniform_(self.directions, a=5**0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines (B, C) with the classes, of features (B, D)."""
+        embedding = F.normalize(self.mlp(features).float(), dim=1)
+        return F.linear(embedding, F.normalize(self.directions.float(), dim=1)).float()
 
 
 LARGE = tuple(replace(view, crop_area=(0.14, 1.0)) for view in (byol.FIRST, byol.SECOND))

@@ -1,42 +1,29 @@
-"""No pretraining: the control. Zero epochs export the trunk as it was initialised, the start of every other recipe."""
+"""No pretraining: the control. Zero epochs export the backbone as initialised, where every other recipe starts."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from torch import nn
 
-from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.pretrain.parts import Encoder
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
 
 
-@dataclass(frozen=True)
-class RandomInit:
-    """Nothing to configure; the seed is the recipe's."""
+@dataclass(eq=False)
+class RandomInit(Method):
+    """A backbone and no loss; the seed is the recipe's."""
+
+    number_of_views: ClassVar[int] = 0
 
     def check(self, batch_size: int, views: int) -> None:
         """Anything will do: no batch is ever made."""
 
-    def build(self, architecture: Architecture) -> "RandomInitMethod":
-        """A trunk."""
-        return RandomInitMethod(architecture)
-
-
-class RandomInitMethod(Method):
-    """A trunk and no loss."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.trunk = architecture.build()
-
-    @property
-    def backbone(self) -> Backbone:
-        """The trunk."""
-        return self.trunk
-
-    def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """No terms: training this is an error of the recipe, which the loop reports."""
-        return {}
+    def add_networks(self, architecture: Architecture) -> None:
+        """A backbone alone."""
+        self.student = Encoder(architecture.build(), nn.Identity())
 
 
 RECIPES = {

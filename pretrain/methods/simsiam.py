@@ -1,8 +1,9 @@
-"""SimSiam: two views, one predictor, no gradient through the other side; neither negatives nor a teacher.
+"""SimSiam: two views, one predictor, no gradient through the other side; neither negatives nor a momentum encoder.
 
-Source: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021 (arXiv 2011.10566); the numbers are
-those of its code, facebookresearch/simsiam@a7bc177. Its trunk starts with the last norm of each block at zero; here
-all methods start from the same weights, torchvision's.
+Source: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021 (arXiv 2011.10566); the values are
+those of its code, facebookresearch/simsiam@a7bc177. Departures: its backbone starts with the last norm of each block at
+zero, here all methods start from the same weights, torchvision's; its learning rate falls once per epoch, here at every
+step.
 """
 
 from dataclasses import dataclass, replace
@@ -10,62 +11,47 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import cgh
-from cgh_bench.pretrain.recipe import Method, Recipe, at_least
+from cgh_bench.pretrain.parts import Encoder
+from cgh_bench.pretrain.ranges import Count
+from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
 
 
-@dataclass(frozen=True)
-class SimSiam:
-    """Everything SimSiam can be told; the defaults are the published ImageNet values."""
+@dataclass(eq=False)
+class SimSiam(Method):
+    """Each view's prediction points where the other view's projection does; defaults as published for ImageNet."""
 
-    dim: int = 2048
-    predictor_hidden: int = 512
+    dim: Count = 2048
+    predictor_hidden: Count = 512
     constant_predictor_rate: bool = True
-    """The predictor's learning rate does not fall (`--fix-pred-lr`, with which the published model was trained)."""
-
-    def __post_init__(self) -> None:
-        at_least(1, dim=self.dim, predictor_hidden=self.predictor_hidden)
-
-    def check(self, batch_size: int, views: int) -> None:
-        """Two views."""
-        if views != 2:
-            raise UserError(f"SimSiam takes 2 views; the recipe has {views}")
-
-    def build(self, architecture: Architecture) -> "SimSiamMethod":
-        """Trunk, projector and predictor."""
-        return SimSiamMethod(self, architecture)
-
-
-class SimSiamMethod(Method):
-    """Each view's prediction must point where the other view's projection points."""
-
-    def __init__(self, config: SimSiam, architecture: Architecture) -> None:
-        super().__init__()
-        self.trunk = architecture.build()
-        width, dim, hidden = self.trunk.dim, config.dim, config.predictor_hidden
-        self.projector = nn.Sequential(
-            *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)),
-            *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)),
-            *(nn.Linear(width, dim, bias=False), nn.BatchNorm1d(dim, affine=False)),
-        )
-        self.predictor = nn.Sequential(
-            *(nn.Linear(dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)),
-            nn.Linear(hidden, dim),
-        )
-        self.constant_rate = ("predictor.",) if config.constant_predictor_rate else ()
+    """Whether the predictor's learning rate stays at its peak (`--fix-pred-lr`, as for the published model)."""
 
     @property
-    def backbone(self) -> Backbone:
-        """The trunk."""
-        return self.trunk
+    def constant_rate(self) -> tuple[str, ...]:
+        """The predictor, if it is so set."""
+        return ("predictor.",) if self.constant_predictor_rate else ()
+
+    def add_networks(self, architecture: Architecture) -> None:
+        """Backbone with projector (the student), and predictor."""
+        backbone = architecture.build()
+        width, hidden = backbone.dim, self.predictor_hidden
+        projector = nn.Sequential(
+            *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)),
+            *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)),
+            *(nn.Linear(width, self.dim, bias=False), nn.BatchNorm1d(self.dim, affine=False)),
+        )
+        self.student = Encoder(backbone, projector)
+        self.predictor = nn.Sequential(
+            *(nn.Linear(self.dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)),
+            nn.Linear(hidden, self.dim),
+        )
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Negative cosine of one batch, the mean of both directions; -1 at best. See `Method.forward`."""
-        projected = [self.projector(self.trunk(view)) for view in views]
+        projected = [self.student(view) for view in views]
         predicted = [self.predictor(z) for z in projected]
         cosines = [
             F.cosine_similarity(p.float(), z.detach().float()).mean()

@@ -20,7 +20,7 @@ from cgh_bench.pretrain.methods.dino import Dino
 from cgh_bench.pretrain.methods.ressl import Ressl
 from cgh_bench.pretrain.methods.simsiam import SimSiam
 from cgh_bench.pretrain.methods.supervised import Supervised
-from cgh_bench.pretrain.recipe import MethodConfig
+from cgh_bench.pretrain.recipe import Method
 from cgh_bench.pretrain.views import Views
 
 
@@ -35,7 +35,7 @@ class StillNorm(nn.modules.batchnorm._BatchNorm):
 class Still:
     """A method with such norms."""
 
-    method: MethodConfig
+    method: Method
 
     def check(self, batch_size, views):
         self.method.check(batch_size, views)

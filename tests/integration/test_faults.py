@@ -268,7 +268,7 @@ def test_a_loader_process_of_pretraining_is_killed(folder, tmp_path):
     steps = saved_steps(folder)
     assert steps in (3, 6), "the last state is whole"
     code, said = faulty.run(faulty.pretrain_files, folder, partial(faulty.stop_comes_to_all, 11, state))
-    assert code == 130 and "saved; run again to go on" in said and "Traceback" not in said, said
+    assert code == 130 and "saved; rerun the same command to resume" in said and "Traceback" not in said, said
     assert steps < saved_steps(folder) < 15
     assert faulty.run(faulty.pretrain_files, folder)[0] == 0
     assert outcome(faulty.pretrain, folder) == outcome(faulty.pretrain, whole)
@@ -364,7 +364,7 @@ def test_several_processes_that_are_told_to_stop_save_and_go_on(tmp_path):
         stopped.send_signal(signal.SIGTERM)
         _, errors = stopped.communicate(timeout=60)
     assert stopped.returncode != 0 and not (tmp_path / "stopped/backbone.safetensors").exists()
-    assert "stopped at step" in errors and "saved; run again to go on" in errors
+    assert "stopped at step" in errors and "saved; rerun the same command to resume" in errors
     with job("stopped") as again:
         assert again.wait(300) == 0, again.stderr.read()
     ids = [load_canonical(tmp_path / out / "backbone.safetensors").id for out in ("whole", "stopped")]

@@ -22,7 +22,7 @@ from cgh_bench.core.config import override
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.pretrain import recipe as recipes
-from cgh_bench.pretrain.methods.cgh import CghMethod
+from cgh_bench.pretrain.methods.cgh import Cgh
 from cgh_bench.pretrain.methods.random_init import RandomInit
 from cgh_bench.pretrain.train import train
 
@@ -71,13 +71,13 @@ def assert_same_run(one, two):
     for name, value in first.items():
         same = torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
         assert same, name
-    trunks = [load_canonical(out / "backbone.safetensors") for out in (one, two)]
-    assert trunks[0].id == trunks[1].id and trunks[0].origin == trunks[1].origin
+    backbones = [load_canonical(out / "backbone.safetensors") for out in (one, two)]
+    assert backbones[0].id == backbones[1].id and backbones[0].origin == backbones[1].origin
 
 
 def interrupt_in_step(monkeypatch, number, kind=signal.SIGINT):
     """Let the signal come while step `number` of this session is computed."""
-    original, calls = CghMethod.forward, []
+    original, calls = Cgh.forward, []
 
     def forward(self, views, epoch, labels):
         calls.append(epoch)
@@ -85,7 +85,7 @@ def interrupt_in_step(monkeypatch, number, kind=signal.SIGINT):
             signal.raise_signal(kind)
         return original(self, views, epoch, labels)
 
-    monkeypatch.setattr(CghMethod, "forward", forward)
+    monkeypatch.setattr(Cgh, "forward", forward)
 
 
 def test_what_a_run_leaves(whole):
@@ -97,7 +97,7 @@ def test_what_a_run_leaves(whole):
     assert len(trained) == len(checkpoint.weights)
     for key, value in checkpoint.weights.items():
         assert torch.equal(value, trained[f"student.backbone.{key}"]), (
-            "the student's trunk is exported, not the teacher's"
+            "the student's backbone is exported, not the teacher's"
         )
 
     log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
@@ -120,7 +120,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, whole, st
         interrupt_in_step(patch, step, signal.SIGTERM if step == 7 else signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             train(TINY_CGH, "tiny", tmp_path)
-    assert f"stopped at step {step} of {STEPS}, saved; run again to go on" in capfd.readouterr().err
+    assert f"stopped at step {step} of {STEPS}, saved; rerun the same command to resume" in capfd.readouterr().err
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == step
     torch.manual_seed(12345)  # whatever else the process did must not matter
     train(TINY_CGH, "tiny", tmp_path)
@@ -154,7 +154,11 @@ def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole
     process.send_signal(kind)
     _, errors = process.communicate(timeout=60)
     if kind == signal.SIGINT:
-        assert process.returncode == 130 and "saved; run again to go on" in errors and "Traceback" not in errors
+        assert (
+            process.returncode == 130
+            and "saved; rerun the same command to resume" in errors
+            and "Traceback" not in errors
+        )
     assert not (tmp_path / "backbone.safetensors").exists()
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 12, "torn')  # what a crash in the middle of a line leaves
@@ -163,7 +167,7 @@ def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole
 
 
 def test_a_finished_run_is_returned_at_once(whole, monkeypatch):
-    monkeypatch.setattr(CghMethod, "__init__", None)  # building anything would fail
+    monkeypatch.setattr(Cgh, "build", None)  # building anything would fail
     before = (whole / "checkpoint.pt").stat().st_mtime_ns
     assert train(TINY_CGH, "tiny", whole) == whole / "backbone.safetensors"
     assert (whole / "checkpoint.pt").stat().st_mtime_ns == before
@@ -217,13 +221,13 @@ def test_random_init_is_the_start_of_every_other_recipe(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    original = CghMethod.forward
+    original = Cgh.forward
 
     def forward(self, views, epoch, labels):
         terms = original(self, views, epoch, labels)
         return {**terms, "infonce_hyper": terms["infonce_hyper"] * float("nan")} if epoch > 1.1 else terms
 
-    monkeypatch.setattr(CghMethod, "forward", forward)
+    monkeypatch.setattr(Cgh, "forward", forward)
     with pytest.raises(UserError, match=r"not finite at step 7 \(infonce_global [\d.]+, infonce_hyper nan"):
         train(TINY_CGH, "tiny", tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -253,7 +257,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     [
         (
             {"batch_size": 44, "method": replace(TINY_CGH.method, queue_length=64)},
-            "larger than made-up/train with its 43 images; set batch_size=43",
+            "larger than made-up/train with 43 images; set batch_size=43",
         ),
         ({"batch_size": 32}, "larger than the queue of 28"),
         ({"views": replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1])}, "takes 2 views"),
@@ -273,7 +277,9 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path, changes, words):
 )
 def test_numbers_that_are_too_small_are_refused(setting):
     name, value = setting.removeprefix("method.").split("=")
-    with pytest.raises(UserError, match=rf"^--set {setting}: {name} {value}(\.0)? must be at least [01]$"):
+    with pytest.raises(
+        UserError, match=rf"^--set {setting}: {name} {value}(\.0)? must be at least [01]( and below 1)?$"
+    ):
         override(TINY_CGH, [setting])
 
 
@@ -290,7 +296,7 @@ def test_every_width_of_every_method_is_at_least_one():
 
 
 def test_momentum_of_one_is_refused():
-    with pytest.raises(UserError, match="momentum 1.0 must be below 1"):
+    with pytest.raises(UserError, match="momentum 1.0 must be at least 0 and below 1"):
         replace(TINY_CGH, momentum=1.0)
 
 
@@ -322,7 +328,7 @@ def test_two_processes_equal_one(tmp_path):
     states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("one", "two")]
     methods = [state["method"] for state in states]
     assert methods[0]["queues._extra_state"] == methods[1]["queues._extra_state"]
-    for name in ("queues.of_global_rows", "queues.of_hyper_rows"):
+    for name in ("queues.global_rows", "queues.hyper_rows"):
         torch.testing.assert_close(methods[0][name], methods[1][name], rtol=0, atol=1e-3)
     sums_of_gradients = [[entry["momentum_buffer"] for entry in s["optimizer"]["state"].values()] for s in states]
     for mine, its in zip(*sums_of_gradients, strict=True):
@@ -336,5 +342,5 @@ def test_unknown_recipes_are_answered_with_the_nearest():
         assert recipes.find(name).seed == 0
 
 
-def test_the_trunk_is_a_plain_safetensors_file(whole):
+def test_the_backbone_is_a_plain_safetensors_file(whole):
     assert "conv1.weight" in safetensors.torch.load_file(whole / "backbone.safetensors")

@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgh_bench import data
-from cgh_bench.backbones.resnet import ResNet, ResNetBackbone
 from cgh_bench.checkpoint import load_canonical
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
@@ -25,11 +24,9 @@ from cgh_bench.pretrain.batches import Batches
 from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.pretrain.methods.random_init import RandomInit
 from cgh_bench.pretrain.methods.supervised import Supervised
-from cgh_bench.pretrain.parts import synchronised
+from cgh_bench.pretrain.parts import Encoder, rising, synchronised
 from cgh_bench.pretrain.recipe import Method, find
-from cgh_bench.pretrain.run import begin, descend
-from cgh_bench.pretrain.schedule import rising
-from cgh_bench.pretrain.train import check, train
+from cgh_bench.pretrain.train import begin, check, descend, train
 from cgh_bench.pretrain.watching import Watching
 
 
@@ -38,30 +35,17 @@ def _made_up_data(monkeypatch):
     monkeypatch.setattr(data, "load", lambda name, split: made_up())
 
 
-@dataclass(frozen=True)
-class Plain:
+@dataclass(eq=False)
+class Plain(Method):
     """A linear map without BatchNorm: parts of a batch do not know of each other."""
 
-    def check(self, batch_size, views):
-        pass
-
-    def build(self, architecture):
-        return PlainMethod()
-
-
-class PlainMethod(Method):
-    def __init__(self):
-        super().__init__()
-        self.trunk = ResNetBackbone(ResNet("resnet18")).requires_grad_(False)
+    def add_networks(self, architecture):
+        self.student = Encoder(architecture.build(), nn.Identity()).requires_grad_(False)
         self.head = nn.Linear(3 * 33 * 33, 4)
         self.begun = []
 
-    @property
-    def backbone(self):
-        return self.trunk
-
-    def begin_step(self, done):
-        self.begun.append(done)
+    def begin_step(self, step, steps):
+        self.begun.append((step, steps))
 
     def forward(self, views, epoch, labels=None):
         first, second = (self.head(view.flatten(1)) for view in views)
@@ -87,13 +71,13 @@ def test_parts_of_a_batch_add_up_to_the_whole(tmp_path):
             assert a == pytest.approx(b, rel=1e-4), "loss, and the rate, which goes by the whole batch"
 
 
-def test_a_method_is_told_the_share_of_the_run_that_is_over(tmp_path):
+def test_a_method_knows_the_place_of_a_step_in_the_run(tmp_path):
     """Whatever epochs are set, BYOL's and DINO's momentum reaches 1 at the end."""
     for epochs in (1, 3):
         run, _ = after_steps(replace(PLAIN, epochs=epochs), tmp_path)
-        steps = epochs * run.batches.per_epoch
-        assert run.method.begun == pytest.approx([0, 1 / steps, 2 / steps])
-    assert [rising(0.9, done) for done in (0, 0.5, 1)] == pytest.approx([0.9, 0.95, 1])
+        steps = epochs * STEPS_PER_EPOCH
+        assert run.method.begun == [(0, steps), (1, steps), (2, steps)]
+    assert [rising(0.9, step, 4) for step in (0, 2, 4)] == pytest.approx([0.9, 0.95, 1])
 
 
 def test_each_parameters_gradient_is_clipped_by_itself(tmp_path):

@@ -54,7 +54,7 @@ def interrupted_and_queued_again(out, tasks=1):
     warn(out)
     wait_until(lambda: os.waitpid(int(job), os.WNOHANG)[0])
     logs = "".join(path.read_text() for path in (out.parent / "logs").glob("*_log.*"))
-    assert "saved; run again to go on" in logs and f"Requeued job {job}" in logs
+    assert "saved; rerun the same command to resume" in logs and f"Requeued job {job}" in logs
     assert logs.count("Job completed successfully") in (tasks, 2 * tasks - 1), "no process of the first job failed"
     assert "Submitted job triggered an exception" not in logs
 

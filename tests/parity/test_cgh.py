@@ -88,7 +88,7 @@ def test_each_term_of_a_step_equals_the_loops(epoch):
     method = build(TINY)
     views = batch()
     student, teacher = embed(method.student, views[1]), embed(method.teacher.network, views[0])
-    queues = method.queues["of_global"].clone(), method.queues["of_hyper"].clone()
+    queues = method.queues["global"].clone(), method.queues["hyper"].clone()
     wanted = expected_terms(student, teacher, *queues, TINY, min(1.0, epoch / 2))
     got = method(views, epoch)
     assert set(got) == set(wanted)
@@ -123,15 +123,15 @@ def test_the_teacher_follows_before_its_pass_and_the_queue_is_written_after_the_
     views = batch(1)
     teacher, queues = (
         embed(expected_teacher, views[0]),
-        {n: method.queues[n].clone() for n in ("of_global", "of_hyper")},
+        {n: method.queues[n].clone() for n in ("global", "hyper")},
     )
     wanted = expected_terms(embed(method.student, views[1]), teacher, *queues.values(), TINY, 1.0)
-    method.begin_step(0.3)
+    method.begin_step(1, 3)
     got = method(views, 3.0)
     assert {n: v.item() for n, v in got.items()} == pytest.approx(wanted, rel=5e-6)
-    torch.testing.assert_close(method.queues["of_global"][8:16], teacher[0].float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(method.queues["of_hyper"][8:16], teacher[1].float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(method.queues["of_global"][16:], queues["of_global"][16:], rtol=0, atol=0)
+    torch.testing.assert_close(method.queues["global"][8:16], teacher[0].float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(method.queues["hyper"][8:16], teacher[1].float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(method.queues["global"][16:], queues["global"][16:], rtol=0, atol=0)
 
 
 def test_gradients_reach_every_parameter_of_the_student_and_none_of_the_teacher():
@@ -177,7 +177,7 @@ def losses_of_two_steps(config):
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for step in range(2):
-        method.begin_step(0.1)
+        method.begin_step(step, 3)
         loss = sum(method([view.float() for view in batch(step)], 1.0).values())
         optimizer.zero_grad()
         loss.backward()
@@ -198,19 +198,19 @@ def test_every_field_of_the_configuration_is_read():
 
 
 def test_published_sizes():
-    """Counted once on the authors' code: 23.508 M trunk, 33.998 M with the global head, 16.786 M hypercolumn branch."""
+    """Counted on the authors' code: 23.508 M backbone, 33.998 M with the global head, 16.786 M hypercolumn branch."""
     with torch.device("meta"):
         student = Cgh(bn_groups=1, queue_length=1).build(ResNet("resnet50")).student
     million = {
         name: sum(p.numel() for p in module.parameters()) / 1e6
         for name, module in (
-            ("trunk", student.backbone),
+            ("backbone", student.backbone),
             ("head", student.global_head),
             ("hyper", student.hyper_branch),
         )
     }
-    assert million["trunk"] == pytest.approx(23.508, abs=5e-4)
-    assert million["trunk"] + million["head"] == pytest.approx(33.998, abs=1e-3)
+    assert million["backbone"] == pytest.approx(23.508, abs=5e-4)
+    assert million["backbone"] + million["head"] == pytest.approx(33.998, abs=1e-3)
     assert million["hyper"] == pytest.approx(16.786, abs=5e-4)
 
 

@@ -12,10 +12,10 @@ from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.pretrain.methods.cgh import Cgh
+from cgh_bench.pretrain.optimisation import optimizer
 from cgh_bench.pretrain.parts import SplitBatchNorm2d
 from cgh_bench.pretrain.recipe import find
 from cgh_bench.pretrain.relation import relation
-from cgh_bench.pretrain.schedule import optimizer
 from cgh_bench.pretrain.train import check
 
 R18 = ResNet("resnet18")
@@ -38,10 +38,15 @@ def plain(z, queue, t, other, tau_s, tau_t, centre=0.0):
 
 def embeddings(config, batch):
     """Student's and teacher's of a copy, by context, and the queues as they were."""
-    twin = build(config)
-    mine, theirs = twin.student(batch[1]), twin.teacher(batch[0])
-    queues = {c: twin.queues[f"of_{c}"].clone() for c in config.contexts}
-    return twin, dict(zip(config.contexts, mine, strict=True)), dict(zip(config.contexts, theirs, strict=True)), queues
+    copied = build(config)
+    mine, theirs = copied.student(batch[1]), copied.teacher(batch[0])
+    queues = {c: copied.queues[c].clone() for c in config.contexts}
+    return (
+        copied,
+        dict(zip(config.contexts, mine, strict=True)),
+        dict(zip(config.contexts, theirs, strict=True)),
+        queues,
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,8 +78,8 @@ def test_one_context_has_no_idle_parameters(contexts):
 
 def test_small_crops_are_averaged_into_the_global_relation():
     batch = views(33, 33, 20, 12)
-    twin, mine, theirs, queues = embeddings(TINY, batch)
-    crops = [twin.student.of_global(crop) for crop in batch[2:]]
+    copied, mine, theirs, queues = embeddings(TINY, batch)
+    crops = [copied.student(crop, ("global",))[0] for crop in batch[2:]]
     each = [plain(z, queues["global"], theirs["hyper"], queues["hyper"], 0.1, 0.08) for z in (mine["global"], *crops)]
     got, without = build(TINY)(batch, 1.0), build(TINY)(batch[:2], 1.0)
     assert got["relation_global"].item() == pytest.approx(sum(each) / 3 / 2, rel=1e-4)

@@ -13,15 +13,15 @@ def test_three_steps_are_those_of_the_pseudocode():
     torch.manual_seed(0)
     config = MocoV2(dim=8, hidden=16, queue_length=20, momentum=0.9, temperature=0.2, bn_groups=1)
     method = config.build(ResNet("resnet18")).train()
-    method.encoder.double()
-    method.momentum_encoder.double()
-    f_q, f_k = copy.deepcopy(method.encoder), copy.deepcopy(method.encoder)
+    method.student.double()
+    method.keys.double()
+    f_q, f_k = copy.deepcopy(method.student), copy.deepcopy(method.student)
     queue = method.queue["keys"].clone().double()
     ours = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
     theirs = torch.optim.SGD(f_q.parameters(), lr=0.05)
     for step in range(3):
         x_k, x_q = torch.randn(2, 8, 3, 33, 33, dtype=torch.float64)
-        method.begin_step(step / 10)
+        method.begin_step(step, 10)
         got = method([x_k, x_q], float(step))
         assert set(got) == {"infonce"}
 

@@ -1,4 +1,4 @@
-"""Queues, momentum twin, split and shuffled BatchNorm, and the checks of batch and view size."""
+"""Queues, momentum encoder, split and shuffled BatchNorm, and the checks of batch and view size."""
 
 import copy
 from dataclasses import replace
@@ -16,7 +16,15 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods.cgh import Cgh
 from cgh_bench.pretrain.methods.moco_v2 import MocoV2
 from cgh_bench.pretrain.methods.ressl import Ressl
-from cgh_bench.pretrain.parts import AlignedQueues, MomentumTwin, check_batch, mlp, of_all, split_batchnorm
+from cgh_bench.pretrain.parts import (
+    AlignedQueues,
+    MomentumEncoder,
+    check_batch,
+    encode_globally,
+    mlp,
+    split_batchnorm,
+    unit,
+)
 
 
 @settings(max_examples=80, deadline=None)
@@ -62,26 +70,26 @@ def test_writing_one_queue_alone_is_refused():
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.99, 0.999, 1.0])
-def test_the_twin_is_an_exponential_moving_average_of_parameters(momentum):
+def test_the_momentum_encoder_is_an_exponential_moving_average_of_parameters(momentum):
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
-    twin = MomentumTwin(student, momentum)
+    momentum_encoder = MomentumEncoder(student, momentum)
     expected = [p.detach().double() for p in student.parameters()]
-    statistics = copy.deepcopy(twin.network[1].running_mean)
+    statistics = copy.deepcopy(momentum_encoder.network[1].running_mean)
     for _ in range(50):
         with torch.no_grad():
             for p in student.parameters():
                 p.add_(torch.randn_like(p))
-        student(torch.randn(8, 3))  # moves the student's running statistics, which the twin must not copy
-        twin.follow(student)
+        student(torch.randn(8, 3))  # moves the student's running statistics, which the momentum_encoder must not copy
+        momentum_encoder.follow(student)
         expected = [
             momentum * e + (1 - momentum) * p.detach().double()
             for e, p in zip(expected, student.parameters(), strict=True)
         ]
-    for mine, e in zip(twin.network.parameters(), expected, strict=True):
+    for mine, e in zip(momentum_encoder.network.parameters(), expected, strict=True):
         torch.testing.assert_close(mine.double(), e, rtol=1e-5, atol=1e-5)
         assert not mine.requires_grad
-    assert torch.equal(twin.network[1].running_mean, statistics)
+    assert torch.equal(momentum_encoder.network[1].running_mean, statistics)
 
 
 def test_split_batchnorm_is_one_batchnorm_a_part():
@@ -130,9 +138,9 @@ def test_groups_that_do_not_divide_into_the_processes_are_refused(monkeypatch):
 def test_split_batchnorm_survives_a_copy():
     network = nn.Sequential(nn.BatchNorm2d(2))
     split_batchnorm(network, 2)
-    twin = MomentumTwin(network, 0.9)
+    momentum_encoder = MomentumEncoder(network, 0.9)
     images = torch.cat([torch.zeros(2, 2, 1, 1), torch.ones(2, 2, 1, 1)])
-    assert twin(images).abs().max() == 0, "each half is constant, so its own statistics make it zero"
+    assert momentum_encoder(images).abs().max() == 0, "each half is constant, so its own statistics make it zero"
 
 
 def test_shuffling_mixes_the_batch_and_puts_the_rows_back():
@@ -144,11 +152,11 @@ def test_shuffling_mixes_the_batch_and_puts_the_rows_back():
         return images * 2, images + 1
 
     rows = torch.arange(16.0)[:, None]
-    doubled, next_ = of_all(network, rows, True)
+    doubled, next_ = encode_globally(network, rows, True)
     assert torch.equal(doubled, rows * 2) and torch.equal(next_, rows + 1)
     assert seen[0] != rows[:, 0].tolist() and sorted(seen[0]) == rows[:, 0].tolist()
     drawn = torch.get_rng_state()
-    doubled, next_ = of_all(network, rows, False)
+    doubled, next_ = encode_globally(network, rows, False)
     assert torch.equal(doubled, rows * 2) and torch.equal(next_, rows + 1)
     assert seen[1] == rows[:, 0].tolist() and torch.equal(torch.get_rng_state(), drawn), "as it is"
 
@@ -171,7 +179,8 @@ def test_shuffled_batchnorm_is_a_field_whose_default_leaves_records_as_they_were
         torch.manual_seed(0)
         method = each.build(ResNet("resnet18")).train()
         student, _, queues = method.children()
-        (mine, *_) = student(images)
+        mine = student(images)
+        mine = mine[0] if isinstance(mine, tuple) else unit(mine)
         method([images, images], 0.0)
         assert torch.allclose(queues[queues.names[0]][:8], mine, atol=1e-5) == same
 
@@ -196,5 +205,5 @@ def test_a_batch_that_does_not_fit_is_refused(arguments, words):
 
 def test_a_view_too_small_for_the_hypercolumn_is_refused():
     method = Cgh(dim_global=4, dim_hyper=4, hidden=4, queue_length=16, bn_groups=1).build(ResNet("resnet18"))
-    with pytest.raises(UserError, match="layer4 is 1x1, 2x2 is needed; set views.augments.0.size"):
+    with pytest.raises(UserError, match="layer4 is 1x1, at least 2x2 is needed; set views.augments.0.size"):
         method([torch.zeros(4, 3, 32, 32)] * 2, 0.0)

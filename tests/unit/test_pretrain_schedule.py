@@ -15,8 +15,8 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain.batches import Batches, loader
 from cgh_bench.pretrain.methods.random_init import RandomInit
+from cgh_bench.pretrain.optimisation import learning_rate, optimizer
 from cgh_bench.pretrain.recipe import Recipe, find
-from cgh_bench.pretrain.schedule import learning_rate, optimizer
 from cgh_bench.pretrain.views import Augment, Views
 
 RECIPE = Recipe(

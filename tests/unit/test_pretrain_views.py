@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.pretrain import colour
+from cgh_bench.pretrain import views as colour
 from cgh_bench.pretrain.views import DRAWS, Augment, Views, blurred
 
 NOTHING = Augment(size=32, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
@@ -197,6 +197,7 @@ def test_every_field_changes_the_view():
         "blur": 1.0,
         "blur_sigma": (2.0, 3.0),
         "solarize": 1.0,
+        "interpolation": "bicubic",
     }
     assert set(other) == {field.name for field in dataclasses.fields(Augment)}
     base = ALL(images(16), draws(16))
@@ -218,10 +219,10 @@ def test_probabilities_are_what_they_say(n):
 @pytest.mark.parametrize(
     "field, value, words",
     [
-        ("flip", 1.5, "flip 1.5 is a probability"),
+        ("flip", 1.5, "flip 1.5 must be at least 0 and at most 1"),
         ("crop_area", (0.5, 0.2), "the smaller first"),
         ("crop_area", (0.5, 1.2), "at most 1"),
-        ("blur_sigma", (0.0, 1.0), "above zero"),
+        ("blur_sigma", (0.0, 1.0), "above 0"),
         ("size", 0, "at least 1"),
     ],
 )

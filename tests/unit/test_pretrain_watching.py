@@ -10,8 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cgh_bench.backbones import Backbone
-from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.resnet import ResNet, ResNetBackbone
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain import watching
@@ -29,7 +28,7 @@ def shades(n, seed):
     )
 
 
-class Brightness(Backbone):
+class Brightness(ResNetBackbone):
     """The feature of an image is its mean and one minus that."""
 
     def forward(self, images):
@@ -39,13 +38,13 @@ class Brightness(Backbone):
 
 def test_the_knn_sees_what_is_there(monkeypatch):
     recipe = replace(find("cgh_r18_animals"), views=find("moco_v2_r18_animals").views)
-    trunk = Brightness(ResNet("resnet18"))
-    before = {key: value.clone() for key, value in trunk.state_dict().items()}
+    backbone = Brightness(ResNet("resnet18"))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
     torch.manual_seed(3)
-    assert knn_top1(trunk, recipe, shades(60, 0), shades(20, 1)) == 100
+    assert knn_top1(backbone, recipe, shades(60, 0), shades(20, 1)) == 100
     swapped = replace(shades(20, 1), labels=1 - shades(20, 1).labels)
-    assert knn_top1(trunk, recipe, shades(60, 0), swapped) == 0
-    assert trunk.training and all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())
+    assert knn_top1(backbone, recipe, shades(60, 0), swapped) == 0
+    assert backbone.training and all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1)), "the run's random numbers are left alone"
@@ -118,7 +117,7 @@ def test_a_state_that_is_damaged_is_told(tmp_path, content):
     torch.save({"model": 1}, folder.state)
     if content is not None:
         folder.state.write_bytes(content)
-    with pytest.raises(UserError, match=r"checkpoint.pt is damaged.*remove it to start anew") as error:
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged.*remove it to start again") as error:
         folder.load()
     assert "\n" not in str(error.value)
 

@@ -13,7 +13,7 @@ from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.extraction import open_bank
 from cgh_bench.frozen.features import bank_bytes, plan
 from cgh_bench.pretrain import recipe as recipes
-from cgh_bench.pretrain.schedule import optimizer
+from cgh_bench.pretrain.optimisation import optimizer
 
 TOOL = Path(__file__).parents[2] / "tools" / "scaling_tables.py"
 

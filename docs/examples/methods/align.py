@@ -1,4 +1,4 @@
-"""A method in one file: two views of an image get near features, and a variance term keeps them from collapsing.
+"""A method in one file: two views of an image get similar features, and a variance term keeps them from collapsing.
 
 The first two terms of VICReg (Bardes et al., ICLR 2022, https://arxiv.org/abs/2105.04906, equations 1 and 5).
 """
@@ -8,51 +8,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cgh_bench.backbones import Architecture, Backbone
+from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.core.errors import UserError
+from cgh_bench.pretrain.parts import Encoder
+from cgh_bench.pretrain.ranges import Count, NotNegative
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Augment, Views
 
 
-@dataclass(frozen=True)
-class Align:
-    """Everything the method can be told; read once, when it is built."""
+@dataclass(eq=False)
+class Align(Method):
+    """Two views per image. The fields are the settings, which `--set method.width=512` changes."""
 
-    width: int = 256
-    variance_weight: float = 1.0
+    width: Count = 256
+    variance_weight: NotNegative = 1.0
 
-    def check(self, batch_size: int, views: int) -> None:
-        """Refuse what cannot work, before anything is trained."""
-        if views != 2:
-            raise UserError(f"Align takes 2 views, the recipe has {views}; set views.augments to two")
-
-    def build(self, architecture: Architecture) -> "AlignMethod":
-        """The method around a new trunk, which draws its weights first: equal seeds, equal trunks."""
-        return AlignMethod(self, architecture)
-
-
-class AlignMethod(Method):
-    """Trunk and head."""
-
-    def __init__(self, config: Align, architecture: Architecture) -> None:
-        super().__init__()
-        self.config, self.trunk = config, architecture.build()
-        self.head = nn.Sequential(nn.LazyLinear(config.width), nn.ReLU(), nn.Linear(config.width, config.width))
-        self.head(torch.zeros(2, self.trunk.dim))
-
-    @property
-    def backbone(self) -> Backbone:
-        """The trunk that is trained and exported."""
-        return self.trunk
+    def add_networks(self, architecture: Architecture) -> None:
+        """The student: its backbone is built first, so that equal seeds give equal backbones, which are exported."""
+        backbone = architecture.build()
+        head = nn.Sequential(nn.Linear(backbone.dim, self.width), nn.ReLU(), nn.Linear(self.width, self.width))
+        self.student = Encoder(backbone, head)
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Named scalar losses; the loop adds them up, descends and logs each."""
-        one, two = (self.head(self.trunk(view)) for view in views)
-        spread = torch.stack([(rows.var(dim=0) + 1e-4).sqrt() for rows in (one, two)])
+        """Named scalar losses; the loop minimises their sum and logs each."""
+        one, two = (self.student(view) for view in views)
+        deviations = torch.stack([(rows.var(dim=0) + 1e-4).sqrt() for rows in (one, two)])
         return {
             "distance": (one - two).square().mean(),
-            "variance": self.config.variance_weight * (1 - spread).relu().mean(),
+            "variance": self.variance_weight * (1 - deviations).relu().mean(),
         }
 
 
