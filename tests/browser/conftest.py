@@ -51,7 +51,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
         def get(self, url: str) -> None:
             super().get(url)
-            here = "location.href.split('#')[0] === new URL(arguments[0]).href.split('#')[0]"
+            here = "location.href.split(/[?#]/)[0] === new URL(arguments[0]).href.split(/[?#]/)[0]"
             loaded = f"return {here} && document.readyState === 'complete'"
             WebDriverWait(self, 30).until(lambda driver: driver.execute_script(loaded, url))
 

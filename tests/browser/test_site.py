@@ -36,12 +36,16 @@ def choose(driver, control: str, value: str) -> None:
 
 def column(driver, name: str) -> list[float]:
     head = driver.execute_script("return [...document.querySelectorAll('.board thead th')].map(c => c.textContent)")
-    place = next(number for number, text in enumerate(head) if text.split(" ")[0] == name)
+    place = next(number for number, text in enumerate(head) if bare(text) == name)
     return [float(row[place].split(" ")[0]) for row in rows(driver) if row[place]]
 
 
+def bare(header: str) -> str:
+    return header.rstrip(" ▲▼↓")
+
+
 def sort_by(driver, name: str) -> None:
-    next(b for b in find(driver, ".board thead button") if b.text.split(" ")[0] == name).click()
+    next(b for b in find(driver, ".board thead button") if bare(b.text) == name).click()
 
 
 def test_every_kind_of_page_opens_without_a_complaint_or_a_request(chromium, index: Path) -> None:
@@ -66,7 +70,7 @@ def test_every_link_between_pages_leads_somewhere(index: Path) -> None:
     pages = list(index.parent.rglob("*.html"))
     assert len(pages) > 80
     for path in pages:
-        for href in re.findall(r'href="([^"#]+)', path.read_text(encoding="utf-8")):
+        for href in re.findall(r'href="([^"#?]+)', path.read_text(encoding="utf-8")):
             target = unquote(unescape(href))
             if not target.startswith(("https:", "data:")):
                 assert (path.parent / target).is_file(), (path, target)
@@ -76,7 +80,7 @@ def test_measured_rows_come_first_and_are_sorted_by_the_main_metric(chromium, in
     chromium.get(index.as_uri())
     choose(chromium, "board", next(b["id"] for b in boards(chromium) if b["id"].startswith("animals_knn@")))
     assert [row[0] for row in rows(chromium)] == ["cgh_r18_animals", "moco_v2_r18_animals", "random_r18_animals"]
-    assert column(chromium, "top1") == sorted(column(chromium, "top1"), reverse=True)
+    assert column(chromium, "Top-1") == sorted(column(chromium, "Top-1"), reverse=True)
 
 
 def boards(driver) -> list[dict]:
@@ -86,9 +90,9 @@ def boards(driver) -> list[dict]:
 def test_it_sorts_by_any_column_both_ways(chromium, index: Path) -> None:
     chromium.get(index.as_uri())
     choose(chromium, "board", "voc_det")
-    assert column(chromium, "box_AP50") == sorted(column(chromium, "box_AP50"), reverse=True)
-    sort_by(chromium, "box_AP50")
-    assert column(chromium, "box_AP50") == sorted(column(chromium, "box_AP50"))
+    assert column(chromium, "Box AP50") == sorted(column(chromium, "Box AP50"), reverse=True)
+    sort_by(chromium, "Box AP50")
+    assert column(chromium, "Box AP50") == sorted(column(chromium, "Box AP50"))
     sort_by(chromium, "Epochs")
     assert column(chromium, "Epochs") == sorted(column(chromium, "Epochs"))
     (active,) = find(chromium, "[aria-sort=ascending]")
@@ -115,12 +119,40 @@ def test_it_filters_by_method_cost_and_epochs(chromium, index: Path) -> None:
 
 
 def test_a_protocol_can_be_linked_to(chromium, index: Path) -> None:
-    chromium.get(index.as_uri() + "#coco_fpn_1x_infomin")
+    chromium.get(index.as_uri() + "?board=coco_fpn_1x_infomin#leaderboard")
     assert (
         Select(chromium.find_element(By.ID, "board")).first_selected_option.get_attribute("value")
         == "coco_fpn_1x_infomin"
     )
     assert "SlotCon" in " ".join(row[0] for row in rows(chromium))
+
+
+def test_what_the_reader_chose_survives_a_reload(chromium, index: Path) -> None:
+    """A served page is loaded again every minute."""
+    chromium.get(index.as_uri())
+    choose(chromium, "board", "imagenet_linear")
+    chromium.find_element(By.ID, "method").send_keys("moco v2")
+    Select(chromium.find_element(By.ID, "cost")).select_by_visible_text("symmetric")
+    sort_by(chromium, "Epochs")
+    sort_by(chromium, "Epochs")
+    before = rows(chromium)
+    chromium.refresh()
+    WebDriverWait(chromium, 10).until(lambda driver: rows(driver))
+    assert rows(chromium) == before
+    assert column(chromium, "Epochs") == sorted(column(chromium, "Epochs"), reverse=True)
+    assert chromium.find_element(By.ID, "method").get_attribute("value") == "moco v2"
+    find(chromium, "nav a[href='#tables']")[0].click()
+    assert "board=imagenet_linear" in chromium.current_url
+    assert chromium.current_url.endswith("#tables")
+
+
+def test_what_is_compared_survives_a_reload(chromium, index: Path) -> None:
+    chromium.get((index.parent / "compare.html").as_uri())
+    Select(chromium.find_element(By.ID, "second")).select_by_visible_text("cgh_r18_animals")
+    before = rows(chromium)
+    chromium.refresh()
+    WebDriverWait(chromium, 10).until(lambda driver: rows(driver))
+    assert rows(chromium) == before
 
 
 def test_two_backbones_are_compared_by_welchs_interval(chromium, tmp_path: Path) -> None:
@@ -136,12 +168,12 @@ def test_two_backbones_are_compared_by_welchs_interval(chromium, tmp_path: Path)
         results.append(store, example.make_result("animals_knn", "five", seed, {"top1": value}))
     low, high = ttest_ind((60.0, 61.0, 62.0), (64.0, 66.7, 69.4), equal_var=False).confidence_interval(0.95)
     written = site.write(store, tmp_path, tmp_path / "site")
-    chromium.get((written.parent / "compare.html").as_uri() + "#one")
+    chromium.get((written.parent / "compare.html").as_uri() + "?first=one")
     for other, expected in {
         "two": ["-10.00", "-12.27 to -7.73", "two is better"],
-        "three": ["-1.00", "-3.27 to 1.27", "not separated"],
-        "four": ["", "", "single runs: no verdict"],
-        "five": ["-5.70", f"{low:.2f} to {high:.2f}", "not separated"],
+        "three": ["-1.00", "-3.27 to 1.27", "No significant difference"],
+        "four": ["", "", "n = 1: no significance test"],
+        "five": ["-5.70", f"{low:.2f} to {high:.2f}", "No significant difference"],
     }.items():
         Select(chromium.find_element(By.ID, "second")).select_by_visible_text(other)
         (row,) = rows(chromium)
@@ -150,7 +182,7 @@ def test_two_backbones_are_compared_by_welchs_interval(chromium, tmp_path: Path)
 
 
 def test_runs_that_left_predictions_are_compared_over_the_same_images_too(chromium, index: Path) -> None:
-    chromium.get((index.parent / "compare.html").as_uri() + "#cgh_r18_animals")
+    chromium.get((index.parent / "compare.html").as_uri() + "?first=cgh_r18_animals")
     Select(chromium.find_element(By.ID, "second")).select_by_visible_text("random_r18_animals")
     forth = paired(chromium)
     Select(chromium.find_element(By.ID, "first")).select_by_visible_text("random_r18_animals")
@@ -166,15 +198,15 @@ def paired(driver) -> list[float]:
     return [float(side) for side in text.split(": ")[1].split(" to ")]
 
 
-def test_what_is_behind_the_figures_is_drawn(chromium, index: Path) -> None:
+def test_what_is_behind_the_numbers_is_drawn(chromium, index: Path) -> None:
     open_page(chromium, index.parent / "checkpoints/cgh_r18_animals.html")
     titles = {title.text for title in find(chromium, "#breakdown .chart-title")}
     assert {
-        "animals_knn: top-1 by class",
+        "animals_knn: top-1 per class",
         "animals_det: precision and recall of boxes",
-        "animals_det: box AP by class",
-        "animals_seg: given class by true class",
-        "animals_seg: IoU by class",
+        "animals_det: box AP per class",
+        "animals_seg: confusion matrix",
+        "animals_seg: IoU per class",
     } <= titles
     assert chromium.get_log("browser") == []
 
@@ -205,7 +237,7 @@ def test_it_fits_a_phone(chromium, index: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_five_thousand_results_are_interactive_within_three_seconds(chromium, tmp_path: Path) -> None:
+def test_five_thousand_results_are_interactive_within_two_seconds(chromium, tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
     with store.open("w", encoding="utf-8") as file:
         for number in range(500):
@@ -218,6 +250,6 @@ def test_five_thousand_results_are_interactive_within_three_seconds(chromium, tm
     WebDriverWait(chromium, 10, 0.02).until(lambda d: len(rows(d)) == 200)
     sort_by(chromium, "Backbone")
     assert rows(chromium)[0][0] == "recipe0"
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 2
     find(chromium, ".more")[0].click()
     assert len(rows(chromium)) == 500
