@@ -1,0 +1,80 @@
+"""The site is built whatever is damaged beside the results, and says on which page what is."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cgh_bench import results, tasks
+from cgh_bench.core.config import plain
+from cgh_bench.evaluate import prepare
+from cgh_bench.results import Result
+from cgh_bench.site import site
+
+
+def make_result(task: str, settings: list[str], recipe: str, data: str = "d0") -> Result:
+    evaluation = prepare(task, settings)
+    return Result(
+        task=task,
+        protocol=evaluation.protocol,
+        metrics={metric.name: 50.0 for metric in tasks.find(task).METRICS},
+        checkpoint="00aa",
+        checkpoint_name=recipe,
+        origin={"source": "pretrain", "recipe": recipe, "seed": 0},
+        data=data,
+        config=plain(evaluation.task),
+        seed=0,
+        started="2026-09-01T12:00:00+00:00",
+        work=f"eval/{task}",
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for split in ("train", "val"):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / split / label / "1.png")
+    return folder
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_what_is_damaged_is_named_on_its_page_and_the_rest_is_built(tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    results.append(store, make_result("animals_knn", [], "damaged"), make_result("animals_linear", [], "whole"))
+    store.open("a").write('{"schema": 1, "task"\n')
+    run = tmp_path / "eval/animals_knn"
+    run.mkdir(parents=True)
+    (run / "neighbours.npz").write_bytes(b"PK\x03\x04 torn")
+    (run / "loaded.json").write_text("[]")
+    (tmp_path / "pretrain/damaged/seed0").mkdir(parents=True)
+    (tmp_path / "pretrain/damaged/seed0/recipe.json").write_text('{"recipe": {"epochs": "many"')
+    (tmp_path / "pretrain/damaged/seed0/log.jsonl").write_text("torn\n")
+    (tmp_path / "weights.pth.certificate.json").write_text(json.dumps({"checkpoint": {"id": "00aa"}, "stages": [{}]}))
+    index = site.write(store, tmp_path, tmp_path / "site")
+    page = text(index.parent / "checkpoints/damaged.html")
+    for damaged in ("neighbours.npz", "loaded.json", "recipe.json", "log.jsonl", "weights.pth.certificate.json"):
+        assert f"{damaged}" in page
+    assert "torn" not in text(index.parent / "checkpoints/whole.html")
+    assert "results.jsonl:3" in text(index)
+    assert "seed0/recipe.json" in text(index)
+    assert (index.parent / "compare.html").is_file()
+
+
+@pytest.mark.parametrize("damage", [shutil.rmtree, lambda folder: (shutil.rmtree(folder), folder.mkdir())])
+def test_results_on_a_dataset_that_is_gone_or_empty_are_still_shown(damage, photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    own = make_result("knn", [f"data={photos}"], "mine")
+    own = dataclasses.replace(own, data=prepare("knn", [f"data={photos}"]).task.data_fingerprint(tmp_path))
+    results.append(store, own)
+    damage(photos)
+    index = site.write(store, tmp_path, tmp_path / "site")
+    assert own.protocol in text(index)
+    assert "50.0" in text(index.parent / "checkpoints/mine.html")
