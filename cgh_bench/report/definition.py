@@ -3,17 +3,15 @@
 import tomllib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from cgh_bench import published, tasks
+from cgh_bench.core import config
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.published import PublishedResult
 
 TABLES = Path(__file__).parent / "tables"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,11 @@ def load(name: str) -> Definition:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML ({error}); fix that line") from None
-    for group in ("rows", "columns"):
-        if not isinstance(document.get(group), list) or not document[group]:
-            raise UserError(f"{path} has no [[{group}]]; a table needs at least one row and one column")
-    document["rows"] = tuple(_read(RowDefinition, row, f"{path}: [[rows]]") for row in document["rows"])
-    document["columns"] = tuple(_read(ColumnDefinition, c, f"{path}: [[columns]]") for c in document["columns"])
-    definition = _read(Definition, {**document, "name": path.stem}, str(path))
-    _check(definition, path)
+    with _within(str(path)):
+        definition = config.read(Definition, {**document, "name": path.stem})
+        if not definition.rows or not definition.columns:
+            raise UserError("a table needs at least one row and one column")
+        _check(definition)
     return definition
 
 
@@ -115,39 +111,22 @@ def choose(definition: Definition, labels: Collection[str]) -> Definition:
     return replace(definition, rows=tuple(row for row in definition.rows if not labels or row.label in labels))
 
 
-def _read(kind: type[T], document: Any, where: str) -> T:
-    if not isinstance(document, dict):
-        raise UserError(f"{where} must be a group of fields, not {document!r}")
-    expected = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # every kind is a dataclass
-    for key, value in document.items():
-        if key not in expected:
-            raise unknown(f"field in {where}:", key, expected)
-        if expected[key].type is str and not isinstance(value, str):
-            raise UserError(f"{where}: {key} must be text in quotes, not {value!r}")
-        if expected[key].type == int | None and type(value) is not int:
-            raise UserError(f"{where}: {key} must be a whole number, not {value!r}")
-    missing = [name for name, field in expected.items() if name not in document and field.default is MISSING]
-    if missing:
-        raise UserError(f"{where}: missing {', '.join(missing)}; fields: {', '.join(expected)}")
-    return kind(**document)
-
-
-def _check(definition: Definition, path: Path) -> None:
+def _check(definition: Definition) -> None:
     for column in definition.columns:
-        with _within(f"{path}: column {column.header!r}"):
+        with _within(f"column {column.header!r}"):
             _check_column(column)
     for row in definition.rows:
-        with _within(f"{path}: row {row.label!r}"):
+        with _within(f"row {row.label!r}"):
             _check_row(row, definition)
     unique = {
-        "[[rows]] have the label": [row.label for row in definition.rows],
-        "[[rows]] have the recipe": [row.recipe for row in definition.rows if row.recipe],
-        "[[rows]] have the checkpoint": [row.checkpoint for row in definition.rows if row.checkpoint],
-        "[[columns]] have the header": [column.header for column in definition.columns],
+        "rows have the label": [row.label for row in definition.rows],
+        "rows have the recipe": [row.recipe for row in definition.rows if row.recipe],
+        "rows have the checkpoint": [row.checkpoint for row in definition.rows if row.checkpoint],
+        "columns have the header": [column.header for column in definition.columns],
     }
     for group, labels in unique.items():
         if repeated := sorted({label for label in labels if labels.count(label) > 1}):
-            raise UserError(f"{path}: two {group} {repeated[0]!r}; each must be unique")
+            raise UserError(f"two {group} {repeated[0]!r}; each must be unique")
 
 
 def _check_column(column: ColumnDefinition) -> None:

@@ -137,7 +137,7 @@ def test_what_the_reader_chose_survives_a_reload(chromium, index: Path) -> None:
     sort_by(chromium, "Epochs")
     before = rows(chromium)
     chromium.refresh()
-    WebDriverWait(chromium, 10).until(lambda driver: rows(driver))
+    WebDriverWait(chromium, 10).until(rows)
     assert rows(chromium) == before
     assert column(chromium, "Epochs") == sorted(column(chromium, "Epochs"), reverse=True)
     assert chromium.find_element(By.ID, "method").get_attribute("value") == "moco v2"
@@ -151,7 +151,7 @@ def test_what_is_compared_survives_a_reload(chromium, index: Path) -> None:
     Select(chromium.find_element(By.ID, "second")).select_by_visible_text("cgh_r18_animals")
     before = rows(chromium)
     chromium.refresh()
-    WebDriverWait(chromium, 10).until(lambda driver: rows(driver))
+    WebDriverWait(chromium, 10).until(rows)
     assert rows(chromium) == before
 
 

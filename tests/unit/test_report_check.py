@@ -136,7 +136,7 @@ def test_a_task_that_does_not_follow_the_protocol_cannot_share_its_column(build)
             "epochs = 300",
             "row 'A': no published result for any column; variants of MoCo v2: no detail, 200",
         ),
-        ("epochs = 200", 'epochs = "200"', "epochs must be a whole number, not '200'"),
+        ("epochs = 200", 'epochs = "200"', "epochs = '200'"),
         ('method = "MoCo v2"', "", "row 'A': detail and epochs select published results"),
         ('recipe = "b"', "", "row 'B': a row needs a recipe, a checkpoint or a method"),
         (

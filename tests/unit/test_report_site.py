@@ -1,6 +1,5 @@
 """The site is built whatever is damaged beside the results, and says on which page what is."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,10 +12,11 @@ from cgh_bench.core.config import plain
 from cgh_bench.evaluate import prepare
 from cgh_bench.results import Result
 from cgh_bench.site import site
+from cgh_bench.workspace import Workspace
 
 
-def make_result(task: str, settings: list[str], recipe: str, data: str = "d0") -> Result:
-    evaluation = prepare(task, settings)
+def make_result(workspace: Workspace, task: str, recipe: str, *settings: str) -> Result:
+    (evaluation,) = prepare([task], workspace, settings)
     return Result(
         task=task,
         protocol=evaluation.protocol,
@@ -24,7 +24,7 @@ def make_result(task: str, settings: list[str], recipe: str, data: str = "d0") -
         checkpoint="00aa",
         checkpoint_name=recipe,
         origin={"source": "pretrain", "recipe": recipe, "seed": 0},
-        data=data,
+        data=evaluation.data.fingerprint,
         config=plain(evaluation.task),
         seed=0,
         started="2026-09-01T12:00:00+00:00",
@@ -48,7 +48,9 @@ def text(path: Path) -> str:
 
 def test_what_is_damaged_is_named_on_its_page_and_the_rest_is_built(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
-    results.append(store, make_result("animals_knn", [], "damaged"), make_result("animals_linear", [], "whole"))
+    workspace = Workspace(tmp_path)
+    for task, recipe in (("animals_knn", "damaged"), ("animals_linear", "whole")):
+        results.append(store, make_result(workspace, task, recipe))
     store.open("a").write('{"schema": 1, "task"\n')
     run = tmp_path / "eval/animals_knn"
     run.mkdir(parents=True)
@@ -71,8 +73,7 @@ def test_what_is_damaged_is_named_on_its_page_and_the_rest_is_built(tmp_path: Pa
 @pytest.mark.parametrize("damage", [shutil.rmtree, lambda folder: (shutil.rmtree(folder), folder.mkdir())])
 def test_results_on_a_dataset_that_is_gone_or_empty_are_still_shown(damage, photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
-    own = make_result("knn", [f"data={photos}"], "mine")
-    own = dataclasses.replace(own, data=prepare("knn", [f"data={photos}"]).task.data_fingerprint(tmp_path))
+    own = make_result(Workspace(tmp_path), "knn", "mine", f"data={photos}")
     results.append(store, own)
     damage(photos)
     index = site.write(store, tmp_path, tmp_path / "site")
