@@ -82,7 +82,7 @@ class Checkpoint:
     origin: Origin
 
     def __post_init__(self) -> None:
-        require_exact(self.name, self.architecture.shapes, self.weights)
+        require_exact(self.name, self.architecture.skeleton.state_dict(), self.weights)
 
     @cached_property
     def id(self) -> str:
@@ -122,7 +122,9 @@ def from_description(description: str, weights: Mapping[str, Tensor]) -> Checkpo
         UserError: the description is damaged or of another version, or the weights are of another architecture.
     """
     rest = _parse(description)
-    return Checkpoint(rest["name"], rest["architecture"], weights, rest["preprocessing"], rest["origin"])
+    checkpoint = Checkpoint(rest["name"], rest["architecture"], weights, rest["preprocessing"], rest["origin"])
+    require_finite(checkpoint.name, weights)
+    return checkpoint
 
 
 def architecture_of(description: str) -> Architecture:
@@ -182,23 +184,39 @@ def _tuples(document: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
 
 
-def require_exact(what: str, expected: Mapping[str, torch.Size], given: Mapping[str, Tensor]) -> None:
-    """Refuse `given` unless it has exactly the names and shapes that are `expected`.
+def require_exact(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse `given` unless it has exactly the names, shapes and types of `expected`.
 
     Raises:
-        UserError: names the first missing, surplus and misshapen tensors and counts the others.
+        UserError: names the first missing, surplus and different tensors and counts the others.
     """
     missing = [key for key in expected if key not in given]
     surplus = [key for key in given if key not in expected]
-    shapes = [
-        f"{key} {tuple(given[key].shape)} for {tuple(expected[key])}"
+    different = [
+        f"{key} is {_kind(given[key])}, not {_kind(expected[key])}"
         for key in expected
-        if key in given and given[key].shape != expected[key]
+        if key in given and _kind(given[key]) != _kind(expected[key])
     ]
     complaints = [
         f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", surplus), ("of another shape", shapes))
+        for kind, names in (("missing", missing), ("unexpected", surplus), ("different", different))
         if names
     ]
     if complaints:
         raise UserError(f"{what}: of {len(expected)} tensors {'; '.join(complaints)}; all must match")
+
+
+def require_finite(what: str, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        UserError: names the first such tensor and counts the others.
+    """
+    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(f"{what}: {broken[0]} and {len(broken) - 1} more hold NaN or infinity; the training diverged")
+
+
+def _kind(tensor: Tensor) -> str:
+    sparse = "" if tensor.layout == torch.strided else "sparse "
+    return f"{sparse}{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

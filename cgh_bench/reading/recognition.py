@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description, require_finite
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
 from cgh_bench.reading.candidate import Candidate, place
@@ -70,7 +70,7 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
         return from_description(file.description, network.weights(file))
     preprocessing, stride_in_1x1, _ = preprocessing_of(file, network, recognised.implied)
     weights = network.weights(file)
-    _require_finite(file.path, weights)
+    require_finite(str(file.path), weights)
     architecture = network.architecture_in(file, recognised.source, stride_in_1x1)
     used = set(network.names.values())
     origin = Origin(
@@ -82,12 +82,6 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
     )
     suffix = "" if branch == next(iter(recognised.networks)) else f":{branch}"
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
-
-
-def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise UserError(f"{path}: {broken[0]} and {len(broken) - 1} more hold NaN or infinity; the training diverged")
 
 
 def recognise(file: WeightsFile, source: str | None = None, branch: str | None = None) -> Recognised:

@@ -8,10 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 from origins import Holder, ddp, optimizer, resnet, trunk
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_checkpoint, save
+from cgh_bench.checkpoint import FORMAT, Checkpoint, Origin, Preprocessing, describe, random_checkpoint, save
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.loading import load
 
@@ -229,3 +230,21 @@ def test_architecture_of_the_file(tmp_path: Path) -> None:
     read = load(written(tmp_path, resnet("resnext50_32x4d").state_dict()))
     assert read.architecture == ResNet("resnext50_32x4d")
     assert list(read.weights) == list(trunk(resnet("resnext50_32x4d")))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda t: t.half(), "bn1.bias is float16 .64,., not float32"),
+        (lambda t: t.to(torch.int8), "bn1.bias is int8"),
+        (lambda t: t * torch.nan, "bn1.bias and 0 more hold NaN"),
+    ],
+)
+def test_our_own_format_is_checked_like_any_other(change: Any, what: str, tmp_path: Path) -> None:
+    """Weights that were changed after we wrote them were evaluated, or a traceback."""
+    ours = random_checkpoint("resnet18")
+    save(ours, tmp_path / "ours.safetensors")
+    weights = load_file(tmp_path / "ours.safetensors")
+    metadata = {"format": FORMAT, "checkpoint": describe(ours)}
+    save_file(weights | {"bn1.bias": change(weights["bn1.bias"])}, tmp_path / "ours.safetensors", metadata)
+    refused(tmp_path / "ours.safetensors", what)
