@@ -201,7 +201,7 @@ def device_name() -> str:
     """The model of the GPU, or of the CPU architecture with the number of threads."""
     import torch
 
-    from cgh_bench.core.device import pick_device
+    from cgh_bench.core.dist import pick_device
 
     if pick_device().type == "cuda":
         return torch.cuda.get_device_name()

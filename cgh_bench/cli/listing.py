@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from cgh_bench.cli import options
+from cgh_bench.core import registry
 from cgh_bench.core.errors import UserError, unknown
 
 
@@ -26,31 +27,28 @@ def list_(kind: str) -> None:
     width = max(map(len, entries))
     for name, description in entries.items():
         print(f"{name:{width}}  {description}")
+    for sentence in registry.broken(PACKAGES[kind]) if kind in PACKAGES else ():
+        click.echo(f"warning: {sentence}", err=True)
 
 
 def _tasks() -> dict[str, str]:
-    from cgh_bench.core.registry import registered
     from cgh_bench.evaluate import protocol_id
 
     return {
         name: f"{protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
-        for name, task in registered("cgh_bench.tasks", "TASKS").items()
+        for name, task in registry.registered("cgh_bench.tasks", "TASKS").items()
     }
 
 
 def _recipes() -> dict[str, str]:
-    from cgh_bench.core.registry import registered
-
     return {
         name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
-        for name, r in registered("cgh_bench.pretrain.methods", "RECIPES").items()
+        for name, r in registry.registered("cgh_bench.pretrain.methods", "RECIPES").items()
     }
 
 
 def _converters() -> dict[str, str]:
-    from cgh_bench.core.registry import registered
-
-    return {name: _summary(entry) for name, entry in registered("cgh_bench.converters", "CONVERTERS").items()}
+    return {name: _summary(entry) for name, entry in registry.registered("cgh_bench.converters", "CONVERTERS").items()}
 
 
 def _sources() -> dict[str, str]:
@@ -90,6 +88,15 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "tables": _tables,
     "importers": _importers,
 }
+
+
+PACKAGES = {
+    "tasks": "cgh_bench.tasks",
+    "recipes": "cgh_bench.pretrain.methods",
+    "converters": "cgh_bench.converters",
+    "data": "cgh_bench.data",
+}
+"""Where the entries of a list are registered."""
 
 
 @click.group(cls=options.Group)

@@ -11,8 +11,7 @@ from torch import Tensor
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters.parity import Outputs
-from cgh_bench.core.errors import unknown
-from cgh_bench.core.registry import registered
+from cgh_bench.core import registry
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,5 @@ def find(name: str) -> Converter:
     Raises:
         UserError: there is none; the nearest names are given.
     """
-    known: dict[str, Converter] = registered("cgh_bench.converters", "CONVERTERS")
-    if name not in known:
-        raise unknown("target", name, known)
-    return known[name]
+    converter: Converter = registry.find("cgh_bench.converters", "CONVERTERS", name, "target")
+    return converter

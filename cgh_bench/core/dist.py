@@ -12,9 +12,12 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
-from cgh_bench.core.device import pick_device
-
 T = TypeVar("T")
+
+
+def pick_device() -> torch.device:
+    """The current CUDA device where there is one, else the CPU."""
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import torch
 
 from cgh_bench.core.errors import UserError
@@ -70,6 +71,11 @@ _PLAIN_TYPES = re.compile(
     "bool|bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple|type"
 )
 _TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, pickled
+MOST_ENTRIES = 200_000
+"""Modules or values in a checkpoint; the largest of training states have some ten thousand."""
+_ALLOCATES = re.compile(r"torch\.(\w+\.)*\w*(Tensor|Storage)")
+_LARGEST_TUPLE = 1_000_000  # values
+_DEEPEST_TUPLE = 100
 _LARGEST_PICKLE = 1 << 28  # bytes of structure without tensors; an ImageNet training state has about a megabyte
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -111,16 +117,25 @@ class Hollow:
     def __setstate__(self, state: object) -> None:
         self.state = state if isinstance(state, dict) else {}
 
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """The entries of its state dict, if it was an `nn.Module`."""
-        transient = self.state.get("_non_persistent_buffers_set", ())
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in _items(self.state.get(kind)):
-                if tensor is not None and name not in transient:
-                    yield f"{prefix}{name}", tensor
-        for name, module in _items(self.state.get("_modules")):
-            if isinstance(module, Hollow):
-                yield from module.tensors(f"{prefix}{name}.")
+    def tensors(self) -> Iterator[tuple[str, Any]]:
+        """The entries of its state dict, if it was an `nn.Module`.
+
+        Raises:
+            UnpicklingError: modules that share modules, and are endless for it.
+        """
+        waiting = [("", self)]
+        for _ in range(MOST_ENTRIES):
+            if not waiting:
+                return
+            prefix, module = waiting.pop()
+            transient = module.state.get("_non_persistent_buffers_set", ())
+            for kind in ("_parameters", "_buffers"):
+                for name, tensor in _items(module.state.get(kind)):
+                    if tensor is not None and name not in transient:
+                        yield f"{prefix}{name}", tensor
+            inner = [(f"{prefix}{name}.", each) for name, each in _items(module.state.get("_modules"))]
+            waiting += [(name, each) for name, each in reversed(inner) if isinstance(each, Hollow)]
+        raise pickle.UnpicklingError("modules within modules without end")
 
 
 def _items(mapping: object) -> Iterable[tuple[Any, Any]]:
@@ -210,16 +225,18 @@ def _is_legacy_torch(path: Path) -> bool:
 
 
 def _names(path: Path) -> list[str]:
-    """Every class or function that the file's pickle mentions, found without unpickling it."""
+    """Every class or function that the file's pickles mention, found without unpickling them."""
     try:
         if not is_zip(path):
             with path.open("rb") as file:
-                return sorted({name for _ in range(4) for name in _mentioned(file)})
+                return sorted({name for _ in range(5) for name in _scan(file, path.stat().st_size)})
         with zipfile.ZipFile(path) as archive:
             entry = next((e for e in archive.infolist() if e.filename.endswith("/data.pkl")), None)
             _require_honest_archive(path, archive, entry)
             with archive.open(entry.filename if entry else "") as file:
-                return sorted(set(_mentioned(io.BytesIO(file.read()))))
+                return sorted(_scan(io.BytesIO(file.read()), path.stat().st_size))
+    except UserError:
+        raise
     except UNREADABLE as error:
         raise refusal(path, [], error) from None
 
@@ -229,24 +246,99 @@ def _require_honest_archive(path: Path, archive: zipfile.ZipFile, entry: zipfile
     if any("/code/" in name for name in names):
         raise UserError(f"{path} is a TorchScript program, not a checkpoint; save its state_dict() with torch.save")
     if entry is None:
-        raise UserError(
-            f"{path} is a zip archive without a PyTorch checkpoint in it (no data.pkl); name the file inside"
-        )
+        raise UserError(f"{path} is a zip archive without a PyTorch checkpoint in it (no data.pkl); unpack it")
     if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()) or entry.file_size > _LARGEST_PICKLE:
         raise UserError(f"{path} is not as torch.save writes it (compressed or huge entries); save it again")
 
 
-def _mentioned(file: BinaryIO) -> Iterator[str]:
-    """The names in one pickle, which ends at its STOP; `file` is left behind it."""
-    strings: list[str] = []
+class _Value(NamedTuple):
+    """What the scan knows of a value on a pickle's stack."""
+
+    plain: Any = None
+    """A text, a number, a name, or a tuple of them."""
+    size: int = 1
+    """Values in it; what is in it twice counts twice."""
+    depth: int = 0
+    """Of tuples in tuples."""
+
+
+def _scan(file: BinaryIO, limit: int) -> set[str]:
+    """The names in one pickle, which ends at its STOP; `file` is left behind it. Follows its stack and runs nothing.
+
+    Raises:
+        UnpicklingError: reading it would take time or memory out of proportion to a file of `limit` bytes.
+    """
+    names: set[str] = set()
+    stack: list[_Value] = []
+    memo: dict[int, _Value] = {}
     for operation, argument, _ in pickletools.genops(file):
-        if operation.name == "GLOBAL":
-            name = str(argument).replace(" ", ".", 1)
-            yield name.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")  # Python 2's names
-        elif operation.name == "STACK_GLOBAL":
-            yield ".".join(strings[-2:])
-        elif isinstance(argument, str):
-            strings.append(argument)
+        kind = operation.name
+        if "PUT" in kind or kind == "MEMOIZE":
+            place = len(memo) if argument is None else int(argument)
+            if place > limit:
+                raise pickle.UnpicklingError("a memo place beyond the file")
+            memo[place] = stack[-1]
+        elif "GET" in kind or kind == "DUP":
+            stack.append(stack[-1] if argument is None else memo[int(argument)])
+        else:
+            stack += _result(kind, argument, _taken(operation, stack), limit)
+            if kind in ("GLOBAL", "INST", "STACK_GLOBAL"):
+                names.add(stack[-1].plain)
+    return names
+
+
+_MARK = _Value("the pickle's mark")
+
+
+def _taken(operation: pickletools.OpcodeInfo, stack: list[_Value]) -> list[_Value]:
+    """What the operation takes from the stack, in order."""
+    needed = operation.stack_before
+    place = len(stack) - len(needed)
+    if pickletools.markobject in needed:
+        mark = next((place for place in reversed(range(len(stack))) if stack[place] is _MARK), -1)
+        place = mark - needed.index(pickletools.markobject)
+    if place < 0:
+        raise pickle.UnpicklingError("an empty stack")
+    taken = stack[place:]
+    del stack[place:]
+    return [value for value in taken if value is not _MARK]
+
+
+def _result(kind: str, argument: Any, taken: list[_Value], limit: int) -> list[_Value]:
+    """What the operation leaves on the stack, so far as the scan needs to know it."""
+    if kind == "MARK":
+        return [_MARK]
+    if kind in ("GLOBAL", "INST", "STACK_GLOBAL"):
+        name = ".".join(str(v.plain) for v in taken) if kind == "STACK_GLOBAL" else str(argument).replace(" ", ".", 1)
+        name = name.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")  # Python 2's names
+        return [_Value(name)]
+    if kind.startswith("TUPLE") or kind == "FROZENSET":
+        size = 1 + sum(value.size for value in taken)
+        depth = 1 + max((value.depth for value in taken), default=0)
+        if size > _LARGEST_TUPLE or depth > _DEEPEST_TUPLE:
+            raise pickle.UnpicklingError("tuples within tuples without end")
+        return [_Value(tuple(value.plain for value in taken), size, depth)]
+    if kind in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
+        _require_cheap(taken[0].plain, taken[1].plain)
+    if kind == "BINPERSID" and any(isinstance(each, int) and each > limit for each in taken[0].plain or ()):
+        raise pickle.UnpicklingError("a tensor larger than the file")
+    if kind in ("STOP", "POP", "POP_MARK", "PROTO", "FRAME"):
+        return []
+    return [_Value(argument if isinstance(argument, str | int) else None)]
+
+
+def _require_cheap(called: Any, arguments: Any) -> None:
+    """Refuse the calls that torch allows in checkpoints although they take memory or time for nothing."""
+    if not isinstance(called, str) or not isinstance(arguments, tuple):
+        return
+    if called == "torch._tensor._rebuild_from_type_v2" and len(arguments) > 2:
+        _require_cheap(arguments[0], arguments[2])
+    if called == "_codecs.encode" and arguments[1:] not in (("latin1",), ("latin-1",)):
+        raise pickle.UnpicklingError(f"bytes in the encoding {arguments[1:]!r:.40}")
+    if _ALLOCATES.fullmatch(called) or (
+        called == "builtins.bytearray" and any(isinstance(each, int) for each in arguments)
+    ):
+        raise pickle.UnpicklingError(f"memory that it has nothing for ({called})")
 
 
 def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
@@ -262,3 +354,78 @@ def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
     told = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
     reason = repr(told.partition(". Please use")[0].strip()[:160])[1:-1] or type(error).__name__
     return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")
+
+
+def load_numpy(path: Path) -> Any:
+    """What `pickle.dump` wrote (Detectron, Caffe2, CIFAR), if it has only NumPy arrays, plain values and containers.
+
+    Raises:
+        UserError: damaged, or it names anything else.
+    """
+    return unpickle_numpy(path.read_bytes(), path)
+
+
+def unpickle_numpy(content: bytes, path: Path) -> Any:
+    """The same of the bytes that were in `path`."""
+    try:
+        _scan(io.BytesIO(content), len(content))
+        return _NumpyUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except _Blocked as blocked:
+        raise refusal(path, [str(blocked)], blocked) from None
+    except UNREADABLE as error:
+        raise refusal(path, [], error) from None
+
+
+class _Blocked(pickle.UnpicklingError):
+    """The pickle names something that is not allowed; the message is that name."""
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Builds arrays and plain values only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _NUMPY:
+            return _NUMPY[module, name]
+        instead = stand_in(f"{module}.{name}")
+        if instead is None:
+            raise _Blocked(f"{module}.{name}")
+        return instead
+
+    def persistent_load(self, pid: object) -> Any:
+        raise pickle.UnpicklingError("it refers to data outside of the file")
+
+
+def _new_array(subtype: object, shape: object, kind: object) -> "np.ndarray[Any, Any]":
+    """NumPy's `_reconstruct` for the one use that `ndarray.__reduce__` makes of it: an empty array, filled later."""
+    if subtype is not _NUMPY["numpy", "ndarray"] or shape != (0,):
+        raise pickle.UnpicklingError("an array of a kind that is not allowed")
+    return np.ndarray((0,), np.uint8)
+
+
+def _dtype(code: object, *_: object) -> "np.dtype[Any]":
+    """A number's dtype; one of Python objects is refused."""
+    found = np.dtype(code if isinstance(code, str) else "O")
+    if found.hasobject:
+        raise pickle.UnpicklingError("an array of Python objects")
+    return found
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    return np.frombuffer(data if isinstance(data, bytes) else str(data).encode("latin1"), kind, 1)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_NUMPY: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): object(),  # not to be called: it would allocate
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _NUMPY[_module, "_reconstruct"] = _new_array
+    _NUMPY[_module, "scalar"] = _scalar

@@ -22,7 +22,7 @@ def _cifar100(folder: Path, split: Split) -> ImageSet:
 
 def _cifar(name: str, files: list[Path], key: str, meta: Path) -> ImageSet:
     """Pickles, read without running what they say (torchvision's own class unpickles them)."""
-    from cgh_bench.core.numpy_pickle import load_numpy
+    from cgh_bench.core.pickles import load_numpy
 
     parts = [load_numpy(file) for file in files]
     pixels = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgh_bench.core.device import pick_device
+from cgh_bench.core.dist import pick_device
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
-from cgh_bench.core.device import pick_device
+from cgh_bench.core.dist import pick_device
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import ImageSet, workers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from cgh_bench.core.device import pick_device
+from cgh_bench.core.dist import pick_device
 from cgh_bench.core.progress import progress, seconds_of
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.frozen.features import FeatureBank

@@ -1,6 +1,8 @@
 """Opening a file or folder of weights, whatever its format: tensors by name, and the plain facts beside them."""
 
+import itertools
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench.checkpoint import FORMAT
-from cgh_bench.core import numpy_pickle
-from cgh_bench.core import pickles as safe_pickle
+from cgh_bench.core import pickles
 from cgh_bench.core.errors import UserError
 
 DESCRIPTION = "cgh_bench"
@@ -62,9 +63,9 @@ def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again")
     kind, read = _format(path)
-    if trust_pickle and read in (safe_pickle.load_torch, numpy_pickle.load_numpy):
-        read = safe_pickle.load_trusted
-    tensors, facts = _flatten(read(path))
+    if trust_pickle and read in (pickles.load_torch, pickles.load_numpy):
+        read = pickles.load_trusted
+    tensors, facts = _flatten(read(path), path)
     return WeightsFile(path, kind, tensors, facts)
 
 
@@ -74,10 +75,10 @@ def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and (header < path.stat().st_size or not head.startswith((b"PK", b"\x80"))):
         return "safetensors", _load_safetensors
-    if safe_pickle.is_torch(path):
-        return "PyTorch (torch.save)", safe_pickle.load_torch
+    if pickles.is_torch(path):
+        return "PyTorch (torch.save)", pickles.load_torch
     if head[:1] == b"\x80":
-        return "NumPy pickle", numpy_pickle.load_numpy
+        return "NumPy pickle", pickles.load_numpy
     raise UserError(
         f"{path} is {_what_it_is(head)}; accepted: files of torch.save, safetensors, pickles of NumPy arrays"
     )
@@ -123,19 +124,27 @@ def _open_folder(folder: Path) -> WeightsFile:
                 document = json.loads((folder / name).read_text(encoding="utf-8"))
             except ValueError as error:
                 raise UserError(f"{folder / name} is not JSON ({error}); copy it again") from None
-            facts |= _flatten({name.removesuffix(".json"): document})[1]
+            facts |= _flatten({name.removesuffix(".json"): document}, folder / name)[1]
             facts |= {DESCRIPTION: document[DESCRIPTION]} if DESCRIPTION in document else {}
     return WeightsFile(folder, f"Hugging Face folder, {inside.kind}", inside.tensors, facts)
 
 
-def _flatten(document: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts by their path; whatever is neither is left out."""
+def _flatten(document: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts by their path; whatever is neither is left out.
+
+    Raises:
+        UserError: dictionaries that share dictionaries, or a tensor larger than the file, would fill the memory.
+    """
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
     settings: set[int] = set()
+    visits = itertools.count()
+    size = file.stat().st_size
 
     def visit(node: Any, path: str, depth: int) -> None:
-        if isinstance(node, safe_pickle.Hollow | nn.Module):
+        if next(visits) > pickles.MOST_ENTRIES:
+            raise pickle.UnpicklingError("values within values without end")
+        if isinstance(node, pickles.Hollow | nn.Module):
             if id(node) in settings:  # settings may point to their parents
                 return
             settings.add(id(node))
@@ -143,6 +152,8 @@ def _flatten(document: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if isinstance(node, np.ndarray) and node.dtype.kind in "fiub":
             node = torch.from_numpy(np.require(node, requirements=["C", "W"]))
         if isinstance(node, Tensor):
+            if node.nbytes > size:
+                raise pickle.UnpicklingError(f"{path} is larger than the file")
             tensors[path] = node.detach()
         elif isinstance(node, Mapping):
             metadata = getattr(node, "_metadata", None)
@@ -154,11 +165,14 @@ def _flatten(document: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         elif _is_fact(node) and len(facts) < _MOST_FACTS:
             facts[path] = node
 
-    visit(document, "", 0)
+    try:
+        visit(document, "", 0)
+    except pickle.UnpicklingError as error:
+        raise pickles.refusal(file, [], error) from None
     return tensors, facts
 
 
-def _contents(node: safe_pickle.Hollow | nn.Module) -> dict[str, Any]:
+def _contents(node: pickles.Hollow | nn.Module) -> dict[str, Any]:
     """The state dict of a pickled module, or the attributes of any other object."""
     if isinstance(node, nn.Module):
         return node.state_dict()

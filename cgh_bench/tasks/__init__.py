@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cgh_bench.core.errors import unknown
-from cgh_bench.core.registry import registered
+from cgh_bench.core import registry
 
 if TYPE_CHECKING:
     from cgh_bench.tasks.base import Task
@@ -15,7 +14,5 @@ def find(name: str) -> "Task[Any]":
     Raises:
         UserError: there is none; the nearest names are given.
     """
-    tasks: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
-    if name not in tasks:
-        raise unknown("task", name, tasks)
-    return tasks[name]
+    task: Task[Any] = registry.find("cgh_bench.tasks", "TASKS", name, "task")
+    return task

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import os
 import pickle
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 import pytest
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.pickles import unpickle_numpy
 from cgh_bench.data.demo import silhouettes as module
-from cgh_bench.data.demo.silhouettes import CLASSES, ArrayUnpickler, near_duplicate_groups, read, silhouettes
+from cgh_bench.data.demo.silhouettes import CLASSES, near_duplicate_groups, read, silhouettes
 
 
 def hashes(images: np.ndarray) -> set[bytes]:
@@ -110,7 +110,7 @@ def test_a_malicious_pickle_in_place_of_the_data_is_refused_without_running(tmp_
 def test_the_unpickler_alone_refuses_it_too(tmp_path: Path):
     witness = tmp_path / "ran"
     with pytest.raises(UserError, match="mkdir"):
-        ArrayUnpickler(io.BytesIO(pickle.dumps(Malicious(witness)))).load()
+        unpickle_numpy(pickle.dumps(Malicious(witness)), tmp_path)
     assert not witness.exists()
 
 

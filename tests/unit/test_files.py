@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from cgh_bench.core import registry
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, replacing, sha256, write_text
 from cgh_bench.core.registry import registered
@@ -49,6 +50,28 @@ def test_two_files_that_register_one_name_are_a_defect(tmp_path: Path, monkeypat
     (package / "four.py").write_text("OTHERS = {'a': 1}")
     with pytest.raises(AssertionError, match="'a' is in both claims.four and claims.three"):
         registered("claims", "OTHERS")
+
+
+def test_a_file_that_cannot_be_imported_is_named_and_the_others_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "partly"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "good.py").write_text("THINGS = {'good': 1}")
+    (package / "odd.py").write_text("import a_package_of_nobody\nTHINGS = {'odd': 2}")
+    (package / "torn.py").write_text("THINGS = {")
+    (package / "inner" / "__init__.py").write_text("raise RuntimeError('first\\nsecond')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.registered("partly", "THINGS") == {"good": 1}
+    assert registry.find("partly", "THINGS", "good", "thing") == 1
+    assert [sentence.split()[0] for sentence in registry.broken("partly")] == [
+        "partly.inner",
+        "partly.odd",
+        "partly.torn",
+    ]
+    with pytest.raises(UserError, match="^unknown thing 'odd'.*partly.odd cannot be imported .*a_package_of_nobody"):
+        registry.find("partly", "THINGS", "odd", "thing")
 
 
 def _hold(folder: Path, ready: Connection) -> None:

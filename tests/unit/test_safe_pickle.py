@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,108 @@ def test_object_arrays_are_refused(tmp_path: Path) -> None:
         open_weights(path)
 
 
+def _shared_dictionaries() -> bytes:
+    inner: Any = {}
+    for _ in range(8):
+        inner = {str(number): inner for number in range(30)}
+    return pickle.dumps(inner)
+
+
+def _shared_modules() -> bytes:
+    module = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    for _ in range(60):
+        module = torch.nn.Sequential(module, module)
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    return buffer.getvalue()
+
+
+def _nested_key(times: int, made: bytes = b"2\x86") -> bytes:
+    """{(((…), (…)), …): 1}: each tuple holds the one before twice."""
+    return b"\x80\x02}" + b"K\x01" + made * times + b"K\x01s."
+
+
+def _called(name: bytes, arguments: bytes) -> bytes:
+    return b"\x80\x02}X\x01\x00\x00\x00ac" + name + b"\n" + arguments + b"Rs."
+
+
+def _stored(pickled: bytes) -> bytes:
+    """As torch.save writes it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
+            archive.writestr(f"archive/{name}", content)
+    return buffer.getvalue()
+
+
+def _legacy_storage(count: int) -> bytes:
+    """The old format, with a tensor whose storage is said to have `count` numbers."""
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(7)}, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue().replace(b"K\x07N", b"J" + struct.pack("<i", count) + b"N", 1)
+
+
+def _expanded() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(1).expand(1 << 34)}, buffer)
+    return buffer.getvalue()
+
+
+GREEDY = {
+    "shared dictionaries": _shared_dictionaries,
+    "shared modules": _shared_modules,
+    "a nested key": lambda: _nested_key(45),
+    "a nested key, by memo": lambda: _nested_key(45, b"q\x01h\x01\x86"),
+    "a deep key": lambda: _nested_key(1_000_000, b"\x85"),
+    "a nested key in torch's format": lambda: _stored(_nested_key(45)),
+    "punycode": lambda: _stored(
+        _called(
+            b"_codecs\nencode", b"X" + struct.pack("<I", 300_000) + b"\xc3\xa9" * 150_000 + b"X\x08\0\0\0punycode\x86"
+        )
+    ),
+    "a storage": lambda: _stored(_called(b"torch\nFloatStorage", b"J\xff\xff\xff\x7f\x85")),
+    "a byte array": lambda: _stored(_called(b"builtins\nbytearray", b"J\xff\xff\xff\x7f\x85")),
+    "an array": lambda: _called(b"numpy\nndarray", b"J\xff\xff\xff\x7f\x85"),
+    "a storage by another call": lambda: _stored(
+        _called(
+            b"torch._tensor\n_rebuild_from_type_v2",
+            b"(ctorch\nFloatStorage\nctorch\nTensor\nJ\xff\xff\xff\x7f\x85}t",
+        )
+    ),
+    "a storage beyond the file": lambda: _legacy_storage(0x7FFFFFFF),
+    "an expanded tensor": _expanded,
+}
+
+
+READ_ALL = """
+import resource, sys
+from pathlib import Path
+from cgh_bench.core.errors import UserError
+from cgh_bench.reading.weights_file import open_weights
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), -1))
+for path in map(Path, sys.argv[1:]):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    try:
+        open_weights(path)
+    except UserError as error:
+        print(error)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 5, path
+"""
+
+
+def test_small_files_take_little_time_and_memory(tmp_path: Path) -> None:
+    for name, content in GREEDY.items():
+        (tmp_path / name).write_bytes(content())
+    command = [sys.executable, "-c", READ_ALL, *(str(tmp_path / name) for name in GREEDY)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(" is damaged")[0] for line in done.stdout.splitlines()] == command[3:]
+    for reason in ("without end", "punycode", "has nothing for", "larger than the file"):
+        assert reason in done.stdout
+
+
 def _zip(**entries: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -166,7 +270,7 @@ def test_broken_files(tmp_path: Path, name: str) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=what) as error:
         load(path)
-    assert len(one_line(error)) < 1000
+    assert len(one_line(error)) < 1000 and str(error.value).count(str(path)) == 1
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

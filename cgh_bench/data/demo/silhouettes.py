@@ -3,9 +3,7 @@
 import gzip
 import hashlib
 import importlib.util
-import io
 import itertools
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -142,6 +140,8 @@ def _installed_folder() -> Path:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
+    from cgh_bench.core.pickles import unpickle_numpy
+
     remedy = f"pip install --force-reinstall {PACKAGE}"
     try:
         content = path.read_bytes()
@@ -149,27 +149,9 @@ def _read_array(path: Path) -> NDArray[Any]:
         raise UserError(f"cannot read {path} ({error.strerror}); {remedy}") from None
     if hashlib.sha256(content).hexdigest() != SHA256[path.name]:
         raise UserError(f"{path} is not the file of {PACKAGE} (its SHA-256 differs) and was not opened; {remedy}")
-    array = ArrayUnpickler(io.BytesIO(gzip.decompress(content))).load()
+    array = unpickle_numpy(gzip.decompress(content), path)
     assert isinstance(array, np.ndarray)
     return array
-
-
-# What the pickle of a plain array names. `_reconstruct` has different places in NumPy 1 and 2.
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and refuses every other name, so that no code of a file can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The allowed object of that name, else a UserError."""
-        if (module, name) not in _ALLOWED:
-            raise UserError(f"the file asks for {module}.{name}, which no plain array needs; it was not loaded")
-        return _ALLOWED[module, name]
 
 
 def _frozen(array: NDArray[Scalar]) -> NDArray[Scalar]:

@@ -1,8 +1,0 @@
-"""Which device computes."""
-
-import torch
-
-
-def pick_device() -> torch.device:
-    """The current CUDA device where there is one, else the CPU."""
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
