@@ -153,7 +153,7 @@ class ViTBackbone(Transformer):
         from timm.models.vision_transformer import VisionTransformer  # takes a second
 
         network = VisionTransformer(**architecture.arguments(), num_classes=0, global_pool="", dynamic_img_size=True)
-        super().__init__(network, architecture.class_token)
+        super().__init__(network)
         self.architecture = architecture
 
 

@@ -1,6 +1,6 @@
 """Backbones around another library's network: its tensors keep their names; transformers share their features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -30,17 +30,17 @@ class Transformer(Wrapped):
     """A network of blocks on one grid of patch tokens, in timm's form (`forward_intermediates`).
 
     Args:
-        network: without its classifier and its pooling.
-        has_cls: whether the first of its prefix tokens is a class token.
+        network: without its classifier.
     """
 
-    def __init__(self, network: nn.Module, has_cls: bool) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.has_cls = has_cls
+        self.prefix = int(network.num_prefix_tokens)  # type: ignore[arg-type]
+        self.has_cls = getattr(network, "cls_token", None) is not None
         self.patch = int(network.feature_info[-1]["reduction"])  # type: ignore[index]
         channels = int(network.feature_info[-1]["num_chs"])  # type: ignore[index]
-        blocks = range(1, len(network.blocks) + 1)  # type: ignore[arg-type]
+        blocks = range(1, len(network.feature_info) + 1)  # type: ignore[arg-type]
         self.stages = {f"block{number}": Stage(channels, self.patch) for number in blocks}
 
     def global_and_pyramid(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -48,20 +48,20 @@ class Transformer(Wrapped):
 
         See `Backbone.global_and_pyramid`.
         """
-        patches, prefixes = self._blocks(images, range(len(self.stages)))
+        final, blocks = self._blocks(images, list(self.stages))
         rows, columns = self._grid(images)
         maps = {
-            stage: tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
-            for stage, tokens in zip(self.stages, patches, strict=True)
+            stage: tokens[:, self.prefix :].transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+            for stage, tokens in blocks.items()
         }
-        (part,) = self.architecture.targets(GLOBAL_FEATURE)
-        return self._part(part, dict(enumerate(patches)), dict(enumerate(prefixes))), maps
+        return self._parts(self.architecture.targets(GLOBAL_FEATURE), final, blocks), maps
 
     def tokens(self, images: Tensor) -> Tokens:
         """See `Backbone.tokens`."""
-        (patches,), (prefix,) = self._blocks(images, [len(self.stages) - 1])
+        final, _ = self._blocks(images, [])
         first = int(self.has_cls)
-        return Tokens(patches, self._grid(images), prefix[:, 0] if self.has_cls else None, prefix[:, first:])
+        cls = final[:, 0] if self.has_cls else None
+        return Tokens(final[:, self.prefix :], self._grid(images), cls, final[:, first : self.prefix])
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """All tokens after each block, and after the final norm: `{"block1": (B, tokens, D), …, "norm": …}`."""
@@ -70,54 +70,50 @@ class Transformer(Wrapped):
 
     def width(self, targets: tuple[str, ...]) -> int:
         """See `Backbone.width`."""
-        return next(iter(self.stages.values())).channels * len(targets)
+        head = int(getattr(self.network, "head_hidden_size", 0))
+        return sum(head if part == "head" else self.stages["block1"].channels for part in targets)
 
     def pooled_all(self, images: Tensor, targets: Sequence[tuple[str, ...]]) -> list[Tensor]:
         """See `Backbone.pooled_all`; the parts of a feature stand side by side."""
-        last = len(self.stages) - 1
-        numbers = sorted({*(_block(part, last) for part in chain.from_iterable(targets)), last})
-        patches, prefixes = (dict(zip(numbers, found, strict=True)) for found in self._blocks(images, numbers))
-        return [torch.cat([self._part(part, patches, prefixes) for part in parts], dim=1) for parts in targets]
+        wanted = set(chain.from_iterable(targets))
+        final, blocks = self._blocks(images, [stage for stage in self.stages if stage in wanted])
+        return [self._parts(parts, final, blocks) for parts in targets]
 
-    def _part(self, part: str, patches: dict[int, Tensor], prefixes: dict[int, Tensor]) -> Tensor:
-        """`cls`, `patch_mean`, or what the class token (the mean, without one) would be after `blockN`."""
-        block = _block(part, len(self.stages) - 1)
-        if part == "patch_mean" or not self.has_cls:
-            return patches[block].mean(dim=1)
-        return prefixes[block][:, 0]
+    def _parts(self, parts: tuple[str, ...], final: Tensor, blocks: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([self._part(part, final, blocks) for part in parts], dim=1)
+
+    def _part(self, part: str, final: Tensor, blocks: Mapping[str, Tensor]) -> Tensor:
+        """`head`, `cls`, `patch_mean`, or what the class token (the mean, without one) would be after `blockN`."""
+        if part == "head":
+            pooled: Tensor = self.network.forward_head(final, pre_logits=True)
+            return pooled
+        tokens = blocks.get(part, final)
+        return tokens[:, self.prefix :].mean(dim=1) if part == "patch_mean" or not self.has_cls else tokens[:, 0]
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
         return images.shape[-2] // self.patch, images.shape[-1] // self.patch
 
-    def _blocks(self, images: Tensor, numbers: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-        """The patch tokens (B, N, D) and the prefix tokens (B, P, D) after the blocks `numbers` and the final norm."""
+    def _blocks(self, images: Tensor, stages: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """All tokens (B, prefix + N, D) of the network, and of each of its first blocks, after the final norm."""
         self.architecture.require_size(*images.shape[-2:])
-        found = _intermediates(self.network, images, indices=list(numbers), norm=True)
-        return found["image_intermediates"], found["image_intermediates_prefix"]
+        if not stages:
+            return self.network.forward_features(images), {}
+        final, found = _intermediates(self.network, images, [int(stage[5:]) - 1 for stage in stages], norm=True)
+        return final, dict(zip(stages, found, strict=True))
 
 
-def _block(part: str, last: int) -> int:
-    """The number, from 0, of the block that a part of a feature is taken after."""
-    return int(part[5:]) - 1 if part.startswith("block") else last
-
-
-def _intermediates(network: Any, images: Tensor, **how: Any) -> dict[str, Any]:
-    """The dictionary of what blocks put out, prefix tokens (class, registers) and patches apart."""
-    found: dict[str, Any] = network.forward_intermediates(
-        images, output_fmt="NLC", output_dict=True, return_prefix_tokens=True, **how
+def _intermediates(
+    network: Any, images: Tensor, numbers: Sequence[int] | None, norm: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """All tokens (B, prefix + N, D) of the network and of each of the blocks `numbers`, from 0 (None: of all)."""
+    has_prefix = network.num_prefix_tokens > 0
+    final, found = network.forward_intermediates(
+        images, indices=numbers, norm=norm, output_fmt="NLC", return_prefix_tokens=has_prefix
     )
-    patches = found["image_intermediates"]
-    found.setdefault("image_intermediates_prefix", [tokens[:, :0] for tokens in patches])
-    return found
+    return final, [torch.cat([prefix, patches], dim=1) for patches, prefix in found] if has_prefix else found
 
 
 def block_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """All tokens of timm's `network` after each block and after the final norm, (B, tokens, D)."""
-    found = _intermediates(network, images)
-    outputs = {
-        f"block{number}": torch.cat(parts, dim=1)
-        for number, parts in enumerate(
-            zip(found["image_intermediates_prefix"], found["image_intermediates"], strict=True), start=1
-        )
-    }
-    return {**outputs, "norm": found["image_features"]}
+    final, found = _intermediates(network, images, None, norm=False)
+    return {**{f"block{number}": tokens for number, tokens in enumerate(found, start=1)}, "norm": final}
