@@ -20,6 +20,7 @@ from scipy.stats import ttest_ind
 from cgh_bench.evaluate import evaluate, find_finished, prepare
 from cgh_bench.reading.loading import load
 from cgh_bench.results import Result
+from cgh_bench.tasks.transfer import in_framework
 from cgh_bench.workspace import Workspace
 
 HERE = Path(__file__).parent / "results"
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def _result(framework: str, seed: int, workspace: Workspace) -> Result:
-    (evaluation,) = prepare(["animals_det"], workspace, [f"framework={framework}"])
+    (evaluation,) = prepare([in_framework("animals_det", framework)], workspace)
     trunk = load(f"random:resnet18:{seed}")
     return find_finished(evaluation, trunk, seed, workspace) or evaluate(evaluation, trunk, seed, workspace)
 

@@ -17,6 +17,7 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import alone_in
 from cgh_bench.data import DataPair, catalog, load_pair
 from cgh_bench.data.dense import layouts
+from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Data, Folders, ImageTask, Metric, Task
 from cgh_bench.workspace import Workspace
@@ -72,8 +73,7 @@ def prepare(
 ) -> list[Evaluation]:
     """The tasks of these names with each `field=value` of `settings` applied, and their data.
 
-    Naming the data of a task that has none of its own is no override: it makes another protocol. Nor is naming the
-    framework, which chooses among tasks.
+    Naming the data of a task that has none of its own is no override: it makes another protocol.
 
     Args:
         names: of tasks.
@@ -92,7 +92,7 @@ def prepare(
 def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: DataPair | None) -> Evaluation:
     if pair:
         settings = [*settings, f"data={pair.name}"]
-    name, task, overridden = configured(name, settings)
+    task, overridden = configured(name, settings)
     if pair and not isinstance(task, ImageTask):
         raise UserError(f"{name} needs the files of its own dataset; images in memory are for frozen-feature tasks")
     data = pair or task.load_data(workspace.cache)
@@ -101,28 +101,37 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
     return Evaluation(name, task, data, protocol_id(name, task, "" if known else data.fingerprint), overridden)
 
 
-def configured(name: str, settings: Sequence[str]) -> tuple[str, Task[Any], tuple[str, ...]]:
-    """The task's name in the framework that is chosen, the task as set, and which settings override it."""
-    for framework in [s.removeprefix("framework=") for s in settings if s.startswith("framework=")]:
-        from cgh_bench.tasks.transfer import in_framework
-
-        name = in_framework(name, framework)
-    settings = [s for s in settings if not s.startswith("framework=")]
+def configured(name: str, settings: Sequence[str]) -> tuple[Task[Any], tuple[str, ...]]:
+    """The task with `settings` applied, and which of them override it."""
     task = tasks.find(name)
     overridden = tuple(s for s in settings if not (s.startswith("data=") and not task.data))
-    return name, override(task, settings), overridden
+    return override(task, settings), overridden
 
 
 def find_finished(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, workspace: Workspace) -> Result | None:
     """The latest result of exactly this evaluation on exactly these data, if there is one."""
     records, _ = results.read(workspace.store)
-    wanted = (evaluation.protocol, checkpoint.id, seed, evaluation.data.fingerprint)
-    same = [r for r in records if (r.protocol, r.checkpoint, r.seed, r.data) == wanted]
+    wanted = (evaluation.protocol, checkpoint.id, seed)
+    finished = [record for record in records if (record.protocol, record.checkpoint, record.seed) == wanted]
+    same = [record for record in finished if record.data == evaluation.data.fingerprint]  # which may write the data
     return same[-1] if same else None
 
 
-def evaluate(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, workspace: Workspace) -> Result:
+def evaluate(
+    evaluation: Evaluation,
+    checkpoint: "Checkpoint",
+    seed: int,
+    workspace: Workspace,
+    launch: Launch = DEFAULT_LAUNCH,
+) -> Result:
     """Run the evaluation and append its result to the workspace's store.
+
+    Args:
+        evaluation: what to run.
+        checkpoint: on what.
+        seed: of the evaluation.
+        workspace: where everything is written.
+        launch: GPUs and images at a time, for a task that runs in a framework.
 
     Raises:
         UserError: an image cannot be read, the same evaluation is running elsewhere, or the task cannot use this
@@ -134,7 +143,7 @@ def evaluate(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, worksp
     task = evaluation.task
     folder = workspace.evaluation(checkpoint, evaluation.protocol, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    folders = Folders(folder, workspace.cache)
+    folders = Folders(folder, workspace.cache, launch)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     with contextlib.nullcontext() if dist.rank() else alone_in(folder):
         metrics = task.run(checkpoint, evaluation.data, folders, seed)
@@ -163,10 +172,12 @@ def evaluate(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, worksp
     return result
 
 
-def plan(evaluation: Evaluation, checkpoint: "Checkpoint", workspace: Workspace) -> list[str]:
+def plan(
+    evaluation: Evaluation, checkpoint: "Checkpoint", workspace: Workspace, launch: Launch = DEFAULT_LAUNCH
+) -> list[str]:
     """What the evaluation will take, in lines; none where the task cannot tell."""
     folder = workspace.evaluation(checkpoint, evaluation.protocol, 0)
-    return evaluation.task.plan(checkpoint, evaluation.data, Folders(folder, workspace.cache))
+    return evaluation.task.plan(checkpoint, evaluation.data, Folders(folder, workspace.cache, launch))
 
 
 def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, float]) -> None:

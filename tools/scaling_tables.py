@@ -19,7 +19,7 @@ from cgh_bench.frozen.features import bank_bytes
 from cgh_bench.frozen.neighbours import planned_bytes
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.optimisation import optimizer
-from cgh_bench.tasks import estimate, find
+from cgh_bench.tasks import find, transfer
 from cgh_bench.tasks.knn import KNN
 
 ROOT = Path(__file__).parents[1]
@@ -151,10 +151,10 @@ def _bytes(tensors: list[torch.Tensor]) -> int:
 def _detection() -> str:
     """Time of the protocols that detectron2's model zoo has a speed of."""
     rows = []
-    for name, seconds in estimate.SECONDS_PER_STEP.items():
-        whole = seconds * estimate.steps(name)
-        rows.append([f"`{name}`", f"{estimate.steps(name):,}", duration(8 * whole), duration(whole)])
-    text = DETECTION.format(gigabytes=estimate.GIGABYTES)
+    for name, seconds in transfer.SECONDS_PER_STEP.items():
+        whole = seconds * transfer.steps(name)
+        rows.append([f"`{name}`", f"{transfer.steps(name):,}", duration(8 * whole), duration(whole)])
+    text = DETECTION.format(gigabytes=transfer.GIGABYTES)
     return text + _table(["protocol", "steps", "1 GPU", "8 GPUs"], rows)
 
 

@@ -73,16 +73,20 @@ def eval_(
     tasks, names = _tasks(task), options.checkpoints(ckpt)
     from cgh_bench.core import dist
     from cgh_bench.core.slurm import queue
-    from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
-    from cgh_bench.foreign import launch
+    from cgh_bench.evaluate import configured, evaluate, find_finished, plan, prepare
+    from cgh_bench.foreign.process import Launch
     from cgh_bench.reading.loading import load
     from cgh_bench.report.formats import show_result
+    from cgh_bench.tasks.transfer import in_framework
     from cgh_bench.workspace import Workspace
 
-    launch.choose(gpus, images_at_a_time)
-    chosen = {"data": data, "framework": framework}
-    given = [*settings, *(f"{field}={value}" for field, value in chosen.items() if value)]
-    workspace = Workspace(work)
+    if framework:
+        tasks = [in_framework(name, framework) for name in tasks]
+    given = [*settings, *([f"data={data}"] if data else [])]
+    launch, workspace = Launch(gpus, images_at_a_time), Workspace(work)
+    loaded = load(names[0], source, branch, trust_pickle)
+    for name in tasks:
+        configured(name, given)[0].check_backbone(loaded)
     evaluations = prepare(tasks, workspace, given)
     if slurm and not dry_run:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
@@ -90,12 +94,12 @@ def eval_(
     with dist.process_group():
         first = dist.rank() == 0
         for name in names:
-            loaded = load(name, source, branch, trust_pickle)
+            loaded = loaded if name == names[0] else load(name, source, branch, trust_pickle)
             if first:
                 _warn_if_untrained(loaded)
             for evaluation, seed in itertools.product(evaluations, range(seeds)):
                 result = find_finished(evaluation, loaded, seed, workspace)
-                planned = plan(evaluation, loaded, workspace) if first and not result else []
+                planned = plan(evaluation, loaded, workspace, launch) if first and not result else []
                 if dry_run:
                     state = "finished" if result else "would run"
                     print(f"{evaluation.protocol} seed {seed}: {state} on {loaded.name}")
@@ -103,7 +107,7 @@ def eval_(
                     print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
                 if dry_run:
                     continue
-                done = result or evaluate(evaluation, loaded, seed, workspace)
+                done = result or evaluate(evaluation, loaded, seed, workspace, launch)
                 if first:
                     show_result(done, reused=result is not None)
 

@@ -34,10 +34,13 @@ def list_(kind: str) -> None:
 def _tasks() -> dict[str, str]:
     from cgh_bench.evaluate import protocol_id
 
-    return {
-        name: f"{protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
-        for name, task in registry.registered("cgh_bench.tasks", "TASKS").items()
-    }
+    lines = {}
+    for name, task in registry.registered("cgh_bench.tasks", "TASKS").items():
+        try:
+            lines[name] = f"{protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
+        except UserError as error:  # a broken protocol file is no reason to hide the other tasks
+            lines[name] = f"unusable: {error}"
+    return lines
 
 
 def _recipes() -> dict[str, str]:
@@ -117,9 +120,9 @@ def show(task: str, framework: str) -> None:
     Example:
       cgh-bench protocol show coco_det --framework detectron2
     """
-    from cgh_bench.tasks import protocol_diff
+    from cgh_bench.tasks.transfer import facts
 
-    for fact, value in protocol_diff.facts(task, framework).items():
+    for fact, value in facts(task, framework).items():
         print(f"{fact}: {value}")
 
 
@@ -135,16 +138,16 @@ def diff(task: str, frameworks: str) -> None:
     Example:
       cgh-bench protocol diff coco_det --frameworks detectron2,mmdet
     """
-    from cgh_bench.tasks import protocol_diff
+    from cgh_bench.tasks.transfer import differences, facts
 
     named = frameworks.split(",")
     if len(set(named)) < 2:
         raise UserError(f"--frameworks {frameworks}: expected two different frameworks, such as detectron2,mmdet")
-    described = [protocol_diff.facts(task, framework) for framework in named]
-    found = protocol_diff.differences(described)
-    for difference in found:
-        print(difference.fact)
-        for framework, value in zip(named, difference.values, strict=True):
+    described = [facts(task, framework) for framework in named]
+    found = differences(described)
+    for fact, values in found.items():
+        print(fact)
+        for framework, value in zip(named, values, strict=True):
             print(f"    {framework:12} {value}")
-    facts = {fact for one in described for fact in one}
-    print(f"{task}: {len(found)} differences; the other {len(facts) - len(found)} facts are the same")
+    count = len({fact for one in described for fact in one})
+    print(f"{task}: {len(found)} differences; the other {count - len(found)} facts are the same")

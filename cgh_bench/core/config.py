@@ -167,7 +167,11 @@ def later(default: T) -> T:
 
 
 def plain(config: Any) -> Any:
-    """`config` as JSON values: dataclasses as dicts, tuples as lists, paths as strings."""
+    """`config` as JSON values: dataclasses as dicts, tuples as lists, paths as strings.
+
+    The properties that a dataclass names in `DERIVED` are part of it: values found out when asked for, as the hash of a
+    file is.
+    """
     return _plain(config, lambda field, value: True)
 
 
@@ -180,6 +184,7 @@ def _plain(config: Any, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> 
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = [(field, getattr(config, field.name)) for field in dataclasses.fields(config)]
         values = {field.name: _plain(value, keep) for field, value in fields if keep(field, value)}
+        values |= {name: getattr(config, name) for name in getattr(config, "DERIVED", ())}
         return {"type": getattr(config, "RECORDED_AS", "") or type(config).__name__, **values}
     if isinstance(config, dict):
         return {str(key): _plain(value, keep) for key, value in config.items()}

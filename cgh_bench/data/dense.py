@@ -1,4 +1,4 @@
-"""Data sets for detection and segmentation: the embedded one is made where needed, the others are looked for."""
+"""Datasets for detection and segmentation: the embedded one is written when it is used, the others are looked for."""
 
 import hashlib
 import os
@@ -15,31 +15,52 @@ from cgh_bench.data.layout import Layout, verify
 
 @dataclass(frozen=True)
 class Located:
-    """A data set that is there and complete."""
+    """A dataset that is there and complete."""
 
     root: Path
-    """The folder that holds the set's own folder, as `CGH_DATA` does."""
+    """The folder that holds the dataset's own folder, as `CGH_DATA` does."""
     fingerprint: str
     """Sixteen hex digits of its annotations."""
 
 
+@dataclass(frozen=True)
+class Generated:
+    """The embedded dataset, which is written when one of these properties is used."""
+
+    name: str
+    cache_folder: Path
+
+    @property
+    def root(self) -> Path:
+        """As of `Located`."""
+        return _written(self.name, self.cache_folder).root
+
+    @property
+    def fingerprint(self) -> str:
+        """As of `Located`."""
+        return _written(self.name, self.cache_folder).fingerprint
+
+
+DenseData = Located | Generated
+
+
 def layouts() -> dict[str, Layout]:
-    """Every data set that the user fetches, by name."""
+    """Every dataset that the user fetches, by name."""
     return registered("cgh_bench.data.layouts", "LAYOUTS")
 
 
-def locate(name: str, cache_folder: Path) -> Located:
-    """Find the data set `name`, or write it below `cache_folder` if it is an embedded one.
+def locate(name: str, cache_folder: Path) -> DenseData:
+    """The dataset `name`; an embedded one is written below `cache_folder` when it is used.
 
     Raises:
         UserError: unknown, absent or incomplete: what is missing, where it is expected, how to get it.
     """
     entry = catalog().get(name)
     if isinstance(entry, DetectionScenes):
-        return _written(name, cache_folder.resolve())
+        return Generated(name, cache_folder.resolve())
     if name not in layouts():
         scenes = [known for known, other in catalog().items() if isinstance(other, DetectionScenes)]
-        raise unknown("data set for detection or segmentation", name, [*layouts(), *scenes])
+        raise unknown("dataset for detection or segmentation", name, [*layouts(), *scenes])
     return _found(name, Path(os.environ.get("CGH_DATA", "data")).resolve())
 
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgh_bench import transfer_configs
-from cgh_bench.backbones.resnet import require_resnet
-from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import UserError, unknown
-from cgh_bench.reading.candidate import COUNTER
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 CODE = Path(transfer_configs.__file__).parent
 """The folder with one folder per framework: its code, and its protocols in `protocols/`."""
@@ -40,7 +40,7 @@ class Framework:
     """The environment variable that may name another Python to run it with."""
     install: str
     """How to install it with `pip`; see `how_to_install`."""
-    settings: Callable[[Checkpoint], dict[str, Any]]
+    settings: Callable[["Checkpoint"], dict[str, Any]]
     """The settings, under the framework's names, with which it prepares images and builds the backbone as needed."""
     folder_beside: str = ""
     """A folder of the environment that is on this framework's path only, because it would hide other packages."""
@@ -80,13 +80,17 @@ class Framework:
         """The command that runs a module of its folder in its interpreter, which need not have cgh_bench."""
         return [self.python, str(LAUNCHER), f"{self.folder}.{module}"]
 
-    def tensors_given(self, checkpoint: Checkpoint) -> int:
+    def tensors_given(self, checkpoint: "Checkpoint") -> int:
         """How many tensors of the checkpoint its weights contain."""
+        from cgh_bench.reading.candidate import COUNTER
+
         return sum(self.has_counters or not name.endswith(COUNTER) for name in checkpoint.weights)
 
 
-def openmmlab_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def openmmlab_settings(checkpoint: "Checkpoint") -> dict[str, Any]:
     """Preprocessing and position of the stride for an mmengine configuration, whose images are BGR, 0 to 255."""
+    from cgh_bench.backbones.resnet import require_resnet
+
     given = checkpoint.preprocessing
     scale = 255 / given.input_range
     caffe = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
@@ -110,8 +114,10 @@ def _openmmlab(package: str) -> Framework:
     )
 
 
-def detectron2_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def detectron2_settings(checkpoint: "Checkpoint") -> dict[str, Any]:
     """Preprocessing and backbone for a detectron2 configuration, whose images are 0 to 255."""
+    from cgh_bench.backbones.resnet import require_resnet
+
     given = checkpoint.preprocessing
     architecture = require_resnet(checkpoint.architecture, checkpoint.name)
     scale = 255 / given.input_range

@@ -1,37 +1,81 @@
 """Run a protocol in another framework, as a process of its own: launch, follow, resume, check, read the metrics back.
 
-The contract with `transfer_configs/FOLDER/train.py`, whatever the framework: it takes `--config --weights --work --gpus
---seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`; it leaves `metrics.json` {metric: value},
-`versions.json` {package: version} and `loaded.json` (see `_require_arrived`) in the work folder; each line of its
-output that is a JSON object with `phase`, `done`, `of` and `loss` tells its progress; on SIGINT it saves its state in
-`state.pth` and exits with 130; on Linux it dies with the process that `CGH_PARENT` names.
+The contract with the module `train` of a framework's folder in `transfer_configs`: it takes `--config --weights --work
+--gpus --seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`. It writes `metrics.json` {metric:
+value}, `versions.json` {package: version} and `loaded.json` (see `_require_arrived`) to the work folder. Each line of
+its output that is a JSON object with `phase`, `done`, `of` and `loss` reports progress. On SIGINT it saves its state as
+`state.pth` and exits with 130. On Linux it dies with the process that `CGH_PARENT` names.
 """
 
 import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from cgh_bench.backbones.resnet import require_resnet
-from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.converters.base import find as find_converter
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
-from cgh_bench.foreign import failure, frameworks, launch
+from cgh_bench.foreign import frameworks
 from cgh_bench.transfer_configs.contract import PARENT
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint
 
 SECONDS_TO_STOP = 120.0
 """How long an interrupted process may take to save its state."""
+LINES = 10
+"""How many lines of the end of a log are shown."""
+TORCHRUN = re.compile(r"^.*torch[./]distributed[./]elastic[./].*(?:closing signal|failed \(exitcode)", re.MULTILINE)
+"""The first of torchrun's own lines, when one of its processes has failed and it ends the others."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """On what a framework runs. It changes no result, so it is no part of a protocol."""
+
+    gpus: int | None = None
+    """Processes, one per GPU (0: one, on the CPU). None: `$CGH_GPUS`, else all visible GPUs."""
+    images_at_a_time: int | None = None
+    """Images per process at a time. None: `$CGH_IMAGES_AT_A_TIME`, else the process's whole share of the batch."""
+
+    def processes(self) -> int:
+        """How many processes to start: on GPUs if the machine has any, else on CPUs. 0: one, on the CPU.
+
+        Raises:
+            UserError: more than there are GPUs, or the environment variable is not a number.
+        """
+        import torch
+
+        present = torch.cuda.device_count()
+        wanted = _from_environment("CGH_GPUS", present) if self.gpus is None else self.gpus
+        if present and wanted > present:
+            raise UserError(f"--gpus {wanted} requested, but only {present} visible; use --gpus {present} or fewer")
+        return wanted
+
+    def arguments(self) -> list[str]:
+        """The options of every framework's `train`."""
+        images = self.images_at_a_time or _from_environment("CGH_IMAGES_AT_A_TIME", 0)
+        return [f"--gpus={self.processes()}", *([f"--images-at-a-time={images}"] if images else [])]
+
+
+DEFAULT_LAUNCH = Launch()
+
+
+def _from_environment(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise UserError(f"{variable}={text!r} must be a non-negative integer")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -40,31 +84,40 @@ class Job:
 
     framework: str
     protocol: str
-    """Name of the protocol file."""
+    """The name of the protocol file."""
     seed: int
     identity: str
-    """Fingerprint of the protocol and the data: a run of another is never taken up."""
+    """Fingerprint of the protocol and the data: a run with another one is never resumed."""
     iterations: int | None = None
-    """None: as many as the protocol file says."""
+    """None: as many as in the protocol file."""
     settings: tuple[str, ...] = ()
-    """`key=value` in the framework's own words."""
+    """`key=value` under the framework's names."""
 
 
-def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict[str, float]:
+def run(
+    job: Job,
+    checkpoint: "Checkpoint",
+    write_weights: Callable[[Path], None],
+    data_root: Path,
+    folder: Path,
+    launch: Launch = DEFAULT_LAUNCH,
+) -> dict[str, float]:
     """Run `job` in `folder`, which holds nothing else, and return its metrics.
 
-    A finished run of the same job and checkpoint is read back; an interrupted one goes on; the remains of another are
-    removed.
+    A finished run of the same job and checkpoint is read back; an interrupted one is resumed; the remains of another
+    are removed.
 
     Args:
         job: what to run.
-        checkpoint: its trunk is converted, handed over, and proven to have arrived.
-        data_root: where the protocol finds its data sets (`CGH_DATA` of the process).
+        checkpoint: whose preprocessing and weights are used, and proven to be in force.
+        write_weights: writes them to a file in the framework's format.
+        data_root: where the protocol finds its datasets (`CGH_DATA` of the process).
         folder: everything is written here; `log.txt` is the framework's own output.
+        launch: on what it runs.
 
     Raises:
-        UserError: the framework is absent or the process failed; the message ends with the log's place.
-        CheckFailed: not every tensor arrived, or other preprocessing is in force than the checkpoint's.
+        UserError: the framework is not installed or the process failed; the message ends with the path of the log.
+        CheckFailed: not every tensor arrived, or preprocessing other than the checkpoint's is in force.
         KeyboardInterrupt: passed on after the process has saved its state.
     """
     framework = frameworks.find(job.framework)
@@ -72,9 +125,21 @@ def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict
     _take_over(folder, json.dumps({"checkpoint": checkpoint.id, **plain(job)}, indent=1))
     if not (folder / "metrics.json").exists():
         weights = folder / "weights.pth"
-        find_converter(framework.converter).write(checkpoint, weights)
-        command = _command(job, framework.settings(checkpoint), weights, folder)
-        _launch(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
+        write_weights(weights)
+        command = [
+            *framework.command("train"),
+            f"--config={frameworks.protocol_file(job.framework, job.protocol)}",
+            f"--weights={weights}",
+            f"--work={folder}",
+            *launch.arguments(),
+            f"--seed={job.seed}",
+            "--resume",
+            *([f"--iterations={job.iterations}"] if job.iterations else []),
+            "--set",
+            *(f"{key}={json.dumps(value)}" for key, value in framework.settings(checkpoint).items()),
+            *job.settings,
+        ]
+        _run_to_the_end(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
     for no_longer_needed in ("weights.pth", "state.pth"):
         (folder / no_longer_needed).unlink(missing_ok=True)
     _require_arrived(folder, checkpoint, framework.tensors_given(checkpoint))
@@ -83,37 +148,19 @@ def run(job: Job, checkpoint: Checkpoint, data_root: Path, folder: Path) -> dict
 
 
 def _take_over(folder: Path, identity: str) -> None:
-    """Make `folder` that of the run `identity`, removing what another run has left in it."""
+    """Make `folder` the folder of the run `identity`; what another run left in it is removed."""
     note = folder / "job.json"
     if note.exists() and note.read_text(encoding="utf-8") != identity:
         remove_tree(folder)
     if not note.exists():
         remove_unfinished(folder)
         if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} holds something else than a run; remove it or name another folder")
+            raise UserError(f"{folder} is not a run folder; remove it or choose another")
         write_text(note, identity)
 
 
-def _command(job: Job, settings: Mapping[str, Any], weights: Path, folder: Path) -> list[str]:
-    framework = frameworks.find(job.framework)
-    given = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return [
-        *framework.command("train"),
-        f"--config={frameworks.protocol_file(job.framework, job.protocol)}",
-        f"--weights={weights}",
-        f"--work={folder}",
-        *launch.arguments(),
-        f"--seed={job.seed}",
-        "--resume",
-        *([f"--iterations={job.iterations}"] if job.iterations else []),
-        "--set",
-        *given,
-        *job.settings,
-    ]
-
-
-def _launch(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
-    """Run the command to its end. The process has a session of its own, so that Ctrl-C reaches it once, from here."""
+def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
+    """Run the command. It has a session of its own, so that Ctrl-C reaches it once, from here."""
     log_path = folder / "log.txt"
     with log_path.open("a", encoding="utf-8") as log, _termination_as_interrupt():
         earlier = log.tell()
@@ -141,17 +188,17 @@ def _launch(command: list[str], environment: dict[str, str], folder: Path, job: 
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if process.returncode:
-        with log_path.open("rb") as log_of_all:
-            log_of_all.seek(earlier)
-            printed = log_of_all.read().decode(errors="replace")
+        with log_path.open("rb") as whole_log:
+            whole_log.seek(earlier)
+            printed = whole_log.read().decode(errors="replace")
         raise _failure(process.returncode, printed, folder, job)
 
 
 @contextlib.contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """While the block runs SIGTERM is Ctrl-C, so that the process can save its state: it is killed when this one dies.
+    """While the block runs, treat SIGTERM as Ctrl-C, so that the process can save its state: it dies with this one.
 
-    In the main thread; signals reach no other.
+    Only in the main thread; signals reach no other.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -168,7 +215,7 @@ def _follow(lines: Iterable[str], log: IO[str], title: str) -> None:
     phase, tick = "", None
     with contextlib.ExitStack() as shown:
         for line in lines:
-            step = _step(line)
+            step = progress_in(line)
             if step is None:
                 log.write(line)
                 log.flush()
@@ -185,8 +232,8 @@ def _show(tick: Tick | None, step: dict[str, Any]) -> None:
         tick(step["done"], "" if step["loss"] is None else f"loss {step['loss']:.3f}")
 
 
-def _step(line: str) -> dict[str, Any] | None:
-    """The progress that a line tells, if it does."""
+def progress_in(line: str) -> dict[str, Any] | None:
+    """The progress that a line of output reports; None for any other line."""
     if not line.startswith('{"phase"'):
         return None
     try:
@@ -196,28 +243,17 @@ def _step(line: str) -> dict[str, Any] | None:
     return step
 
 
-def _failure(code: int, printed: str, folder: Path, job: Job) -> Exception:
-    """What to tell of a process that ended with `code`; where it does not say why, its last lines go to stderr."""
-    loaded = _loaded(folder)
-    if loaded and (loaded["missing"] or loaded["unfilled"]):
-        return _not_arrived(loaded)
-    cause, shown = failure.told(code, printed)
-    log = folder / "log.txt"
-    if shown:
-        print(f"the end of {log}:", *shown, sep="\n  ", file=sys.stderr)
-    goes_on = "; the same command goes on from the last saved state" if (folder / "state.pth").exists() else ""
-    return UserError(f"{job.protocol} failed in {job.framework}: {cause}{goes_on}; its log is {log}")
-
-
-def _require_arrived(folder: Path, checkpoint: Checkpoint, given: int) -> None:
-    """Check the framework's own account of the model that it trained, to which `given` tensors were handed.
+def _require_arrived(folder: Path, checkpoint: "Checkpoint", given: int) -> None:
+    """Check the framework's account of the model that it trained, which was given `given` tensors.
 
     Raises:
         CheckFailed: see `run`.
     """
+    from cgh_bench.backbones.resnet import require_resnet
+
     loaded = _loaded(folder)
     if loaded is None:
-        raise CheckFailed(f"{folder} has no loaded.json: nothing proves that the weights arrived")
+        raise CheckFailed(f"{folder} has no loaded.json, so nothing proves that the weights arrived")
     if loaded["missing"] or loaded["unfilled"] or not loaded["given"] == loaded["arrived"] == given:
         raise _not_arrived(loaded)
     expected, in_force = checkpoint.preprocessing, loaded["in_force"]
@@ -228,17 +264,73 @@ def _require_arrived(folder: Path, checkpoint: Checkpoint, given: int) -> None:
     )
     stride = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
     if not same or in_force["channel_order"] != expected.channel_order or in_force["stride_in_1x1"] != stride:
-        raise CheckFailed(f"the framework prepared images by {in_force}; the checkpoint needs {expected}, {stride=}")
+        raise CheckFailed(f"the framework used {in_force}, but the checkpoint needs {expected}, stride_in_1x1={stride}")
 
 
 def _not_arrived(loaded: Mapping[str, Any]) -> CheckFailed:
     names = ", ".join([*loaded["missing"], *loaded["unfilled"]][:3])
     return CheckFailed(
-        f"of {loaded['given']} tensors {loaded['arrived']} arrived in the framework's model, "
-        f"{len(loaded['unfilled'])} places got none ({names}); the protocol is for another network than the checkpoint"
+        f"{loaded['arrived']} of {loaded['given']} tensors arrived in the framework's model, and "
+        f"{len(loaded['unfilled'])} of its tensors got none ({names}); the protocol is for another network"
     )
 
 
 def _loaded(folder: Path) -> dict[str, Any] | None:
     path = folder / "loaded.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _failure(code: int, printed: str, folder: Path, job: Job) -> Exception:
+    """The error for a process that ended with `code`; the end of its log is printed if that explains more."""
+    loaded = _loaded(folder)
+    if loaded and (loaded["missing"] or loaded["unfilled"]):
+        return _not_arrived(loaded)
+    cause, shown = explain(code, printed)
+    log = folder / "log.txt"
+    if shown:
+        print(f"the end of {log}:", *shown, sep="\n  ", file=sys.stderr)
+    resume = "; rerun to resume from the last saved state" if (folder / "state.pth").exists() else ""
+    return UserError(f"{job.protocol} failed in {job.framework}: {cause}{resume}; see {log}")
+
+
+def explain(code: int, log: str) -> tuple[str, list[str]]:
+    """Why a process failed, in one line, and the last lines of its log if they are needed to understand it.
+
+    Args:
+        code: the exit code; negative if a signal ended the process.
+        log: what the process printed in this run.
+    """
+    log, report = _without_launcher(log)
+    killed_child = re.search(r"Signal \d+ \((SIG\w+)\) received by PID", report)
+    by_signal = signal.Signals(-code).name if code < 0 else killed_child and killed_child[1]
+    if by_signal:
+        return f"killed by {by_signal}, usually because memory ran out", _last_lines(log)
+    explained = _errors(log) or (code == 1 and "Traceback" not in log)  # `train` itself stopped with its last line
+    return reason(log), [] if explained else _last_lines(log)
+
+
+def reason(log: str) -> str:
+    """The line of a failed run's log that says why: the last one that names an error, else the last with words."""
+    return [*_last_lines(log)[-1:], *_errors(log)][-1] if _last_lines(log) else "it printed nothing"
+
+
+def _without_launcher(log: str) -> tuple[str, str]:
+    """The log without torchrun's own lines, and what they report about the process that failed first.
+
+    torchrun ends the other processes by a signal; what they print about the lost connection is left out as well.
+    """
+    own = TORCHRUN.split(log, maxsplit=1)[0]
+    _, found, report = log.rpartition("Root Cause")
+    rank = re.search(r"rank +: (\d+)", report) if found else None
+    first = f"[rank{rank[1]}]" if rank else "[rank"
+    kept = [line for line in own.splitlines() if line.startswith(first) or not line.startswith("[rank")]
+    return "\n".join(kept), report
+
+
+def _errors(log: str) -> list[str]:
+    return [line.strip() for line in log.splitlines() if re.search(r"\b\w*(Error|Exception)\b\S*: \S", line)]
+
+
+def _last_lines(log: str) -> list[str]:
+    """The last lines with words."""
+    return [line.strip() for line in log.splitlines() if re.search(r"\w", line)][-LINES:]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
+from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.frozen.selection import require_one_label
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ TOP5 = Metric("top5", always=False)
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run may write. Of several processes the first writes."""
+    """Where a run may write, and on what a framework may run. Of several processes the first writes."""
 
     run: Path
     """This run's own: predictions, logs, pictures, checkpoints."""
     cache: Path
     """Shared by all runs: features, embedded datasets; everything in it can be made again."""
+    launch: Launch = DEFAULT_LAUNCH
+    """GPUs and images at a time for tasks that run in a framework."""
 
     def write(self, name: str, text: str) -> None:
         """The file `name` of the run, whole or not at all."""
@@ -92,6 +95,13 @@ class Task(ABC, Generic[D]):
 
         Raises:
             UserError: what is wrong with them.
+        """
+
+    def check_backbone(self, checkpoint: "Checkpoint") -> None:
+        """Refuse a checkpoint that the task cannot use, before its data are looked for.
+
+        Raises:
+            UserError: what the task needs.
         """
 
     def plan(self, checkpoint: "Checkpoint", data: D, folders: Folders) -> list[str]:

@@ -1,8 +1,9 @@
-"""Object detection and instance segmentation: a detector fine-tuned on the trunk."""
+"""Object detection and instance segmentation: a detector fine-tuned on the backbone."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from cgh_bench.foreign import frameworks
 from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.transfer import Transfer
 
@@ -11,7 +12,7 @@ from cgh_bench.tasks.transfer import Transfer
 class Detection(Transfer):
     """Fine-tune a detector with masks; box and mask AP.
 
-    COCO's: the mean over IoU .50 to .95. Leaves `predictions.json` in COCO's results format.
+    COCO's metric: the mean over IoU .50 to .95. Writes `predictions.json` in COCO's results format.
     """
 
     METRICS: ClassVar = tuple(Metric(f"{kind}_{ap}") for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75"))
@@ -23,7 +24,7 @@ class Detection(Transfer):
 class BoxDetection(Transfer):
     """Fine-tune a detector; box AP.
 
-    The mean over IoU .50 to .95: COCO's or, on VOC, of 2007's eleven points.
+    The mean over IoU .50 to .95: COCO's metric or, on VOC, that of 2007 at eleven points.
     """
 
     METRICS: ClassVar = tuple(Metric(f"box_{ap}") for ap in ("AP", "AP50", "AP75"))
@@ -35,7 +36,7 @@ class BoxDetection(Transfer):
 class CityscapesInstances(Transfer):
     """Fine-tune a detector with masks; mask AP by Cityscapes' own evaluation.
 
-    Leaves `predictions/`, as its server takes them.
+    Writes `predictions/`, as its server expects.
     """
 
     METRICS: ClassVar = (Metric("mask_AP"), Metric("mask_AP50"))
@@ -53,4 +54,8 @@ TASKS = {
     "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),
 }
-TASKS |= {f"{name}_detectron2": replace(task, framework="detectron2") for name, task in TASKS.items()}
+TASKS |= {
+    f"{name}_detectron2": replace(task, framework="detectron2")
+    for name, task in TASKS.items()
+    if task.protocol in frameworks.find("detectron2").protocols
+}

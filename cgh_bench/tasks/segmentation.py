@@ -1,4 +1,4 @@
-"""Semantic segmentation: a network fine-tuned on the trunk, or a linear layer on the frozen trunk."""
+"""Semantic segmentation: a network fine-tuned on the backbone, or a linear layer on the frozen backbone."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from cgh_bench.tasks.transfer import Transfer
 class Segmentation(Transfer):
     """Fine-tune a segmentation network; mean IoU over classes.
 
-    Also mean and overall accuracy of pixels. Leaves `predictions/NAME.png`, class indices.
+    Also the mean and overall accuracy of pixels. Writes `predictions/NAME.png`, class indices.
     """
 
     METRICS: ClassVar = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))

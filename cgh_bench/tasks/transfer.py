@@ -1,71 +1,129 @@
-"""What detection and segmentation tasks have in common: a protocol file of a framework, on a data set, for a trunk."""
+"""Detection and segmentation tasks: a protocol file of a framework, on a dataset, for backbones of one architecture."""
 
 import json
-from dataclasses import dataclass, field
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cgh_bench.backbones.resnet import require_resnet
-from cgh_bench.core import dist
+from cgh_bench import results
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.progress import duration
 from cgh_bench.core.registry import registered
-from cgh_bench.data.dense import Located, locate
+from cgh_bench.data.dense import DenseData, locate
 from cgh_bench.foreign import frameworks, process
-from cgh_bench.tasks import estimate, find
+from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders, Metric, Task
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
 
+SECONDS_PER_STEP = {
+    "voc_det": 0.537,
+    "coco_det": 0.575,
+    "coco_det_2x": 0.575,
+    "coco_fpn": 0.261,
+    "coco_fpn_4conv1fc": 0.371,
+    "coco_retinanet": 0.200,
+    "cityscapes_inst": 0.240,
+}
+"""On eight V100s: facebookresearch/detectron2 (commit 02478d2) MODEL_ZOO.md, the nearest network of each protocol."""
+GPUS_OF_THE_ZOO = 8
+GIGABYTES = 1.0
+"""Of a run's folder: state (weights and momenta of 60 million parameters at most), fine-tuned weights, predictions."""
+Facts = Mapping[str, Any]
+"""Values by name, such as `model / RPN / overlap of NMS`: numbers, strings, None or lists of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Task[Located]):
-    """Fine-tune a whole network on the trunk and evaluate it, in a process of the framework."""
+class Transfer(Task[DenseData]):
+    """Fine-tune a whole network on the backbone and evaluate it, in a process of the framework."""
 
     METRICS: ClassVar[tuple[Metric, ...]]
+    DERIVED: ClassVar = ("definition",)
 
     data: str
     protocol: str
-    """The file that defines all the rest, in the framework's folder below `transfer_configs`."""
+    """The name of the file, in the framework's folder of protocols, that defines everything else."""
     framework: str
     arch: str
     """The only architecture that the protocol is for."""
     iterations: int | None = None
-    """None: as many as the protocol says; else its schedule is stretched."""
+    """None: as many as in the protocol; otherwise its schedule is stretched."""
     settings: tuple[str, ...] = ()
-    """`key=value` in the framework's own words, over the protocol's."""
-    definition: str = field(init=False)
-    """What the protocol file says, as sixteen hex digits."""
+    """`key=value` under the framework's names, in place of the protocol's."""
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
-            raise UserError(f"iterations={self.iterations}: a number of 1 or more is accepted")
+            raise UserError(f"iterations={self.iterations} must be a positive integer")
         for setting in self.settings:
             key, equals, _ = setting.partition("=")
             if not (key and equals):
-                raise UserError(f"settings={setting}: key=value,… is accepted, a list as [1,2]")
-        object.__setattr__(self, "definition", frameworks.definition(self.framework, self.protocol))
+                raise UserError(f"settings={setting} must be key=value,…; a list is [1,2]")
 
-    def load_data(self, cache: Path) -> Located:
-        """Where the dataset is. Checks first that the framework is installed."""
+    @property
+    def definition(self) -> str:
+        """The content of the protocol file, as sixteen hex digits; see `frameworks.definition`."""
+        return frameworks.definition(self.framework, self.protocol)
+
+    def load_data(self, cache: Path) -> DenseData:
+        """The place of the dataset. Checks first that the framework is installed."""
         frameworks.require_installed(self.framework)
         return locate(self.data, cache)
 
-    def plan(self, checkpoint: "Checkpoint", data: Located, folders: Folders) -> list[str]:
-        """Time and disk that it will take; refuses what `run` would."""
-        self._require_its_trunk(checkpoint)
-        return estimate.plan(self.protocol, self.iterations, folders)
+    def check_backbone(self, checkpoint: "Checkpoint") -> None:
+        """Refuse a checkpoint of another architecture than the protocol's."""
+        from cgh_bench.backbones.resnet import require_resnet
 
-    def run(self, checkpoint: "Checkpoint", data: Located, folders: Folders, seed: int) -> dict[str, float]:
+        given = require_resnet(checkpoint.architecture, checkpoint.name)
+        if given.name != self.arch or given.stem != "imagenet":
+            raise UserError(
+                f"{self.protocol} is for {self.arch} with ImageNet's stem, but {checkpoint.name} is a {given.name} "
+                f"with stem {given.stem}; use a {self.arch}, or another task (cgh-bench list tasks)"
+            )
+
+    def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
+        """Time and disk that `run` will take."""
+        self.check_backbone(checkpoint)
+        place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
+        free = shutil.disk_usage(place).free / 1e9
+        short = ": NOT ENOUGH" if free < GIGABYTES else ""
+        return [
+            self._time(folders),
+            f"disk: up to {GIGABYTES:g} GB in {folders.run}, {free:.0f} GB free{short}",
+        ]
+
+    def _time(self, folders: Folders) -> str:
+        records, _ = results.read(folders.cache.with_name("results.jsonl"))
+        earlier = [record.seconds for record in records if record.protocol == folders.run.parent.name]
+        if earlier:
+            return (
+                f"time: about {duration(median(earlier))}, as in {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
+            )
+        if self.protocol not in SECONDS_PER_STEP:
+            return "time: unknown until the first run"
+        seconds = SECONDS_PER_STEP[self.protocol] * (self.iterations or steps(self.protocol))
+        gpus = folders.launch.processes()
+        here = f"{duration(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} of them" if gpus else "days to weeks on CPUs"
+        return f"time: about {duration(seconds)} on eight V100s (detectron2's model zoo), {here}"
+
+    def run(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders, seed: int) -> dict[str, float]:
         """Fine-tune and evaluate; `folders.run` then has every metric in `metrics.json`, and the predictions.
 
         Raises:
-            UserError: the protocol is for another architecture, this is one of several processes, the data are
-                absent, or the framework failed.
-            CheckFailed: the weights did not all arrive.
+            UserError: the protocol is for another architecture, this is one of several processes, or the framework
+                failed.
+            CheckFailed: not all weights arrived.
         """
-        self._require_its_trunk(checkpoint)
+        from cgh_bench.converters.base import find as find_converter
+        from cgh_bench.core import dist
+
+        self.check_backbone(checkpoint)
         if dist.world_size() > 1:
             raise UserError(f"{self.protocol} starts its own processes; run it without torchrun, with --gpus N")
         job = process.Job(
@@ -76,40 +134,89 @@ class Transfer(Task[Located]):
             settings=self.settings,
             identity=fingerprint([self, data.fingerprint]),
         )
-        metrics = process.run(job, checkpoint, data.root, folders.run)
+        converter = find_converter(frameworks.find(self.framework).converter)
+        metrics = process.run(
+            job, checkpoint, lambda path: converter.write(checkpoint, path), data.root, folders.run, folders.launch
+        )
         return {metric.name: metrics[metric.name] for metric in self.METRICS}
 
-    def _require_its_trunk(self, checkpoint: "Checkpoint") -> None:
-        given = require_resnet(checkpoint.architecture, checkpoint.name)
-        if given.name != self.arch or given.stem != "imagenet":
-            raise UserError(
-                f"{self.protocol} is a protocol for {self.arch} with ImageNet's stem; {checkpoint.name} is a "
-                f"{given.name} with stem {given.stem}; give one of {self.arch}, or another task (cgh-bench list tasks)"
-            )
-
     def versions(self, folders: Folders) -> dict[str, str]:
-        """Of the packages that the framework's own process ran on, which may be in another environment than ours."""
+        """The packages that the framework's process used, perhaps in another environment, with their versions."""
         path = folders.run / "versions.json"
-        said: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return said
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
+
+def steps(protocol: str) -> int:
+    """The number of training steps in a protocol file of mmdetection.
+
+    Raises:
+        UserError: no such file.
+    """
+    text = frameworks.protocol_file("mmdet", protocol).read_text(encoding="utf-8")
+    (number,) = re.findall(r"^iterations = ([\d_]+)$", text, re.MULTILINE) or [""]
+    base = re.search(r'^_base_ = "(\w+)\.py"$', text, re.MULTILINE)
+    return steps(base[1]) if base and not number else int(number)
 
 
 def in_framework(name: str, framework: str) -> str:
-    """The name of the task that is `name` in `framework`: each framework's has results, and an id, of its own.
+    """The name of the task that runs the protocol of task `name` in `framework`; it has its own id and results.
 
     Raises:
         UserError: no such task, or not in that framework.
     """
-    task = find(name)
+    task = _transfer_task(name, "--framework applies only to detection and segmentation tasks")
     known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
     variants = {
         other.framework: key
         for key, other in known.items()
-        if isinstance(task, Transfer) and isinstance(other, Transfer)
-        if (other.protocol, other.data) == (task.protocol, task.data)
+        if isinstance(other, Transfer) and (other.protocol, other.data) == (task.protocol, task.data)
     }
-    if not variants:
-        raise UserError(f"{name} runs in no framework, so none can be chosen; leave out framework={framework}")
     if framework not in variants:
-        raise unknown(f"framework of {name}", framework, variants)
+        raise unknown(f"framework for {name}", framework, variants)
     return variants[framework]
+
+
+def _transfer_task(name: str, rule: str) -> Transfer:
+    task = find(name)
+    if not isinstance(task, Transfer):
+        raise UserError(f"{rule}; {name} is neither (cgh-bench list tasks)")
+    return task
+
+
+def facts(name: str, framework: str = "") -> Facts:
+    """What the protocol of task `name` builds in `framework` (default: the task's own), as plain values.
+
+    Raises:
+        UserError: no such task, not in that framework, the framework is not installed or cannot describe this protocol.
+    """
+    name = in_framework(name, framework) if framework else name
+    task = _transfer_task(name, "only detection and segmentation tasks can be described")
+    known = frameworks.find(task.framework)
+    frameworks.require_installed(task.framework)
+    file = frameworks.protocol_file(task.framework, task.protocol)
+    command = [*known.command("describe"), f"--config={file}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=known.environment)
+    if done.returncode:
+        raise UserError(f"{task.framework} cannot describe {task.protocol}: {process.reason(done.stderr)}")
+    return flat(json.loads(done.stdout.splitlines()[-1]))
+
+
+def flat(facts: Mapping[str, Any]) -> Facts:
+    """Nested facts by joined names: `{"model": {"steps": 5}}` is `{"model / steps": 5}`."""
+    return dict(_flat(facts, ""))
+
+
+def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield path, node
+        return
+    for key, value in node.items():
+        yield from _flat(value, f"{path} / {key}" if path else key)
+
+
+def differences(described: Sequence[Facts]) -> dict[str, tuple[Any, ...]]:
+    """The facts that are not the same in all frameworks, with the value in each; None if one has no such fact."""
+    names = dict.fromkeys(fact for one in described for fact in one)
+    rows = {name: tuple(one.get(name) for one in described) for name in names}
+    return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}

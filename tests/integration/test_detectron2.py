@@ -212,7 +212,7 @@ def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, se
 )
 def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_path):
     masks = () if name == "voc_det" else MASKS
-    _, task, _ = configured(f"{name}_detectron2", ["iterations=2"])
+    task, _ = configured(f"{name}_detectron2", ["iterations=2"])
     task = dataclasses.replace(task, settings=(*SMALL, *masks, "SOLVER.IMS_PER_BATCH=2"))
     metrics = run(task, resnet50, tmp_path / "run", cache)
     assert set(metrics) == {metric.name for metric in task.METRICS}

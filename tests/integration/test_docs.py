@@ -24,7 +24,7 @@ from cgh_bench.foreign import frameworks
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.train import train
 from cgh_bench.reading.loading import load
-from cgh_bench.tasks import detection, protocol_diff
+from cgh_bench.tasks import detection, transfer
 from cgh_bench.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +208,7 @@ def test_the_example_protocol_is_built_by_its_framework(tmp_path, monkeypatch):
     exec(entry, found)
     (name,) = found["TASKS"]
     monkeypatch.setitem(registered("cgh_bench.tasks", "TASKS"), name, found["TASKS"][name])
-    ours, base = protocol_diff.facts(name), protocol_diff.facts("animals_det")
+    ours, base = transfer.facts(name), transfer.facts("animals_det")
     assert (ours["solver / steps"], base["solver / steps"]) == (500, 250)
     assert {fact for fact in base if not fact.startswith("solver / ") and ours.get(fact) != base[fact]} == set()
 

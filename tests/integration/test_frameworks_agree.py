@@ -4,7 +4,7 @@ import pytest
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
-from cgh_bench.tasks import protocol_diff
+from cgh_bench.tasks import transfer
 from cgh_bench.tasks.detection import TASKS
 
 pytest.importorskip("mmdet")
@@ -47,8 +47,8 @@ OTHER = {
     "name", [name if name == "coco_det" else pytest.param(name, marks=pytest.mark.slow) for name in BOTH]
 )
 def test_only_known_differences_are_left(name):
-    described = [protocol_diff.facts(name, framework) for framework in ("detectron2", "mmdet")]
-    found = {difference.fact: difference.values for difference in protocol_diff.differences(described)}
+    described = [transfer.facts(name, framework) for framework in ("detectron2", "mmdet")]
+    found = transfer.differences(described)
     rates = {fact: found.pop(fact) for fact in list(found) if fact.startswith(RATE)}
     assert set(rates) == {f"{RATE}{step}" for step in WARM_UP.get(name, WARM_UP["coco_det"])}
     for one, other in rates.values():
@@ -59,6 +59,6 @@ def test_only_known_differences_are_left(name):
 
 def test_a_protocol_that_cannot_be_described_is_told():
     with pytest.raises(UserError, match="mmseg cannot describe voc_seg: only detectors can be described"):
-        protocol_diff.facts("voc_seg")
-    with pytest.raises(UserError, match="animals_knn runs in no framework"):
-        protocol_diff.facts("animals_knn")
+        transfer.facts("voc_seg")
+    with pytest.raises(UserError, match="animals_knn"):
+        transfer.facts("animals_knn")

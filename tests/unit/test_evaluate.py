@@ -140,7 +140,7 @@ def test_a_metric_that_does_not_come_is_a_failed_run(trunk: Checkpoint, tmp_path
 
 def test_naming_the_data_is_no_override_where_the_task_has_none() -> None:
     def overridden(name: str, *settings: str) -> tuple[str, ...]:
-        return configured(name, settings)[2]
+        return configured(name, settings)[1]
 
     assert overridden("knn", "data=photos") == ()
     assert overridden("knn", "data=photos", "k=5") == ("k=5",)

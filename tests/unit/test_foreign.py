@@ -15,7 +15,7 @@ import pytest
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.foreign import failure, frameworks, process
+from cgh_bench.foreign import frameworks, process
 
 STAND_IN = """
     import argparse, json, os, pathlib, signal, sys, time
@@ -58,11 +58,6 @@ STAND_IN = """
 """
 
 
-class Converter:
-    def write(self, checkpoint, path):
-        path.write_text(json.dumps(list(checkpoint.weights)))
-
-
 def settings(checkpoint):
     given = checkpoint.preprocessing
     numbers = [255 * value for value in (*given.mean, *given.std)]
@@ -94,7 +89,6 @@ def stand_in(tmp_path, monkeypatch):
     (folder / "train.py").write_text(unquoted)
     (folder / "tiny.py").write_text('"""A protocol."""\n\nweights_into = ("trunk",)\nbatch = 16  # images\n')
     monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", stand_in_framework(folder))
-    monkeypatch.setattr(process, "find_converter", lambda name: Converter())
     return folder
 
 
@@ -107,13 +101,19 @@ def job(mode: str = "", seed: int = 0, identity: str = "one") -> process.Job:
     return process.Job("stand_in", "tiny", seed, identity, settings=(f"mode={mode}",) if mode else ())
 
 
+def run(job: process.Job, checkpoint, data_root: Path, folder: Path) -> dict[str, float]:
+    """With weights in the format of the stand-in."""
+    names = json.dumps(list(checkpoint.weights))
+    return process.run(job, checkpoint, lambda path: path.write_text(names), data_root, folder)
+
+
 def starts(folder: Path) -> list[int]:
     return [int(step) for step in (folder / "starts").read_text().split()]
 
 
 def test_metrics_come_back_and_the_log_is_kept(stand_in, checkpoint, tmp_path, capfd):
     folder = tmp_path / "run"
-    assert process.run(job(seed=2), checkpoint, tmp_path, folder) == {"AP": 12.0}
+    assert run(job(seed=2), checkpoint, tmp_path, folder) == {"AP": 12.0}
     assert (folder / "log.txt").read_text() == f"a line of the log, data in {tmp_path}\n"
     assert "tiny in stand_in, train: 4/4" in capfd.readouterr().err
     assert not (folder / "weights.pth").exists()
@@ -121,16 +121,16 @@ def test_metrics_come_back_and_the_log_is_kept(stand_in, checkpoint, tmp_path, c
 
 def test_a_finished_run_is_read_back(stand_in, checkpoint, tmp_path):
     folder = tmp_path / "run"
-    first = process.run(job(), checkpoint, tmp_path, folder)
-    assert process.run(job(), checkpoint, tmp_path, folder) == first
+    first = run(job(), checkpoint, tmp_path, folder)
+    assert run(job(), checkpoint, tmp_path, folder) == first
     assert starts(folder) == [0]
 
 
 def test_another_run_in_the_folder_is_removed_first(stand_in, checkpoint, tmp_path):
     folder = tmp_path / "run"
-    process.run(job(), checkpoint, tmp_path, folder)
+    run(job(), checkpoint, tmp_path, folder)
     (folder / "state.pth").write_text("3")
-    assert process.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
+    assert run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
     assert starts(folder) == [0]
 
 
@@ -138,7 +138,7 @@ def test_killed_while_it_takes_the_folder_over(stand_in, checkpoint, tmp_path, m
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".unfinished-job.json.x").write_text("{")
-    assert process.run(job(), checkpoint, tmp_path, folder) == {"AP": 10.0}
+    assert run(job(), checkpoint, tmp_path, folder) == {"AP": 10.0}
 
     def killed(path):
         (path / "job.json").unlink()
@@ -147,14 +147,14 @@ def test_killed_while_it_takes_the_folder_over(stand_in, checkpoint, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            process.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder)
-    assert process.run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
+            run(job(seed=1, identity="two"), checkpoint, tmp_path, folder)
+    assert run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
 
 
 def test_a_folder_with_something_else_is_not_touched(stand_in, checkpoint, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds something else"):
-        process.run(job(), checkpoint, tmp_path, tmp_path)
+    with pytest.raises(UserError, match="is not a run folder"):
+        run(job(), checkpoint, tmp_path, tmp_path)
     assert (tmp_path / "letters.txt").read_text() == "dear"
 
 
@@ -172,10 +172,10 @@ def test_ctrl_c_stops_the_process_and_the_next_run_goes_on(stand_in, checkpoint,
     with monkeypatch.context() as patch:
         patch.setattr(process, "progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            process.run(job("slow"), checkpoint, tmp_path, folder)
+            run(job("slow"), checkpoint, tmp_path, folder)
     assert int((folder / "state.pth").read_text()) in (2, 3)
     assert not (folder / "metrics.json").exists()
-    assert process.run(job("slow"), checkpoint, tmp_path, folder) == {"AP": 10.0}
+    assert run(job("slow"), checkpoint, tmp_path, folder) == {"AP": 10.0}
     assert starts(folder)[0] == 0
     assert starts(folder)[1] in (2, 3)
 
@@ -196,7 +196,7 @@ def test_a_process_that_does_not_stop_is_killed(stand_in, checkpoint, tmp_path, 
     monkeypatch.setattr(process, "progress", interrupting)
     monkeypatch.setattr(process, "SECONDS_TO_STOP", 0.2)
     with pytest.raises(KeyboardInterrupt):
-        process.run(job(), checkpoint, tmp_path, tmp_path / "run")
+        run(job(), checkpoint, tmp_path, tmp_path / "run")
     pid = int((tmp_path / "run" / "pid").read_text())
     for _ in range(50):
         if not Path(f"/proc/{pid}").exists():
@@ -210,7 +210,7 @@ def test_a_failure_shows_the_last_line_and_the_log(stand_in, checkpoint, tmp_pat
     with pytest.raises(
         UserError, match=r"tiny failed in stand_in: RuntimeError: no such layer.*run/log\.txt"
     ) as raised:
-        process.run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
+        run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
     assert "\n" not in str(raised.value)
 
 
@@ -221,27 +221,27 @@ def test_a_killed_process_is_named_so_and_the_end_of_its_log_shown(stand_in, che
         tmp_path / "run/job.json", json.dumps({"checkpoint": checkpoint.id, **plain(job("killed"))}, indent=1)
     )
     (tmp_path / "run/log.txt").write_text("RuntimeError: of an earlier run\n")
-    with pytest.raises(UserError, match="killed by SIGKILL, often for want of memory; the same command goes on"):
-        process.run(job("killed"), checkpoint, tmp_path, tmp_path / "run")
+    with pytest.raises(UserError, match="killed by SIGKILL, .*memory.*; rerun to resume"):
+        run(job("killed"), checkpoint, tmp_path, tmp_path / "run")
     shown = capfd.readouterr().err.splitlines()
     assert shown[-2:] == [f"the end of {tmp_path / 'run/log.txt'}:", f"  a line of the log, data in {tmp_path}"]
 
 
 def test_what_a_log_explains_is_not_shown_twice(stand_in, checkpoint, tmp_path, capfd):
     with pytest.raises(UserError, match="no such layer"):
-        process.run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
+        run(job("dies"), checkpoint, tmp_path, tmp_path / "run")
     assert "the end of" not in capfd.readouterr().err
 
 
 def test_a_child_of_the_launcher_that_was_killed_is_named_so():
     log = "".join(f"line {n}\n" for n in range(30)) + "  traceback : Signal 9 (SIGKILL) received by PID 77\n=====\n"
-    cause, shown = failure.told(1, log)
-    assert cause == "killed by SIGKILL, often for want of memory"
-    assert len(shown) == failure.LINES
+    cause, shown = process.explain(1, log)
+    assert cause == "killed by SIGKILL, usually because memory ran out"
+    assert len(shown) == process.LINES
     assert shown[0] == "line 21"
-    assert failure.told(1, "ValueError: no\n") == ("ValueError: no", [])
-    assert failure.told(1, "epoch 1\n--set x: no such setting\n") == ("--set x: no such setting", [])
-    assert failure.told(3, "something\nelse\n") == ("else", ["something", "else"])
+    assert process.explain(1, "ValueError: no\n") == ("ValueError: no", [])
+    assert process.explain(1, "epoch 1\n--set x: no such setting\n") == ("--set x: no such setting", [])
+    assert process.explain(3, "something\nelse\n") == ("else", ["something", "else"])
 
 
 TORCHRUN = """\
@@ -270,13 +270,13 @@ def test_processes_that_the_launcher_ends_are_not_the_cause():
     """torchrun ends the others by SIGTERM when one fails, and says so after what that one has said."""
     ended = TORCHRUN.format(code=1, traceback="To enable traceback see: https://pytorch.org/docs")
     for said in ("OutOfMemoryError: 4 images at a time are too many", "a batch of 8 images cannot be divided among 3"):
-        assert failure.told(1, f"epoch 1\n{said}\n{ended}") == (said, [])
+        assert process.explain(1, f"epoch 1\n{said}\n{ended}") == (said, [])
     others = "[rank1]: Traceback (most recent call last):\n[rank1]: RuntimeError: Connection closed by peer\n"
-    assert failure.told(1, f"{said}\n{others}{ended}") == (said, [])
-    assert failure.told(1, f"[rank0]: ValueError: no\n{others}{ended}") == ("[rank0]: ValueError: no", [])
+    assert process.explain(1, f"{said}\n{others}{ended}") == (said, [])
+    assert process.explain(1, f"[rank0]: ValueError: no\n{others}{ended}") == ("[rank0]: ValueError: no", [])
     killed = TORCHRUN.format(code=-9, traceback="Signal 9 (SIGKILL) received by PID 12")
-    cause = "killed by SIGKILL, often for want of memory"
-    assert failure.told(1, f"epoch 1\nepoch 2\n{killed}") == (cause, ["epoch 1", "epoch 2"])
+    cause = "killed by SIGKILL, usually because memory ran out"
+    assert process.explain(1, f"epoch 1\nepoch 2\n{killed}") == (cause, ["epoch 1", "epoch 2"])
 
 
 def test_a_scheduler_that_ends_us_is_as_ctrl_c(stand_in, checkpoint, tmp_path, monkeypatch):
@@ -287,19 +287,19 @@ def test_a_scheduler_that_ends_us_is_as_ctrl_c(stand_in, checkpoint, tmp_path, m
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(process, "progress", terminating)
     with pytest.raises(KeyboardInterrupt):
-        process.run(job("slow"), checkpoint, tmp_path, tmp_path / "run")
+        run(job("slow"), checkpoint, tmp_path, tmp_path / "run")
     assert (tmp_path / "run/state.pth").exists()
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_weights_that_did_not_arrive_fail_the_check(stand_in, checkpoint, tmp_path):
-    with pytest.raises(CheckFailed, match=r"of 120 tensors 119 arrived.*conv1\.weight"):
-        process.run(job("loses"), checkpoint, tmp_path, tmp_path / "run")
+    with pytest.raises(CheckFailed, match=r"119 of 120 tensors arrived.*conv1\.weight"):
+        run(job("loses"), checkpoint, tmp_path, tmp_path / "run")
 
 
 def test_swapped_channels_fail_the_check(stand_in, checkpoint, tmp_path):
     with pytest.raises(CheckFailed, match="BGR"):
-        process.run(job("swaps"), checkpoint, tmp_path, tmp_path / "run")
+        run(job("swaps"), checkpoint, tmp_path, tmp_path / "run")
 
 
 def test_a_framework_that_is_not_installed(stand_in, monkeypatch):
@@ -330,7 +330,7 @@ def test_another_interpreter_is_used(stand_in, checkpoint, tmp_path, monkeypatch
     own.write_text(f'#!/bin/sh\necho "by another python"\nexec {frameworks.find("stand_in").python} "$@"\n')
     own.chmod(0o755)
     monkeypatch.setenv("CGH_STAND_IN_PYTHON", str(own))
-    process.run(job(), checkpoint, tmp_path, tmp_path / "run")
+    run(job(), checkpoint, tmp_path, tmp_path / "run")
     assert "by another python" in (tmp_path / "run" / "log.txt").read_text()
 
 
@@ -403,13 +403,13 @@ def test_preprocessing_in_the_words_of_mmengine(checkpoint):
 
 
 def test_lines_that_only_look_like_progress_are_log_lines():
-    assert process._step('{"phase" broken') is None
-    assert process._step(json.dumps({"loss": 1})) is None
-    assert process._step('{"phase": "train", "done": 1, "of": 2, "loss": null}\n')["done"] == 1
+    assert process.progress_in('{"phase" broken') is None
+    assert process.progress_in(json.dumps({"loss": 1})) is None
+    assert process.progress_in('{"phase": "train", "done": 1, "of": 2, "loss": null}\n')["done"] == 1
 
 
 def test_the_reason_is_found_in_a_launchers_log():
     log = "[rank1]: ValueError: no GPU\nx.ChildFailedError:\n[W] exiting\n=====\nroot cause\n  exitcode: 1\n=====\n"
-    assert failure.reason(log) == "[rank1]: ValueError: no GPU"
-    assert failure.reason("one\nthe weights have not arrived\n====\n") == "the weights have not arrived"
-    assert failure.reason("\n") == "it printed nothing"
+    assert process.reason(log) == "[rank1]: ValueError: no GPU"
+    assert process.reason("one\nthe weights did not arrive\n====\n") == "the weights did not arrive"
+    assert process.reason("\n") == "it printed nothing"
