@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from cgh_bench.backbones import Architecture, Backbone
 from cgh_bench.backbones.resnet import ARCHS
 from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.core import registry
 from cgh_bench.core.config import later
-from cgh_bench.core.errors import UserError, unknown
-from cgh_bench.core.registry import registered
+from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.ranges import Count, NotNegative, Range, Whole, check_ranges
 from cgh_bench.pretrain.views import Views
 
@@ -150,8 +150,5 @@ def find(name: str) -> Recipe:
     Raises:
         UserError: there is none; the nearest names are given.
     """
-    recipes = registered("cgh_bench.pretrain.methods", "RECIPES")
-    if name not in recipes:
-        raise unknown("recipe", name, recipes)
-    recipe: Recipe = recipes[name]
+    recipe: Recipe = registry.find("cgh_bench.pretrain.methods", "RECIPES", name, "recipe")
     return recipe

@@ -44,10 +44,10 @@ def test_two_files_that_register_one_name_are_a_defect(tmp_path: Path, monkeypat
     (package / "__init__.py").touch()
     (package / "one.py").write_text("THINGS = {'a': 1}")
     (package / "two.py").write_text("THINGS = {'b': 2}")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert registered("claims", "THINGS") == {"a": 1, "b": 2}
     (package / "three.py").write_text("OTHERS = {'a': 1}")
     (package / "four.py").write_text("OTHERS = {'a': 1}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registered("claims", "THINGS") == {"a": 1, "b": 2}
     with pytest.raises(AssertionError, match="'a' is in both claims.four and claims.three"):
         registered("claims", "OTHERS")
 
