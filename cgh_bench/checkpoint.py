@@ -19,6 +19,7 @@ from cgh_bench import backbones
 from cgh_bench.backbones.base import Architecture, Backbone
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
+from cgh_bench.data.transform import EvalTransform
 
 FORMAT = "cgh-bench/1"
 
@@ -55,10 +56,11 @@ class Origin:
     """Where the weights come from."""
 
     source: str
-    """The reader that recognised them (`cgh-bench list sources`), or `random`."""
+    """The reader that recognised them (`cgh-bench list sources`), `random`, or `module`: a module in memory."""
     path: str = ""
+    """The file, or the name under which a hub has them."""
     sha256: str = ""
-    """Of the file that was read."""
+    """Of the file that was read; of a module in memory, of the file with its source."""
     branch: str = ""
     """Which of the file's networks it was (student, teacher, …)."""
     recipe: str = ""
@@ -68,6 +70,12 @@ class Origin:
     seed: int | None = None
     ignored: tuple[str, ...] = ()
     """Names of the tensors in the file that are not the network's (heads, queues, optimiser)."""
+    revision: str = ""
+    """Of the hub's repository, the commit."""
+    licence: str = ""
+    """As the hub states it."""
+    transform: EvalTransform | None = None
+    """How the hub's own code cuts images, where it says so: what the setting `transform=hub` takes."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +154,15 @@ def _parse(description: str) -> dict[str, Any]:
             "name": str(rest["name"]),
             "architecture": backbones.from_fields(rest["architecture"]),
             "preprocessing": Preprocessing(**rest["preprocessing"]),
-            "origin": Origin(**rest["origin"]),
+            "origin": _origin(rest["origin"]),
         }
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"the description of the weights is damaged ({error!r}); convert them again") from None
+
+
+def _origin(fields: Mapping[str, Any]) -> Origin:
+    cut = fields.get("transform")
+    return Origin(**{**fields, "transform": EvalTransform(**cut) if cut else None})
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

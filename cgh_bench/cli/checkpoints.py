@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgh_bench.cli import options
-from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -18,28 +18,27 @@ if TYPE_CHECKING:
 @options.source
 @options.branch
 @options.trust_pickle
+@options.trust_code
 @options.as_json
-def inspect(ckpt: str, source: str | None, branch: str | None, trust_pickle: bool, as_json: bool) -> None:
+def inspect(
+    ckpt: str, source: str | None, branch: str | None, trust_pickle: bool, trust_code: bool, as_json: bool
+) -> None:
     """Show what a checkpoint is and whether it looks trained.
 
-    CKPT is a file or a Hugging Face folder. Printed are its origin, network and preprocessing, which tensors are used
-    and which are not. Exits 1 if it cannot be used.
+    CKPT is a file, a Hugging Face folder or the name of published weights (see `cgh-bench list checkpoints`). Printed
+    are its origin, network and preprocessing, which tensors are used and which are not. Exits 1 if it cannot be used.
 
     \b
     Examples:
       cgh-bench inspect moco_v2_800ep.pth.tar
       cgh-bench inspect dino.pth --branch student --json
     """
-    if ckpt.startswith("random:"):
-        raise UserError(
-            f"inspect needs a file; {ckpt!r} is generated: evaluate it with `cgh-bench eval … --ckpt {ckpt}`"
-        )
-    (path,) = map(Path, options.checkpoints((ckpt,)))
+    (name,) = options.checkpoints((ckpt,))
     from rich.console import Console
 
     from cgh_bench.reading import inspection
 
-    report = inspection.inspect(path.expanduser(), source, branch, trust_pickle)
+    report = inspection.inspect(name, source, branch, trust_pickle, trust_code)
     if as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -55,6 +54,7 @@ def inspect(ckpt: str, source: str | None, branch: str | None, trust_pickle: boo
 @options.source
 @options.branch
 @options.trust_pickle
+@options.trust_code
 @click.option("--verify/--no-verify", default=True, help="Compare the outputs of source and target, stage by stage.")
 @options.dry_run
 @options.as_json
@@ -65,15 +65,16 @@ def convert(
     source: str | None,
     branch: str | None,
     trust_pickle: bool,
+    trust_code: bool,
     verify: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Convert checkpoints for another framework, with proof.
 
-    CKPT is a file of any origin, a Hugging Face folder, or a pattern. Each output comes with the configuration that
-    the weights imply, and FILE.certificate.json: proof that the converted network computes the same. If it does not,
-    nothing is written and the exit code is 1.
+    CKPT is a file of any origin, a Hugging Face folder, a pattern, or the name of published weights. Each output comes
+    with the configuration that the weights imply, and FILE.certificate.json: proof that the converted network computes
+    the same. If it does not, nothing is written and the exit code is 1.
 
     \b
     Examples:
@@ -86,7 +87,7 @@ def convert(
     from cgh_bench.reading.loading import load
 
     def read(name: str) -> "Checkpoint":
-        return load(name, source, branch, trust_pickle)
+        return load(name, source, branch, trust_pickle, trust_code)
 
     planned = conversion.plan(names, to, out)
     if dry_run:

@@ -29,6 +29,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.source
 @options.branch
 @options.trust_pickle
+@options.trust_code
 @options.text("--framework", help="Detection and segmentation framework: mmdet/mmseg (default) or detectron2.")
 @options.count("--gpus", None, "GPUs for detection and segmentation (default: all).", least=0, envvar="CGH_GPUS")
 @options.count(
@@ -46,6 +47,7 @@ def eval_(
     source: str | None,
     branch: str | None,
     trust_pickle: bool,
+    trust_code: bool,
     framework: str,
     gpus: int | None,
     images_at_a_time: int | None,
@@ -58,7 +60,8 @@ def eval_(
     """Evaluate checkpoints; finished evaluations are reused.
 
     TASK is a name from `cgh-bench list tasks`, or a pattern such as 'animals_*'. CKPT is a checkpoint of any origin, a
-    Hugging Face folder, a pattern of them, or random:ARCH[:SEED]. Every task runs on every checkpoint; the results are
+    Hugging Face folder, a pattern of them, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
+    hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are
     appended to WORK/results.jsonl.
 
     \b
@@ -84,7 +87,7 @@ def eval_(
         tasks = [in_framework(name, framework) for name in tasks]
     given = [*settings, *([f"data={data}"] if data else [])]
     launch, workspace = Launch(gpus, images_at_a_time), Workspace(work)
-    loaded = load(names[0], source, branch, trust_pickle)
+    loaded = load(names[0], source, branch, trust_pickle, trust_code)
     for name in tasks:
         configured(name, given)[0].check_backbone(loaded)
     evaluations = prepare(tasks, workspace, given)
@@ -94,7 +97,7 @@ def eval_(
     with dist.process_group():
         first = dist.rank() == 0
         for name in names:
-            loaded = loaded if name == names[0] else load(name, source, branch, trust_pickle)
+            loaded = loaded if name == names[0] else load(name, source, branch, trust_pickle, trust_code)
             if first:
                 _warn_if_untrained(loaded)
             for evaluation, seed in itertools.product(evaluations, range(seeds)):

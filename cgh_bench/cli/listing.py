@@ -15,7 +15,8 @@ from cgh_bench.core.errors import UserError, unknown
 def list_(kind: str) -> None:
     """List tasks, recipes, converters, datasets, tables, …
 
-    KIND is one of tasks, recipes, converters, sources, data, tables and importers.
+    KIND is one of tasks, recipes, converters, checkpoints, sources, data, tables and importers; of checkpoints the
+    forms that their names have are listed.
 
     \b
     Example:
@@ -54,6 +55,12 @@ def _converters() -> dict[str, str]:
     return {name: _summary(entry) for name, entry in registry.registered("cgh_bench.converters", "CONVERTERS").items()}
 
 
+def _checkpoints() -> dict[str, str]:
+    from cgh_bench.reading.names import FORMS
+
+    return FORMS
+
+
 def _sources() -> dict[str, str]:
     from cgh_bench.reading.readers import READERS
 
@@ -86,6 +93,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "tasks": _tasks,
     "recipes": _recipes,
     "converters": _converters,
+    "checkpoints": _checkpoints,
     "sources": _sources,
     "data": _data,
     "tables": _tables,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.reading import names
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 PATH = click.Path(path_type=Path)
@@ -68,6 +69,7 @@ branch = click.option(
     "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
 )
 trust_pickle = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
+trust_code = flag("--trust-code", help="Allow the code of a hub: repository to run (unsafe).")
 
 
 def checkpoints(given: tuple[str, ...]) -> list[str]:
@@ -81,10 +83,11 @@ def checkpoints(given: tuple[str, ...]) -> list[str]:
 
 def _expanded(pattern: str) -> list[str]:
     path = Path(pattern).expanduser()
-    if pattern.startswith("random:") or path.exists():
+    if not isinstance(names.parse(pattern), Path) or path.exists():
         return [pattern]
-    found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else []  # noqa: PTH207 (absolute patterns too)
+    if not glob.has_magic(pattern):
+        raise names.absent(pattern)
+    found = sorted(glob.glob(str(path)))  # noqa: PTH207 (absolute patterns too)
     if not found:
-        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file or folder"
-        raise UserError(f"{pattern}: {what}; expected a checkpoint, a Hugging Face folder or random:ARCH[:SEED]")
+        raise UserError(f"{pattern}: no file matches this pattern; expected checkpoints")
     return found

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -153,7 +154,8 @@ def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path
         planned = {}
         for name in names:
             is_file = Path(name).exists()
-            stem = Path(name).name.split(".")[0] if is_file else name.replace(":", "_").replace("/", "_")
+            named = re.sub(r"[^\w.-]+", "_", name.partition("#")[0])
+            stem = Path(name).name.split(".")[0] if is_file else named
             folder = out or (Path(name).parent if is_file else Path())
             planned[name] = folder / f"{stem}.{target}{suffix}"
     places = list(planned.values())

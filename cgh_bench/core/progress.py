@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 30.0
+_shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
 class Tick(Protocol):
@@ -19,11 +21,28 @@ class Tick(Protocol):
         """`done` steps in all are finished; `note` is shown behind the bar."""
 
 
+def is_shown() -> bool:
+    """Whether progress is to be shown: always, but within `showing(False)`."""
+    return _shown.get()
+
+
+@contextmanager
+def showing(wanted: bool) -> Iterator[None]:
+    """Within the block, show progress or do not."""
+    token = _shown.set(wanted)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Tick]:
     """Show the progress of `total` steps on standard error: the block calls what it is given with the steps done."""
     console = Console(stderr=True)
-    if console.is_terminal:
+    if not is_shown():
+        yield lambda done, note="": None
+    elif console.is_terminal:
         with _bar(console) as bar:
             task = bar.add_task(title, total=total, note="")
             yield lambda done, note="": bar.update(task, completed=done, note=note)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class EvalTransform:
     """Pixels of the square that is cut out of the centre."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """With antialiasing. DINO's kNN uses bicubic, torchvision's and MoCo's linear evaluation bilinear."""
+    squash: bool = later(False)
+    """Resize both sides to `resize`, whatever the shape of the image (DINOv3)."""
 
     def __post_init__(self) -> None:
         if any(side is not None and side < 1 for side in (self.resize, self.crop)):
@@ -38,7 +41,8 @@ class EvalTransform:
 
         if self.resize is not None:
             mode = InterpolationMode(self.interpolation)
-            image = F.resize(image, [self.resize], interpolation=mode, antialias=True)
+            size = [self.resize] * (2 if self.squash else 1)
+            image = F.resize(image, size, interpolation=mode, antialias=True)
         if self.crop is not None:
             image = F.center_crop(image, [self.crop, self.crop])
         return image

@@ -20,7 +20,7 @@ from cgh_bench.checkpoint import from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import sha256
-from cgh_bench.reading import recognition
+from cgh_bench.reading import hubs, names, recognition
 from cgh_bench.reading.candidate import place
 from cgh_bench.reading.evidence import preprocessing_of
 from cgh_bench.reading.readers import READERS
@@ -35,21 +35,40 @@ _KERNEL_CORRELATION = 0.2
 _STD_TOLERANCE = 0.03
 
 
-def inspect(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Report:
-    """Everything that can be said of the checkpoint at `path`, as plain values.
+def inspect(
+    name: str | Path,
+    source: str | None = None,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: bool = False,
+) -> Report:
+    """Everything that can be said of the checkpoint `name` (see `loading.load`), as plain values.
 
     `problem` says why it cannot be used, where it cannot; `checks` are remarks on whether it looks trained.
 
     Raises:
-        UserError: the file cannot be opened at all, or `source` or `branch` is unknown.
+        UserError: the file cannot be opened at all, `source` or `branch` is unknown, or it is a control.
     """
     started = time.monotonic()
-    file = open_weights(path, trust_pickle)
+    text, parsed = str(name), names.parse(str(name))
+    if isinstance(parsed, names.Control):
+        raise UserError(f"inspect needs a file; {text} is generated: evaluate it with `cgh-bench eval … --ckpt {text}`")
+    if isinstance(parsed, Path):
+        if not parsed.exists():
+            raise names.absent(text)
+        hub, file = None, open_weights(parsed, trust_pickle)
+    else:
+        hub = hubs.fetch(parsed, text, trust_code)
+        file = hub.open(trust_pickle)
+    path = file.path
     report: Report = {
-        "file": str(path),
+        "file": text,
         "format": file.kind,
         "bytes": sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]) if f.is_file()),
-        "sha256": sha256(path) if path.is_file() else "",
+        "sha256": hub.sha256 if hub and hub.sha256 else sha256(path) if path.is_file() else "",
+        "revision": hub.revision if hub else "",
+        "licence": hub.licence if hub else "",
+        "transform": plain(hub.transform) if hub and hub.transform else None,
         "tensors": len(file.tensors),
         "told": {key: str(file.facts[key])[:80] for key in _TOLD if key in file.facts},
         "problem": "",
@@ -59,11 +78,11 @@ def inspect(path: Path, source: str | None = None, branch: str | None = None, tr
         chosen = recognised.choose(branch)
     except UserError as error:
         return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}
-    report |= _about_network(file, recognised, chosen)
+    report |= _about_network(file, recognised, chosen, text)
     return report | {"seconds": round(time.monotonic() - started, 2)}
 
 
-def _about_network(file: WeightsFile, recognised: Recognised, branch: str) -> Report:
+def _about_network(file: WeightsFile, recognised: Recognised, branch: str, called: str) -> Report:
     network = recognised.networks[branch]
     weights = network.weights(file)
     used = set(network.names.values())
@@ -88,7 +107,7 @@ def _about_network(file: WeightsFile, recognised: Recognised, branch: str) -> Re
         "preprocessing": plain(preprocessing) | {"sureness": sureness},
         "checks": checks(weights),
         "commands": _commands(
-            file.path,
+            called,
             _target(architecture),
             branch if branch != next(iter(recognised.networks)) else "",
         ),
@@ -184,12 +203,12 @@ def _smooth(kernels: Tensor) -> tuple[str, str]:
     return "ok", f"the first 7x7 kernels are smooth (correlation of neighbours {correlation:.2f})"
 
 
-def _commands(path: Path, target: str, branch: str) -> list[str]:
-    name = path.name.split(".")[0]
+def _commands(called: str, target: str, branch: str) -> list[str]:
+    name = Path(called).name.split(".")[0]
     option = f" --branch {branch}" if branch else ""
     return [
-        f"cgh-bench convert {path}{option} --to {target} -o {name}_{target}.pth",
-        f"cgh-bench eval knn --ckpt {path} --data FOLDER",
+        f"cgh-bench convert {called}{option} --to {target} -o {name}_{target}.pth",
+        f"cgh-bench eval knn --ckpt {called} --data FOLDER",
     ]
 
 
@@ -226,8 +245,13 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         details = f"heads of {architecture['head_width']}, norms with epsilon {architecture['norm_eps']:g}"
         tokens = f"{'a' if architecture['class_token'] else 'no'} class token, {architecture['registers']} registers"
         shape = [("backbone", f"{architecture['name']}, {size}"), ("tokens", f"{tokens}; {details}")]
+    published = [(label, report[label]) for label in ("revision", "licence") if report[label]]
+    if cut := report["transform"]:
+        how = f"resize {cut['resize']}{' (both sides)' if cut['squash'] else ''}, crop {cut['crop']}"
+        published.append(("hub's cut", f"{how}, {cut['interpolation']} (--set transform=hub)"))
     return [
         *lines,
+        *published,
         ("origin", f"{report['source']}: {report['origin']}"),
         ("branch", report["branch"] + (f"; also there: {', '.join(others)} (--branch)" if others else "")),
         *shape,

@@ -1,44 +1,48 @@
-"""Loading a checkpoint by its name: a file of any known origin, or a control."""
+"""Loading a checkpoint by its name (see `names`): a file of any known origin, published weights, or a control."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors
 
 from cgh_bench.checkpoint import FORMAT, Checkpoint, load_canonical, random_checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.reading import recognition
+from cgh_bench.reading import hubs, names, recognition
 
 
 def load(
-    path_or_name: str | Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False
+    name: str | Path,
+    source: str | None = None,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: bool = False,
 ) -> Checkpoint:
     """A checkpoint of any origin.
 
     Args:
-        path_or_name: a file of any known origin, a Hugging Face folder, or the control `random:ARCH[:SEED]`.
-        source: take the file for this origin (`cgh-bench list sources`) instead of finding out.
+        name: any of `names.FORMS`: a file, a Hugging Face folder, published weights (downloaded to their hub's cache
+            unless they are there), or a control.
+        source: take the weights for this origin (`cgh-bench list sources`) instead of finding out.
         branch: which network of a file that has several (student, teacher, …); the origin's default otherwise.
         trust_pickle: let a pickled file run the code that it names.
+        trust_code: let the code of a `hub:` repository run.
 
     Raises:
-        UserError: there is no such file, no origin or several fit, or the backbone is damaged or incomplete.
+        UserError: there is no such checkpoint, no origin or several fit, or the backbone is damaged or incomplete.
     """
-    name = str(path_or_name)
-    if name.startswith("random:"):
-        return _control(name)
-    path = Path(path_or_name).expanduser()
-    if source in (None, "ours") and branch is None and _is_ours(path):
-        return load_canonical(path)
-    return recognition.read(path, source, branch, trust_pickle)
-
-
-def _control(name: str) -> Checkpoint:
-    match name.split(":"):
-        case ["random", arch]:
-            return random_checkpoint(arch)
-        case ["random", arch, seed] if seed.isdigit():
-            return random_checkpoint(arch, int(seed))
-    raise UserError(f"{name} is not a valid control; accepted: random:ARCH or random:ARCH:SEED, say random:resnet50:1")
+    text = str(name)
+    parsed = names.parse(text)
+    if isinstance(parsed, names.Control):
+        return random_checkpoint(parsed.arch, parsed.seed)
+    if isinstance(parsed, Path):
+        if source in (None, "ours") and branch is None and _is_ours(parsed):
+            return load_canonical(parsed)
+        if not parsed.exists():
+            raise names.absent(text)
+        return recognition.read(parsed, source, branch, trust_pickle)
+    fetched = hubs.fetch(parsed, text, trust_code)
+    read = recognition.read_opened(fetched.open(trust_pickle), source, branch)
+    return replace(read, name=text.partition("#")[0], origin=fetched.told(read.origin))
 
 
 def _is_ours(path: Path) -> bool:
@@ -50,3 +54,19 @@ def _is_ours(path: Path) -> bool:
             return (file.metadata() or {}).get("format") == FORMAT
     except safetensors.SafetensorError:
         return False
+
+
+def hub_settings(checkpoint: Checkpoint) -> list[str]:
+    """The settings of a task that `transform=hub` stands for: the numbers, so that they are part of the protocol.
+
+    Raises:
+        UserError: the checkpoint's origin says nothing of a transform.
+    """
+    cut = checkpoint.origin.transform
+    if cut is None:
+        raise UserError(
+            f"transform=hub: the origin of {checkpoint.name} says nothing of how it cuts images; set transform.resize "
+            "and transform.crop"
+        )
+    values = {"resize": cut.resize, "crop": cut.crop, "interpolation": cut.interpolation, "squash": cut.squash}
+    return [f"transform.{field}={value}" for field, value in values.items()]

@@ -58,7 +58,11 @@ def read(path: Path, source: str | None = None, branch: str | None = None, trust
     Raises:
         UserError: unreadable, no or several origins fit, no such branch, or the network is not whole and finite.
     """
-    file = open_weights(path, trust_pickle)
+    return read_opened(open_weights(path, trust_pickle), source, branch)
+
+
+def read_opened(file: WeightsFile, source: str | None = None, branch: str | None = None) -> Checkpoint:
+    """The same of a file that is open."""
     recognised = recognise(file, source, branch)
     return checkpoint_of(file, recognised, recognised.choose(branch))
 
