@@ -73,7 +73,8 @@ def prepare(
 ) -> list[Evaluation]:
     """The tasks of these names with each `field=value` of `settings` applied, and their data.
 
-    Naming the data of a task that has none of its own is no override: it makes another protocol.
+    Naming the data of a task that has none of its own, and how they are split, is no override: it makes another
+    protocol.
 
     Args:
         names: of tasks.
@@ -104,7 +105,7 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
 def configured(name: str, settings: Sequence[str]) -> tuple[Task[Any], tuple[str, ...]]:
     """The task with `settings` applied, and which of them override it."""
     task = tasks.find(name)
-    overridden = tuple(s for s in settings if not (s.startswith("data=") and not task.data))
+    overridden = tuple(s for s in settings if task.data or s.partition("=")[0] not in ("data", "val_split"))
     return override(task, settings), overridden
 
 

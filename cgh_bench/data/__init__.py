@@ -1,7 +1,7 @@
 """Labelled images by name: the entries of each file's CATALOG, or any folder of image files or tar shards."""
 
 import os
-from functools import cache
+from functools import cache as cached
 from pathlib import Path
 
 from cgh_bench.core.errors import UserError, unknown
@@ -38,7 +38,7 @@ def find_folder(name: str, root: Path | None = None) -> Path | None:
     return next((folder for folder in (Path(name), (root or data_root()) / name) if folder.is_dir()), None)
 
 
-def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
+def load(name: str, split: Split, root: Path | None = None, cache: Path | None = None) -> ImageSet:
     """The labelled images of one split.
 
     Args:
@@ -46,6 +46,7 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
             `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, or with `train/*.tar`, `val/*.tar` and `classes.txt`.
         split: "train" (all that may be learned from) or "val" (what is reported).
         root: where datasets live; default `data_root()`.
+        cache: where hashes of files are remembered; without it, the fingerprint reads every file.
 
     Raises:
         UserError: no such dataset or split, a dataset without image labels, or a folder of another layout.
@@ -60,25 +61,40 @@ def load(name: str, split: Split, root: Path | None = None) -> ImageSet:
     if isinstance(entry, LabelledImages):
         return entry.load(split)
     if isinstance(entry, FetchedImages):
-        return entry.load(root, split)
+        return entry.load(root, split, cache)
     if entry is not None:
         labelled = [known for known, other in catalog().items() if other.kind == "classification"]
         raise UserError(f"{name!r} is a set of scenes for detection and segmentation; labelled images: {labelled}")
     if folder := find_folder(name, root):
-        return load_shards(folder, split) if are_shards(folder) else load_folder(folder, split)
+        return (load_shards if are_shards(folder) else load_folder)(folder, split, cache)
     if os.sep in name:
         raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
     hint = str(unknown("dataset", name, catalog())).removesuffix("?")
     raise UserError(f"{hint}; a folder of your own is expected in {root / name} ($CGH_DATA moves the root)")
 
 
-@cache
-def load_pair(name: str, root: Path) -> DataPair:
+@cached
+def load_pair(name: str, root: Path, cache: Path | None = None, val_split: float = 0.0) -> DataPair:
     """The train and the val images of a dataset below `root`, looked up once in a process (or `cache_clear`).
+
+    Args:
+        name: as for `load`.
+        root: as for `load`.
+        cache: as for `load`.
+        val_split: for a folder without val, the share of every class's images to draw for it.
 
     Raises:
         UserError: as `load`; or no dataset named; or train and val have different classes.
     """
+    from cgh_bench.data.folder import split_folder
+
     if not name:
-        raise UserError("this task has no dataset of its own; name one: --data FOLDER (with train/ and val/ below it)")
-    return DataPair(name, load(name, "train", root), load(name, "val", root))
+        raise UserError("this task has no dataset of its own; name one: --data FOLDER (with train/ and val/ in it)")
+    if not val_split:
+        return DataPair(name, load(name, "train", root, cache), load(name, "val", root, cache))
+    if not 0 < val_split < 1:
+        raise UserError(f"val_split={val_split:g} must be a share between 0 and 1")
+    folder = None if name in catalog() else find_folder(name, root)
+    if folder is None:
+        raise UserError(f"val_split={val_split:g} is for a folder of your own; {name!r} is not one")
+    return DataPair(name, *(split_folder(folder, split, val_split, cache) for split in ("train", "val")))

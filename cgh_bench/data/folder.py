@@ -1,10 +1,14 @@
-"""Image files on disk as a set: `FOLDER/train/CLASS/*.jpg` and `FOLDER/val/CLASS/*.jpg`, as for ImageNet, or a list."""
+"""Image files on disk as a set: `FOLDER/train/CLASS/*.jpg` and `FOLDER/val/CLASS/*.jpg`, as for ImageNet, or a list.
+
+Hidden files and folders, and those that operating systems and file servers leave everywhere, are passed over.
+"""
 
 import hashlib
+import logging
 import os
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import read_image
-from cgh_bench.data.image_set import ImageSet, Split
+from cgh_bench.data.image_set import ImageSet, Split, drawn_split
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # The suffixes of torchvision.datasets.folder.IMG_EXTENSIONS.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+LEFTOVERS = ("@eaDir", "#recycle", "__MACOSX", "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini")
+VAL_FOLDERS = ("val", "validation", "test")
+"""Accepted for the split that is reported."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +38,17 @@ class FolderImages(ImageSet):
 
     folder: Path
     paths: tuple[str, ...]
+    cache: Path | None = field(default=None, kw_only=True)
+    """Where hashes of the files are remembered."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the classes, and of each image's bytes and label in their order; names of files do not enter."""
+        total = hashlib.sha256("\0".join(self.classes).encode())
+        found = contents(self.folder, self.paths, self.cache)
+        for content, label in zip(found, self.labels.tolist(), strict=True):
+            total.update(content + str(label).encode())
+        return total.hexdigest()[:16]
 
     def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `read_image`."""
@@ -44,107 +65,129 @@ def from_list(
     classes: Sequence[str],
     listed: Sequence[tuple[str, object]],
     held_out: NDArray[np.int64] | None = None,
+    cache: Path | None = None,
 ) -> FolderImages:
     """The images of a list of `(path below folder, label)`, in its order.
 
-    The fingerprint covers each file's path, size and label, not its content: reading all of ImageNet to name it is
-    unaffordable. `touched` covers the times of change too.
-
     Raises:
-        UserError: there is none in the list, files are absent, a label is no class (`ImageSet`), or a class has a name
-            that is not UTF-8.
+        UserError: there is none in the list, files are absent, a label is not a class (`ImageSet`), or a class has a
+            name that is not UTF-8.
     """
-    _require_utf8(name, classes)
-    paths = tuple(path for path, _ in listed)
-    labels = np.array([label for _, label in listed], dtype=np.int64)
-    absent = []
-    digest = hashlib.sha256("\0".join(classes).encode())
-    times = hashlib.sha256()
-    for path, label in listed:
-        try:
-            status = (folder / path).stat()
-        except FileNotFoundError:
-            absent.append(path)
-            continue
-        digest.update(f"{path}\0{status.st_size}\0{label}\n".encode("utf-8", "surrogateescape"))
-        times.update(status.st_mtime_ns.to_bytes(16, "little", signed=True))
-    if absent:
-        raise UserError(
-            f"{len(absent)} of the {len(paths)} images of {name} are absent, the first is {folder / absent[0]}; "
-            "unpack the images there, all of them"
-        )
-    fingerprint, touched = digest.hexdigest()[:16], times.hexdigest()[:16]
-    return FolderImages(name, tuple(classes), labels, fingerprint, folder, paths, held_out=held_out, touched=touched)
-
-
-def _require_utf8(name: str, classes: Sequence[str]) -> None:
-    """Of the names of classes, which tables and pages show; images may be called anything."""
-    for each in classes:
+    for each in classes:  # tables and pages show them; images may be called anything
         try:
             each.encode()
         except UnicodeEncodeError:
             raise UserError(
                 f"{name}: the class {os.fsencode(each)!r} has a name that is not UTF-8; rename it"
             ) from None
+    paths = tuple(path for path, _ in listed)
+    absent = [path for path in paths if not (folder / path).exists()]
+    if absent:
+        raise UserError(
+            f"{len(absent)} of the {len(paths)} images of {name} are absent, the first is {folder / absent[0]}; "
+            "unpack all images there"
+        )
+    labels = np.array([label for _, label in listed], dtype=np.int64)
+    return FolderImages(name, tuple(classes), labels, folder, paths, held_out=held_out, cache=cache)
 
 
-def load_folder(folder: Path, split: Split, only: Sequence[str] = ()) -> FolderImages:
-    """One split of an ImageFolder. Classes are the sub-folders, sorted; images those below them, sorted.
+def load_folder(folder: Path, split: Split, cache: Path | None = None, only: Sequence[str] = ()) -> FolderImages:
+    """One split of an ImageFolder. Classes are the sub-folders, sorted; images those anywhere below them, sorted.
 
     `only` names the classes to take, where not all are meant.
 
     Raises:
-        UserError: a split is missing, train and val have different classes, or a class has no image.
-
-    Warns:
-        UserWarning: there are files that are no images (by suffix) or lie outside a class; they are left out.
+        UserError: the split is missing, a class has no image, or links form a loop.
     """
-    classes = _classes(folder, only)
-    root = folder / split
+    return _classes_in(_split_folder(folder, split), f"{folder.name}/{split}", cache, only)
+
+
+def split_folder(folder: Path, split: Split, val_split: float, cache: Path | None = None) -> ImageSet:
+    """One split of a folder without val: of every class a share `val_split` of the images, drawn by a fixed seed.
+
+    The images are in `train/CLASS`, or in `CLASS` if there is no `train/`.
+
+    Raises:
+        UserError: as `load_folder`; there is a val folder; or a class has too few images.
+    """
+    for name in VAL_FOLDERS:
+        if (folder / name).is_dir():
+            raise UserError(f"{folder} has a folder {name}/, so nothing is split off for it; leave out val_split")
+    root = folder / "train" if (folder / "train").is_dir() else folder
+    return drawn_split(_classes_in(root, folder.name, cache), split, val_split)
+
+
+def _split_folder(folder: Path, split: Split) -> Path:
+    names = ("train",) if split == "train" else VAL_FOLDERS
+    found = [name for name in names if (folder / name).is_dir()]
+    if found and (found[0] == split or len(found) == 1):
+        return folder / found[0]
+    if found:
+        raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to report to val/")
+    raise UserError(
+        f"{folder / split} not found; expected train/CLASS/*.jpg and val/CLASS/*.jpg, or tar shards train/*.tar and "
+        "val/*.tar, in that folder; to split off val images at random, use --set val_split=0.2"
+    )
+
+
+def _classes_in(root: Path, name: str, cache: Path | None, only: Sequence[str] = ()) -> FolderImages:
+    """The images of the classes that are the sub-folders of `root`."""
+    entries = list(_entries(root, (_place(root),)))
+    classes = sorted(entry.name for entry, place in entries if place)
+    if not classes:
+        raise UserError(f"{root} has no sub-folders; expected one per class, with its images inside")
+    if only:
+        absent = sorted(set(only) - set(classes))
+        if absent:
+            raise UserError(f"{root} lacks {len(absent)} of the {len(only)} classes asked for: {absent[0]}, …")
+        classes = sorted(only)
     listed: list[tuple[str, object]] = []
-    others = [entry.name for entry in os.scandir(root) if not entry.is_dir()]
-    for label, name in enumerate(classes):
-        files = _files(root / name, name)
+    others = [entry.name for entry, place in entries if not place]
+    for label, each in enumerate(classes):
+        files = sorted(_files(root / each, each, (_place(root), _place(root / each))))
         images = [path for path in files if path.lower().endswith(SUFFIXES)]
         if not images:
-            raise UserError(f"no image in {root / name}; put some there ({' '.join(SUFFIXES)}) or remove the folder")
+            raise UserError(f"no images in {root / each}; expected files {' '.join(SUFFIXES)}, or remove the folder")
         others += sorted(set(files) - set(images))
         listed += [(path, label) for path in images]
     if others:
         shown = ", ".join(sorted(others)[:5]) + (", …" if len(others) > 5 else "")
-        warnings.warn(f"{len(others)} files in {root} are not images of a class, left out: {shown}", stacklevel=3)
-    return from_list(f"{folder.name}/{split}", root, classes, listed)
+        log.warning("note: ignored %d files in %s that are not images of a class: %s", len(others), root, shown)
+    return from_list(name, root, classes, listed, cache=cache)
 
 
-def _classes(folder: Path, only: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a data set, which must be the same in both splits."""
-    found = {}
-    for split in ("train", "val"):
-        root = folder / split
-        if not root.is_dir():
-            raise UserError(
-                f"{folder} has no folder {split}/; accepted are train/CLASS/*.jpg and val/CLASS/*.jpg below it, or tar "
-                "shards train/*.tar and val/*.tar: put the images to learn from into train/, the others, of the same "
-                "classes, into val/"
-            )
-        found[split] = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-        if not found[split]:
-            raise UserError(f"{root} has no sub-folders; one per class is needed, with its images inside")
-        if only:
-            absent = sorted(set(only) - set(found[split]))
-            if absent:
-                raise UserError(f"{root} lacks {len(absent)} of the {len(only)} classes asked for: {absent[0]}, …")
-            found[split] = sorted(only)
-    if found["train"] != found["val"]:
-        odd = sorted(set(found["train"]) ^ set(found["val"]))
-        raise UserError(f"train and val of {folder} have different classes; only in one: {', '.join(odd[:5])}")
-    return tuple(found["train"])
+Place = tuple[int, int]
+"""Device and inode of a folder."""
 
 
-def _files(folder: Path, relative: str) -> list[str]:
-    """All files below `folder`, sorted; links are followed."""
-    found = []
+def _place(folder: Path) -> Place:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _entries(folder: Path, above: tuple[Place, ...]) -> Iterator[tuple[os.DirEntry[str], Place | None]]:
+    """What is in a folder, with the place of what is a folder itself; links are followed, leftovers passed over.
+
+    Raises:
+        UserError: a link leads back to one of the folders `above`.
+    """
     for entry in os.scandir(folder):
+        if entry.name.startswith(".") or entry.name in LEFTOVERS:
+            continue
+        try:
+            place = _place(Path(entry.path)) if entry.is_dir() else None
+        except OSError as error:
+            raise UserError(f"cannot read {entry.path} ({error.strerror}); remove it") from None
+        if place in above:
+            raise UserError(f"{entry.path} is a link to a folder that it is in; remove it")
+        yield entry, place
+
+
+def _files(folder: Path, relative: str, above: tuple[Place, ...]) -> Iterator[str]:
+    """All files below `folder`, their paths beginning with `relative`."""
+    for entry, place in _entries(folder, above):
         path = f"{relative}/{entry.name}"
-        found += _files(Path(entry.path), path) if entry.is_dir() else [path]
-    return sorted(found)
+        if place:
+            yield from _files(Path(entry.path), path, (*above, place))
+        else:
+            yield path

@@ -24,21 +24,14 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(ABC):
-    """`N` labelled images, read one at a time.
-
-    `name` is data set and split ("animals/train"); `fingerprint` is sixteen hex digits that change when the images,
-    the labels or the classes do (`results.jsonl` records it).
-    """
+    """`N` labelled images, read one at a time. `name` is dataset and split ("animals/train")."""
 
     name: str
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     """(N,) indices into `classes`; of a multi-label set (N, C): 1 present, 0 absent, -1 not counted."""
-    fingerprint: str
     held_out: NDArray[np.int64] | None = field(default=None, kw_only=True)
     """Rows of a train split that the set's authors set apart to choose hyper-parameters on."""
-    touched: str = field(default="", kw_only=True)
-    """Changes when a file is written again, even with as many bytes; for caches, for it differs between copies."""
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -51,6 +44,11 @@ class ImageSet(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when the images, the labels or the classes do; results record it."""
 
     @property
     def multi_label(self) -> bool:
@@ -71,10 +69,21 @@ class ImageSet(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class GreyImages(ImageSet):
-    """Images held in memory as one channel: `pixels` is (N, H, W) uint8, repeated to RGB when read."""
+class InMemory(ImageSet):
+    """Images that are held as one array."""
 
+    content: str
+    """The fingerprint, as `content_fingerprint` makes it."""
     pixels: NDArray[np.uint8]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of classes, labels and pixels."""
+        return self.content
+
+
+class GreyImages(InMemory):
+    """Images of one channel: `pixels` is (N, H, W) uint8, repeated to RGB when read."""
 
     def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8, its three channels equal."""
@@ -83,11 +92,8 @@ class GreyImages(ImageSet):
         return torch.from_numpy(np.repeat(self.pixels[index][None], 3, axis=0))
 
 
-@dataclass(frozen=True, eq=False)
-class ColourImages(ImageSet):
-    """Images held in memory in colour: `pixels` is (N, 3, H, W) uint8."""
-
-    pixels: NDArray[np.uint8]
+class ColourImages(InMemory):
+    """Images in colour: `pixels` is (N, 3, H, W) uint8."""
 
     def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB."""
@@ -103,6 +109,11 @@ class Subset(ImageSet):
     whole: ImageSet
     rows: NDArray[np.int64]
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole set and the rows."""
+        return content_fingerprint((self.whole.fingerprint,), self.rows)
+
     def image(self, index: int) -> "Tensor":
         """As in the whole set."""
         return self.whole.image(int(self.rows[index]))
@@ -115,10 +126,40 @@ class Subset(ImageSet):
 def subset(images: ImageSet, rows: NDArray[np.int64], what: str) -> ImageSet:
     """The images `rows` (n,) of `images`; `what` says in the name which they are. What is in memory stays there."""
     name, labels = f"{images.name} ({what})", images.labels[rows]
-    content = content_fingerprint((images.fingerprint,), rows)
-    if isinstance(images, GreyImages | ColourImages):
-        return type(images)(name, images.classes, labels, content, images.pixels[rows], touched=images.touched)
-    return Subset(name, images.classes, labels, content, images, rows, touched=images.touched)
+    if isinstance(images, InMemory):
+        content = content_fingerprint((images.fingerprint,), rows)
+        return type(images)(name, images.classes, labels, content, images.pixels[rows])
+    return Subset(name, images.classes, labels, images, rows)
+
+
+def share_of_classes(images: ImageSet, share: float, seed: int) -> NDArray[np.int64]:
+    """The row numbers of a `share` (above 0, up to 1) of the images of every class, at least one of each, sorted."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    rows = [order[images.labels[order] == label] for label in np.unique(images.labels)]
+    return np.sort(np.concatenate([of_class[: max(1, round(share * len(of_class)))] for of_class in rows]))
+
+
+VAL_SEED = 0
+"""Of the images that are drawn for val: always the same, so that two people's numbers can be compared."""
+
+
+def drawn_split(images: ImageSet, split: Split, share: float) -> ImageSet:
+    """Train or val of images without a split: a `share` of every class, drawn by `VAL_SEED`, is val.
+
+    Raises:
+        UserError: a class has too few images for both.
+    """
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    if counts.min() < 2 or (np.round(share * counts) >= counts).any():
+        name = images.classes[int(counts.argmin())]
+        raise UserError(
+            f"val_split={share:g} leaves no image to learn from in some class of {images.name} ({name!r} has "
+            f"{counts.min()}); lower it, or remove the class"
+        )
+    rows = share_of_classes(images, share, VAL_SEED)
+    if split == "train":
+        rows = np.setdiff1d(np.arange(len(images)), rows)
+    return subset(images, rows, f"{split}, val_split={share:g}, seed {VAL_SEED}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +183,7 @@ class DataPair:
 
 def workers(images: ImageSet) -> int:
     """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory."""
-    if isinstance(images, GreyImages | ColourImages):
+    if isinstance(images, InMemory):
         return 0
     return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
@@ -182,14 +223,14 @@ class FetchedImages:
     """What the user does to get them there."""
     counts: tuple[int, int]
     """Images for training and for the report, as published; 0: not checked."""
-    read: Callable[[Path, Split], ImageSet]
-    """The images of a split of the set in this folder."""
+    read: Callable[[Path, Split, Path | None], ImageSet]
+    """The images of a split of the set in this folder; hashes of files are remembered in the cache, if one is given."""
     transform: EvalTransform
     metric: Literal["top1", "class_balanced", "mAP"]
     """What the literature reports of it: accuracy over images, its mean over classes, mean average precision."""
     kind: Literal["classification"] = "classification"
 
-    def load(self, root: Path, split: Split) -> ImageSet:
+    def load(self, root: Path, split: Split, cache: Path | None = None) -> ImageSet:
         """The images of one split below `root`.
 
         Raises:
@@ -200,7 +241,7 @@ class FetchedImages:
         if absent:
             raise UserError(f"{', '.join(absent)} expected in {folder} ($CGH_DATA is {root}); to get it: {self.how}")
         try:
-            images = self.read(folder, split)
+            images = self.read(folder, split, cache)
         except UserError:
             raise
         except (OSError, ValueError, LookupError, RuntimeError) as error:

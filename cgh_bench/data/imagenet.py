@@ -24,26 +24,22 @@ _IMAGENET100 = """
 IMAGENET100 = tuple(f"n{number}" for number in _IMAGENET100.split())
 
 
-def _imagenet1k(folder: Path, split: Split) -> ImageSet:
-    return load_folder(folder, split)
+def _imagenet100(folder: Path, split: Split, cache: Path | None) -> ImageSet:
+    return load_folder(folder, split, cache, only=IMAGENET100)
 
 
-def _imagenet100(folder: Path, split: Split) -> ImageSet:
-    return load_folder(folder, split, only=IMAGENET100)
-
-
-def _listed(folder: Path, split: Split, file: str) -> ImageSet:
+def _listed(folder: Path, split: Split, cache: Path | None, file: str) -> ImageSet:
     """All of val, but of train the images that a file lists: `n01440764_10026.JPEG`, one a line."""
     if split == "val":
-        return load_folder(folder, split)
+        return load_folder(folder, split, cache)
     names = (folder / file).read_text(encoding="utf-8").split()
     classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
     number = {name: label for label, name in enumerate(classes)}
     listed = [(f"{name.split('_')[0]}/{name}", number[name.split("_")[0]]) for name in names]
-    return from_list(f"{folder.name}/{file}", folder / "train", classes, listed)
+    return from_list(f"{folder.name}/{file}", folder / "train", classes, listed, cache=cache)
 
 
-def _tiny(folder: Path, split: Split) -> ImageSet:
+def _tiny(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     classes = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
     if split == "train":
         listed: list[tuple[str, object]] = [
@@ -55,7 +51,7 @@ def _tiny(folder: Path, split: Split) -> ImageSet:
         lines = (folder / "val/val_annotations.txt").read_text(encoding="utf-8").splitlines()
         pairs = [line.split("\t")[:2] for line in lines if line.strip()]
         listed = [(f"val/images/{image}", classes.index(name)) for image, name in pairs]
-    return from_list(f"tiny_imagenet/{split}", folder, classes, listed)
+    return from_list(f"tiny_imagenet/{split}", folder, classes, listed, cache=cache)
 
 
 _FOLDERS = (
@@ -71,7 +67,7 @@ _IMAGENET1K = FetchedImages(
     needs=("train", "val"),
     how=_FOLDERS,
     counts=(1_281_167, 50_000),
-    read=_imagenet1k,
+    read=load_folder,
     transform=IMAGENET_LINEAR,
     metric="top1",
 )

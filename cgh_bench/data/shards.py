@@ -7,13 +7,15 @@ class number `KEY.cls` (from 0, in ASCII) belong together. Nothing is unpacked: 
 import hashlib
 import io
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.data.image_set import ImageSet, Split
@@ -21,6 +23,8 @@ from cgh_bench.data.image_set import ImageSet, Split
 if TYPE_CHECKING:
     from torch import Tensor
 
+DIGEST = 16
+"""Bytes of an image's hash."""
 LONGEST_NUMBER = 16
 """Bytes of a class number, its line end included."""
 
@@ -41,6 +45,30 @@ class ShardImages(ImageSet):
     """Images read from tar files as they are asked for."""
 
     members: tuple[Member, ...]
+    cache: Path | None = field(default=None, kw_only=True)
+    """Where hashes of the images are remembered."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the classes, and of each image's bytes and label in their order; shards and names do not enter."""
+        total = hashlib.sha256("\0".join(self.classes).encode())
+        found = b"".join(self._contents())
+        for number, label in enumerate(self.labels.tolist()):
+            total.update(found[DIGEST * number : DIGEST * (number + 1)] + str(label).encode())
+        return total.hexdigest()[:16]
+
+    def _contents(self) -> list[bytes]:
+        """The hashes of the images of each shard."""
+        inside: dict[Path, list[Member]] = {}
+        for member in self.members:
+            inside.setdefault(member.shard, []).append(member)
+
+        def read(path: Path) -> bytes:
+            with path.open("rb") as shard:
+                return b"".join(_digest(shard, member) for member in inside[path])
+
+        folder = self.members[0].shard.parent
+        return contents(folder, [path.name for path in inside], self.cache, read)
 
     def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `decode`."""
@@ -59,10 +87,13 @@ def are_shards(folder: Path) -> bool:
     return any((folder / "train").glob("*.tar"))
 
 
-def load_shards(folder: Path, split: Split) -> ShardImages:
-    """One split, its shards in the order of their names and the images in theirs.
+def _digest(shard: BinaryIO, member: Member) -> bytes:
+    shard.seek(member.offset)
+    return hashlib.blake2b(shard.read(member.size), digest_size=DIGEST).digest()
 
-    The fingerprint covers names, sizes and labels of the images, not their content.
+
+def load_shards(folder: Path, split: Split, cache: Path | None = None) -> ShardImages:
+    """One split, its shards in the order of their names and the images in theirs.
 
     Raises:
         UserError: there are no shards or class names, a shard is damaged, or an image has no class or no such one.
@@ -86,18 +117,8 @@ def load_shards(folder: Path, split: Split) -> ShardImages:
             labels.append(label)
     if not members:
         raise UserError(f"no image in the shards of {folder / split}; put some there ({' '.join(SUFFIXES)})")
-    digest = hashlib.sha256("\0".join(classes).encode())
-    for member, label in zip(members, labels, strict=True):
-        digest.update(f"{member.shard.name}\0{member.name}\0{member.size}\0{label}\n".encode())
-    times = "".join(str(shard.stat().st_mtime_ns) for shard in shards)
-    return ShardImages(
-        f"{folder.name}/{split}",
-        classes,
-        np.array(labels, dtype=np.int64),
-        digest.hexdigest()[:16],
-        tuple(members),
-        touched=hashlib.sha256(times.encode()).hexdigest()[:16],
-    )
+    numbers = np.array(labels, dtype=np.int64)
+    return ShardImages(f"{folder.name}/{split}", classes, numbers, tuple(members), cache=cache)
 
 
 def _indexed(shard: Path) -> list[tuple[Member, int]]:

@@ -10,12 +10,12 @@ from cgh_bench.data.transfer_suite import torchvision_command
 from cgh_bench.data.transform import TRANSFER
 
 
-def _cifar10(folder: Path, split: Split) -> ImageSet:
+def _cifar10(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     files = [f"data_batch_{number}" for number in range(1, 6)] if split == "train" else ["test_batch"]
     return _cifar(f"cifar10/{split}", [folder / file for file in files], "labels", folder / "batches.meta")
 
 
-def _cifar100(folder: Path, split: Split) -> ImageSet:
+def _cifar100(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     file = folder / ("train" if split == "train" else "test")
     return _cifar(f"cifar100/{split}", [file], "fine_labels", folder / "meta")
 
@@ -30,7 +30,7 @@ def _cifar(name: str, files: list[Path], key: str, meta: Path) -> ImageSet:
     return _in_memory(name, tuple(load_numpy(meta)[key.removesuffix("s") + "_names"]), pixels, labels)
 
 
-def _stl10(folder: Path, split: Split) -> ImageSet:
+def _stl10(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     part = "train" if split == "train" else "test"
     columns = np.fromfile(folder / f"{part}_X.bin", np.uint8).reshape(-1, 3, 96, 96)
     labels = np.fromfile(folder / f"{part}_y.bin", np.uint8).astype(np.int64) - 1

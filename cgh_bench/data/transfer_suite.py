@@ -26,14 +26,14 @@ def torchvision_command(name: str) -> str:
     return f"""python -c "__import__('torchvision').datasets.{name}('$CGH_DATA', download=True)\""""
 
 
-def _food101(folder: Path, split: Split) -> ImageSet:
+def _food101(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     named = json.loads((folder / f"meta/{'train' if split == 'train' else 'test'}.json").read_text())
     classes = sorted(named)
     listed = [(f"images/{path}.jpg", label) for label, name in enumerate(classes) for path in named[name]]
-    return from_list(f"food101/{split}", folder, classes, listed)
+    return from_list(f"food101/{split}", folder, classes, listed, cache=cache)
 
 
-def _flowers102(folder: Path, split: Split) -> ImageSet:
+def _flowers102(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     from scipy.io import loadmat
 
     parts = loadmat(folder / "setid.mat", squeeze_me=True)
@@ -42,10 +42,10 @@ def _flowers102(folder: Path, split: Split) -> ImageSet:
     numbers = np.concatenate([fitted, held]) if split == "train" else parts["tstid"]
     listed = [(f"jpg/image_{number:05d}.jpg", int(labels[number - 1])) for number in numbers.tolist()]
     classes = [str(number) for number in range(1, int(labels.max()) + 2)]  # the set names none
-    return from_list(f"flowers102/{split}", folder, classes, listed, _last(len(held), numbers, split))
+    return from_list(f"flowers102/{split}", folder, classes, listed, _last(len(held), numbers, split), cache=cache)
 
 
-def _pets(folder: Path, split: Split) -> ImageSet:
+def _pets(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     lines = _lines(folder / f"annotations/{'trainval' if split == 'train' else 'test'}.txt")
     names = {}
     listed = []
@@ -53,27 +53,27 @@ def _pets(folder: Path, split: Split) -> ImageSet:
         image, label, *_ = line.split()
         names[int(label) - 1] = image.rsplit("_", 1)[0]
         listed.append((f"images/{image}.jpg", int(label) - 1))
-    return from_list(f"pets/{split}", folder, [names[label] for label in sorted(names)], listed)
+    return from_list(f"pets/{split}", folder, [names[label] for label in sorted(names)], listed, cache=cache)
 
 
-def _dtd(folder: Path, split: Split) -> ImageSet:
+def _dtd(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     fitted, held, tested = (_lines(folder / f"labels/{part}1.txt") for part in ("train", "val", "test"))
     paths = fitted + held if split == "train" else tested
     classes = sorted({path.split("/")[0] for path in fitted})
     listed = [(f"images/{path}", classes.index(path.split("/")[0])) for path in paths]
-    return from_list(f"dtd/{split}", folder, classes, listed, _last(len(held), paths, split))
+    return from_list(f"dtd/{split}", folder, classes, listed, _last(len(held), paths, split), cache=cache)
 
 
-def _aircraft(folder: Path, split: Split) -> ImageSet:
+def _aircraft(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     classes = _lines(folder / "data/variants.txt")
     fitted, held, tested = (_lines(folder / f"data/images_variant_{part}.txt") for part in ("train", "val", "test"))
     lines = fitted + held if split == "train" else tested
     pairs = [line.split(" ", 1) for line in lines]
     listed = [(f"data/images/{image}.jpg", classes.index(name)) for image, name in pairs]
-    return from_list(f"aircraft/{split}", folder, classes, listed, _last(len(held), lines, split))
+    return from_list(f"aircraft/{split}", folder, classes, listed, _last(len(held), lines, split), cache=cache)
 
 
-def _cars(folder: Path, split: Split) -> ImageSet:
+def _cars(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     from scipy.io import loadmat
 
     classes = loadmat(folder / "devkit/cars_meta.mat", squeeze_me=True)["class_names"].tolist()
@@ -83,18 +83,18 @@ def _cars(folder: Path, split: Split) -> ImageSet:
     }[split]
     found = loadmat(folder / annotations, squeeze_me=True)["annotations"]
     listed = [(f"{where}/{one['fname']}", int(one["class"]) - 1) for one in np.atleast_1d(found)]
-    return from_list(f"cars/{split}", folder, classes, listed)
+    return from_list(f"cars/{split}", folder, classes, listed, cache=cache)
 
 
-def _sun397(folder: Path, split: Split) -> ImageSet:
+def _sun397(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     classes = _lines(folder / "ClassName.txt")
     number = {name: label for label, name in enumerate(classes)}
     paths = _lines(folder / f"{'Training' if split == 'train' else 'Testing'}_01.txt")
     listed = [(path.lstrip("/"), number[path.rsplit("/", 1)[0]]) for path in paths]
-    return from_list(f"sun397/{split}", folder, classes, listed)
+    return from_list(f"sun397/{split}", folder, classes, listed, cache=cache)
 
 
-def _caltech101(folder: Path, split: Split) -> ImageSet:
+def _caltech101(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     root = folder / "101_ObjectCategories"
     classes = sorted(path.name for path in root.iterdir() if path.is_dir())
     draw = np.random.Generator(np.random.PCG64(CALTECH_SEED))
@@ -104,10 +104,10 @@ def _caltech101(folder: Path, split: Split) -> ImageSet:
         order = draw.permutation(len(images)).tolist()
         chosen = order[:CALTECH_TRAIN_IMAGES] if split == "train" else order[CALTECH_TRAIN_IMAGES:]
         listed += [(f"101_ObjectCategories/{name}/{images[index]}", label) for index in sorted(chosen)]
-    return from_list(f"caltech101/{split}", folder, classes, listed)
+    return from_list(f"caltech101/{split}", folder, classes, listed, cache=cache)
 
 
-def _voc07(folder: Path, split: Split) -> ImageSet:
+def _voc07(folder: Path, split: Split, cache: Path | None) -> ImageSet:
     """Several classes an image; one that is only shown as difficult is not counted, as in VISSL."""
     parts = ("train", "val") if split == "train" else ("test",)
     images: list[str] = []
@@ -120,7 +120,7 @@ def _voc07(folder: Path, split: Split) -> ImageSet:
         (f"JPEGImages/{image}.jpg", list(row)) for image, row in zip(images, zip(*columns, strict=True), strict=True)
     ]
     held = len(_lines(folder / f"ImageSets/Main/{VOC_CLASSES[0]}_val.txt")) if split == "train" else 0
-    return from_list(f"voc07/{split}", folder, VOC_CLASSES, listed, _last(held, images, split))
+    return from_list(f"voc07/{split}", folder, VOC_CLASSES, listed, _last(held, images, split), cache=cache)
 
 
 def _lines(path: Path) -> list[str]:

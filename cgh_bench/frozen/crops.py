@@ -135,6 +135,12 @@ class Views(ImageSet):
     transform: EvalTransform
     crop: Crop
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole set and how its views are made."""
+        count = len(self) // len(self.whole) - 1
+        return fingerprint([self.whole.fingerprint, self.transform, self.crop, count])
+
     def image(self, index: int) -> Tensor:
         """One view, (3, H, W) uint8."""
         view, row = divmod(index, len(self.whole))
@@ -166,11 +172,9 @@ def with_crops(images: ImageSet, transform: EvalTransform, crop: Crop, count: in
         f"{images.name} in {1 + count} views",
         images.classes,
         np.tile(images.labels, 1 + count),
-        fingerprint([images.fingerprint, transform, crop, count]),
         images,
         transform,
         crop,
-        touched=images.touched,
     )
 
 

@@ -83,7 +83,7 @@ def extract_all(
 
 def bank_key(checkpoint_id: str, images: ImageSet, transform: EvalTransform, targets: tuple[str, ...]) -> str:
     """The name of the folder of a bank in the cache."""
-    return fingerprint([checkpoint_id, images.fingerprint + images.touched, transform, targets])
+    return fingerprint([checkpoint_id, images.fingerprint, transform, targets])
 
 
 def plan(

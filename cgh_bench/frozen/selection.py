@@ -71,16 +71,3 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
     fitted_rows, held_rows = next(splitter.split(every, train.labels))
     return np.sort(fitted_rows), np.sort(held_rows)
-
-
-def share_of_classes(train: ImageSet, share: float, seed: int) -> Rows:
-    """A `share` of the images of every class, at least one of each.
-
-    Raises:
-        UserError: `share` is no share.
-    """
-    if not 0 < share <= 1:
-        raise UserError(f"labelled={share:g} is not a share above 0, up to 1, of the train images")
-    order = np.random.default_rng(seed).permutation(len(train))
-    rows = [order[train.labels[order] == label] for label in np.unique(train.labels)]
-    return np.sort(np.concatenate([of_class[: max(1, round(share * len(of_class)))] for of_class in rows]))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -123,12 +123,14 @@ class ImageTask(Task["DataPair"]):
 
     data: str = ""
     transform: EvalTransform = IMAGENET_KNN
+    val_split: float = field(default=0.0, metadata={"later": True}, kw_only=True)
+    """For a folder of your own without val/: the share of every class's images that is drawn for it, with seed 0."""
 
     def load_data(self, cache: Path) -> "DataPair":
         """The train and the val images."""
         from cgh_bench.data import data_root, load_pair
 
-        return load_pair(self.data, data_root())
+        return load_pair(self.data, data_root(), cache, self.val_split)
 
     def check(self, data: "DataPair") -> None:
         """Refuse a multi-label dataset."""

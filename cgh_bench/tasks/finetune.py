@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.descent import Cosine, Schedule, Steps
 from cgh_bench.core.errors import UserError
+from cgh_bench.data.image_set import share_of_classes
 from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
-from cgh_bench.frozen.selection import Rows, require_learnable, share_of_classes
+from cgh_bench.frozen.selection import Rows, require_learnable
 from cgh_bench.tasks.base import TOP5, Folders, ImageTask, Metric
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class FineTune(ImageTask):
             )
         if min(self.epochs, self.batch_size) < 1:
             raise UserError(f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1")
+        if not 0 < self.labelled <= 1:
+            raise UserError(f"labelled={self.labelled:g} is not a share of the train images, above 0 and up to 1")
 
     def check(self, data: "DataPair") -> None:
         """Refuse what no classifier fits."""

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import load
+from cgh_bench.data import load, load_pair
+from cgh_bench.data.contents import MEMORY, contents, digest
 from cgh_bench.data.decoding import read_image
 from cgh_bench.data.folder import load_folder
 
@@ -65,20 +66,60 @@ def test_found_by_path_and_below_the_root(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_the_fingerprint_changes_with_what_it_covers(folder: Path):
-    before = load_folder(folder, "train")
-    first = before.fingerprint
+    first = load_folder(folder, "train").fingerprint
     assert len(first) == 16
     assert load_folder(folder, "train").fingerprint == first
     assert load_folder(folder, "val").fingerprint != first
     os.utime(folder / "train/cat/0.png", (1, 1))
-    touched = load_folder(folder, "train")
-    assert touched.fingerprint == first
+    assert load_folder(folder, "train").fingerprint == first
     save(folder / "train/cat/0.png", Image.new("RGB", (9, 9)))
     changed = load_folder(folder, "train").fingerprint
     (folder / "train/cat/0.png").rename(folder / "train/dog/9.png")
     moved = load_folder(folder, "train").fingerprint
     assert len({first, changed, moved}) == 3
-    assert before.touched != touched.touched
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_other_pixels_under_the_same_name_size_and_time_are_other_data(folder: Path, tmp_path: Path, cached: bool):
+    cache = tmp_path / "cache" if cached else None
+    path = save(folder / "train/cat/0.bmp", Image.new("RGB", (8, 8), (1, 2, 3)))
+    before, state = load_folder(folder, "train", cache).fingerprint, path.stat()
+    save(path, Image.new("RGB", (8, 8), (3, 2, 1)))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    assert load_folder(folder, "train", cache).fingerprint != before
+
+
+def test_files_are_read_once_and_again_when_they_change(folder: Path, tmp_path: Path):
+    names, seen = ("cat/0.png", "dog/1.png"), []
+
+    def read(path: Path) -> bytes:
+        seen.append(path.name)
+        return digest(path)
+
+    def found() -> list[bytes]:
+        seen.clear()
+        return contents(folder / "train", names, tmp_path / "cache", read)
+
+    first = found()
+    assert sorted(seen) == ["0.png", "1.png"]
+    assert found() == first
+    assert seen == []
+    save(folder / "train/dog/1.png", Image.new("RGB", (6, 4), (1, 1, 1)))
+    changed = found()
+    assert seen == ["1.png"]
+    assert (changed[0], changed[1] != first[1]) == (first[0], True)
+    (tmp_path / "cache" / MEMORY).write_bytes(b"torn" * 100)
+    assert found() == changed
+    assert found() == changed
+    assert seen == []
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path, tmp_path: Path):
+    images = load_folder(folder, "train", tmp_path / "cache")
+    (folder / "train/cat/0.png").unlink()
+    with pytest.raises(UserError, match=r"cat/0\.png"):
+        images.fingerprint  # noqa: B018
 
 
 def test_the_same_files_moved_elsewhere_keep_their_fingerprint(folder: Path, tmp_path: Path):
@@ -86,39 +127,99 @@ def test_the_same_files_moved_elsewhere_keep_their_fingerprint(folder: Path, tmp
     assert load_folder(tmp_path / "copy/zoo", "train").fingerprint == load_folder(folder, "train").fingerprint
 
 
-def test_files_that_are_no_images_are_reported(folder: Path):
-    (folder / "train/cat/Thumbs.db").write_bytes(b"x")
+def test_files_that_are_no_images_are_reported(folder: Path, caplog: pytest.LogCaptureFixture):
     save(folder / "train/stray.png")
     save(folder / "train/dog/moving.gif")
-    with pytest.warns(UserWarning, match=r"3 files .*cat/Thumbs\.db, dog/moving\.gif, stray\.png"):
-        images = load_folder(folder, "train")
-    assert len(images) == 6
+    assert len(load_folder(folder, "train")) == 6
+    (record,) = caplog.records
+    assert all(said in record.getMessage() for said in ("2 files", "dog/moving.gif, stray.png"))
+
+
+def test_what_systems_leave_in_folders_is_passed_over_in_silence(folder: Path, caplog: pytest.LogCaptureFixture):
+    before = load_folder(folder, "train").fingerprint
+    for name in (".ipynb_checkpoints/0-checkpoint.png", "@eaDir/0.png", "cat/.ipynb_checkpoints/0.png", "cat/._0.png"):
+        save(folder / "train" / name, format="PNG")
+    for name in (".DS_Store", "cat/.DS_Store", "cat/Thumbs.db"):
+        (folder / "train" / name).write_bytes(b"x")
+    images = load_folder(folder, "train")
+    assert (len(images), images.classes, images.fingerprint) == (6, ("cat", "dog"), before)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("target", ["..", "."])
+def test_a_loop_of_links_is_one_line(folder: Path, target: str):
+    (folder / "train/cat/loop").symlink_to(target, target_is_directory=True)
+    with pytest.raises(UserError, match="train/cat/loop"):
+        load_folder(folder, "train")
+
+
+def test_a_link_to_itself_is_one_line(folder: Path):
+    (folder / "train/cat/self").symlink_to("self")
+    with pytest.raises(UserError, match="train/cat/self"):
+        load_folder(folder, "train")
 
 
 def test_a_class_without_images(folder: Path):
     (folder / "train/emu").mkdir()
-    (folder / "val/emu").mkdir()
-    with pytest.raises(UserError, match=r"no image in .*train/emu"):
+    with pytest.raises(UserError, match=r"no images in .*train/emu"):
         load_folder(folder, "train")
 
 
 def test_different_classes_in_train_and_val(folder: Path):
     save(folder / "val/emu/0.png")
-    for split in ("train", "val"):
-        with pytest.raises(UserError, match=r"different classes.*emu"):
-            load_folder(folder, split)
+    load_pair.cache_clear()
+    with pytest.raises(UserError, match=r"different classes.*emu"):
+        load_pair(str(folder), folder)
 
 
 def test_a_missing_split_and_a_flat_folder(folder: Path):
     shutil.rmtree(folder / "val/cat")
     shutil.rmtree(folder / "val/dog")
     with pytest.raises(UserError, match=r"val has no sub-folders"):
-        load_folder(folder, "train")
+        load_folder(folder, "val")
     (folder / "val").rmdir()
-    with pytest.raises(
-        UserError, match=r"has no folder val/; .*: put the images to learn from into train/, the others, .* into val/$"
-    ):
-        load_folder(folder, "train")
+    with pytest.raises(UserError, match=r"zoo/val not found; expected train/CLASS/.*val_split=0\.2"):
+        load_folder(folder, "val")
+    assert len(load_folder(folder, "train")) == 6  # as pretraining needs it
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_other_names_of_val(folder: Path, name: str):
+    before = load_folder(folder, "val").fingerprint
+    (folder / "val").rename(folder / name)
+    found = load_folder(folder, "val")
+    assert (found.name, found.fingerprint) == ("zoo/val", before)
+    other = {"validation": "test", "test": "validation"}[name]
+    shutil.copytree(folder / name, folder / other)
+    with pytest.raises(UserError, match="has validation/ and test/; rename"):
+        load_folder(folder, "val")
+    shutil.copytree(folder / name, folder / "val")
+    assert len(load_folder(folder, "val")) == 4
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_val_is_split_off_where_there_is_none(folder: Path, tmp_path: Path, flat: bool):
+    shutil.rmtree(folder / "val")
+    for number in range(10, 17):
+        save(folder / "train/cat" / f"{number}.png", Image.new("RGB", (6, 4), (0, number, 7)))
+    name = str(folder / "train" if flat else folder)
+    load_pair.cache_clear()
+    pair = load_pair(name, tmp_path, None, 0.3)
+    assert [np.bincount(images.labels).tolist() for images in (pair.train, pair.val)] == [[7, 2], [3, 1]]
+    every = load_folder(folder, "train").paths
+    shown = [images.called(index) for images in (pair.train, pair.val) for index in range(len(images))]
+    assert sorted(shown) == sorted(every)
+    assert "val_split=0.3, seed 0" in pair.val.name
+    assert load_pair(name, tmp_path, None, 0.2).fingerprint != pair.fingerprint
+    with pytest.raises(UserError, match="leaves no image to learn from"):
+        load_pair(name, tmp_path, None, 0.9)
+
+
+def test_nothing_is_split_off_beside_a_val_folder(folder: Path, tmp_path: Path):
+    load_pair.cache_clear()
+    for name, wrong in ((str(folder), "has a folder val/"), ("animals", "for a folder of your own")):
+        with pytest.raises(UserError, match=wrong):
+            load_pair(name, tmp_path, None, 0.2)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"\xff\xd8\xff\xe0broken"])

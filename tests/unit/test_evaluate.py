@@ -1,9 +1,11 @@
 import itertools
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from PIL import Image
 from toy_images import toy_data
@@ -95,6 +97,33 @@ def test_a_folder_of_the_users_is_its_content_wherever_it_lies(tmp_path: Path, m
     Image.new("RGB", (400, 400)).save(tmp_path / "there/animals at home/val/cat/1.png")
     assert protocol(f"data={names[1]}") not in ids
     assert protocol(f"data={names[0]}", "k=5") not in ids
+
+
+def test_another_folder_of_the_same_names_and_sizes_is_not_taken_for_the_first(
+    trunk: Checkpoint, tmp_path: Path
+) -> None:
+    draw, workspace = np.random.default_rng(0), Workspace(tmp_path / "work")
+    settings = [f"data={tmp_path / 'zoo'}", "transform.resize=32", "transform.crop=32"]
+
+    def paint(noise: bool) -> Evaluation:
+        for split, name, number in itertools.product(("train", "val"), ("cat", "dog"), range(3)):
+            path = tmp_path / "zoo" / split / name / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = draw.integers(0, 256, (32, 32, 3)) if noise else np.full((32, 32, 3), 200 * (name == "dog"))
+            Image.fromarray((pixels + number).astype(np.uint8)).save(path)
+            os.utime(path, (1, 1))
+        (evaluation,) = prepare(["knn"], workspace, settings)
+        return evaluation
+
+    clear = paint(noise=False)
+    assert evaluate(clear, trunk, 0, workspace).metrics["top1"] == 100
+    assert find_finished(clear, trunk, 0, workspace)
+    noise = paint(noise=True)
+    assert noise.protocol != clear.protocol
+    assert find_finished(noise, trunk, 0, workspace) is None
+    features = [path.parent.name for path in (workspace.cache / "features").glob("*/features.npy")]
+    evaluate(noise, trunk, 0, workspace)
+    assert len(list((workspace.cache / "features").glob("*/features.npy"))) == len(features) + 2
 
 
 def test_a_task_that_can_tells_what_it_will_take(trunk: Checkpoint, tmp_path: Path) -> None:

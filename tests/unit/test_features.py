@@ -21,9 +21,9 @@ def trunk() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-def pictures(n: int = 9, fingerprint: str = "f") -> GreyImages:
+def pictures(n: int = 9, content: str = "f") -> GreyImages:
     pixels = np.random.default_rng(0).integers(0, 256, (n, 32, 32), dtype=np.uint8)
-    return GreyImages("toy/train", ("a", "b"), np.arange(n) % 2, fingerprint, pixels)
+    return GreyImages("toy/train", ("a", "b"), np.arange(n) % 2, content, pixels)
 
 
 def test_features_are_the_trunks_own_in_order(trunk: Checkpoint, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_cache_knows_weights_data_and_transform(trunk: Checkpoint, tmp_path:
     first = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
     others = [
         extract(random_checkpoint("resnet18", seed=1), pictures(), AS_IS, "layer4", tmp_path),
-        extract(trunk, pictures(fingerprint="g"), AS_IS, "layer4", tmp_path),
+        extract(trunk, pictures(content="g"), AS_IS, "layer4", tmp_path),
         extract(trunk, pictures(), EvalTransform(resize=64, crop=None), "layer4", tmp_path),
         extract(trunk, pictures(), AS_IS, "layer3", tmp_path),
     ]

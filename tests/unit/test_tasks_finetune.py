@@ -117,7 +117,6 @@ def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
     ("wrong", "message"),
     [
         ({"batch_size": 1}, r"a step of one image \(40 images, batch_size 1\)"),
-        ({"labelled": 2.0}, "labelled=2 is not a share"),
     ],
 )
 def test_plan_and_run_refuse_the_same(trunk: Checkpoint, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
@@ -143,6 +142,8 @@ def test_a_rate_that_explodes_is_said(trunk: Checkpoint, tmp_path: Path) -> None
         ({"momentum": -1.0}, "momentum -1.0 neither, but below 1"),
         ({"momentum": 1.0}, "momentum 1.0 neither, but below 1"),
         ({"weight_decay": -1e-4}, "weight_decay -0.0001 must not be below 0"),
+        ({"labelled": 2.0}, "labelled=2 is not a share"),
+        ({"labelled": 0.0}, "labelled=0 is not a share"),
         ({"epochs": 0}, "epochs 0 and batch_size .* must be at least 1"),
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
     ],

@@ -71,7 +71,7 @@ def test_the_authors_validation_images_choose(trunk: Checkpoint, tmp_path: Path)
 def test_the_mean_over_classes_counts_each_class_alike(trunk: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     rows = np.flatnonzero((val.labels == 0) | (np.arange(24) < 6))
-    skewed = replace(val, labels=val.labels[rows], pixels=val.pixels[rows], fingerprint="skewed")
+    skewed = replace(val, labels=val.labels[rows], pixels=val.pixels[rows], content="skewed")
     task = LogisticRegression("toy", AS_IS, metric="class_balanced", strengths=(1e3,))
     metrics = run(task, trunk, tmp_path, (train, skewed))
     assert metrics["accuracy"] == metrics["class_balanced"] != metrics["top1"]
@@ -181,18 +181,18 @@ def test_matched_accuracy_by_hand() -> None:
 def test_clusters_of_well_parted_images_are_the_classes(trunk: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     levels = (40 + 60 * val.labels)[:, None, None] * np.ones((1, 32, 32))
-    flat = replace(val, pixels=levels.astype(np.uint8), fingerprint="flat")
+    flat = replace(val, pixels=levels.astype(np.uint8), content="flat")
     metrics = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, flat))
     assert metrics == pytest.approx({"NMI": 100, "AMI": 100, "ARI": 100, "accuracy": 100})
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 32)).astype(np.uint8)
-    by_chance = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, replace(val, pixels=noise, fingerprint="noise")))
+    by_chance = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, replace(val, pixels=noise, content="noise")))
     assert abs(by_chance["ARI"]) < 25
     assert len(np.load(tmp_path / "clusters.npy")) == 24
 
 
 def test_clusters_need_as_many_images_as_classes(trunk: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
-    few = replace(val, labels=val.labels[:3], pixels=val.pixels[:3], fingerprint="few")
+    few = replace(val, labels=val.labels[:3], pixels=val.pixels[:3], content="few")
     with pytest.raises(UserError, match="has 3 images, fewer than its 4 classes"):
         run(Clusters("toy", AS_IS), trunk, tmp_path, (train, few))
 
