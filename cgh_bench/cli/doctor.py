@@ -27,8 +27,8 @@ def doctor(data: bool, as_json: bool, work: Path) -> None:
       cgh-bench doctor --data --json
     """
     from cgh_bench.doctor import examine
-    from cgh_bench.doctor.verdict import as_json as to_json
-    from cgh_bench.doctor.verdict import sentences
+    from cgh_bench.doctor.finding import as_json as to_json
+    from cgh_bench.doctor.finding import sentences
 
     findings, verdicts = examine(work, data)
     if as_json:

@@ -1,4 +1,4 @@
-"""What would go wrong on this machine, before it does: checks, what each means, and the command that mends it.
+"""Checks of an installation: what is wrong, its effect and the command that fixes it, before a long run finds out.
 
 This file and those that it imports at first need neither torch nor any other package that may be broken.
 """
@@ -7,37 +7,34 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cgh_bench.core.registry import registered
-from cgh_bench.doctor import machine, packages
-from cgh_bench.doctor.finding import Finding
-from cgh_bench.doctor.verdict import Verdict, Work, judge
-
-__all__ = ["Finding", "Verdict", "examine"]
+from cgh_bench.doctor import system
+from cgh_bench.doctor.finding import Finding, Verdict, Work, judge
 
 
 def examine(work: Path, thoroughly: bool = False) -> tuple[list[Finding], list[Verdict]]:
-    """All findings, and a verdict for every task and recipe.
+    """All findings, and one verdict per task and recipe.
 
     Args:
-        work: the folder that would be written to; nothing is left in it but, `thoroughly`, the embedded data sets.
-        thoroughly: go through the data sets: count files, decode some. Takes as long as listing them does.
+        work: the folder for outputs; nothing is left in it but, with `thoroughly`, the bundled datasets.
+        thoroughly: check the datasets too: count the files, decode a sample. Takes as long as listing them.
     """
-    found = [*packages.all_checks(), *machine.all_checks(work)]
-    if any(finding.prevents and finding.subject in packages.CORE for finding in found):
-        # Without them nothing of ours can be imported, not even to ask what there is.
+    found = system.all_checks(work)
+    if any(finding.prevents and finding.subject in system.CORE for finding in found):
+        # Without them no task can be imported, not even to list what there is.
         return found, judge([Work("anything", "any task or recipe")], found)
-    from cgh_bench.doctor import data_sets, others
+    from cgh_bench.doctor import needs
 
-    questions = others.ask_all()
+    questions = needs.ask_all()
     works, names = everything()
-    found += data_sets.all_checks(names, work / "cache", thoroughly)
+    found += needs.check_data(names, work / "cache", thoroughly)
     for question in questions:
-        found += others.findings(question)
+        found += needs.check_frameworks(question)
     return found, judge(works, found)
 
 
 def everything() -> tuple[list[Work], list[str]]:
-    """Every recipe and task with what it needs, and the data sets that they name."""
-    from cgh_bench.doctor.data_sets import subject
+    """Every recipe and task with what it needs, and the datasets that they name."""
+    from cgh_bench.doctor.needs import subject
 
     works, names = [], []
     for name, kind, needed, data in _all():
@@ -47,7 +44,7 @@ def everything() -> tuple[list[Work], list[str]]:
 
 
 def _all() -> Iterable[tuple[str, str, tuple[str, ...], str]]:
-    """Name, kind, what it needs beside data, and data, of every recipe and task."""
+    """Name, kind, what it needs apart from data, and its data, for every recipe and task."""
     for name, recipe in registered("cgh_bench.pretrain.methods", "RECIPES").items():
         yield name, "pretrain", (), recipe.data
     for name, task in registered("cgh_bench.tasks", "TASKS").items():

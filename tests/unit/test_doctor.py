@@ -18,14 +18,13 @@ from PIL import Image
 
 from cgh_bench import doctor
 from cgh_bench.cli.doctor import doctor as verb
-from cgh_bench.doctor import data_sets, interpreter, machine, others, packages
-from cgh_bench.doctor.finding import Finding
-from cgh_bench.doctor.verdict import EVERYTHING, Work, judge, sentences
+from cgh_bench.doctor import needs, system
+from cgh_bench.doctor.finding import EVERYTHING, Finding, Work, judge, sentences
 from cgh_bench.foreign import frameworks
 from cgh_bench.foreign.frameworks import Framework
 
 Usage = namedtuple("Usage", "total used free")
-GB = machine.GIGABYTE
+GB = system.GIGABYTE
 CORES = 2
 """Interpreters are asked at once."""
 
@@ -40,7 +39,7 @@ def broken(subject="torch", state="broken"):
 @pytest.mark.parametrize("free, state", [(20 * GB, "ok"), (1 * GB, "note")])
 def test_a_full_disk(monkeypatch, tmp_path, free, state):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 * GB, 100 * GB - free, free))
-    finding = machine.disk(tmp_path / "not" / "yet")
+    finding = system.disk(tmp_path / "not" / "yet")
     assert finding.state == state and ("CGH_WORK" in finding.remedy) == (state != "ok")
     assert not (tmp_path / "not").exists(), "a check makes no folders"
 
@@ -48,23 +47,23 @@ def test_a_full_disk(monkeypatch, tmp_path, free, state):
 @pytest.mark.parametrize("free, state", [(8 * GB, "ok"), (64 * 1024**2, "note")])
 def test_little_shared_memory(monkeypatch, tmp_path, free, state):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
-    finding = machine.shared_memory(tmp_path)
+    finding = system.shared_memory(tmp_path)
     assert finding.state == state and ("--shm-size" in finding.remedy) == (state == "note")
-    assert machine.shared_memory(tmp_path / "absent").state == "note"
+    assert system.shared_memory(tmp_path / "absent").state == "note"
 
 
 @pytest.mark.parametrize("soft, hard, remedy", [(1024, 1 << 20, "ulimit -n 4096"), (256, 512, "ulimit -n 512")])
 def test_few_open_files(monkeypatch, soft, hard, remedy):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
-    assert machine.open_files().remedy == remedy
+    assert system.open_files().remedy == remedy
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert machine.open_files().state == "ok"
+    assert system.open_files().state == "ok"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
-    assert machine.writable(tmp_path / "new").state == "ok"
+    assert system.writable(tmp_path / "new").state == "ok"
     assert list(tmp_path.iterdir()) == []
-    finding = machine.writable(Path("/proc/self"))
+    finding = system.writable(Path("/proc/self"))
     assert finding.state == "broken" and "CGH_WORK" in finding.remedy
     assert judge([Work("frozen", "knn")], [finding])[0].because == (f"writing: {finding.found}",)
 
@@ -73,35 +72,41 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_clock_that_is_wrong(monkeypatch, tmp_path, seconds, state):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + seconds)
-    assert machine.clock(tmp_path).state == state
+    assert system.clock(tmp_path).state == state
 
 
 # packages
 
 
-def test_nothing_is_wrong_with_the_packages_here():
-    assert [finding for finding in packages.all_checks() if finding.state == "broken"] == []
+def test_nothing_is_wrong_with_the_packages_here(tmp_path):
+    assert [finding for finding in system.all_checks(tmp_path) if finding.state == "broken"] == []
 
 
 @pytest.mark.parametrize("version, state", [((3, 10, 1), "broken"), ((3, 11, 0), "ok"), ((3, 14, 0), "broken")])
 def test_other_pythons(monkeypatch, version, state):
     monkeypatch.setattr(sys, "version_info", version)
-    assert packages.python().state == state
+    assert system.python().state == state
 
 
 def test_a_required_package_that_is_absent_or_too_old(monkeypatch):
     monkeypatch.setattr(metadata, "requires", lambda _: ["numpy>=99", "no-such-package>=1", 'ruff>=99; extra == "dev"'])
-    finding = packages.requirements()
-    assert finding.state == "broken" and "no-such-package is absent" in finding.found
+    finding = system.requirements()
+    assert finding.state == "broken" and "no-such-package is not installed" in finding.found
     assert finding.remedy.endswith("-m pip install 'numpy>=99' 'no-such-package>=1'")
+
+
+def test_a_checkout_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(system, "OURS", "no-such-package")
+    finding = system.requirements()
+    assert finding.state == "note" and "pip install -e ." in finding.remedy
 
 
 @pytest.mark.parametrize(
     "cuda, driver, state, words",
     [
         ("13.0", None, "ok", "no NVIDIA driver"),
-        (None, 580, "note", "a torch for this one, for CUDA 13"),
-        ("13.0", 535, "note", "for CUDA 12"),
+        (None, 580, "note", "a torch for CUDA 13"),
+        ("13.0", 535, "note", "a torch for CUDA 12"),
         ("12.6", 535, "note", "CUDA_VISIBLE_DEVICES"),
         ("12.6", 390, "note", "install NVIDIA's driver 580"),
     ],
@@ -111,21 +116,21 @@ def test_torch_and_the_driver(monkeypatch, tmp_path, cuda, driver, state, words)
         f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {driver}.65.06  Release Build\nGCC version: 12.3.0"
     )
     (tmp_path / "version").write_text(text if driver else "")
-    monkeypatch.setattr(packages, "DRIVER_FILE", tmp_path / ("version" if driver else "absent"))
+    monkeypatch.setattr(system, "DRIVER_FILE", tmp_path / ("version" if driver else "absent"))
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    finding = packages.torch()
+    finding = system.torch()
     assert finding.state == state and words in finding.found + finding.remedy
 
 
 def test_torchvision_of_another_torch(monkeypatch):
     real = metadata.version
-    assert packages.torchvision().state == "ok"
+    assert system.torchvision().state == "ok"
     monkeypatch.setattr(metadata, "version", lambda name: "2.6.0+cpu" if name == "torch" else real(name))
-    finding = packages.torchvision()
+    finding = system.torchvision()
     assert finding.state == "note" and "'torch==2.6.0' 'torchvision==0.21.*'" in finding.remedy
-    monkeypatch.setattr(packages, "_has_nms", lambda: False)
-    assert packages.torchvision().state == "broken"
+    monkeypatch.setattr(system, "_has_nms", lambda: False)
+    assert system.torchvision().state == "broken"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,7 @@ def test_torchvision_of_another_torch(monkeypatch):
 )
 def test_packages_that_cannot_be_imported(monkeypatch, check, state):
     monkeypatch.setitem(sys.modules, check, None)
-    finding = getattr(packages, check)()
+    finding = getattr(system, check)()
     assert finding.state == state and "ModuleNotFoundError" in finding.found and "pip install" in finding.remedy
 
 
@@ -154,7 +159,7 @@ def question(monkeypatch, modules, source="", python=sys.executable, tmp_path=No
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return interpreter.ask(python, modules, environment)
+    return needs.ask(python, modules, environment)
 
 
 def test_an_interpreter_is_asked_for_what_it_has(tmp_path, monkeypatch):
@@ -162,9 +167,7 @@ def test_an_interpreter_is_asked_for_what_it_has(tmp_path, monkeypatch):
         "fine/__init__.py": "__version__ = '1.2'",
         "worse/__init__.py": "raise OSError('libcudart.so.11: no\\nfile')",
     }
-    got = interpreter.answer(
-        question(monkeypatch, ["fine", "worse", "absent", "fine._ext"], sources, tmp_path=tmp_path)
-    )
+    got = needs.answer(question(monkeypatch, ["fine", "worse", "absent", "fine._ext"], sources, tmp_path=tmp_path))
     assert got["fine"] == {"version": "1.2", "package": "", "error": ""}
     assert got["worse"]["error"] == "OSError: libcudart.so.11: no file"
     assert "No module named 'absent'" in got["absent"]["error"] and "fine._ext" in got["fine._ext"]["error"]
@@ -173,13 +176,13 @@ def test_an_interpreter_is_asked_for_what_it_has(tmp_path, monkeypatch):
 def test_an_interpreter_that_dies_or_is_none(tmp_path, monkeypatch):
     dies = {"dies/__init__.py": "import os, sys; print('Illegal instruction', file=sys.stderr); os._exit(132)"}
     with pytest.raises(ValueError, match="exit code 132: Illegal instruction"):
-        interpreter.answer(question(monkeypatch, ["dies"], dies, tmp_path=tmp_path))
+        needs.answer(question(monkeypatch, ["dies"], dies, tmp_path=tmp_path))
     with pytest.raises(ValueError, match="No such file"):
-        interpreter.answer(interpreter.ask("/no/such/python", ["x"], {}))
-    monkeypatch.setattr(interpreter, "SECONDS_ALLOWED", 0.5)
+        needs.answer(needs.ask("/no/such/python", ["x"], {}))
+    monkeypatch.setattr(needs, "SECONDS_ALLOWED", 0.5)
     with pytest.raises(ValueError, match="no answer in"):
         hangs = {"hangs/__init__.py": "import time; time.sleep(60)"}
-        interpreter.answer(question(monkeypatch, ["hangs"], hangs, tmp_path=tmp_path))
+        needs.answer(question(monkeypatch, ["hangs"], hangs, tmp_path=tmp_path))
 
 
 FINE = {"version": "1", "package": "p", "error": ""}
@@ -193,32 +196,32 @@ NO_EXT = {"version": "", "package": "p", "error": "ModuleNotFoundError: No modul
     "mmcv, mmdet, ext, states, words",
     [
         (FINE, FINE, FINE, ["ok", "ok"], "compiled"),
-        (FINE, FINE, NO_EXT, ["ok", "ok"], "through torchvision"),
+        (FINE, FINE, NO_EXT, ["ok", "ok"], "torchvision's nms"),
         (FINE, FINE, ABI, ["ok", "broken"], "undefined symbol"),
         (FINE, REFUSED, NO_EXT, ["broken", "ok"], "incompatible"),
-        (ABSENT, ABSENT, ABSENT, ["absent"], "no mmcv"),
+        (ABSENT, ABSENT, ABSENT, ["absent"], "not installed"),
     ],
 )
 def test_faults_of_frameworks(monkeypatch, mmcv, mmdet, ext, states, words):
     answers = {"mmengine": FINE, "mmcv": mmcv, "mmdet": mmdet, "mmcv._ext": ext}
-    monkeypatch.setattr(others, "answer", lambda _: answers)
-    asked = others.Question({"mmdet": frameworks.FRAMEWORKS["mmdet"]}, interpreter.Asked("python", None, ""))
-    found = others.findings(asked)
+    monkeypatch.setattr(needs, "answer", lambda _: answers)
+    asked = needs.Question({"mmdet": frameworks.FRAMEWORKS["mmdet"]}, needs.Asked("python", None, ""))
+    found = needs.check_frameworks(asked)
     assert [finding.state for finding in found] == states
     assert any(words in finding.found for finding in found)
 
 
 def test_the_interpreter_that_the_variable_names_is_asked(monkeypatch):
     monkeypatch.setenv("CGH_MM_PYTHON", "/no/such/python")
-    monkeypatch.setattr(others, "FRAMEWORKS", {name: frameworks.FRAMEWORKS[name] for name in ("mmdet", "mmseg")})
-    (asked,) = others.ask_all()
-    found = others.findings(asked)
+    monkeypatch.setattr(needs, "FRAMEWORKS", {name: frameworks.FRAMEWORKS[name] for name in ("mmdet", "mmseg")})
+    (asked,) = needs.ask_all()
+    found = needs.check_frameworks(asked)
     assert [(f.subject, f.state) for f in found] == [("mmdet", "broken"), ("mmseg", "broken")]
     assert all("unset CGH_MM_PYTHON" in f.remedy and "/no/such/python" in f.found for f in found)
 
 
 def test_every_framework_is_asked_for():
-    assert {m for f in frameworks.FRAMEWORKS.values() for m in f.modules} >= set(others.COMPILED)
+    assert {m for f in frameworks.FRAMEWORKS.values() for m in f.modules} >= set(needs.COMPILED)
     assert all(isinstance(f, Framework) for f in frameworks.FRAMEWORKS.values())
 
 
@@ -234,22 +237,25 @@ def folder_of_images(root):
 
 def test_data_sets(monkeypatch, tmp_path):
     monkeypatch.setenv("CGH_DATA", str(tmp_path))
-    assert data_sets.present("animals").state == "ok"
-    absent = data_sets.present("my_pets")
-    assert absent.state == "absent" and "train/CLASS/*" in absent.remedy
-    assert data_sets.whole("my_pets", tmp_path) == absent
-    coco = data_sets.whole("coco", tmp_path)
+    assert needs.present("animals").state == "ok"
+    with monkeypatch.context() as patched:
+        patched.setattr(needs, "BUNDLED_NEED", ("no_such_package",))
+        assert "[demo]" in needs.present("animals").remedy
+    absent = needs.present("my_pets")
+    assert absent.state == "absent" and "train/<class>/*" in absent.remedy
+    assert needs.whole("my_pets", tmp_path) == absent
+    coco = needs.whole("coco", tmp_path)
     assert coco.state == "absent" and "images.cocodataset.org" in coco.remedy
-    named = [data_sets.present(name).remedy for name in ("coco", "cifar10", "imagenet100", "voc0712")]
+    named = [needs.present(name).remedy for name in ("coco", "cifar10", "imagenet100", "voc0712")]
     assert all("$CGH_DATA" not in remedy and str(tmp_path) in remedy for remedy in named), "as they can be typed"
     (tmp_path / "coco").mkdir()
-    assert data_sets.present("coco").state == "ok"
-    half = data_sets.whole("coco", tmp_path)
+    assert needs.present("coco").state == "ok"
+    half = needs.whole("coco", tmp_path)
     assert half.state == "broken" and "not complete" in half.found and half.remedy
     folder_of_images(tmp_path / "my_pets")
-    assert data_sets.whole("my_pets", tmp_path).found.startswith("2 train images of 2 classes, 2 val images")
+    assert needs.whole("my_pets", tmp_path).found.startswith("2 train images of 2 classes, 2 val images")
     (tmp_path / "my_pets/val/dog/1.png").write_bytes(b"not an image")
-    damaged = data_sets.whole("my_pets", tmp_path)
+    damaged = needs.whole("my_pets", tmp_path)
     assert damaged.state == "broken" and "1.png" in damaged.found and "remove the file" in damaged.remedy
 
 
@@ -270,7 +276,7 @@ def test_what_only_lacks_data_is_counted_in_brief():
     works = [Work("mmdet", "a"), Work("mmdet", "b", ("data pets",)), Work("mmdet", "c", ("data pets", "mmdet"))]
     verdicts = judge(works, [broken("data pets", "absent"), broken("mmdet")])
     text = "\n".join(sentences(verdicts, brief=True))
-    assert "cannot run 1 more\n" in text and "because of data sets that are not there" in text
+    assert "cannot run 1 more\n" in text and "because of missing datasets" in text
     assert "cannot run c\n" in text and "because of data pets: found; mmdet: found" in text
     assert "1 more" not in "\n".join(sentences(verdicts))
 

@@ -21,8 +21,8 @@ REVIEWED = {
     ("cgh_bench/core/pickles.py", "B301"): "an unpickler whose find_class knows harmless names alone",
     ("cgh_bench/data/layout.py", "B314"): "expat from 2.4.1 on stops entity bombs; external entities are not followed",
     ("cgh_bench/site/truth.py", "B314"): "the same",
-    ("cgh_bench/doctor/machine.py", "B108"): "/dev/shm is measured, not written to",
-    ("cgh_bench/site/rendering.py", "B704"): "our own icons, style and script, no data",
+    ("cgh_bench/doctor/system.py", "B108"): "/dev/shm is measured, not written to",
+    ("cgh_bench/site/page.py", "B704"): "our own icons, style and script, no data",
     ("transfer_configs/detectron2/forward.py", "B301"): "the file that we have just written",
 }
 # Low severity, or true of every process that is started: subprocess from an argument list, asserts of invariants.
