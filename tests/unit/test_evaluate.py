@@ -1,6 +1,8 @@
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,10 +12,10 @@ import pytest
 from PIL import Image
 from toy_images import toy_data
 
-from cgh_bench import evaluate as module
 from cgh_bench import results
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.registry import registered
 from cgh_bench.evaluate import Evaluation, configured, evaluate, find_finished, plan, prepare, protocol_id
 from cgh_bench.tasks.base import Data, Folders, Metric, Task
 from cgh_bench.tasks.knn import KNN
@@ -74,8 +76,8 @@ def trunk() -> Checkpoint:
 
 
 def test_protocol_ids_are_pinned() -> None:
-    registered: dict[str, Task[Any]] = module.tasks.registered("cgh_bench.tasks", "TASKS")
-    frozen = {name: task for name, task in registered.items() if type(task).__module__ not in IN_FRAMEWORKS}
+    known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
+    frozen = {name: task for name, task in known.items() if type(task).__module__ not in IN_FRAMEWORKS}
     assert {protocol_id(name, task) for name, task in frozen.items()} == set(PROTOCOLS.split())
 
 
@@ -192,7 +194,19 @@ def test_images_in_memory_are_evaluated_under_their_own_content(trunk: Checkpoin
 
 
 def test_every_task_declares_itself() -> None:
-    registered: dict[str, Task[Any]] = module.tasks.registered("cgh_bench.tasks", "TASKS")
-    for task in registered.values():
+    known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
+    for task in known.values():
         assert task.METRICS
         assert len({metric.name for metric in task.METRICS}) == len(task.METRICS)
+
+
+def test_who_only_asks_what_there_is_waits_for_no_torch() -> None:
+    slow = {"torch", "torchvision", "sklearn", "scipy", "faiss"}
+    code = (
+        "import sys; from cgh_bench.core.registry import broken, registered; from cgh_bench.data import catalog; "
+        "from cgh_bench.evaluate import protocol_id; catalog(); tasks = registered('cgh_bench.tasks', 'TASKS'); "
+        "[protocol_id(*task) for task in tasks.items()]; "
+        f"print(sorted({slow} & set(sys.modules)), broken('cgh_bench.tasks'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
