@@ -11,7 +11,8 @@ from pathlib import Path
 from cgh_bench.core.errors import UserError, unknown
 
 FOLDER = Path(__file__).parent
-COSTS = ("", "asymmetric", "symmetric", "multi-crop")
+COSTS = {"": "", "asymmetric": "1 (asymmetric)", "symmetric": "2 (symmetric)", "multi-crop": "multi-crop"}
+"""What an epoch of pretraining costs: how many views of each image pass through the trained network, in words."""
 ALIASES = {
     "Instance Discrimination": "InstDisc",
     "InsDis": "InstDisc",
@@ -41,8 +42,7 @@ class PublishedResult:
     epochs: int | None
     """Epochs of pretraining; None if the source does not say, or if there was no pretraining."""
     cost: str
-    """What an epoch costs: "asymmetric" (each image once through the trained network, as MoCo), "symmetric" (twice),
-    "multi-crop", or "" if unknown."""
+    """A key of `COSTS`; empty if unknown."""
     metric: str
     value: float
     deviation: str

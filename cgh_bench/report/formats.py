@@ -241,7 +241,7 @@ def _show_protocol(protocol: published.Protocol, results: Sequence[PublishedResu
     drawn.add_column("source")
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for each in results:
-        key = (_variant(each), each.cost, each.deviation, _place(each))
+        key = (_variant(each), published.COSTS[each.cost], each.deviation, _place(each))
         rows.setdefault(key, {})[each.metric] = each.text
     for (variant, cost, deviation, place), values in rows.items():
         name = Text.assemble(variant, (f"\n{deviation}" if deviation else "", "dim"))

@@ -205,8 +205,9 @@ def _of_checkpoint(name: str) -> Pretraining:
 def comparison(subjects: Sequence[Subject], boards: Sequence[Board], root: Path) -> dict[str, Any]:
     """What the page that compares two backbones shows, all statistics done.
 
-    `pairs[j][i]` with i < j is half the width of Welch's interval of the difference of two of `subjects`, both given by
-    their place in this list; null if there is none. `images[j][i]` is the interval over images.
+    For each metric, `subjects` are those that have it, by their place in the list of all; `means`, `texts` and
+    `replicates` are theirs. `pairs[j][i]` with i < j is half the width of Welch's interval of the difference between
+    the i-th and the j-th of them, in thousandths, or null. `images` are intervals over images.
     """
     compared = [subject for subject in subjects if subject.cells]
     return {
@@ -231,13 +232,14 @@ def _compared(board: Board, metric: Metric, subjects: Sequence[Subject], root: P
         "means": [round(cell.mean, 4) for _, cell in mine],
         "texts": [cell.text(2) for _, cell in mine],
         "replicates": [cell.replicate if cell.n > 1 else "" for _, cell in mine],
-        "pairs": [[_rounded(half) for half in line[:j]] for j, line in enumerate(halves.tolist())],
+        "pairs": [[_thousandths(half) for half in line[:j]] for j, line in enumerate(halves.tolist())],
         "images": _paired(board, measured, root) if metric.name == PAIRED_METRIC else [],
     }
 
 
-def _rounded(half: float) -> float | None:
-    return None if math.isnan(half) else round(half, 3)
+def _thousandths(half: float) -> int | None:
+    """As short as it can be: a site of 250 backbones has half a million of them."""
+    return None if math.isnan(half) else round(1000 * half)
 
 
 def _paired(board: Board, measured: Sequence[Subject], root: Path) -> list[dict[str, Any]]:

@@ -122,9 +122,10 @@ def _scatter(title: str, points: Sequence[Point], axis: dict[str, Any]) -> Chart
         hover = {"text": [literal(p.name) for p in mine], "hovertemplate": "%{text}: %{y:.1f} at %{x}<extra></extra>"}
         traces.append({"type": "scatter", "name": kind, "meta": number, **shown, **hover, **style})
     here = sum(point.kind == MEASURED for point in points)
-    counts = f"{len(points) - here} published and {here} measured" if here < len(points) else f"{here} measured"
+    counts = {"published": len(points) - here, "measured": here}
+    words = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     figure = {"data": traces, "layout": {"xaxis": axis, "showlegend": True}}
-    return Chart(title, f"{title}: {counts} results.", figure, 360)
+    return Chart(title, f"{title}: {words} results.", figure, 360)
 
 
 def class_chart(title: str, by_class: Mapping[str, float]) -> Chart:

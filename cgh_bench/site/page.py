@@ -116,6 +116,7 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         style=Markup(files["style.css"]), script=Markup(files["page.js"]), plotly=Markup(files["plotly.min.js"])
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     environment.filters["label"] = metric_label
     return environment

@@ -47,6 +47,7 @@ def write(store: Path, work: Path, out: Path) -> Path:
         "data": _leaderboards(known, measured),
         "notes": [*notes, *(note for subject in measured for note in subject.notes)],
         "facts": _facts(records, measured),
+        "costs": published.COSTS,
     }
     _write(out / "index.html", "index.html", index)
     return out / "index.html"
@@ -111,9 +112,9 @@ def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, 
         if values:
             made = subject.pretraining
             imported = any(run.imported for cell in cells.values() if cell for run in cell.runs)
-            row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": made.epochs, "cost": made.cost}
+            row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": made.epochs}
             more = {"note": "imported" if imported else "", "href": subject.href, "source": ""}
-            rows.append({**row, **more, "values": values})
+            rows.append({**row, **_cost(made.cost), **more, "values": values})
     return rows
 
 
@@ -125,10 +126,14 @@ def _published_rows(board: Board) -> list[dict[str, Any]]:
         key = (*each.variant, each.cost, each.deviation, each.source)
         if key not in rows:
             row = {"kind": "published", "name": each.method, "detail": each.detail, "epochs": each.epochs}
-            more = {"cost": each.cost, "note": each.deviation, "href": "", "source": each.source}
-            rows[key] = {**row, **more, "values": {}}
+            more = {"note": each.deviation, "href": "", "source": each.source}
+            rows[key] = {**row, **_cost(each.cost), **more, "values": {}}
         rows[key]["values"][each.metric] = [each.value, None, 0]
     return list(rows.values())
+
+
+def _cost(cost: str) -> dict[str, str]:
+    return {"cost": cost, "views": published.COSTS[cost]}
 
 
 def _protocol_context(board: Board, measured: Sequence[Subject]) -> dict[str, Any]:
@@ -173,6 +178,7 @@ def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work:
     counted = {id(run) for cell in subject.cells.values() for run in cell.runs}
     return {
         "subject": subject,
+        "costs": published.COSTS,
         "sections": [(by_board[board], entries) for board, entries in sections.items()],
         "others": [run for run in subject.results if id(run) not in counted],
         "checkpoints": provenance.of_checkpoints(subject.results),

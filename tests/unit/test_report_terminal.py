@@ -49,7 +49,7 @@ def test_published_results_come_with_protocol_spread_and_conflicts(console: Cons
     for shown in (
         "11-point interpolation",
         "Box AP50 0.2, Box AP 0.2, Box AP75 0.4",
-        "MoCo v2, 200 ep asymmetric",
+        "MoCo v2, 200 ep 1 (asymmetric)",
         "fine-tuning learning rate searched per method",
         "conflicting sources: voc_det, MoCo v2, 800 ep, Box AP: 57.4 (facebookresearch/moco)",
         "57.6 (zdaxie/PixPro)",

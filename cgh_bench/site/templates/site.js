@@ -52,7 +52,7 @@ function leaderboard() {
     return [
       { key: "name", label: "Backbone", of: (row) => `${row.name} ${row.detail}`.toLowerCase(), up: true },
       { key: "epochs", label: "Epochs", of: (row) => row.epochs, up: true },
-      { key: "cost", label: "Views per epoch", of: (row) => row.cost || null, up: true },
+      { key: "views", label: "Views per epoch", of: (row) => row.views || null, up: true },
       ...board.metrics.map((metric) => ({
         key: `metric ${metric.name}`, label: metric.label + (metric.higher ? "" : " ↓"), numeric: true, up: !metric.higher,
         of: (row) => row.values[metric.name]?.[0] ?? null, name: metric.name,
@@ -176,7 +176,7 @@ function comparison() {
     if (!first || !second) return ["", "", "n = 1: no significance test"];
     if (first !== second) return ["", "", `Not comparable: one spread is over ${first}s, the other over ${second}s`];
     const difference = each.means[a] - each.means[b];
-    const half = each.pairs[Math.max(a, b)][Math.min(a, b)];
+    const half = each.pairs[Math.max(a, b)][Math.min(a, b)] / 1000;
     const shown = [difference.toFixed(2), range(difference - half, difference + half)];
     if (Math.abs(difference) <= half) return [...shown, "No significant difference"];
     return [...shown, `${names[(difference > 0) === each.higher ? 0 : 1]} is better`];
