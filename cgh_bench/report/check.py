@@ -112,13 +112,20 @@ def _judged(blank: Verdict, spread: Spread, confidence: float) -> Verdict:
 
 
 def _spread(table: Table, known: Mapping[tuple[str, str], Reference], index: int) -> Spread:
-    """Pooled over the column's cells, measured and reference: two or three runs alone are too few."""
+    """The standard deviation of the column's most variable cell, over measured and reference runs.
+
+    Two or three runs of a cell alone know theirs too badly, and the mean over the cells is too small for the most
+    variable one: with it, 13 % of faithful reruns of a table fail instead of at most 5 %.
+    """
     header = table.columns[index].definition.header
-    sides: list[Cell | Reference] = [row.cells[index] for row in table.rows]
-    sides += [known[key] for row in table.rows if (key := (row.label, header)) in known]
-    several = [(side.std, side.n) for side in sides if side.n > 1]
-    freedom = sum(n - 1 for _, n in several)
-    return Spread(math.sqrt(sum((n - 1) * std**2 for std, n in several) / freedom) if freedom else math.nan, freedom)
+    variances, freedom = [], 0
+    for row in table.rows:
+        sides = [row.cells[index], known.get((row.label, header))]
+        several = [side for side in sides if side and side.n > 1]
+        if own := sum(side.n - 1 for side in several):
+            variances.append(sum((side.n - 1) * side.std**2 for side in several) / own)
+            freedom += own
+    return Spread(math.sqrt(max(variances)) if variances else math.nan, freedom)
 
 
 def _allowed(cell: Cell, reference: Reference, spread: Spread, confidence: float) -> float:

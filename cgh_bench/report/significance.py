@@ -36,7 +36,7 @@ def paired_interval(differences: NDArray[np.float64]) -> tuple[float, float, flo
 
     It says what other images of the same kind might have changed, not what another training might have. The same on
     every call. The few distinct values (images are right or wrong) make it a draw of counts, at no cost per image;
-    `scipy.stats.bootstrap` draws every image anew.
+    `scipy.stats.bootstrap` draws every image again.
 
     Source: B. Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 7 (1979), 1-26.
     """
