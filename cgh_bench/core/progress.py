@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
@@ -39,18 +39,27 @@ def showing(wanted: bool) -> Iterator[None]:
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Tick]:
     """Show the progress of `total` steps on standard error: the block calls what it is given with the steps done."""
-    console = Console(stderr=True)
     if not is_shown():
         yield lambda done, note="": None
-    elif console.is_terminal:
-        with _bar(console) as bar:
+    elif sys.stderr.isatty():
+        with _bar() as bar:
             task = bar.add_task(title, total=total, note="")
             yield lambda done, note="": bar.update(task, completed=done, note=note)
     else:
         yield _Lines(title, total)
 
 
-def _bar(console: Console) -> Progress:
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -59,7 +68,7 @@ def _bar(console: Console) -> Progress:
         TextColumn("eta"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
+        console=Console(stderr=True),
     )
 
 

@@ -176,12 +176,16 @@ def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None
 
     One line each, or two if the terminal is too narrow; a file or a pipe gets lines of any length.
     """
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
+    rows = [_summary(number, result) for number, result in numbered]
+    if console is None and not sys.stdout.isatty():
+        for row in rows:
+            print(*(str(cell).replace("\n", ", ") for cell in row), sep="\t")
+        return
+    console = console or Console(highlight=False)
     drawn = _grid("", "protocol", "checkpoint")
     for header in ("seed", "result"):
         drawn.add_column(header, justify="right", no_wrap=True)
     drawn.add_column("started", no_wrap=True)
-    rows = [_summary(number, result) for number, result in numbered]
     for row in rows:
         drawn.add_row(*row)
     if console.measure(drawn, options=console.options.update(max_width=WIDTH_OF_FILES)).maximum <= console.width:

@@ -107,3 +107,9 @@ def test_reproduce_names_what_is_missing_first(work: Path, tmp_path: Path, monke
         run("reproduce", "coco_c4_1x", work=work)
     with pytest.raises(UserError, match="did you mean MoCo v2, 200 epochs"):
         run("reproduce", "coco_c4_1x", "--row", "MoCo v2 200 epochs", work=work)
+
+
+def test_a_pipe_gets_one_line_per_result_with_tabs(work: Path) -> None:
+    lines = run("results", "list", work=work).splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["1", "2", "3"]
+    assert {line.count("\t") for line in lines} == {5}

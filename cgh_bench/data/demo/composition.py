@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -72,6 +71,8 @@ def compose(split: Split, settings: SceneSettings) -> Iterator[Scene]:
     seed = [settings.seed, int(split == "val")]
     order = np.argsort(_generator(seed).random(sizes.sum()), kind="stable")
     labels = np.split(order % len(CLASSES), np.cumsum(sizes)[:-1])
+    from joblib import Parallel, delayed
+
     jobs = (delayed(_numbered)(split, labels[index], [*seed, 1 + index], settings) for index in range(count))
     yield from Parallel(n_jobs=1 if count < FEW else -1, return_as="generator")(jobs)
 
