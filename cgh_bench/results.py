@@ -170,7 +170,7 @@ def select(
 
 def export_json(records: Iterable[Result]) -> str:
     """All records with every field, as one JSON array."""
-    return json.dumps([dataclasses.asdict(record) for record in records], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([dataclasses.asdict(record) for record in records], indent=1) + "\n"
 
 
 def export_csv(records: Iterable[Result]) -> str:

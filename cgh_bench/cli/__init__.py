@@ -11,7 +11,7 @@ import click
 from cgh_bench import __version__
 from cgh_bench.cli import checkpoints, doctor, evaluating, listing, pretraining, reporting, results
 from cgh_bench.cli.options import SETTINGS, Group
-from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError, printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -92,8 +92,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _stop(label: str, message: str, code: int) -> None:
-    """Say why, and exit; names out of files may hold line ends, and escape sequences that command a terminal."""
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    """Say why, and exit."""
     click.secho(f"{label}: ", err=True, nl=False, fg="red", color=False if "NO_COLOR" in os.environ else None)
-    click.echo(printable, err=True)
+    click.echo(printable(message), err=True)
     sys.exit(code)

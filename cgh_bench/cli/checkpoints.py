@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgh_bench.cli import options
-from cgh_bench.core.errors import CheckFailed
+from cgh_bench.core.errors import CheckFailed, printable
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -92,10 +92,10 @@ def convert(
     planned = conversion.plan(names, to, out)
     if dry_run:
         for line in conversion.preview(planned, to, read):
-            print(line)
+            print(printable(line))
         return
     for certificate in (certificates := conversion.run(planned, to, read, verify)):
         if not as_json:
-            print(conversion.sentence(certificate))
+            print(printable(conversion.sentence(certificate)))
     if as_json:
         print(json.dumps(certificates, indent=1))

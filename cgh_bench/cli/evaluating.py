@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgh_bench.cli import options
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -105,9 +105,9 @@ def eval_(
                 planned = plan(evaluation, loaded, workspace, launch) if first and not result else []
                 if dry_run:
                     state = "finished" if result else "would run"
-                    print(f"{evaluation.protocol} seed {seed}: {state} on {loaded.name}")
+                    print(f"{evaluation.protocol} seed {seed}: {state} on {printable(loaded.name)}")
                 for line in planned:
-                    print(f"  {line}", file=sys.stdout if dry_run else sys.stderr)
+                    print(f"  {printable(line)}", file=sys.stdout if dry_run else sys.stderr)
                 if dry_run:
                     continue
                 done = result or evaluate(evaluation, loaded, seed, workspace, launch)
@@ -147,7 +147,7 @@ def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: 
         try:
             loaded = load(path)
         except UserError as error:  # perhaps half written
-            print(f"skipped until it changes: {error}", file=sys.stderr)
+            print(f"skipped until it changes: {printable(str(error))}", file=sys.stderr)
             continue
         for evaluation in evaluations:
             result = find_finished(evaluation, loaded, 0, workspace)
@@ -200,4 +200,4 @@ def _warn_if_untrained(checkpoint: "Checkpoint") -> None:
         return
     for check in checks(checkpoint.weights):
         if check["verdict"] == "bad":
-            print(f"warning: {checkpoint.name}: {check['remark']}", file=sys.stderr)
+            print(f"warning: {printable(checkpoint.name)}: {check['remark']}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgh_bench.cli import options
-from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.errors import UserError, printable, unknown
 
 if TYPE_CHECKING:
     from cgh_bench.results import Result
@@ -88,7 +88,7 @@ def merge(stores: tuple[Path, ...], work: Path) -> None:
         raise UserError(f"no results in {', '.join(absent)}; expected a results.jsonl, or a folder that was --work")
     added, complaints = results.merge(files, Workspace(work).store)
     for complaint in complaints:
-        print(complaint, file=sys.stderr)
+        print(printable(complaint), file=sys.stderr)
     print(f"{added} results added to {Workspace(work).store}")
 
 
@@ -156,5 +156,5 @@ def _read(work: Path) -> "list[Result]":
 
     records, complaints = results.read(Workspace(work).store)
     for complaint in complaints:
-        print(complaint, file=sys.stderr)
+        print(printable(complaint), file=sys.stderr)
     return records

@@ -5,18 +5,23 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user must change: one line saying what is wrong, what is accepted and what to do.
+    """Something the user must change: one line that says what is wrong, what was expected and what to do.
 
     The command line prints the message and exits with code 2; library users see an ordinary `ValueError`.
     """
 
 
 class CheckFailed(Exception):
-    """A check said no (a conversion that computes something else, a figure that was not reproduced): exit code 1."""
+    """A check failed (a conversion that computes something else, a number that was not reproduced): exit code 1."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line for a terminal: texts out of files may hold line ends, and codes that command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a `name` that is not among the `known` ones of this `kind`, with the nearest names first."""
+    """The error for a `name` that is not among the `known` ones of this `kind`, with the nearest names."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(names)}"

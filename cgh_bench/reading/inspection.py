@@ -18,7 +18,7 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet_names import BUFFERS
 from cgh_bench.checkpoint import from_description
 from cgh_bench.core.config import plain
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, printable
 from cgh_bench.core.files import sha256
 from cgh_bench.reading import hubs, names, recognition
 from cgh_bench.reading.candidate import place
@@ -216,12 +216,12 @@ def render(report: Report) -> RenderableType:
     """The report for a terminal; names come from the file, so nothing in them is taken for markup."""
     table = Table.grid(padding=(0, 2))
     for label, value in _lines(report):
-        table.add_row(Text(label, style="bold"), Text(_printable(value)))
+        table.add_row(Text(label, style="bold"), Text(printable(value)))
     styles = {"ok": ("✓", "green"), "doubt": ("?", "yellow"), "bad": ("✗", "red")}
-    remarks = [Text.assemble(styles[check["verdict"]], f" {_printable(check['remark'])}") for check in report["checks"]]
+    remarks = [Text.assemble(styles[check["verdict"]], f" {printable(check['remark'])}") for check in report["checks"]]
     if report["problem"]:
-        remarks.append(Text(f"✗ {_printable(report['problem'])}", style="red"))
-    return Group(table, Text(), *remarks, *(Text(f"  {command}", style="cyan") for command in report["commands"]))
+        remarks.append(Text(f"✗ {printable(report['problem'])}", style="red"))
+    return Group(table, Text(), *remarks, *(Text(f"  {printable(each)}", style="cyan") for each in report["commands"]))
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
@@ -268,7 +268,3 @@ def _formula(images: Mapping[str, Any]) -> str:
         "assumed": "assumed: nothing says so",
     }[images["sureness"]]
     return f"{images['channel_order']}, 0 to {images['input_range']:g}, mean {mean}, std {std} ({sure})"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from cgh_bench import published, tasks
+from cgh_bench.core.errors import printable
 from cgh_bench.core.registry import registered
 from cgh_bench.published import PublishedResult
 from cgh_bench.report.cells import Cell, Column, Row, Table, metric_label
@@ -203,11 +204,11 @@ def _summary(number: int, result: Result) -> tuple[str, Text, Text, str, str, st
     marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(result.overridden)
     return (
         str(number),
-        Text(result.protocol if not result.imported else f"{result.task} {result.protocol}"),
-        Text("\n").join([Text(result.checkpoint_name), *(Text(mark, "dim") for mark in marks)]),
+        Text(printable(result.protocol if not result.imported else f"{result.task} {result.protocol}")),
+        Text("\n").join([Text(printable(result.checkpoint_name)), *(Text(printable(mark), "dim") for mark in marks)]),
         str(result.seed),
-        f"{metric_label(main)} {result.metrics.get(main, float('nan')):.2f}",
-        result.started[:16].replace("T", " "),
+        f"{printable(metric_label(main))} {result.metrics.get(main, float('nan')):.2f}",
+        printable(result.started[:16].replace("T", " ")),
     )
 
 

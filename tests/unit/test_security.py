@@ -1,14 +1,18 @@
 """What SECURITY.md promises of the code itself: no shell, and nothing that bandit finds and nobody has looked at."""
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+from test_results import RESULT
 
-from cgh_bench import cli
+from cgh_bench import cli, results
 from cgh_bench.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +50,26 @@ def test_errors_do_not_command_the_terminal(capfd: pytest.CaptureFixture[str]) -
         raise UserError("the class 'a\x1b]0;owned\x07\nb\u202e\udce9' of größe 猫 is unknown")
     said = capfd.readouterr().err
     assert said == "error: the class 'a\\x1b]0;owned\\x07\\nb\\u202e\\udce9' of größe 猫 is unknown\n"
+
+
+FORGED = "x\x1b[2J\x9b1;1H\u202e\nanimals_knn, seed 0: Top-1 99.99"
+
+
+def test_names_out_of_files_do_not_command_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result = dataclasses.replace(RESULT, checkpoint_name=FORGED, overridden=(FORGED,), started=FORGED)
+    results.append(tmp_path / "results.jsonl", result)
+    weights = torchvision.models.resnet18().state_dict()
+    torch.save({"arch": FORGED, "state_dict": weights}, tmp_path / f"{FORGED[:20]}.pth")
+    for command in (
+        ["results", "list", "--work", str(tmp_path)],
+        ["results", "show", "1", "--work", str(tmp_path)],
+        ["inspect", str(tmp_path / f"{FORGED[:20]}.pth")],
+        ["eval", "animals_knn", "--dry-run", "--work", str(tmp_path), "--ckpt", str(tmp_path / f"{FORGED[:20]}.pth")],
+    ):
+        cli.app(command, standalone_mode=False)
+        said = "".join(capfd.readouterr())
+        assert said and all(c == "\n" or c.isprintable() for c in said), command
+        assert not any(line.startswith("animals_knn, seed 0: Top-1 99.99") for line in said.splitlines())
 
 
 def test_bandit_finds_nothing_that_was_not_looked_at() -> None:
