@@ -200,6 +200,16 @@ def test_settings_must_exist():
             train.require_known(config, wrong)
 
 
+def test_a_module_that_is_absent_is_named(tmp_path, monkeypatch):
+    """mmengine's own error names the module that the protocol imports, not the one that this lacks."""
+    (tmp_path / "lacking.py").write_text("import no_such_package\n")
+    text = (FOLDER / "coco_det.py").read_text().replace("cgh_bench.transfer_configs.openmmlab.extra_norm", "lacking")
+    (tmp_path / "yours.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        train.protocol(options(tmp_path, config=tmp_path / "yours.py"))
+
+
 @pytest.mark.parametrize("setting", ["iterations", "norm.type", "data_root", "crop"])
 def test_a_setting_that_nothing_reads_is_refused(setting):
     with pytest.raises(SystemExit, match=rf"{setting}: it has no effect"):

@@ -1,6 +1,7 @@
 """Detection and segmentation tasks without a framework: registration, plans, refusals, launches, differences."""
 
 import os
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from cgh_bench import published, tasks
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.cli import listing
+from cgh_bench.cli import evaluating, listing
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import dense
@@ -96,6 +97,38 @@ def test_a_training_that_cannot_be_is_refused_before_it_starts(task, setting):
 def test_another_architecture_is_refused_by_name(arch):
     with pytest.raises(UserError, match=arch):
         tasks.find("animals_det").check_backbone(random_checkpoint(arch))
+
+
+@pytest.fixture
+def dry_run(tmp_path):
+    """`eval` with --dry-run, of which nothing may be left."""
+
+    def invoke(task: str, ckpt: str):
+        work = tmp_path / "work"
+        result = CliRunner().invoke(evaluating.eval_, [task, f"--ckpt={ckpt}", f"--work={work}", "--dry-run"])
+        assert not work.exists()
+        return result
+
+    return invoke
+
+
+@pytest.mark.parametrize("task", ["animals_det", "coco_det"])
+def test_the_architecture_is_refused_before_any_data_are_looked_for_or_written(dry_run, task, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", "/nowhere")
+    refused = dry_run(task, "random:vit_tiny_patch16_224").exception
+    assert isinstance(refused, UserError)
+    assert "vit_tiny_patch16_224" in str(refused) and "/nowhere" not in str(refused)
+
+
+@pytest.mark.skipif(find_spec("mmdet") is None, reason="needs mmdetection")
+def test_a_dry_run_writes_no_scenes(dry_run):
+    done = dry_run("animals_det", "random:resnet18")
+    assert "animals_det@c34417e2 seed 0: would run" in done.stdout
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_protocol_stops_no_other_task(dry_run):
+    assert dry_run("animals_knn", "random:resnet18").exit_code == 0
 
 
 def test_generated_scenes_are_written_when_they_are_used(tmp_path):
