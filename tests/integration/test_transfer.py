@@ -177,13 +177,11 @@ def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkey
 
 def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
     task = find("animals_det")
-    said = r"animals_det is a protocol for resnet18 .* random:resnet34 is a resnet34 .*; give one of resnet18, or "
-    with pytest.raises(UserError, match=said):
-        run(task, random_checkpoint("resnet34"), tmp_path / "run", cache)
-    with pytest.raises(UserError, match=said):
-        task.plan(random_checkpoint("resnet34"), task.load_data(cache), Folders(tmp_path / "run", cache))
-    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 is a vision transformer; accepted here: ResNets"):
-        task.plan(random_checkpoint("vit_tiny_patch16_224"), task.load_data(cache), Folders(tmp_path / "run", cache))
+    for arch in ("resnet34", "vit_tiny_patch16_224"):
+        with pytest.raises(UserError, match=arch):
+            run(task, random_checkpoint(arch), tmp_path / "run", cache)
+        with pytest.raises(UserError, match=arch):
+            task.plan(random_checkpoint(arch), task.load_data(cache), Folders(tmp_path / "run", cache))
     assert not (tmp_path / "run").exists()
 
 
