@@ -1,7 +1,7 @@
-"""Results that other tools measured, read from the files they leave: one small parser for each.
+"""Results that other tools measured, read from the files they write: one small parser per tool.
 
-A parser returns {label: {metric: value in per cent}}; a file that holds several evaluations has several labels. What is
-imported fills no table unless the user says whose protocol the run followed.
+A parser returns {label: {metric: value in per cent}}; a file that holds several evaluations has several labels. An
+imported result appears in tables only if the user says which task's protocol the run followed.
 """
 
 import csv
@@ -23,12 +23,12 @@ from cgh_bench.results import IMPORTED, Result
 
 Evaluations = dict[str, dict[str, float]]
 NO_PROTOCOL = "imported"
-"""The protocol of a result of which nobody said what it followed."""
+"""The protocol of an imported result whose protocol the user does not state."""
 
 
 @dataclass(frozen=True)
 class Importer:
-    """One tool's files."""
+    """How one tool's files are read."""
 
     description: str
     parse: Callable[[Path], Evaluations]
@@ -36,26 +36,26 @@ class Importer:
 
 @dataclass(frozen=True)
 class Import:
-    """What to take from where, and whose it is."""
+    """Which result to import, and for which checkpoint."""
 
     path: Path
     tool: str
     """A name of `IMPORTERS`."""
     checkpoint_name: str
-    """As rows of tables name it."""
+    """The name that table rows use."""
     label: str = ""
-    """Which evaluation, of a file that holds several."""
+    """Which evaluation, if the file holds several."""
     task: str = ""
-    """The task whose protocol of today that run followed, as the user vouches; empty: of none."""
+    """The task whose current protocol the run followed, according to the user; empty if none."""
     seed: int = 0
 
 
 def read(what: Import) -> Result:
-    """The result in a file of another tool, with the hash of that file.
+    """The result in a file of another tool; its origin has the file's hash.
 
     Raises:
-        UserError: an unknown tool or task, a file that is absent or not of that tool, several evaluations and no label
-            among them, or a protocol whose metrics it does not have.
+        UserError: an unknown tool or task, a file that is missing or was not written by that tool, several evaluations
+            without a label that names one, or a task whose main metric is missing.
     """
     if what.tool not in IMPORTERS:
         raise unknown("tool to import from", what.tool, IMPORTERS)
@@ -64,7 +64,7 @@ def read(what: Import) -> Result:
     if what.task:
         task = tasks.find(what.task)
         if (main := task.METRICS[0].name) not in metrics:
-            raise UserError(f"{what.path} has no {main}, the figure of {what.task}; it has {', '.join(metrics)}")
+            raise UserError(f"{what.path} has no {main}, the main metric of {what.task}; it has {', '.join(metrics)}")
         protocol, config = protocol_id(what.task, task), plain(task)
     written = datetime.datetime.fromtimestamp(int(what.path.stat().st_mtime), datetime.UTC)
     origin = {"source": IMPORTED, "tool": what.tool, "path": str(what.path), "sha256": sha256(what.path)}
@@ -83,43 +83,45 @@ def read(what: Import) -> Result:
 
 
 def _parse(what: Import) -> Evaluations:
+    expected = IMPORTERS[what.tool].description
     try:
         found = IMPORTERS[what.tool].parse(what.path)
     except FileNotFoundError:
-        raise UserError(f"no file {what.path}") from None
+        raise UserError(f"{what.path} not found; expected {expected}") from None
     except (
         OSError,
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
         AttributeError,
-        OverflowError,
+        ArithmeticError,
         RecursionError,
         csv.Error,
-    ) as error:
-        raise UserError(f"{what.path} is no file of {what.tool} ({error!r}); see `cgh-bench list importers`") from None
-    # A metric without a single object to measure (the AP of small objects, say) is NaN, or -1 in COCO's evaluation.
+    ) as e:
+        raise UserError(f"{what.path} is not a results file of {what.tool} ({e!r:.200}); expected {expected}") from None
+    # A metric of nothing (the AP of small objects where there are none) is NaN, or -1 in COCO's evaluation.
     usable = {
         label: {name: value for name, value in metrics.items() if math.isfinite(value) and value >= 0}
         for label, metrics in found.items()
     }
     usable = {label: metrics for label, metrics in usable.items() if metrics}
     if not usable:
-        expected = IMPORTERS[what.tool].description
-        raise UserError(f"{what.path} holds no finite figure that is known of {what.tool}; expected: {expected}")
+        raise UserError(f"{what.path} holds no known metric of {what.tool} with a finite value; expected {expected}")
     return usable
 
 
 def _chosen(what: Import, found: Evaluations) -> dict[str, float]:
     if not what.label and len(found) == 1:
         return next(iter(found.values()))
+    if not what.label:
+        raise UserError(f"{what.path} holds several evaluations; choose one with --label: {', '.join(found)}")
     if what.label not in found:
-        raise unknown(f"evaluation in {what.path}; one must be chosen with --label:", what.label, found)
+        raise unknown(f"evaluation in {what.path}:", what.label, found)
     return found[what.label]
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file: the whole of it, or each of its lines that is one."""
+    """The JSON objects of a file that is one, or has one per line; other lines are skipped."""
     text = path.read_text(encoding="utf-8")
     try:
         yield dict(json.loads(text))
@@ -132,7 +134,7 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _last(path: Path, names: Mapping[str, str], factor: Callable[[dict[str, Any]], float]) -> Evaluations:
-    """The known metrics of the last object that has any, under our `names`, each multiplied by the object's factor."""
+    """The known metrics of the last object that has any, renamed by `names` and multiplied by the object's factor."""
     for entry in reversed(list(_objects(path))):
         if found := {names[key]: factor(entry) * float(value) for key, value in entry.items() if key in names}:
             return {"": found}
@@ -149,7 +151,7 @@ _DETECTRON2 = {
 
 
 def _detectron2(path: Path) -> Evaluations:
-    """Per cent, on the line of the last evaluation among those of the training.
+    """Per cent, on the line of the last evaluation; other lines are of the training.
 
     Source: detectron2@02b5c4e detectron2/utils/events.py (JSONWriter), evaluation/*.py.
     """
@@ -182,9 +184,9 @@ def _mmseg(path: Path) -> Evaluations:
 
 
 def _dino(path: Path) -> Evaluations:
-    """DINOv2 and v3: kNN in per cent, a label for each K; the linear classifier that is best on val as a fraction.
+    """DINOv2 and v3: kNN in per cent, one label per K; the linear classifier that is best on val as a fraction.
 
-    Files are appended to, so the last figure of a name counts.
+    Runs append to the file, so the last value of a name counts.
     Source: dinov2/eval/knn.py, dinov2/eval/linear.py, dinov3/eval/knn.py.
     """
     found: Evaluations = {}
@@ -198,7 +200,7 @@ def _dino(path: Path) -> Evaluations:
 
 
 def _lightly(path: Path) -> Evaluations:
-    """The printed output of a benchmark: fractions, a label for each of knn, linear, finetune.
+    """The printed output of a benchmark: fractions, one label for each of knn, linear and finetune.
 
     Source: lightly benchmarks/imagenet/resnet50/*_eval.py.
     """
@@ -210,7 +212,7 @@ def _lightly(path: Path) -> Evaluations:
 
 
 def _solo_learn(path: Path) -> Evaluations:
-    """The printed output of `main_knn.py`, a label for each setting, or the summary of a linear run in W&B: per cent.
+    """The printed output of `main_knn.py`, one label per setting, or the summary of a linear run in W&B: per cent.
 
     Source: solo-learn main_knn.py, solo/methods/linear.py.
     """
@@ -230,7 +232,7 @@ def _solo_learn(path: Path) -> Evaluations:
 
 
 def _timm(path: Path) -> Evaluations:
-    """`results-*.csv`, and what `validate.py` writes: per cent, a label for each model.
+    """`results-*.csv`, and what `validate.py` writes: per cent, one label per model.
 
     Source: pytorch-image-models results/README.md, validate.py.
     """

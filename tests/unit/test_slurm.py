@@ -80,7 +80,7 @@ pathlib.Path({str(done)!r}).write_text("yes")
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ("partition", "'partition' is no key=value"),
+        ("partition", "'partition' is not KEY=VALUE"),
         ("slurmpartition=x", "slurmpartition"),
         ("timeout_min=long", 'timeout_min" expected type'),
         ("nodes=many", "'many'"),
@@ -115,7 +115,7 @@ def test_the_command_queues_itself_without_the_option(option, tmp_path, queued):
     assert queued == [([*OURS, "eval", "voc_det", "--gpus", "2"], "timeout_min=5", tmp_path, 2, 1)]
     with pytest.raises(UserError, match="--gpus N"):
         queue(["eval", *option], "timeout_min=5", None, tmp_path)
-    with pytest.raises(UserError, match="on one node; leave nodes out"):
+    with pytest.raises(UserError, match="on one node; leave out nodes="):
         queue(["eval", *option, "--gpus=2"], "nodes=2", 2, tmp_path)
 
 
