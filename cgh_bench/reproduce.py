@@ -42,7 +42,7 @@ def run(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: P
             if row.recipe:
                 _say(f"{row.label}, seed {seed}: pretraining {row.recipe}")
                 recipe = dataclasses.replace(recipes.find(row.recipe), seed=seed)
-                loaded = load(train(recipe, row.recipe, workspace.pretraining(row.recipe, seed)))
+                loaded = load(train(recipe, row.recipe, workspace.pretraining(row.recipe, seed), cache=workspace.cache))
             else:
                 loaded = _given(row, seed, folder)
             for evaluation in evaluations:

@@ -1,7 +1,8 @@
 """Blocks that methods share: encoders, momentum encoders, aligned queues, the hypercolumn branch, BatchNorm."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, TypeVar, cast
 
 import torch
@@ -37,17 +38,16 @@ class MomentumEncoder(nn.Module):
     Parameters are averaged; the running statistics of its BatchNorms come from its own passes in train mode.
     """
 
-    def __init__(self, student: nn.Module, momentum: float) -> None:
+    def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
-        self.momentum = momentum
 
     @torch.no_grad()
-    def follow(self, student: nn.Module) -> None:
+    def follow(self, student: nn.Module, momentum: float) -> None:
         """θ_t ← m θ_t + (1 - m) θ_s."""
         mine: list[Tensor] = list(self.network.parameters())
-        torch._foreach_mul_(mine, self.momentum)
-        torch._foreach_add_(mine, list(student.parameters()), alpha=1 - self.momentum)
+        torch._foreach_mul_(mine, momentum)
+        torch._foreach_add_(mine, list(student.parameters()), alpha=1 - momentum)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:
@@ -56,8 +56,20 @@ class MomentumEncoder(nn.Module):
 
 
 def rising(start: float, step: int, steps: int) -> float:
-    """The momentum with which BYOL (arXiv 2006.07733) and DINO average after `step` of `steps`, from `start` to 1."""
+    """The momentum of the average after step number `step` (from 0) of `steps` in BYOL and DINO: from `start` to 1."""
     return 1 - (1 - start) * half_cosine(step / steps)
+
+
+def encode_by_size(network: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+    """The output of `network` for each view; consecutive views of one size are one batch, which BatchNorm sees whole.
+
+    Source: DINO's code (facebookresearch/dino, `MultiCropWrapper`).
+    """
+    outputs: list[Tensor] = []
+    for _, group in groupby(views, key=lambda view: view.shape[-2:]):
+        same_size = list(group)
+        outputs += network(torch.cat(same_size)).chunk(len(same_size))
+    return outputs
 
 
 class AlignedQueues(nn.Module):
@@ -224,6 +236,11 @@ def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
         raise UserError(
             f"batch_size {batch_size} does not divide into {bn_groups} BN groups; take a multiple of {bn_groups} or "
             "set method.bn_groups"
+        )
+    if batch_size < 2 * bn_groups:
+        raise UserError(
+            f"batch_size {batch_size} leaves 1 image in each of {bn_groups} BN groups, but BatchNorm needs 2; "
+            f"set batch_size={2 * bn_groups} or more, or a lower method.bn_groups"
         )
     processes = dist.world_size()
     if bn_groups > 1 and bn_groups % processes:

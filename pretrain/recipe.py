@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal, Self, cast
 from torch import Tensor, nn
 
 from cgh_bench.backbones import Architecture, Backbone
-from cgh_bench.backbones.resnet import ARCHS
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.core import registry
 from cgh_bench.core.config import later
@@ -26,6 +25,8 @@ class Method(nn.Module):
     holds a method without networks.
     """
 
+    uses_labels: ClassVar[bool] = False
+    """Whether the dataset must have labels."""
     number_of_views: ClassVar[int] = 2
     """How many views of each image the method takes; 0 for one that does not train."""
     student: nn.Module
@@ -55,16 +56,13 @@ class Method(nn.Module):
         """Set `student`, beginning with `architecture.build()`, and whatever else the losses need."""
         raise NotImplementedError
 
-    def check(self, batch_size: int, views: int) -> None:
-        """Refuse a batch or a number of views that the method cannot work with, before anything is trained.
-
-        Args:
-            batch_size: images per forward pass, all processes together.
-            views: views per image.
+    def check(self, recipe: "Recipe") -> None:
+        """Refuse a recipe that the method cannot work with, before anything is trained.
 
         Raises:
             UserError: says what does not fit.
         """
+        views = len(recipe.views.augments)
         if views != self.number_of_views:
             raise UserError(
                 f"{type(self).__name__} takes {self.number_of_views} views per image (views.augments); "
@@ -102,7 +100,8 @@ class Recipe:
     architecture: Architecture
     views: Views
     data: str
-    """Name (`cgh-bench list data`) or folder of a dataset; its train split is used."""
+    """Name (`cgh-bench list data`) or folder of a dataset; its train split is used. For methods that use no labels, any
+    folder of images."""
     epochs: Whole
     batch_size: Count
     """Images per optimiser step, all processes together."""
@@ -135,13 +134,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.architecture.name not in ARCHS:
-            raise UserError(
-                f"{self.architecture.name!r} cannot be pretrained here, where methods are a residual network's; "
-                f"choose one of {', '.join(ARCHS)}"
-            )
         if self.sync_bn and getattr(self.method, "bn_groups", 1) > 1:
             raise UserError("sync_bn and bn_groups contradict each other; set method.bn_groups=1 or sync_bn=false")
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images of one forward pass, all processes together."""
+        return self.batch_size // self.accumulate
 
 
 def find(name: str) -> Recipe:

@@ -22,6 +22,9 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in
 from cgh_bench.core.progress import progress
+from cgh_bench.data import ImageSet
+from cgh_bench.data.folder import load_unlabelled
+from cgh_bench.data.shards import are_shards
 from cgh_bench.pretrain.batches import Batch, Batches, loader, too_many
 from cgh_bench.pretrain.folder import Log, RunFolder
 from cgh_bench.pretrain.optimisation import optimizer, set_rate
@@ -33,7 +36,15 @@ STEPS_PER_LOG_LINE = 5
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching: Watching = OFF) -> Path:
+def train(
+    recipe: Recipe,
+    name: str,
+    out: Path,
+    *,
+    resume: bool = True,
+    watching: Watching = OFF,
+    cache: Path | None = None,
+) -> Path:
     """Pretrain by `recipe` in the folder `out` and export the backbone.
 
     A finished run of the same recipe is returned at once, an interrupted one resumes after its last saved step.
@@ -44,6 +55,7 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching
         out: the run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt`.
         resume: False deletes what the folder holds of an earlier run.
         watching: what to measure, keep and report on the way; the weights do not depend on it.
+        cache: where hashes of image files are remembered; without it, each start reads every file.
 
     Returns:
         `out/backbone.safetensors`, a canonical checkpoint.
@@ -55,7 +67,7 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching
     """
     folder = RunFolder(out)
     with dist.process_group() as device, _StopSignal() as stop, _lock(folder, resume):
-        images = data.load(recipe.data, "train")
+        images = training_images(recipe, labelled=bool(watching.knn_epochs), cache=cache)
         if dist.rank() == 0:
             folder.claim(recipe, name, images, resume)
         dist.wait_for_all()
@@ -67,6 +79,28 @@ def train(recipe: Recipe, name: str, out: Path, *, resume: bool = True, watching
                 checkpoint.save(_exported(run, name, name), folder.weights)
             dist.wait_for_all()
     return folder.weights
+
+
+def training_images(recipe: Recipe, labelled: bool = False, cache: Path | None = None) -> ImageSet:
+    """The images that a recipe trains on; unless their labels are needed, a folder of any layout will do.
+
+    Args:
+        recipe: names the dataset; its method says whether it uses labels.
+        labelled: whether the kNN monitor needs labels, and a val split, anyway.
+        cache: where hashes of image files are remembered.
+
+    Raises:
+        UserError: there is no such dataset, or it has no labels although they are needed.
+    """
+    if labelled:
+        data.load(recipe.data, "val")
+    try:
+        return data.load(recipe.data, "train", cache=cache)
+    except UserError:
+        folder = data.find_folder(recipe.data)
+        if labelled or recipe.method.uses_labels or folder is None or are_shards(folder):
+            raise
+        return load_unlabelled(folder, cache)
 
 
 def _lock(folder: RunFolder, resume: bool) -> contextlib.AbstractContextManager[None]:
@@ -89,7 +123,17 @@ def check(recipe: Recipe) -> None:
             f"batch_size {recipe.batch_size} does not divide into {processes} processes × {parts} parts; "
             f"take a multiple of {processes * parts}"
         )
-    recipe.method.check(recipe.batch_size // parts, len(recipe.views.augments))
+    if recipe.epochs and recipe.batch_size < 2 * processes * parts:
+        raise UserError(
+            f"batch_size {recipe.batch_size} leaves 1 image per forward pass ({processes} processes × {parts} parts), "
+            f"but BatchNorm needs 2; set batch_size={2 * processes * parts} or more, or a lower accumulate"
+        )
+    recipe.method.check(recipe)
+    for number, view in enumerate(recipe.views.augments):
+        try:
+            recipe.architecture.require_size(view.size, view.size)
+        except UserError as error:
+            raise UserError(f"views.augments.{number}.size={view.size}: {error}") from None
 
 
 @dataclass

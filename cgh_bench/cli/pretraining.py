@@ -15,6 +15,9 @@ from cgh_bench.core.errors import UserError
 @click.argument("recipe")
 @click.option("--out", "-o", type=options.PATH, help="Folder of the run.  [default: WORK/pretrain/RECIPE/seedN]")
 @options.count("--seed", 0, "Seed for initialisation, data order and augmentation.", least=0)
+@click.option(
+    "--backbone", default="", metavar="NAME", help="Train this architecture instead, say vit_small_patch16_224."
+)
 @options.settings
 @options.count("--knn-epochs", 0, "Log kNN accuracy on a subset every N epochs (0: off).", least=0)
 @options.count("--snapshot-epochs", 0, "Export the backbone every N epochs, for `watch` (0: off).", least=0)
@@ -28,6 +31,7 @@ def pretrain(
     recipe: str,
     out: Path | None,
     seed: int,
+    backbone: str,
     settings: tuple[str, ...],
     knn_epochs: int,
     snapshot_epochs: int,
@@ -41,8 +45,8 @@ def pretrain(
     """Train a backbone; interrupted runs resume.
 
     RECIPE (`cgh-bench list recipes`) is a method with its data, augmentations, optimiser and schedule. --dry-run prints
-    all its fields and checks the data; --set changes any field. To use your own dataset, pass a folder with
-    train/CLASS/*.jpg and val/CLASS/*.jpg: --set data=FOLDER.
+    all its fields and checks the data; --set changes any field. To use your own images, pass a folder of them in any
+    layout: --set data=FOLDER.
 
     The run's folder gets backbone.safetensors (the trained backbone, for `eval` and `convert`), log.jsonl, TensorBoard
     events, recipe.json and checkpoint.pt. Ctrl-C saves first; rerun the command to resume (bit-exact on a CPU). A
@@ -53,7 +57,8 @@ def pretrain(
       cgh-bench pretrain cgh_r18_animals
       cgh-bench pretrain cgh_r50_in1k_200ep --dry-run
       cgh-bench pretrain cgh_r18_animals --set epochs=2 --set method.queue_length=1024 -o runs/short
-      cgh-bench pretrain cgh_r50_in1k_200ep --set data=photos --set precision=bf16 --knn-epochs 10
+      cgh-bench pretrain cgh_r50_in1k_200ep --set data=photos --set precision=bf16
+      cgh-bench pretrain dino_r50_in1k_100ep --backbone vit_small_patch16_224 --set data=photos
       torchrun --nproc-per-node 8 -m cgh_bench pretrain cgh_r50_in1k_200ep
       cgh-bench pretrain cgh_r50_in1k_200ep --gpus 4 --slurm nodes=2,slurm_partition=gpu,timeout_min=1440
 
@@ -67,30 +72,36 @@ def pretrain(
     """
     if gpus is not None and not slurm:
         raise UserError("--gpus is only for --slurm; here use: torchrun --nproc-per-node N -m cgh_bench pretrain …")
+    from cgh_bench.backbones import named
     from cgh_bench.core import dist
     from cgh_bench.core.config import fingerprint, override, plain
     from cgh_bench.core.slurm import queue
-    from cgh_bench.data import load
+    from cgh_bench.pretrain.batches import steps_per_epoch
     from cgh_bench.pretrain.recipe import find
-    from cgh_bench.pretrain.train import check, train
+    from cgh_bench.pretrain.train import check, train, training_images
     from cgh_bench.pretrain.watching import Watching
     from cgh_bench.workspace import Workspace
 
     watching = Watching(knn_epochs, snapshot_epochs, keep, track)
-    chosen = override(replace(find(recipe), seed=seed), settings)
+    chosen = replace(find(recipe), seed=seed)
+    if backbone:
+        chosen = replace(chosen, architecture=named(backbone))
+    chosen = override(chosen, settings)
     folder = out or Workspace(work).pretraining(recipe, chosen.seed)
     if dry_run:
         shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}
         print(json.dumps(shown, indent=2))
         check(chosen)
-        load(chosen.data, "train")
+        images = training_images(chosen, labelled=bool(knn_epochs))
+        steps_per_epoch(chosen, images)
         return
     if slurm:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm', process_a_gpu=True)}; logs: {work / 'slurm'}")
         return
     # With other settings it is not the recipe any more, and must not fill the recipe's row in a table.
-    name = f"{recipe} with {', '.join(settings)}" if settings else recipe
+    changes = (*([f"backbone={backbone}"] if backbone else []), *settings)
+    name = f"{recipe} with {', '.join(changes)}" if changes else recipe
     with dist.process_group():
-        weights = train(chosen, name, folder, watching=watching)
+        weights = train(chosen, name, folder, watching=watching, cache=Workspace(work).cache)
         if dist.rank() == 0:
             print(weights)

@@ -102,6 +102,19 @@ def load_folder(folder: Path, split: Split, cache: Path | None = None, only: Seq
     return _classes_in(_split_folder(folder, split), f"{folder.name}/{split}", cache, only)
 
 
+def load_unlabelled(folder: Path, cache: Path | None = None) -> FolderImages:
+    """All images in `folder/train`, or in `folder` if it has no `train/`, at any depth; they are given one label.
+
+    Raises:
+        UserError: there are none, or links form a loop.
+    """
+    root = folder / "train" if (folder / "train").is_dir() else folder
+    paths = sorted(path for path in _files(root, "", (_place(root),)) if path.lower().endswith(SUFFIXES))
+    if not paths:
+        raise UserError(f"no images in {root}; expected files {' '.join(SUFFIXES)}")
+    return from_list(folder.name, root, ("unlabelled",), [(path[1:], 0) for path in paths], cache=cache)
+
+
 def split_folder(folder: Path, split: Split, val_split: float, cache: Path | None = None) -> ImageSet:
     """One split of a folder without val: of every class a share `val_split` of the images, drawn by a fixed seed.
 

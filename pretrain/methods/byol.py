@@ -1,7 +1,8 @@
 """BYOL: predict a momentum encoder's projection of another view; no negatives.
 
 Source: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020 (arXiv 2006.07733); the values are those of its code,
-google-deepmind/deepmind-research, byol/configs/byol.py, for 300 epochs.
+google-deepmind/deepmind-research, byol/configs/byol.py, for 300 epochs. Departures, in the colours: its brightness is
+added, its contrast is about each channel's mean, its saturation scales that of HSV; its crops are not antialiased.
 """
 
 from dataclasses import dataclass, replace
@@ -29,16 +30,20 @@ class Byol(Method):
     """Of the target network at first; it rises to 1 over the run, by half a cosine."""
 
     def add_networks(self, architecture: Architecture) -> None:
-        """Online network (the student: backbone and projector), predictor and target network."""
-        backbone = architecture.build()
-        self.student = Encoder(backbone, _mlp(backbone.dim, self.hidden, self.dim))
+        """Online network (the student), predictor, and a target network that starts from other random weights."""
+
+        def encoder() -> Encoder:
+            backbone = architecture.build()
+            return Encoder(backbone, _mlp(backbone.dim, self.hidden, self.dim))
+
+        self.student = encoder()
         self.predictor = _mlp(self.dim, self.hidden, self.dim)
-        self.target = MomentumEncoder(self.student, self.momentum)
+        self.target = MomentumEncoder(encoder())
 
     def begin_step(self, step: int, steps: int) -> None:
-        """The target network follows the online one, ever more slowly."""
-        self.target.momentum = rising(self.momentum, step, steps)
-        self.target.follow(self.student)
+        """The target network follows the online one as the last step left it, ever more slowly."""
+        if step:
+            self.target.follow(self.student, rising(self.momentum, step - 1, steps))
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Squared distance of unit vectors of one batch, the sum of both directions (eq. 2); see `Method.forward`."""
@@ -52,7 +57,8 @@ class Byol(Method):
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+        *(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)),
+        nn.Linear(hidden, outputs, bias=False),
     )
 
 
@@ -67,6 +73,7 @@ FIRST = Augment(
     hue=0.1,
     grey=0.2,
     blur=1.0,
+    interpolation="bicubic",
 )
 SECOND = replace(FIRST, blur=0.1, solarize=0.2)
 

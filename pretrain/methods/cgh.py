@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench.backbones import Architecture
-from cgh_bench.backbones.resnet import STAGES, ResNet
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown
@@ -46,7 +46,7 @@ class Cgh(Method):
     hidden: Count = 4096
     """Width inside both heads."""
     stages: tuple[str, ...] = ("layer3", "layer4")
-    """Stages of the hypercolumn, on the grid of the last."""
+    """Stages (of a transformer: blocks) of the hypercolumn, on the grid of the last."""
     queue_length: Count = 131_072
     """Images K in both queues."""
     momentum: Fraction = 0.999
@@ -64,7 +64,8 @@ class Cgh(Method):
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the teacher than in the student, as in MoCo."""
     split_hyper_bn: bool = later(True)
-    """Whether `bn_groups` split the hypercolumn branch's BatchNorm too; in the released code it is not."""
+    """Whether `bn_groups` split the hypercolumn branch's BatchNorm too, as in the released code on several GPUs; in its
+    single process it is not."""
     contexts: tuple[str, ...] = later(CONTEXTS)
     """Both; a single one learns from itself (an ablation)."""
     crossed: bool = later(True)
@@ -75,27 +76,31 @@ class Cgh(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind, given, accepted in (("stage", self.stages, STAGES), ("context", self.contexts, CONTEXTS)):
+        for kind, given in (("stage", self.stages), ("context", self.contexts)):
             if not given or len(set(given)) < len(given):
                 raise UserError(f"{kind}s {', '.join(given)} must name at least one {kind}, each once")
-            for name in given:
-                if name not in accepted:
-                    raise unknown(kind, name, accepted)
+        for context in self.contexts:
+            if context not in CONTEXTS:
+                raise unknown("context", context, CONTEXTS)
 
-    def check(self, batch_size: int, views: int) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Two views, the weak one first, then any number of small crops; a batch that fits queue and BN groups."""
+        views, stages = len(recipe.views.augments), recipe.architecture.skeleton.stages
+        for stage in self.stages if "hyper" in self.contexts else ():
+            if stage not in stages:
+                raise unknown(f"stage of {recipe.architecture.name}", stage, stages)
         if views < 2 or (views > 2 and "global" not in self.contexts):
             raise UserError(
                 "Cgh takes 2 views, the teacher's (weak) and the student's (strong), then small crops for the global "
                 f"context; the recipe has {views}"
             )
-        check_batch(batch_size, self.bn_groups, self.queue_length)
+        check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queues."""
         self.student = Student(self, architecture)
         split_batchnorm(self.student if self.split_hyper_bn else self.student.backbone, self.bn_groups)
-        self.teacher = MomentumEncoder(self.student, self.momentum)
+        self.teacher = MomentumEncoder(self.student)
         widths = {"global": self.dim_global, "hyper": self.dim_hyper}
         self.queues = AlignedQueues(self.queue_length, **{context: widths[context] for context in self.contexts})
         if self.centre_momentum is not None:
@@ -104,7 +109,7 @@ class Cgh(Method):
 
     def begin_step(self, step: int, steps: int) -> None:
         """The teacher follows the student as it is before this step."""
-        self.teacher.follow(self.student)
+        self.teacher.follow(self.student, self.momentum)
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms of one batch, for `views` [weak, strong, small crops …]; see `Method.forward`.

@@ -1,8 +1,8 @@
 """DINO: agree with a momentum encoder on soft classes without labels; small crops learn from large ones.
 
 Source: Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021 (arXiv 2104.14294); the
-values are those of facebookresearch/dino: `main_dino.py` and, for ResNet-50, the command in its README. Its learning
-rate ends at 1e-6, here at 0.
+values are those of facebookresearch/dino: `main_dino.py` and, for ResNet-50, the command in its README. Departures: its
+learning rate reaches its peak one step before the end of the warm-up, and ends at 1e-6, here at 0.
 """
 
 from dataclasses import dataclass, replace
@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import byol, cgh
-from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, rising
+from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, encode_by_size, rising
 from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, Positive
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
@@ -38,8 +39,9 @@ class Dino(Method):
     frozen_epochs: NotNegative = 1.0
     """The layer of classes stays as initialised for so many epochs."""
 
-    def check(self, batch_size: int, views: int) -> None:
+    def check(self, recipe: Recipe) -> None:
         """At least two large views; the first two are the teacher's too."""
+        views = len(recipe.views.augments)
         if views < 2:
             raise UserError(f"DINO takes 2 or more views, the first two for the teacher; the recipe has {views}")
 
@@ -47,13 +49,13 @@ class Dino(Method):
         """Student, teacher and centre."""
         backbone = architecture.build()
         self.student = Encoder(backbone, Head(backbone.dim, self))
-        self.teacher = MomentumEncoder(self.student, self.momentum)
+        self.teacher = MomentumEncoder(self.student)
         self.register_buffer("centre", torch.zeros(self.classes))
 
     def begin_step(self, step: int, steps: int) -> None:
-        """The teacher follows the student, ever more slowly."""
-        self.teacher.momentum = rising(self.momentum, step, steps)
-        self.teacher.follow(self.student)
+        """The teacher follows the student as the last step left it, ever more slowly."""
+        if step:
+            self.teacher.follow(self.student, rising(self.momentum, step - 1, steps))
 
     def frozen(self, epoch: float) -> list[nn.Parameter]:
         """The layer of classes, at first."""
@@ -62,9 +64,9 @@ class Dino(Method):
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Cross entropy of one batch, the mean over pairs of different views (eq. 3); see `Method.forward`."""
         centre = self.get_buffer("centre")
-        chosen = [self.teacher(view) for view in views[:2]]
+        chosen = encode_by_size(self.teacher, views[:2])
         targets = [((logits - centre) / self.teacher_temperature).softmax(dim=1) for logits in chosen]
-        guesses = [self.student(view) / self.student_temperature for view in views]
+        guesses = [logits / self.student_temperature for logits in encode_by_size(self.student, views)]
         losses = [
             F.cross_entropy(guess, target)
             for t, target in enumerate(targets)
@@ -124,3 +126,12 @@ RECIPES = {
         clip_gradient=3.0,
     ),
 }
+# As cgh_vit_tiny_animals; small crops are of 2 × 2 patches, and the classes learn from the start of so short a run.
+RECIPES["dino_vit_tiny_animals"] = replace(
+    RECIPES["dino_r18_animals"],
+    method=Dino(classes=1024, hidden=512, bottleneck=128, momentum=0.99, frozen_epochs=0.0),
+    architecture=ViT("vit_tiny_patch12_48"),
+    views=Views((cgh.ANIMALS_STRONG, cgh.ANIMALS_STRONG, *[replace(ANIMALS_SMALL, size=24)] * 2)),
+    epochs=4,
+    base_lr=0.001,
+)

@@ -46,22 +46,22 @@ class MocoV2(Method):
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the key encoder than in the query encoder."""
 
-    def check(self, batch_size: int, views: int) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Two views, the key's and the query's; a batch that fits queue and BN groups."""
-        super().check(batch_size, views)
-        check_batch(batch_size, self.bn_groups, self.queue_length)
+        super().check(recipe)
+        check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Query encoder (the student), key encoder and queue."""
         backbone = architecture.build()
         self.student = Encoder(backbone, mlp(backbone.dim, self.hidden, self.dim))
         split_batchnorm(self.student, self.bn_groups)
-        self.keys = MomentumEncoder(self.student, self.momentum)
+        self.keys = MomentumEncoder(self.student)
         self.queue = AlignedQueues(self.queue_length, keys=self.dim)
 
     def begin_step(self, step: int, steps: int) -> None:
         """The key encoder follows the query encoder as it is before this step."""
-        self.keys.follow(self.student)
+        self.keys.follow(self.student, self.momentum)
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """InfoNCE of one batch, for `views` [key's, query's]; see `Method.forward`."""

@@ -18,7 +18,7 @@ class RandomInit(Method):
 
     number_of_views: ClassVar[int] = 0
 
-    def check(self, batch_size: int, views: int) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Anything will do: no batch is ever made."""
 
     def add_networks(self, architecture: Architecture) -> None:

@@ -22,7 +22,7 @@ from cgh_bench.pretrain.parts import (
     unit,
 )
 from cgh_bench.pretrain.ranges import Count, Fraction, Positive
-from cgh_bench.pretrain.recipe import Method
+from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.relation import relation
 
 
@@ -43,22 +43,22 @@ class Ressl(Method):
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the teacher than in the student, as in MoCo."""
 
-    def check(self, batch_size: int, views: int) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Two views, the teacher's (weak) and the student's (strong); a batch that fits queue and BN groups."""
-        super().check(batch_size, views)
-        check_batch(batch_size, self.bn_groups, self.queue_length)
+        super().check(recipe)
+        check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queue."""
         backbone = architecture.build()
         self.student = Encoder(backbone, mlp(backbone.dim, self.hidden, self.dim))
         split_batchnorm(self.student, self.bn_groups)
-        self.teacher = MomentumEncoder(self.student, self.momentum)
+        self.teacher = MomentumEncoder(self.student)
         self.queue = AlignedQueues(self.queue_length, keys=self.dim)
 
     def begin_step(self, step: int, steps: int) -> None:
         """The teacher follows the student as it is before this step."""
-        self.teacher.follow(self.student)
+        self.teacher.follow(self.student, self.momentum)
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The relation loss of one batch, for `views` [weak, strong]; see `Method.forward`."""

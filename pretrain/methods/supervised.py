@@ -25,6 +25,7 @@ class Supervised(Method):
     """A classifier."""
 
     number_of_views: ClassVar[int] = 1
+    uses_labels: ClassVar[bool] = True
     classes: Count = 1000
 
     def add_networks(self, architecture: Architecture) -> None:

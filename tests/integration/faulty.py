@@ -29,7 +29,7 @@ def pretrain(folder: Path) -> None:
     from cgh_bench import data
     from cgh_bench.pretrain.train import train
 
-    data.load = lambda *_: made_up()
+    data.load = lambda *_, **__: made_up()
     train(replace(TINY_MOCO, epochs=3), "tiny", folder / "run")
 
 

@@ -43,7 +43,7 @@ def main(out: str, bn_groups: str = "1", epochs: str = "3", base_lr: str = "0.5"
     from cgh_bench.pretrain.train import train
 
     torch.set_num_threads(1)
-    data.load = lambda *_: made_up()
+    data.load = lambda *_, **__: made_up()
     method = replace(TINY_CGH.method, bn_groups=int(bn_groups))
     recipe = replace(TINY_CGH, method=method, epochs=int(epochs), base_lr=float(base_lr))
     try:

@@ -169,7 +169,7 @@ def registering(monkeypatch):
 
 def test_the_example_method_trains(tmp_path, registering, monkeypatch):
     registering("cgh_bench.pretrain.methods", "methods")
-    monkeypatch.setattr(data, "load", lambda *_: made_up())
+    monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
     example = recipes.find("align_r18_animals")
     small = replace(example, epochs=1, batch_size=8, views=TINY_MOCO.views)
     trained = train(small, "align_r18_animals", tmp_path)

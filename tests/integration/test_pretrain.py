@@ -32,7 +32,7 @@ STEPS = 3 * STEPS_PER_EPOCH
 
 @pytest.fixture(autouse=True)
 def _made_up_data(monkeypatch):
-    monkeypatch.setattr(data, "load", lambda name, split: made_up())
+    monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
 
 
 @pytest.fixture(scope="module")

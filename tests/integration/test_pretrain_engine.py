@@ -10,29 +10,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
+from pretrain_process import STEPS_PER_EPOCH, STRONG, TINY_CGH, TINY_MOCO, made_up
 from test_pretrain import SCRIPT, assert_same_run, one_thread, whole  # noqa: F401 (a fixture)
 from torch import nn
 from torch.nn import functional as F
 
 from cgh_bench import data
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import load_canonical
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain.batches import Batches
 from cgh_bench.pretrain.folder import RunFolder
+from cgh_bench.pretrain.methods.byol import Byol
+from cgh_bench.pretrain.methods.dino import Dino
 from cgh_bench.pretrain.methods.random_init import RandomInit
+from cgh_bench.pretrain.methods.simsiam import SimSiam
 from cgh_bench.pretrain.methods.supervised import Supervised
 from cgh_bench.pretrain.parts import Encoder, rising, synchronised
 from cgh_bench.pretrain.recipe import Method, find
 from cgh_bench.pretrain.train import begin, check, descend, train
+from cgh_bench.pretrain.views import Views
 from cgh_bench.pretrain.watching import Watching
 
 
 @pytest.fixture(autouse=True)
 def _made_up_data(monkeypatch):
-    monkeypatch.setattr(data, "load", lambda name, split: made_up())
+    monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
 
 
 @dataclass(eq=False)
@@ -87,6 +92,19 @@ def test_each_parameters_gradient_is_clipped_by_itself(tmp_path):
     assert all(norm <= 0.0101 for norm in norms) and max(norms) > 0.0099
 
 
+def test_frozen_parameters_neither_move_nor_decay(tmp_path):
+    """DINO's layer of classes in its first epoch; a gradient of zero would still let it decay."""
+    dino = Dino(classes=24, hidden=16, bottleneck=8, frozen_epochs=1.0)
+    recipe = replace(PLAIN, method=dino, views=Views((STRONG, STRONG)), weight_decay=0.5, warmup_epochs=0, decay="all")
+    run = begin(recipe, RunFolder(tmp_path), torch.device("cpu"), Batches(recipe, made_up()))
+    classes, first = run.method.student.head.directions, run.method.student.head.mlp[0].weight
+    before = classes.clone(), first.clone()
+    for step in range(STEPS_PER_EPOCH + 1):
+        assert torch.equal(classes, before[0]), step
+        descend(run, run.batches[step])
+    assert not torch.equal(classes, before[0]) and not torch.equal(first, before[1])
+
+
 def test_a_world_or_parts_that_do_not_divide_the_batch_are_refused(monkeypatch):
     with pytest.raises(
         UserError, match="batch_size 8 does not divide into 1 processes × 3 parts; take a multiple of 3"
@@ -95,6 +113,22 @@ def test_a_world_or_parts_that_do_not_divide_the_batch_are_refused(monkeypatch):
     monkeypatch.setattr(dist, "world_size", lambda: 3)
     with pytest.raises(UserError, match="batch_size 8 does not divide into 3 processes"):
         check(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": RandomInit()}, "RandomInit does not train; set epochs=0"),
+        ({"method": Byol(), "batch_size": 1}, "batch_size 1 leaves 1 image per forward pass.*set batch_size=2"),
+        ({"method": SimSiam(), "batch_size": 4, "accumulate": 4}, r"1 processes × 4 parts\).*set batch_size=8"),
+        ({"method": Dino(), "batch_size": 4, "accumulate": 4}, r"1 processes × 4 parts\).*set batch_size=8"),
+        ({"architecture": ViT("vit_tiny_patch8_48")}, r"views.augments.0.size=33: .*multiples of 8, not 33x33"),
+    ],
+)
+def test_recipes_that_would_fail_in_their_first_step_are_refused(changes, words):
+    with pytest.raises(UserError, match=words) as error:
+        check(replace(PLAIN, **changes))
+    assert "\n" not in str(error.value)
 
 
 def test_synchronised_batchnorm_says_where_it_cannot_be():
@@ -121,7 +155,7 @@ def test_a_supervised_run_learns_its_labels(tmp_path, monkeypatch):
     shades = GreyImages(
         "shades/train", ("dark", "bright"), labels, "0" * 16, noise + 150 * labels[:, None, None].astype(np.uint8)
     )
-    monkeypatch.setattr(data, "load", lambda *_: shades)
+    monkeypatch.setattr(data, "load", lambda *_, **__: shades)
     recipe = replace(
         TINY_CGH, method=Supervised(classes=2), views=replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1]),
         epochs=3, base_lr=1.0, warmup_epochs=0,
@@ -150,7 +184,7 @@ def broken():
 
 
 def test_unreadable_files_are_named_and_replaced_by_their_neighbours(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "load", lambda *_: broken())
+    monkeypatch.setattr(data, "load", lambda *_, **__: broken())
     train(replace(TINY_MOCO, epochs=2), "tiny", tmp_path)
     said = capfd.readouterr().err
     for index in BROKEN:
@@ -159,7 +193,7 @@ def test_unreadable_files_are_named_and_replaced_by_their_neighbours(tmp_path, m
 
 
 def test_too_many_unreadable_files_stop_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *_: broken())
+    monkeypatch.setattr(data, "load", lambda *_, **__: broken())
     with pytest.raises(UserError, match=r"3 files cannot be read, the last: cannot decode picture\d+.jpg"):
         train(replace(TINY_MOCO, corrupt_limit=1), "tiny", tmp_path)
 

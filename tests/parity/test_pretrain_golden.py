@@ -49,7 +49,7 @@ RECIPES = {
 }
 
 
-def images(name, split):
+def images(name, split, cache=None):
     """The first 320 animals, or made-up ones, in colour in the place of photographs."""
     if name == "animals":
         animals = load(name, split)

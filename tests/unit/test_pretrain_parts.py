@@ -73,7 +73,7 @@ def test_writing_one_queue_alone_is_refused():
 def test_the_momentum_encoder_is_an_exponential_moving_average_of_parameters(momentum):
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
-    momentum_encoder = MomentumEncoder(student, momentum)
+    momentum_encoder = MomentumEncoder(student)
     expected = [p.detach().double() for p in student.parameters()]
     statistics = copy.deepcopy(momentum_encoder.network[1].running_mean)
     for _ in range(50):
@@ -81,7 +81,7 @@ def test_the_momentum_encoder_is_an_exponential_moving_average_of_parameters(mom
             for p in student.parameters():
                 p.add_(torch.randn_like(p))
         student(torch.randn(8, 3))  # moves the student's running statistics, which the momentum_encoder must not copy
-        momentum_encoder.follow(student)
+        momentum_encoder.follow(student, momentum)
         expected = [
             momentum * e + (1 - momentum) * p.detach().double()
             for e, p in zip(expected, student.parameters(), strict=True)
@@ -138,7 +138,7 @@ def test_groups_that_do_not_divide_into_the_processes_are_refused(monkeypatch):
 def test_split_batchnorm_survives_a_copy():
     network = nn.Sequential(nn.BatchNorm2d(2))
     split_batchnorm(network, 2)
-    momentum_encoder = MomentumEncoder(network, 0.9)
+    momentum_encoder = MomentumEncoder(network)
     images = torch.cat([torch.zeros(2, 2, 1, 1), torch.ones(2, 2, 1, 1)])
     assert momentum_encoder(images).abs().max() == 0, "each half is constant, so its own statistics make it zero"
 
@@ -195,6 +195,7 @@ def test_a_head_is_two_layers_with_biases():
     [
         ((64, 1, 63), "larger than the queue of 63.*queue_length"),
         ((60, 8, 128), "batch_size 60 does not divide into 8 BN groups; take a multiple of 8"),
+        ((8, 8, 128), "batch_size 8 leaves 1 image in each of 8 BN groups.*batch_size=16"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(arguments, words):

@@ -4,10 +4,12 @@ import dataclasses
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
@@ -110,6 +112,25 @@ def test_shrinking_is_torchvisions_antialiased_resize():
         for image, (left, top, width, height) in zip(big, boxes, strict=True)
     ]
     torch.testing.assert_close(augment(list(big), uniforms), torch.stack(expected), rtol=0, atol=1.01 / 255)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_interpolation_is_pillows(interpolation):
+    noise = (torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).byte() * 255
+    got = replace(NOTHING, size=24, interpolation=interpolation)(list(noise), draws(3))
+    for view, image in zip(got, noise, strict=True):
+        small = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
+            (24, 24), Image.Resampling[interpolation.upper()]
+        )
+        wanted = torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255
+        torch.testing.assert_close(view, wanted, rtol=0, atol=1.01 / 255)
+
+
+def test_small_images_grow_within_range():
+    """Bicubic interpolation overshoots at edges."""
+    noise = (torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).byte() * 255
+    bilinear, bicubic = (replace(NOTHING, interpolation=i)(list(noise), draws(3)) for i in ("bilinear", "bicubic"))
+    assert bicubic.min() == 0 and bicubic.max() == 1 and bicubic.std() > bilinear.std()
 
 
 @pytest.mark.parametrize(
