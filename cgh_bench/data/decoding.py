@@ -17,6 +17,8 @@ UNDECODABLE = (
     Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises for files that are damaged, or no images."""
+SIXTEEN_BITS = 2**14, 2**16 - 1
+"""Between these the largest pixel of a 16-bit image lies; else it may hold 8 to 14 bits, and would turn black."""
 
 
 def read_image(path: Path) -> "Tensor":
@@ -34,7 +36,7 @@ def decode(file: BinaryIO, name: str) -> "Tensor":
     Grey, palette, CMYK and 16-bit images are converted (16 bits by their upper 8); an alpha channel is dropped.
 
     Raises:
-        UserError: it cannot be decoded whole, has several frames, floating-point pixels, or more pixels than
+        UserError: it cannot be decoded whole, has several frames, pixels of unknown range, or more of them than
             Pillow opens (179 million: what says it has more is most likely made to fill the memory).
     """
     try:
@@ -56,13 +58,19 @@ def decode(file: BinaryIO, name: str) -> "Tensor":
 
 def _undecodable(name: str, error: Exception) -> UserError:
     known = not isinstance(error, UnidentifiedImageError)  # whose text is the address of an object in memory
-    why = " ".join(str(error).split()) if known else "of no format that Pillow knows"
-    return UserError(f"cannot decode {name} as an image ({why}); replace or remove the file")
+    why = " ".join(str(error).split()) if known else "unknown format"
+    return UserError(f"{name} is not a readable image ({why}); replace or remove it")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise UserError(f"{name} has floating-point pixels of unknown range; save it with 8 or 16 bits per channel")
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or not (grey.max() == 0 or SIXTEEN_BITS[0] <= grey.max() <= SIXTEEN_BITS[1]):
+            raise UserError(
+                f"{name} has whole-number pixels from {grey.min()} to {grey.max()}, a range that no format says (of 16 "
+                "bits, 0 to 65535 is expected); save it with 8 bits per channel"
+            )
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy

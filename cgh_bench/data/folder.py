@@ -189,6 +189,8 @@ def _entries(folder: Path, above: tuple[Place, ...]) -> Iterator[tuple[os.DirEnt
             continue
         try:
             place = _place(Path(entry.path)) if entry.is_dir() else None
+            if not place and not entry.is_file():
+                raise UserError(f"{entry.path} is neither a file nor a folder (a pipe, or a dead link); remove it")
         except OSError as error:
             raise UserError(f"cannot read {entry.path} ({error.strerror}); remove it") from None
         if place in above:

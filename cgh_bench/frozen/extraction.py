@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -127,24 +128,26 @@ def fill(folders: Sequence[Path], work: Work) -> None:
     todo = np.flatnonzero(~np.all([bank.filled[mine] for bank in banks], axis=0)) + mine.start
     faults = _Faults(work.images)
     title = f"features of {work.images.name}" + (f", process {dist.rank()}" if dist.world_size() > 1 else "")
-    with torch.inference_mode(), progress(title, mine.stop - mine.start) as tick:
-        for number, (start, batch) in enumerate(_batches(work, todo), start=1):
-            rows = todo[start : start + BATCH_SIZE]
-            faults.unusable += batch.refused
-            if batch.usable:
-                usable = rows[batch.usable]
-                found = work.forward(trunk, batch.pixels.to(device, non_blocking=True))
-                values = [features.cpu().numpy() for features in found]
-                finite = np.all([np.isfinite(features).all(axis=1) for features in values], axis=0)
-                for bank, features in zip(banks, values, strict=True):
-                    bank.write(usable[finite], features[finite])
-                faults.not_finite += map(work.images.called, usable[~finite].tolist())
-            tick(mine.stop - mine.start - len(todo) + min(start + BATCH_SIZE, len(todo)))
-            if number % BATCHES_PER_SAVE == 0:
-                _save(banks)
-            if faults.enough():
-                break
-    _save(banks)
+    try:
+        with torch.inference_mode(), progress(title, mine.stop - mine.start) as tick:
+            for number, (start, batch) in enumerate(_batches(work, todo), start=1):
+                rows = todo[start : start + BATCH_SIZE]
+                faults.unusable += batch.refused
+                if batch.usable:
+                    usable = rows[batch.usable]
+                    found = work.forward(trunk, batch.pixels.to(device, non_blocking=True))
+                    values = [features.cpu().numpy() for features in found]
+                    finite = np.all([np.isfinite(features).all(axis=1) for features in values], axis=0)
+                    for bank, features in zip(banks, values, strict=True):
+                        bank.write(usable[finite], features[finite])
+                    faults.not_finite += map(work.images.called, usable[~finite].tolist())
+                tick(mine.stop - mine.start - len(todo) + min(start + BATCH_SIZE, len(todo)))
+                if number % BATCHES_PER_SAVE == 0:
+                    _save(banks)
+                if faults.enough():
+                    break
+    finally:  # also when interrupted
+        _save(banks)
     faults.require_none()
     try:
         _require_frozen(work.checkpoint, trunk)
@@ -157,6 +160,21 @@ def fill(folders: Sequence[Path], work: Work) -> None:
 def _save(banks: Sequence[BankFile]) -> None:
     for bank in banks:
         bank.save()
+
+
+def require_usable(work: Work) -> None:
+    """Read every image once, before long work that needs them only later; every process must call this.
+
+    Raises:
+        UserError: images that cannot be used; each is named, up to `MOST_NAMED`.
+    """
+    faults, mine = _Faults(work.images), dist.share(len(work.images))
+    for _, batch in _batches(work, np.arange(mine.start, mine.stop)):
+        faults.unusable += batch.refused
+        if faults.enough():
+            break
+    faults.unusable = list(chain.from_iterable(dist.gather_shares(faults.unusable)))
+    faults.require_none()
 
 
 def images_per_second(work: Work) -> float:
@@ -259,7 +277,12 @@ def _together(items: "list[Tensor | str]") -> _Batch:
     refused = [item for item in items if isinstance(item, str)]
     sizes = sorted({tuple(image.shape[1:]) for image in images.values()})
     if len(sizes) > 1:
-        refused.append(f"images of sizes {sizes[0]} to {sizes[-1]}, which the transform keeps; set transform.crop")
+        least, most = (f"{width}x{height}" for height, width in (sizes[0], sizes[-1]))
+        crop = min(min(size) for size in sizes)
+        refused.append(
+            f"the task does not resize, but images differ in size ({least}, {most}); use a task that resizes (knn, "
+            f"linear), or --set transform.resize={crop} --set transform.crop={crop}"
+        )
         images = {}
     pixels = torch.stack(list(images.values())) if images else torch.empty(0)
     return _Batch(pixels, list(images), refused)

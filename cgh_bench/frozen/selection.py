@@ -26,24 +26,33 @@ class Grid:
 
 
 def require_one_label(images: ImageSet) -> None:
-    """Refuse a multi-label set, for tasks that know one class an image."""
+    """Refuse a multi-label set, or one of a single class, for tasks that tell classes apart."""
     if images.multi_label:
-        raise UserError(
-            f"{images.name} shows several classes an image; evaluate it by a task for such data: voc07_knn, voc07_svm"
-        )
+        raise UserError(f"{images.name} is multi-label; use a task for such data: knn_multi_label, voc07_svm")
+    if len(images.classes) < 2:
+        raise UserError(f"{images.name} has one class ({images.classes[0]!r}); at least two are needed")
+
+
+def require_different(train: ImageSet, val: ImageSet) -> None:
+    """Refuse to report on the images that were learned from."""
+    if train.fingerprint == val.fingerprint:
+        raise UserError(f"{train.name} and {val.name} hold the same images; val must be others than train")
 
 
 def require_learnable(train: ImageSet, val: ImageSet) -> None:
     """Refuse data that no softmax classifier fits.
 
     Raises:
-        UserError: several labels an image, or a class that val asks for and train has no image of.
+        UserError: the set is multi-label or has one class, both hold the same images, or train lacks a class of val.
     """
     require_one_label(train)
+    require_different(train, val)
     unseen = np.setdiff1d(val.labels, train.labels)
     if len(unseen):
-        name = train.classes[unseen[0]]
-        raise UserError(f"class {name!r} is in {val.name} but has no image in {train.name}; {len(unseen)} such in all")
+        raise UserError(
+            f"{len(unseen)} classes of {val.name} have no image in {train.name} (first: {train.classes[unseen[0]]!r}); "
+            "add some, or remove the classes"
+        )
 
 
 def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
 from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
-from cgh_bench.frozen.selection import require_one_label
+from cgh_bench.frozen.selection import require_different, require_one_label
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -133,8 +133,9 @@ class ImageTask(Task["DataPair"]):
         return load_pair(self.data, data_root(), cache, self.val_split)
 
     def check(self, data: "DataPair") -> None:
-        """Refuse a multi-label dataset."""
+        """Refuse a multi-label dataset, a single class, and val images that are the train images."""
         require_one_label(data.train)
+        require_different(data.train, data.val)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import duration, seconds_of
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class Clusters(FeatureTask):
 
     def check(self, data: DataPair) -> None:
         """Refuse what cannot be grouped by its classes."""
-        super().check(data)
         val = data.val
-        if len(val) < len(val.classes):
+        require_one_label(val)
+        if len(val) <= len(val.classes):
             raise UserError(
-                f"{val.name} has {len(val)} images, fewer than its {len(val.classes)} classes; they cannot be grouped"
+                f"{val.name} has {len(val)} images of {len(val.classes)} classes; clustering needs more images"
             )
 
     def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:

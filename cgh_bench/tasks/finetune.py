@@ -93,10 +93,11 @@ class FineTune(ImageTask):
 
         from cgh_bench.core import dist
         from cgh_bench.frozen.crops import Batches
+        from cgh_bench.frozen.extraction import Work, require_usable
         from cgh_bench.frozen.finetuning import Judge, Network, Tuning
         from cgh_bench.frozen.training import Course, train
 
-        images, val = data.train, data.val
+        images, val, state = data.train, data.val, folders.run / "state.pt"
         rows = self._labelled(checkpoint, images, seed)
         with dist.process_group() as device:
             network = Network(checkpoint, len(images.classes), seed).to(device)
@@ -107,9 +108,11 @@ class FineTune(ImageTask):
             descent = torch.optim.SGD(groups, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)
             tuning = Tuning(network, descent, Judge(val, self.transform, self.batch_size), device)
             batches = Batches(images, rows, self.crop, self.batch_size, seed)
+            if not state.exists():
+                require_usable(Work(checkpoint, val, self.transform, ()))
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
             title = f"fine-tuning {checkpoint.name}"
-            course = Course(title, self.epochs, self.schedule, identity, folders.run / "state.pt", device)
+            course = Course(title, self.epochs, self.schedule, identity, state, device)
             history = train(tuning, batches, course)
             folders.write("epochs.json", json.dumps(history))
         best = max(record["top1"] for record in history)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cgh_bench.data.image_set import DataPair, ImageSet, Split
 from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.frozen.selection import require_one_label
 from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_others, require_positive, search_plan, write_per_class
 
@@ -34,8 +35,8 @@ class LeaveOneOut(FeatureTask):
 
     def check(self, data: DataPair) -> None:
         """Refuse a multi-label dataset, and a single image."""
-        super().check(data)
         for images, _ in self.sets(data):
+            require_one_label(images)
             require_others(images)
 
     def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:

@@ -53,8 +53,8 @@ def test_what_cannot_be_held_out(train: GreyImages, fraction: float, message: st
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [
-        (images([0, 1]), images([0, 2], "val"), "class 'c' is in toy/val but has no image in toy/train"),
-        (images([[0, 1, 1]]), images([[1, 0, 0]]), "several classes an image"),
+        (images([0, 1]), images([0, 2], "val"), r"1 classes of toy/val have no image in toy/train \(first: 'c'\)"),
+        (images([[0, 1, 1]]), images([[1, 0, 0]]), "multi-label"),
     ],
 )
 def test_splits_that_do_not_fit(train: GreyImages, val: GreyImages, message: str) -> None:

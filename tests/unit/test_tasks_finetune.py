@@ -10,6 +10,7 @@ from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.descent import Cosine, Steps
 from cgh_bench.core.errors import UserError
+from cgh_bench.data.image_set import DataPair, GreyImages
 from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.frozen.finetuning import Tuning
 from cgh_bench.tasks.base import Folders
@@ -42,7 +43,7 @@ def network(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns(trunk: Checkpoint, tmp_path: Path) -> None:
-    metrics = run(replace(TOY, epochs=4), trunk, tmp_path)
+    metrics = run(replace(TOY, trunk_rate=0.001, head_rate=0.02, epochs=6), trunk, tmp_path)
     assert metrics["top1"] >= 50  # 25 is chance
     assert metrics["top1"] <= metrics["top1_selected_on_val"]
     assert "top5" not in metrics  # of four classes
@@ -94,6 +95,21 @@ def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monk
     monkeypatch.setattr(Tuning, "learn", noting)
     run(replace(TOY, labelled=0.3, epochs=1), trunk, tmp_path)
     assert sum(seen) == 12
+
+
+class Unreadable(GreyImages):
+    def image(self, index: int) -> torch.Tensor:
+        if index == 7:
+            raise UserError("cannot read 7.png")
+        return super().image(index)
+
+
+def test_a_val_image_that_cannot_be_read_is_found_before_training(trunk: Checkpoint, tmp_path: Path) -> None:
+    data = toy_data()
+    broken = DataPair("toy", data.train, Unreadable(**vars(data.val)))
+    with pytest.raises(UserError, match="^cannot read 7.png$"):
+        TOY.run(trunk, broken, Folders(tmp_path, tmp_path / "cache"), 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_plan_counts_the_labelled_images_and_val(

@@ -23,6 +23,8 @@ from cgh_bench.frozen.features import extract
 from cgh_bench.tasks import svm
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.clustering import Clusters, matched_accuracy
+from cgh_bench.tasks.finetune import FineTune
+from cgh_bench.tasks.knn import KNN
 from cgh_bench.tasks.linear_sgd import LinearSgd
 from cgh_bench.tasks.logistic import LogisticRegression
 from cgh_bench.tasks.svm import Svm, average_precision
@@ -151,7 +153,7 @@ def test_what_is_marked_as_not_counted_is_not(trunk: Checkpoint, tmp_path: Path)
     worse = run(task, trunk, tmp_path / "wrong", (pair[0], replace(val, labels=wrong)))
     spared = run(task, trunk, tmp_path / "spared", (pair[0], replace(val, labels=ignored)))
     assert worse["mAP"] < min(plain["mAP"], spared["mAP"])
-    with pytest.raises(UserError, match="several classes an image"):
+    with pytest.raises(UserError, match="multi-label"):
         run(LogisticRegression("toy", AS_IS), trunk, tmp_path, pair)
 
 
@@ -190,11 +192,22 @@ def test_clusters_of_well_parted_images_are_the_classes(trunk: Checkpoint, tmp_p
     assert len(np.load(tmp_path / "clusters.npy")) == 24
 
 
-def test_clusters_need_as_many_images_as_classes(trunk: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, 4])
+def test_clusters_need_more_images_than_classes(count: int) -> None:
     train, val = toy_pair()
-    few = replace(val, labels=val.labels[:3], pixels=val.pixels[:3], content="few")
-    with pytest.raises(UserError, match="has 3 images, fewer than its 4 classes"):
-        run(Clusters("toy", AS_IS), trunk, tmp_path, (train, few))
+    few = replace(val, labels=val.labels[:count], pixels=val.pixels[:count], content="few")
+    with pytest.raises(UserError, match=f"has {count} images of 4 classes"):
+        Clusters("toy", AS_IS).check(DataPair("toy", train, few))
+
+
+@pytest.mark.parametrize("task", [KNN("toy", AS_IS), LogisticRegression("toy", AS_IS), FineTune("toy", AS_IS)])
+def test_one_class_and_a_val_that_is_train_are_refused(task: Any) -> None:
+    train, val = toy_pair()
+    with pytest.raises(UserError, match="hold the same images"):
+        task.check(DataPair("toy", train, train))
+    alone = [replace(images, classes=("a",), labels=0 * images.labels) for images in (train, val)]
+    with pytest.raises(UserError, match="has one class \\('a'\\)"):
+        task.check(DataPair("toy", *alone))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +231,7 @@ def test_impossible_settings(make: Any, message: str) -> None:
         (LogisticRegression("toy", AS_IS), "class 'd' has 0 train images"),
         (LinearSgd("toy", transform=AS_IS, held_out=0.1), "class 'd' has 0 train images"),
         (Svm("toy", AS_IS, shots=()), "class 'a' of toy/train has 1 images that show it"),
-        (Clusters("toy", AS_IS), "has 3 images, fewer than its 4 classes"),
+        (Clusters("toy", AS_IS), "has 3 images of 4 classes"),
     ],
 )
 def test_too_few_images_are_refused_before_any_work(task: Any, message: str) -> None:

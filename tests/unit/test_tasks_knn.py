@@ -229,7 +229,7 @@ def test_every_task_runs_also_with_one_val_image_and_absent_classes(
         assert metrics["top1"] >= 90
         assert task.run(trunk, data, folders, 0) == metrics
         assert any("in the cache" in line for line in task.plan(trunk, data, folders))
-    with pytest.raises(UserError, match="several classes an image"):
+    with pytest.raises(UserError, match="multi-label"):
         task.check(toy("several"))
 
 
@@ -270,7 +270,7 @@ def test_several_classes_an_image(trunk: Checkpoint, folders: Folders) -> None:
 def test_one_image_has_no_others(task: ImageTask) -> None:
     one = shades("one/train", 1, "one")
     with pytest.raises(UserError, match="one/train has one image; leaving it out leaves none"):
-        task.check(DataPair("one", one, one))
+        task.check(DataPair("one", one, shades("one/val", 2, "val")))
 
 
 def test_splits_of_other_classes_are_refused() -> None:
