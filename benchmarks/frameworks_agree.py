@@ -1,4 +1,4 @@
-"""Do mmdetection and detectron2 give the same under one protocol? animals_det of three random trunks in both.
+"""Do mmdetection and detectron2 give the same under one protocol? animals_det of three random backbones in both.
 
     python benchmarks/frameworks_agree.py --work work
 
@@ -46,8 +46,8 @@ def main() -> None:
 
 def _result(framework: str, seed: int, workspace: Workspace) -> Result:
     (evaluation,) = prepare([in_framework("animals_det", framework)], workspace)
-    trunk = load(f"random:resnet18:{seed}")
-    return find_finished(evaluation, trunk, seed, workspace) or evaluate(evaluation, trunk, seed, workspace)
+    backbone = load(f"random:resnet18:{seed}")
+    return find_finished(evaluation, backbone, seed, workspace) or evaluate(evaluation, backbone, seed, workspace)
 
 
 def _compared(found: dict[str, list[Result]]) -> tuple[list[str], bool]:

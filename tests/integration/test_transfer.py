@@ -186,7 +186,7 @@ def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):
 
 
 def test_a_stride_in_the_other_place_fails_the_check(tmp_path):
-    """A trunk of the original MSRA kind in a model that strides like torchvision's."""
+    """A backbone of the original MSRA kind in a model that strides like torchvision's."""
     checkpoint = random_checkpoint("resnet50")
     account = {"given": len(checkpoint.weights), "arrived": len(checkpoint.weights), "missing": [], "unfilled": []}
     in_force = {"channel_order": "RGB", "mean_std": [123.675, 116.28, 103.53, 58.395, 57.12, 57.375]}

@@ -185,7 +185,7 @@ def test_an_interrupted_run_goes_on_in_every_architecture(name, phase, root, res
 
 
 @pytest.mark.slow
-def test_a_frozen_trunk_stays_as_it_was(root, resnet50, tmp_path, monkeypatch):
+def test_a_frozen_backbone_stays_as_it_was(root, resnet50, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_DATA", str(root))
     workspace = Workspace(tmp_path)
     result = evaluate(small("voc_seg_linear"), resnet50, 0, workspace)

@@ -87,7 +87,7 @@ def stand_in(tmp_path, monkeypatch):
     folder.mkdir()
     unquoted = textwrap.dedent(STAND_IN).replace('settings["order"]', 'settings["order"].strip(chr(34))')
     (folder / "train.py").write_text(unquoted)
-    (folder / "tiny.py").write_text('"""A protocol."""\n\nweights_into = ("trunk",)\nbatch = 16  # images\n')
+    (folder / "tiny.py").write_text('"""A protocol."""\n\nweights_into = ("backbone",)\nbatch = 16  # images\n')
     monkeypatch.setitem(frameworks.FRAMEWORKS, "stand_in", stand_in_framework(folder))
     return folder
 
@@ -345,9 +345,9 @@ def test_unknown_names_get_the_nearest(stand_in):
 
 def test_the_definition_is_what_the_file_says_not_how(stand_in):
     before = frameworks.definition("stand_in", "tiny")
-    (stand_in / "tiny.py").write_text('"""The same, in other words."""\nweights_into = ("trunk",)\nbatch   =  16\n')
+    (stand_in / "tiny.py").write_text('"""The same, in other words."""\nweights_into = ("backbone",)\nbatch   =  16\n')
     assert frameworks.definition("stand_in", "tiny") == before
-    (stand_in / "tiny.py").write_text('weights_into = ("trunk",)\nbatch = 32\n')
+    (stand_in / "tiny.py").write_text('weights_into = ("backbone",)\nbatch = 32\n')
     assert frameworks.definition("stand_in", "tiny") != before
 
 

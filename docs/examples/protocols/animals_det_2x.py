@@ -1,4 +1,4 @@
-"""animals_det_2x: animals_det for twice as long. What is not here is animals_det's, value by value."""
+"""animals_det_2x: animals_det for twice as long. All other values are those of animals_det."""
 
 _base_ = "animals_det.py"
 weights_into = ("backbone",)  # the module whose tensors are the checkpoint's

@@ -1,8 +1,8 @@
 """ade20k_seg: FCN R50 with output stride 8 on ADE20K's 150 classes, 80,000 iterations.
 
-Source: mmsegmentation's configs/fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py. What is not here is voc_seg's, value by
-value (network, optimiser, sizes). Train on training, test on validation. No published comparison of self-supervised
-trunks under exactly this protocol is known.
+Source: mmsegmentation's configs/fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py. All other values are those of voc_seg
+(network, optimiser, sizes). Train on training, test on validation. No published comparison of self-supervised backbones
+under exactly this protocol is known.
 """
 
 _base_ = "voc_seg.py"

@@ -2,7 +2,7 @@
 
 Source: Xiao et al., Unified Perceptual Parsing (https://arxiv.org/abs/1807.10221); mmsegmentation's
 configs/upernet/upernet_r50_4xb4-160k_ade20k-512x512.py (42.05 mIoU from supervised weights, with ResNetV1c's stem).
-What is not here is ade20k_seg's, value by value (data, optimiser) and voc_seg's (auxiliary head).
+All other values are those of ade20k_seg (data, optimiser) and voc_seg (auxiliary head).
 """
 
 _base_ = "ade20k_seg.py"

@@ -123,7 +123,7 @@ test_cfg = {"type": "TestLoop"}
 optim_wrapper = {
     "type": "OptimWrapper",
     "optimizer": {"type": "AdamW", "lr": 5e-4, "weight_decay": 0.05},
-    # The head starts from nothing: at the trunk's rate 200 steps cannot even move its logits off the background.
+    # The head starts from nothing: at the backbone's rate 200 steps cannot even move its logits off the background.
     "paramwise_cfg": {"custom_keys": {"decode_head": {"lr_mult": 10.0}}},
     "clip_grad": None,
 }

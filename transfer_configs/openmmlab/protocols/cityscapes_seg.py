@@ -1,7 +1,7 @@
 """cityscapes_seg: FCN R50 with output stride 8 on Cityscapes, crops of 769 px, 40,000 iterations of eight images.
 
 Source: mmsegmentation's configs/fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py, which mmselfsup's benchmark inherits.
-What is not here is voc_seg's, value by value (network, optimiser). Train on train_fine, test on val, in windows.
+All other values are those of voc_seg (network, optimiser). Train on train_fine, test on val, in windows.
 """
 
 _base_ = "voc_seg.py"

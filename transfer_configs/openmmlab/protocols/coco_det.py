@@ -1,4 +1,4 @@
-"""coco_det: Mask R-CNN R50-C4 on COCO, 1x schedule, as self-supervised trunks are compared since MoCo.
+"""coco_det: Mask R-CNN R50-C4 on COCO, 1x schedule, as self-supervised backbones are compared since MoCo.
 
 Source: He et al., Momentum Contrast (https://arxiv.org/abs/1911.05722), section 4.2.2 and appendix; its detectron2
 configuration is facebookresearch/moco detection/configs/Base-RCNN-C4-BN.yaml and coco_R_50_C4_2x_moco.yaml (there is no

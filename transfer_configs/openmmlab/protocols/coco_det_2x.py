@@ -1,7 +1,7 @@
 """coco_det_2x: coco_det for twice as long.
 
-Source: facebookresearch/moco detection/configs/coco_R_50_C4_2x_moco.yaml, over detectron2's 2x schedule. What is not
-here is coco_det's, value by value. MoCo's table 5: random init 35.6 box and 31.4 mask AP, supervised 40.0 and 34.7.
+Source: facebookresearch/moco detection/configs/coco_R_50_C4_2x_moco.yaml, over detectron2's 2x schedule. All other
+values are those of coco_det. MoCo's table 5: random init 35.6 box and 31.4 mask AP, supervised 40.0 and 34.7.
 """
 
 _base_ = "coco_det.py"

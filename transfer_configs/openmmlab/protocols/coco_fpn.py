@@ -1,10 +1,10 @@
 """coco_fpn: Mask R-CNN R50-FPN on COCO, 1x schedule, heads without norm, as MoCo and DetCo compare.
 
 Source: He et al., Momentum Contrast (https://arxiv.org/abs/1911.05722), section 4.2.2: detectron2's Mask R-CNN R50-FPN
-with SyncBN in trunk and FPN only, the stock head of two fully connected layers, PreciseBN, short sides 640 to 800; as
-its authors confirm in facebookresearch/moco issue 34. Every value is restated; nothing is inherited.
+with SyncBN in backbone and FPN only, the stock head of two fully connected layers, PreciseBN, short sides 640 to 800;
+as its authors confirm in facebookresearch/moco issue 34. Every value is restated; nothing is inherited.
 
-Never to be mixed with coco_fpn_4conv1fc: the same weights score up to 1.8 box AP apart. Published: random init 31.0 box
+Do not compare with coco_fpn_4conv1fc: the same weights score up to 1.8 box AP apart. Published: random init 31.0 box
 and 28.5 mask AP, supervised 38.9 and 35.4 (MoCo's table 5).
 """
 

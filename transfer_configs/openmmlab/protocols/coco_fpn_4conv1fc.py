@@ -2,9 +2,9 @@
 
 Source: Tian et al., InfoMin (https://arxiv.org/abs/2005.10243); its detectron2 configuration is HobbitLong/PyContrast
 pycontrast/detection/configs/R_50_FPN_1x.yaml and R_50_FPN_1x_infomin.yaml, over detectron2's defaults. PixPro, DenseCL,
-InsLoc, SlotCon, LEWEL and CGH use the same heads. What is not here is coco_fpn's, value by value.
+InsLoc, SlotCon, LEWEL and CGH use the same heads. All other values are those of coco_fpn.
 
-Never to be mixed with coco_fpn: the same weights score up to 1.8 box AP apart. Published: random init 32.8 box and 29.9
+Do not compare with coco_fpn: the same weights score up to 1.8 box AP apart. Published: random init 32.8 box and 29.9
 mask AP, supervised 39.7 and 35.9.
 """
 

@@ -1,7 +1,7 @@
-"""coco_retinanet: RetinaNet R50-FPN on COCO, 1x schedule, norm in trunk and FPN, all layers trained.
+"""coco_retinanet: RetinaNet R50-FPN on COCO, 1x schedule, norm in backbone and FPN, all layers trained.
 
 Source: detectron2's configs/COCO-Detection/retinanet_R_50_FPN_1x.yaml and Base-RetinaNet.yaml, with what MoCo changes
-in coco_fpn (SyncBN in trunk and FPN, nothing frozen, PreciseBN, RGB), as the detectron2 benchmarks of DetCo and
+in coco_fpn (SyncBN in backbone and FPN, nothing frozen, PreciseBN, RGB), as the detectron2 benchmarks of DetCo and
 mmselfsup 0.x do (coco_R_50_RetinaNet_1x_moco.yaml). The network, the learning rate and boxes without masks are here;
 data, sizes and schedule are coco_fpn's, value by value. Boxes only.
 
@@ -31,7 +31,7 @@ model = {
         "out_channels": 256,
         "start_level": 1,
         "num_outs": 5,
-        "add_extra_convs": "on_input",  # detectron2: P6 from the trunk's last stage
+        "add_extra_convs": "on_input",  # detectron2: P6 from the backbone's last stage
         "relu_before_extra_convs": True,  # P7
         "norm_cfg": norm,
     },

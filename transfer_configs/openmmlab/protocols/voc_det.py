@@ -1,11 +1,11 @@
-"""voc_det: Faster R-CNN R50-C4 on PASCAL VOC 07+12, 24,000 iterations, the first comparison of every trunk since MoCo.
+"""voc_det: Faster R-CNN R50-C4 on PASCAL VOC 07+12, 24,000 iterations, the standard comparison since MoCo.
 
 Source: He et al., Momentum Contrast (https://arxiv.org/abs/1911.05722), section 4.2.1 and appendix;
 facebookresearch/moco (commit f515ef4) detection/configs/pascal_voc_R_50_C4_24k_moco.yaml. Network, optimiser and norms
 are coco_det's, value by value (extra norm after res5, PreciseBN); what differs is here. Train on VOC2007 trainval and
 VOC2012 trainval, difficult objects too, as detectron2 does; test on VOC2007 test.
 
-AP is VOC 2007's of eleven points, its mean over IoU .50 to .95: not COCO's. Report the mean of five runs: their
+AP is that of VOC 2007 at eleven points, its mean over IoU .50 to .95: not COCO's. Report the mean of five runs: their
 standard deviation is about .2, .2, .4 of AP50, AP, AP75. Published: random init 60.2 AP50, 33.8 AP, 33.1 AP75;
 supervised 81.3, 53.5, 58.8. Runs in mmdetection were reported 1 to 2 AP50 lower than in detectron2.
 """

@@ -5,7 +5,7 @@ configs/fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py, with the plain stem that ch
 Every value is restated; nothing is inherited. Train on VOC2012 train and SBD (10,582 maps), test on VOC2012 val.
 
 Published: MoCo v2 67.5, DenseCL 69.4 mIoU. With another batch than 16 or without SBD's maps people report 62 and 47
-(WXinlong/DenseCL issues 38 and 19). Not to be mixed with voc_seg_moco.
+(WXinlong/DenseCL issues 38 and 19). Do not compare with voc_seg_moco.
 """
 
 default_scope = "mmseg"

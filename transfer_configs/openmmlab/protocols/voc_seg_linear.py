@@ -1,9 +1,9 @@
-"""voc_seg_linear: one linear layer on the frozen trunk (output stride 8), on PASCAL VOC 2012 and SBD.
+"""voc_seg_linear: one linear layer on the frozen backbone (output stride 8), on PASCAL VOC 2012 and SBD.
 
 Source: Oquab et al., DINOv2 (https://arxiv.org/abs/2304.07193), section 7.4, whose configuration (dinov2's
-vitb14_voc2012_linear) gives the head, the optimiser, the schedule and the windows of the test. Ours are the trunk, a
-ResNet dilated as in voc_seg, and SBD's maps beside VOC's. What is not here is voc_seg's (data, sizes, batch). It shows
-what the trunk's pixels know, not what fine-tuning makes of them; no published figures are known for it.
+vitb14_voc2012_linear) gives the head, the optimiser, the schedule and the windows of the test. Ours are the backbone, a
+ResNet dilated as in voc_seg, and SBD's maps beside VOC's. All other values are those of voc_seg (data, sizes, batch).
+It measures the features of the frozen backbone, not what fine-tuning makes of them; no published results are known.
 """
 
 _base_ = "voc_seg.py"

@@ -6,8 +6,8 @@ classifier; no auxiliary head; scales of .5 to 2, crops, flips; tested on the or
 never released (facebookresearch/moco issues 55 and 65); aligned corners and no dropout are of the one public port,
 CVMI-Lab/SlotCon (commit d510e65) transfer/segmentation/configs/voc12aug, which differs in scaling to a short side of
 513 px first, and whose images are normalised by statistics of another range. Crop, batch, rate, weight decay and steps
-are also in an independent account of the appendix, https://geekdaxue.co/read/tangbukun@gqshhc/cs4ach. What is not here
-is voc_seg's.
+are also in an independent account of the appendix, https://geekdaxue.co/read/tangbukun@gqshhc/cs4ach. All other values
+are those of voc_seg.
 """
 
 _base_ = "voc_seg.py"
