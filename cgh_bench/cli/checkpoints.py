@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 @click.argument("ckpt", metavar="CKPT")
 @options.source
 @options.branch
+@options.arch
 @options.trust_pickle
 @options.trust_code
 @options.as_json
 def inspect(
-    ckpt: str, source: str | None, branch: str | None, trust_pickle: bool, trust_code: bool, as_json: bool
+    ckpt: str,
+    source: str | None,
+    branch: str | None,
+    arch: str | None,
+    trust_pickle: bool,
+    trust_code: bool,
+    as_json: bool,
 ) -> None:
     """Show what a checkpoint is and whether it looks trained.
 
@@ -38,7 +45,7 @@ def inspect(
 
     from cgh_bench.reading import inspection
 
-    report = inspection.inspect(name, source, branch, trust_pickle, trust_code)
+    report = inspection.inspect(name, source, branch, trust_pickle, trust_code, arch)
     if as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -53,6 +60,7 @@ def inspect(
 @click.option("--out", "-o", type=options.PATH, help="Output file; for several checkpoints a folder.")
 @options.source
 @options.branch
+@options.arch
 @options.trust_pickle
 @options.trust_code
 @click.option("--verify/--no-verify", default=True, help="Compare the outputs of source and target, stage by stage.")
@@ -64,6 +72,7 @@ def convert(
     out: Path | None,
     source: str | None,
     branch: str | None,
+    arch: str | None,
     trust_pickle: bool,
     trust_code: bool,
     verify: bool,
@@ -87,7 +96,7 @@ def convert(
     from cgh_bench.reading.loading import load
 
     def read(name: str) -> "Checkpoint":
-        return load(name, source, branch, trust_pickle, trust_code)
+        return load(name, source, branch, trust_pickle, trust_code, arch)
 
     planned = conversion.plan(names, to, out)
     if dry_run:

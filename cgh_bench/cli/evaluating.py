@@ -28,6 +28,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.data
 @options.source
 @options.branch
+@options.arch
 @options.trust_pickle
 @options.trust_code
 @options.text("--framework", help="Detection and segmentation framework: mmdet/mmseg (default) or detectron2.")
@@ -46,6 +47,7 @@ def eval_(
     data: str,
     source: str | None,
     branch: str | None,
+    arch: str | None,
     trust_pickle: bool,
     trust_code: bool,
     framework: str,
@@ -97,7 +99,7 @@ def eval_(
     with dist.process_group():
         first = dist.rank() == 0
         for name in names:
-            loaded = loaded if name == names[0] else load(name, source, branch, trust_pickle, trust_code)
+            loaded = loaded if name == names[0] else load(name, source, branch, trust_pickle, trust_code, arch)
             if first:
                 _warn_if_untrained(loaded)
             for evaluation, seed in itertools.product(evaluations, range(seeds)):

@@ -65,6 +65,9 @@ dry_run = flag("--dry-run", help="Check everything, print what would run, and st
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")
 source = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
+arch = click.option(
+    "--arch", metavar="NAME", help="Architecture of a file that does not say it, by timm's name: convnext_tiny."
+)
 branch = click.option(
     "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
 )

@@ -102,11 +102,12 @@ def _openmmlab(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness]
 
 
 def _huggingface(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness] | None:
-    """From `preprocessor_config.json` (transformers), `config.json` (timm) or a lightly-train checkpoint."""
+    """From `preprocessor_config.json` (transformers), `config.json` or `args` (timm), or a lightly-train checkpoint."""
     stride = facts.get("config/downsample_in_bottleneck") is True
     for mean, std in (
         ("preprocessor_config/image_mean", "preprocessor_config/image_std"),
         ("config/pretrained_cfg/mean", "config/pretrained_cfg/std"),
+        ("args/mean", "args/std"),
         ("lightly_train/normalize_args/mean", "lightly_train/normalize_args/std"),
     ):
         if mean in facts and std in facts:

@@ -41,6 +41,7 @@ def inspect(
     branch: str | None = None,
     trust_pickle: bool = False,
     trust_code: bool = False,
+    arch: str | None = None,
 ) -> Report:
     """Everything that can be said of the checkpoint `name` (see `loading.load`), as plain values.
 
@@ -74,7 +75,7 @@ def inspect(
         "problem": "",
     }
     try:
-        recognised = recognition.recognise(file, source, branch)
+        recognised = recognition.recognise(file, source, branch, arch)
         chosen = recognised.choose(branch)
     except UserError as error:
         return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}

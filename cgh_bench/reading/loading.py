@@ -16,6 +16,7 @@ def load(
     branch: str | None = None,
     trust_pickle: bool = False,
     trust_code: bool = False,
+    arch: str | None = None,
 ) -> Checkpoint:
     """A checkpoint of any origin.
 
@@ -26,6 +27,7 @@ def load(
         branch: which network of a file that has several (student, teacher, …); the origin's default otherwise.
         trust_pickle: let a pickled file run the code that it names.
         trust_code: let the code of a `hub:` repository run.
+        arch: the architecture of a file that does not say it, by timm's name.
 
     Raises:
         UserError: there is no such checkpoint, no origin or several fit, or the backbone is damaged or incomplete.
@@ -35,13 +37,13 @@ def load(
     if isinstance(parsed, names.Control):
         return random_checkpoint(parsed.arch, parsed.seed)
     if isinstance(parsed, Path):
-        if source in (None, "ours") and branch is None and _is_ours(parsed):
+        if source in (None, "ours") and branch is None and arch is None and _is_ours(parsed):
             return load_canonical(parsed)
         if not parsed.exists():
             raise names.absent(text)
-        return recognition.read(parsed, source, branch, trust_pickle)
+        return recognition.read(parsed, source, branch, trust_pickle, arch)
     fetched = hubs.fetch(parsed, text, trust_code)
-    read = recognition.read_opened(fetched.open(trust_pickle), source, branch)
+    read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch)
     return replace(read, name=text.partition("#")[0], origin=fetched.told(read.origin))
 
 

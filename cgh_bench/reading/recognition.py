@@ -8,17 +8,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, from_description, require_finite
+from cgh_bench import backbones
+from cgh_bench.backbones.timm import Timm
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, architecture_of, from_description, require_finite
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
 from cgh_bench.reading.candidate import Candidate, place
 from cgh_bench.reading.evidence import preprocessing_of
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.resnets import find_resnets
+from cgh_bench.reading.timms import find_timm, stated_architecture
 from cgh_bench.reading.vits import find_vits
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
 
 FINDERS = (find_resnets, find_vits)
+"""These know their networks by the tensors alone; see `_networks` for the others."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,13 @@ class Recognised:
         return chosen
 
 
-def read(path: Path, source: str | None = None, branch: str | None = None, trust_pickle: bool = False) -> Checkpoint:
+def read(
+    path: Path,
+    source: str | None = None,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    arch: str | None = None,
+) -> Checkpoint:
     """Read the network of any checkpoint.
 
     Args:
@@ -54,16 +64,19 @@ def read(path: Path, source: str | None = None, branch: str | None = None, trust
         source: take it for this origin, whatever it looks like.
         branch: which of several networks; the origin's default otherwise.
         trust_pickle: let the file run code.
+        arch: the network's architecture, where the file does not say it: any name of timm.
 
     Raises:
         UserError: unreadable, no or several origins fit, no such branch, or the network is not whole and finite.
     """
-    return read_opened(open_weights(path, trust_pickle), source, branch)
+    return read_opened(open_weights(path, trust_pickle), source, branch, arch)
 
 
-def read_opened(file: WeightsFile, source: str | None = None, branch: str | None = None) -> Checkpoint:
+def read_opened(
+    file: WeightsFile, source: str | None = None, branch: str | None = None, arch: str | None = None
+) -> Checkpoint:
     """The same of a file that is open."""
-    recognised = recognise(file, source, branch)
+    recognised = recognise(file, source, branch, arch)
     return checkpoint_of(file, recognised, recognised.choose(branch))
 
 
@@ -88,7 +101,9 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
 
 
-def recognise(file: WeightsFile, source: str | None = None, branch: str | None = None) -> Recognised:
+def recognise(
+    file: WeightsFile, source: str | None = None, branch: str | None = None, arch: str | None = None
+) -> Recognised:
     """Find the one origin that fits.
 
     Raises:
@@ -96,7 +111,7 @@ def recognise(file: WeightsFile, source: str | None = None, branch: str | None =
     """
     if source is not None and source not in READERS:
         raise unknown("source", source, READERS)
-    networks = [found for find in FINDERS for found in find(file.tensors)]
+    networks = _networks(file, arch)
     whole = [network for network in networks if not network.problem]
     if not whole:
         raise _nothing_usable(file, networks)
@@ -121,6 +136,36 @@ def recognise(file: WeightsFile, source: str | None = None, branch: str | None =
         if fitting:
             return Recognised(*next(iter(fitting.items())))
     return _unknown_origin(file, whole, reasons, branch)
+
+
+def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
+    """Every network in `file`; those of timm are found if the file or `arch` names them.
+
+    Raises:
+        UserError: `arch` is not known, or the file's networks are of other architectures.
+    """
+    if arch is not None:
+        name = arch.split(".")[0]  # timm writes the tag of the weights behind
+        architecture = backbones.named(name)
+        if isinstance(architecture, Timm):
+            return find_timm(file, architecture)
+    elif file.description and isinstance(described := architecture_of(file.description), Timm):
+        return find_timm(file, described)
+    found = [network for find in FINDERS for network in find(file.tensors)]
+    if arch is not None:
+        fitting = [network for network in found if network.architecture is None or network.architecture.name == name]
+        if found and not fitting:
+            raise UserError(f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}")
+        return fitting
+    says_more = _TOLD_ONLY.search(str(file.facts.get("config/architecture", "")))
+    if says_more or all(network.problem for network in found):
+        stated = stated_architecture(file)
+        return [*(find_timm(file, stated) if stated else ()), *(() if says_more else found)]
+    return found
+
+
+_TOLD_ONLY = re.compile("siglip|quickgelu")
+"""Networks of timm that are plain vision transformers by their tensors, with another activation."""
 
 
 def _fit(reader: Reader, networks: list[Candidate], names: str) -> dict[str, Candidate] | str:
@@ -179,5 +224,5 @@ def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
     some = ", ".join(list(file.tensors)[:3])
     holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
     return UserError(
-        f"{file.path} holds {holds} and no ResNet or ViT under any known names; name a file with the model's weights"
+        f"{file.path} holds {holds} and no ResNet or ViT under any known names; say which network of timm it is with --arch"
     )

@@ -14,7 +14,7 @@ from cgh_bench.reading.evidence import attention_of
 from cgh_bench.reading.vit_names import FAMILIES, canonical_names
 from cgh_bench.reading.weights_file import WeightsFile
 
-_CHANGES = {"norm_pre", "pre_norm", "dist_token", "reg_token", "register_tokens", "rope", "rel_pos_bias"}
+_CHANGES = {"norm_pre", "pre_norm", "dist_token", "reg_token", "register_tokens", "rope", "rel_pos_bias", "attn_pool"}
 """What others have beside the usual, and what would change the outputs."""
 _LEFTOVER = re.compile(r"(embeddings\.)?mask_token")
 _ANCHOR = "blocks.0.norm1.weight"

@@ -1,0 +1,189 @@
+"""Finding a network of timm in a file that says which one it is, or whose reader does (`--arch`)."""
+
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgh_bench.backbones.timm import Timm
+from cgh_bench.reading.candidate import Candidate, as_float32, differences
+from cgh_bench.reading.weights_file import WeightsFile
+
+_LEFTOVER = re.compile(
+    r"(.*\.|)(mask_token|num_batches_tracked|relative_position_index|attn_mask|bias_mask|periods|rope\..*)|decoder_.*"
+)
+"""What networks keep beside their weights, and what pretraining by masked images adds."""
+_WRAPPERS = re.compile(r"((module|_orig_mod)\.)*")
+_ARGUMENT = "config/model_args/"
+
+
+@dataclass(frozen=True)
+class FoundTimm(Candidate):
+    """A network of timm found in a file; `names` are its origin's own, where timm converts them."""
+
+    architecture: Timm | None
+
+    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> Timm:
+        """See `Candidate`."""
+        assert self.architecture is not None
+        return self.architecture
+
+    def weights(self, file: WeightsFile) -> dict[str, Tensor]:
+        """See `Candidate`."""
+        assert self.architecture is not None
+        tensors = {
+            key: file.tensors[name] if _LEFTOVER.fullmatch(key) else as_float32(name, file.tensors[name])
+            for key, name in self.names.items()
+        }
+        converted = _converted(tensors, self.architecture)
+        return {key: converted[key].contiguous() for key in self.architecture.shapes}
+
+
+def stated_architecture(file: WeightsFile) -> Timm | None:
+    """The network of timm that `file` names: in a Hub folder's `config.json`, or in a training checkpoint."""
+    name = file.facts.get("config/architecture") or file.facts.get("arch")
+    found = Timm.named(name.split(".")[0]) if isinstance(name, str) else None
+    return replace(found, arguments=_arguments(file, found)) if found else None
+
+
+def find_timm(file: WeightsFile, architecture: Timm) -> list[Candidate]:
+    """Every such network in `file`, whole ones first, then those with a problem."""
+    found = [_candidate(file, location, architecture) for location in _locations(file.tensors, architecture)]
+    return sorted(found, key=lambda network: bool(network.problem))
+
+
+def _arguments(file: WeightsFile, architecture: Timm) -> tuple[tuple[str, Any], ...]:
+    """What `config.json` says beside the name (`model_args`, the pooling, a fixed image size), but the usual."""
+    from timm.models import get_model_args
+
+    facts = file.facts
+    said = {key.removeprefix(_ARGUMENT): value for key, value in facts.items() if key.startswith(_ARGUMENT)}
+    if isinstance(pool := facts.get("config/global_pool", facts.get("config/pretrained_cfg/global_pool")), str):
+        said.setdefault("global_pool", pool)
+    if facts.get("config/pretrained_cfg/fixed_input_size") and "config/pretrained_cfg/input_size" in facts:
+        said.setdefault("img_size", facts["config/pretrained_cfg/input_size"][-2:])
+    network: Any = architecture.skeleton.network
+    usual = {**get_model_args(network), "in_chans": 3}
+    return tuple(
+        (key, value)
+        for key, value in said.items()
+        if key != "num_classes" and (tuple(value) if isinstance(value, list) else value) != usual.get(key)
+    )
+
+
+def _locations(tensors: Mapping[str, Tensor], architecture: Timm) -> Iterator[str]:
+    """Where the network is under timm's names; if nowhere, where its origin's names may begin."""
+    anchor = next(iter(architecture.shapes))
+    exact = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
+    if exact := [at for at in exact if not at or at[-1] in "./"]:
+        yield from exact
+        return
+    counted: dict[str, int] = defaultdict(int)
+    for name in tensors:
+        container, slash, dotted = name.rpartition("/")
+        wrapper = _WRAPPERS.match(dotted)
+        counted[container + slash + (wrapper.group() if wrapper else "")] += 1
+    yield from (at for at, count in counted.items() if 3 * count >= len(architecture.shapes))
+
+
+def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTimm:
+    at = {name[len(location) :]: name for name in file.tensors if name.startswith(location)}
+    given = {key: name for key, name in at.items() if "/" not in key}
+    # `requires_grad` lets the graph of timm's conversion tell which tensor went where.
+    leaves = {key: file.tensors[name].detach() for key, name in given.items()}
+    leaves = {key: leaf.requires_grad_() if leaf.is_floating_point() else leaf for key, leaf in leaves.items()}
+    architecture = _for_positions(architecture, leaves)
+    try:
+        converted = _converted(leaves, architecture)
+    except (KeyError, RuntimeError, AttributeError, AssertionError, IndexError, TypeError, ValueError) as error:
+        return FoundTimm(location, "timm_model", given, None, f"timm cannot read it as {architecture.name} ({error!r})")
+    used, problem = _examined(leaves, converted, architecture)
+    names = {key: name for key, name in given.items() if key in used}
+    return FoundTimm(location, "timm_model", names, None if problem else architecture, problem)
+
+
+def _examined(
+    leaves: Mapping[str, Tensor], converted: Mapping[str, Tensor], architecture: Timm
+) -> tuple[set[str], str]:
+    """The tensors that the network is made of, and what is wrong with it: every tensor must be accounted for."""
+    shapes, classifier = architecture.shapes, _classifier(architecture)
+    network = {key: tensor for key, tensor in converted.items() if key not in classifier}
+    if wrong := differences(shapes, network, ()):
+        return set(), f"{wrong[0]} ({len(wrong)} tensors differ from {architecture.name})"
+    key_of = {id(leaf): key for key, leaf in leaves.items()}
+    sources = {key: {key_of[leaf] for leaf in _leaves(tensor) if leaf in key_of} for key, tensor in converted.items()}
+    used = {source for key in network for source in sources[key]}
+    for key, tensor in network.items():
+        if not sources[key]:
+            return used, f"{key} is missing"
+        (first, *more) = sources[key]
+        alone = not more and sum(first in others for others in sources.values()) == 1
+        if alone and leaves[first].numel() != tensor.numel():
+            return used, f"{first} is for another size: {tuple(leaves[first].shape)} for {tuple(tensor.shape)}"
+    inside = _common_module(used)
+    spent = used.union(*(sources[key] for key in converted if key in classifier)) | classifier
+    for key, leaf in leaves.items():
+        if key.startswith(inside) and key not in spent and not _LEFTOVER.fullmatch(key) and bool(leaf.any()):
+            return used, f"it also has {key}, which {architecture.name} does not have"
+    return used, ""
+
+
+def _leaves(tensor: Tensor) -> set[int]:
+    """The ids of the tensors that `tensor` was computed from."""
+    if tensor.grad_fn is None:
+        return {id(tensor)}
+    found, nodes, seen = set(), [tensor.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(id(variable))
+        nodes += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
+def _common_module(names: set[str]) -> str:
+    """The longest `module.` that all begin with: of those of open_clip, `visual.`"""
+    first, last = min(names), max(names)
+    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first[: first.rfind(".", 0, same) + 1]
+
+
+def _classifier(architecture: Timm) -> set[str]:
+    """The tensors that the network with a classifier has more."""
+    with torch.device("meta"):
+        whole = architecture.network(num_classes=2).state_dict()
+    return set(whole) - set(architecture.shapes)
+
+
+def _converted(tensors: Mapping[str, Tensor], architecture: Timm) -> dict[str, Tensor]:
+    """`tensors` under timm's names, by timm's own conversion of its origins' names where they are others."""
+    if not architecture.shapes.keys() <= tensors.keys():
+        network = architecture.skeleton.network
+        convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        if convert is not None and not any(key in tensors for key in list(architecture.shapes)[:1]):
+            return dict(convert(dict(tensors), network))
+    return dict(tensors)
+
+
+def _for_positions(architecture: Timm, tensors: Mapping[str, Tensor]) -> Timm:
+    """The network for the image size that the file's position embeddings are for, which timm would resample."""
+    shape = architecture.shapes.get("pos_embed")
+    given = next((t for key, t in tensors.items() if key.endswith(("pos_embed", "positional_embedding"))), None)
+    network: Any = architecture.skeleton.network
+    if shape is None or given is None or len(shape) != 3 or "img_size" in dict(architecture.arguments):
+        return architecture
+    count, prefix = given.numel() // shape[-1], getattr(network, "num_prefix_tokens", 0)
+    sides = [math.isqrt(count - extra) for extra in (0, 1, prefix) if math.isqrt(count - extra) ** 2 == count - extra]
+    if count == shape[1] or not sides or math.isqrt(shape[1] - prefix) in sides or math.isqrt(shape[1]) in sides:
+        return architecture
+    side = sides[0] * int(network.feature_info[0]["reduction"])
+    return replace(architecture, arguments=(*architecture.arguments, ("img_size", (side, side))))
