@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, Backbone, Stage, chosen, hypercolumn
-from cgh_bench.backbones.wrapped import Transformer, Wrapped
+from cgh_bench.backbones.wrapped import Transformer, Wrapped, block_outputs
 from cgh_bench.core.errors import UserError
 
 Pooling = Literal["head", "cls", "patch_mean"]
@@ -86,8 +86,7 @@ class Timm(Architecture):
     def build(self) -> Backbone:
         """The network, with timm's initial weights."""
         network = self.network(num_classes=0)
-        of_tokens = "return_prefix_tokens" in inspect.signature(network.forward_intermediates).parameters
-        return TokenBackbone(self, network) if of_tokens else MapBackbone(self, network)
+        return TokenBackbone(self, network) if _is_of_tokens(network) else MapBackbone(self, network)
 
     def network(self, **more: Any) -> Any:
         """The network, whole and by timm itself; it takes images of any size, where it can."""
@@ -109,6 +108,10 @@ class TokenBackbone(Transformer):
         super().__init__(network)
         self.architecture = architecture
 
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """See `Backbone.outputs` and `outputs`."""
+        return outputs(self.network, images)
+
 
 class MapBackbone(Wrapped):
     """A network of timm of which each part puts out a map: ConvNeXt, Swin, EfficientNet, …"""
@@ -116,11 +119,12 @@ class MapBackbone(Wrapped):
     def __init__(self, architecture: Timm, network: nn.Module) -> None:
         super().__init__()
         self.architecture, self.network = architecture, network
-        self.stages, self._numbers = {}, {}
-        for number, part in enumerate(network.feature_info):  # type: ignore[arg-type]
-            if part["module"] not in self.stages:  # CrossViT has two branches; its second has no whole stride
-                self.stages[part["module"]] = Stage(part["num_chs"], part["reduction"])
-                self._numbers[part["module"]] = number
+        self._numbers = _stage_numbers(network)
+        listed: Any = network.feature_info
+        self.stages = {
+            name: Stage(listed[number]["num_chs"], listed[number]["reduction"])
+            for name, number in self._numbers.items()
+        }
 
     def global_and_pyramid(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Backbone.global_and_pyramid`."""
@@ -130,6 +134,10 @@ class MapBackbone(Wrapped):
     def pyramid(self, images: Tensor) -> dict[str, Tensor]:
         """See `Backbone.pyramid`."""
         return self._maps(images, list(self.stages))[1]
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """See `Backbone.outputs` and `outputs`."""
+        return outputs(self.network, images)
 
     def width(self, targets: tuple[str, ...]) -> int:
         """See `Backbone.width`."""
@@ -155,6 +163,29 @@ class MapBackbone(Wrapped):
             return self.network.forward_features(images), {}
         final, maps = self.network.forward_intermediates(images, indices=[self._numbers[stage] for stage in stages])
         return final, dict(zip(stages, maps, strict=True))
+
+
+def outputs(network: Any, images: Tensor) -> dict[str, Tensor]:
+    """What each part of timm's `network` puts out, and what its head gives the classifier: {…, "head": (B, D)}."""
+    if _is_of_tokens(network):
+        found = block_outputs(network, images)
+        return {**found, "head": network.forward_head(found["norm"], pre_logits=True)}
+    final, maps = network.forward_intermediates(images)
+    stages = {name: maps[number] for name, number in _stage_numbers(network).items()}
+    return {**stages, "head": network.forward_head(final, pre_logits=True)}
+
+
+def _is_of_tokens(network: Any) -> bool:
+    """Whether its blocks put out tokens on one grid, after those of class and registers."""
+    return "return_prefix_tokens" in inspect.signature(network.forward_intermediates).parameters
+
+
+def _stage_numbers(network: Any) -> dict[str, int]:
+    """The places of its stages in what it puts out; of CrossViT's two branches the first, whose stride is whole."""
+    numbers: dict[str, int] = {}
+    for number, part in enumerate(network.feature_info):
+        numbers.setdefault(part["module"], number)
+    return numbers
 
 
 def _is_known(name: str) -> bool:

@@ -12,8 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import STAGES
-from cgh_bench.backbones.wrapped import block_outputs
+from cgh_bench.backbones.timm import outputs
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter
@@ -22,7 +21,7 @@ from cgh_bench.core.errors import UserError
 
 @dataclass(frozen=True)
 class Timm(FlatConverter):
-    """For timm: names unchanged, the deep stem and vision transformers included."""
+    """For timm: names unchanged; ResNets with the deep stem, vision transformers, and all of timm's own."""
 
     BESIDE: ClassVar[str] = "`OUT.config.json`: the arguments of `timm.create_model`"
 
@@ -66,11 +65,7 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     settings = timm.data.resolve_data_config({}, model=model)
     prepared = v2.functional.normalize(pixels.float() / 255, settings["mean"], settings["std"])
     with torch.inference_mode():
-        if isinstance(model, timm.models.VisionTransformer):
-            stages = block_outputs(model, prepared)
-        else:
-            maps = model.forward_intermediates(prepared, indices=4, intermediates_only=True)
-            stages = dict(zip(STAGES, maps, strict=True))
+        stages = outputs(model, prepared)
     return parity.Outputs(
         {"input": prepared, **stages},
         f"{type(model).__module__}.{type(model).__name__}",

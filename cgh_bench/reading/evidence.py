@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import ChannelOrder, Preprocessing
 from cgh_bench.core.errors import UserError
@@ -40,7 +41,17 @@ def preprocessing_of(
         return found
     if found := _huggingface(file.facts):
         return found
+    if implied is None and isinstance(network.architecture, Timm):
+        implied = usual_preprocessing(network.architecture)
     return (implied, False, "implied") if implied else (Preprocessing(), False, "assumed")
+
+
+def usual_preprocessing(architecture: Timm) -> Preprocessing:
+    """What timm does to the images of that architecture's first weights."""
+    from timm.models import PretrainedCfg, get_pretrained_cfg
+
+    usual = get_pretrained_cfg(architecture.name) or PretrainedCfg()
+    return Preprocessing(mean=_triple(usual.mean), std=_triple(usual.std))
 
 
 def attention_of(file: WeightsFile, vit: ViT, naming: str, source: str) -> ViT:

@@ -133,13 +133,17 @@ def _groups(names: Iterable[str]) -> dict[str, int]:
 
 def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
     """Remarks on canonical `weights`: `verdict` is ok, doubt or bad, `remark` says why."""
-    if "pos_embed" in weights:
-        matrices = {key: tensor for key, tensor in weights.items() if tensor.ndim == 2}
-        found = [_finite(weights), _dead(matrices), _norms(weights)]
-        return [{"verdict": verdict, "remark": remark} for verdict, remark in found]
+    has_statistics = any(key.endswith("running_mean") for key in weights)
     convolutions = {key: tensor for key, tensor in weights.items() if tensor.ndim == 4}
-    found = [_finite(weights), _dead(convolutions), _statistics(weights), _initial(convolutions)]
-    if "conv1.weight" in convolutions and convolutions["conv1.weight"].shape[-1] > 3:
+    matrices = {key: tensor for key, tensor in weights.items() if tensor.ndim == 2}
+    found = [_finite(weights), _dead(convolutions if has_statistics else matrices)]
+    if has_statistics:
+        found += [_statistics(weights), _initial(convolutions)]
+    elif any("norm" in key for key in weights):
+        found.append(_norms(weights))
+    if any(key.endswith("gamma") for key in weights):
+        found.append(_layer_scales(weights))
+    if has_statistics and "conv1.weight" in convolutions and convolutions["conv1.weight"].shape[-1] > 3:
         found.append(_smooth(convolutions["conv1.weight"]))
     return [{"verdict": verdict, "remark": remark} for verdict, remark in found]
 
@@ -165,6 +169,16 @@ def _norms(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     if len(as_new) == len(norms):
         return "bad", "all LayerNorms are at their initial values: untrained weights"
     return "ok", f"{len(norms) - len(as_new)} of {len(norms)} LayerNorm tensors are not at their initial values"
+
+
+def _layer_scales(weights: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Whether the learned scales of branches are as initialised, all of a layer's the same."""
+    scales = {key: tensor for key, tensor in weights.items() if key.endswith("gamma")}
+    constant = [key for key, tensor in scales.items() if bool((tensor == tensor.flatten()[0]).all())]
+    if constant:
+        first = constant[0]
+        return "bad", f"{len(constant)} of {len(scales)} layer scales are constant, first {first}: they did not arrive"
+    return "ok", f"the {len(scales)} layer scales are trained"
 
 
 def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -241,6 +255,12 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         shape = [
             ("backbone", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
             ("stride", f"in the {'first 1x1 (caffe)' if architecture['stride_in_1x1'] else '3x3'} of a bottleneck"),
+        ]
+    elif "pooling" in architecture:
+        arguments = "".join(f", {key}={value}" for key, value in architecture["arguments"])
+        shape = [
+            ("backbone", f"timm's {architecture['name']}{arguments}, {size}"),
+            ("feature", f"{architecture['pooling']} (layer4, the global feature)"),
         ]
     else:
         details = f"heads of {architecture['head_width']}, norms with epsilon {architecture['norm_eps']:g}"

@@ -155,7 +155,9 @@ def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
     if arch is not None:
         fitting = [network for network in found if network.architecture is None or network.architecture.name == name]
         if found and not fitting:
-            raise UserError(f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}")
+            raise UserError(
+                f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}"
+            )
         return fitting
     says_more = _TOLD_ONLY.search(str(file.facts.get("config/architecture", "")))
     if says_more or all(network.problem for network in found):
@@ -224,5 +226,5 @@ def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
     some = ", ".join(list(file.tensors)[:3])
     holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
     return UserError(
-        f"{file.path} holds {holds} and no ResNet or ViT under any known names; say which network of timm it is with --arch"
+        f"{file.path} holds {holds} and no ResNet or ViT under known names; name another network of timm by --arch"
     )

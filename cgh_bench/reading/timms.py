@@ -99,10 +99,7 @@ def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTim
     leaves = {key: file.tensors[name].detach() for key, name in given.items()}
     leaves = {key: leaf.requires_grad_() if leaf.is_floating_point() else leaf for key, leaf in leaves.items()}
     architecture = _for_positions(architecture, leaves)
-    try:
-        converted = _converted(leaves, architecture)
-    except (KeyError, RuntimeError, AttributeError, AssertionError, IndexError, TypeError, ValueError) as error:
-        return FoundTimm(location, "timm_model", given, None, f"timm cannot read it as {architecture.name} ({error!r})")
+    converted = _converted(leaves, architecture)
     used, problem = _examined(leaves, converted, architecture)
     names = {key: name for key, name in given.items() if key in used}
     return FoundTimm(location, "timm_model", names, None if problem else architecture, problem)
@@ -166,12 +163,14 @@ def _classifier(architecture: Timm) -> set[str]:
 
 def _converted(tensors: Mapping[str, Tensor], architecture: Timm) -> dict[str, Tensor]:
     """`tensors` under timm's names, by timm's own conversion of its origins' names where they are others."""
-    if not architecture.shapes.keys() <= tensors.keys():
-        network = architecture.skeleton.network
-        convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-        if convert is not None and not any(key in tensors for key in list(architecture.shapes)[:1]):
-            return dict(convert(dict(tensors), network))
-    return dict(tensors)
+    network = architecture.skeleton.network
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None or architecture.shapes.keys() <= tensors.keys():
+        return dict(tensors)
+    try:
+        return dict(convert(dict(tensors), network))
+    except (KeyError, RuntimeError, AttributeError, AssertionError, IndexError, TypeError, ValueError):
+        return dict(tensors)  # whose names then say what is wrong
 
 
 def _for_positions(architecture: Timm, tensors: Mapping[str, Tensor]) -> Timm:

@@ -1,12 +1,26 @@
 """Networks of timm: the contract for every family, sizes, features, and what is refused."""
 
+import re
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import pytest
+import timm
 import torch
-from torch import Tensor
+from timm.models import save_for_hf
+from torch import Tensor, nn
 
 from cgh_bench import backbones
-from cgh_bench.backbones.timm import Timm
+from cgh_bench.backbones.base import hypercolumn
+from cgh_bench.backbones.timm import MapBackbone, Timm
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, save
+from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
+from cgh_bench.reading.inspection import inspect
+from cgh_bench.reading.loading import load
+from cgh_bench.reading.timms import find_timm
+from cgh_bench.reading.weights_file import WeightsFile
 
 ONE_OF_EACH = (
     "aimv2_large_patch14_224",
@@ -137,3 +151,223 @@ def test_contract(name: str) -> None:
     everything = tuple(part for part in architecture.targets("+".join((*network.stages, "head"))))
     assert network.pooled(on_meta(*architecture.image_size), everything).shape == (2, network.width(everything))
     assert backbones.from_fields(backbones.to_fields(architecture)) == architecture
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@torch.inference_mode()
+def test_features_are_timms(name: str) -> None:
+    """The head's feature is the bare network's; a stage's is the mean of its map."""
+    architecture = named(name)
+    backbone = architecture.with_weights(random_weights(architecture))
+    bare = timm.create_model(name, num_classes=0).eval()
+    bare.load_state_dict(backbone.state_dict())
+    images = torch.randn(2, 3, *architecture.image_size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(backbone(images), bare(images))
+    pooled, maps = backbone.global_and_pyramid(images)
+    torch.testing.assert_close(pooled, bare(images))
+    if isinstance(backbone, MapBackbone):
+        last = list(maps)[-2:]
+        found = backbone.pooled(images, architecture.targets("+".join(last)))
+        torch.testing.assert_close(found, hypercolumn(maps, tuple(last)).mean(dim=(2, 3)))
+    else:
+        final = bare.forward_features(images)
+        torch.testing.assert_close(backbone.pooled(images, ("patch_mean",)), final[:, backbone.prefix :].mean(dim=1))
+
+
+@torch.inference_mode()
+def test_dinov3_is_its_class_token() -> None:
+    """timm pools the mean of patches; DINOv3's authors take the class token."""
+    backbone = named("vit_small_patch16_dinov3").build().eval()
+    images = torch.randn(1, 3, 64, 64)
+    tokens = backbone.tokens(images)
+    assert tokens.cls is not None
+    assert tokens.registers.shape[1] == 4
+    torch.testing.assert_close(backbone(images), tokens.cls)
+    torch.testing.assert_close(backbone.pooled(images, ("head",)), tokens.patches.mean(dim=1))
+
+
+def test_sizes() -> None:
+    named("convnext_atto").require_size(50, 70)
+    named("swin_tiny_patch4_window7_224").require_size(48, 48)
+    with pytest.raises(UserError, match="288x288.*224x224"):
+        named("beit_base_patch16_224").require_size(288, 288)
+    Timm("beit_base_patch16_224", (("img_size", 96),)).require_size(96, 96)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UserError, match="did you mean convnext_tiny"):
+        backbones.named("convnext_tinny")
+    with pytest.raises(UserError, match=r"layers\.9.*layers"):
+        named("swin_tiny_patch4_window7_224").targets("layers.9")
+    with pytest.raises(UserError, match="no_such"):
+        Timm("convnext_atto", (("no_such", 1),)).build()
+
+
+# Reading and writing
+
+
+@pytest.fixture(scope="module")
+def convnext() -> nn.Module:
+    return trained(timm.create_model("convnext_atto", num_classes=3))
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """With weights that differ everywhere, so that every tensor matters."""
+    model.load_state_dict(different(model.state_dict()))
+    return model.eval()
+
+
+def different(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        key: tensor + 0.05 * torch.randn(tensor.shape, generator=generator).abs()
+        if tensor.is_floating_point()
+        else tensor
+        for key, tensor in weights.items()
+    }
+
+
+def random_weights(architecture: Timm) -> dict[str, Tensor]:
+    return different(architecture.build().state_dict())
+
+
+def assert_read(found: Checkpoint, model: nn.Module) -> None:
+    """All but the classifier, whose tensors are named."""
+    truth = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("head.fc.")}
+    assert found.weights.keys() == truth.keys()
+    assert all(torch.equal(found.weights[key], truth[key]) for key in truth)
+    assert len(found.origin.ignored) >= len(model.state_dict()) - len(truth)
+
+
+def test_folder(convnext: nn.Module, tmp_path: Path) -> None:
+    save_for_hf(convnext, tmp_path / "hub", safe_serialization=True)
+    found = load(tmp_path / "hub")
+    assert_read(found, convnext)
+    assert found.architecture == Timm("convnext_atto")
+    assert found.origin.source == "timm"
+
+
+def test_training_checkpoint(convnext: nn.Module, tmp_path: Path) -> None:
+    ema = {f"module.{key}": tensor for key, tensor in convnext.state_dict().items()}
+    document = {
+        "arch": "convnext_atto",
+        "state_dict": different(convnext.state_dict()),
+        "state_dict_ema": ema,
+        "version": 2,
+        "args": Namespace(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]),
+    }
+    torch.save(document, tmp_path / "last.pth.tar")
+    found = load(tmp_path / "last.pth.tar")
+    assert_read(found, convnext)
+    assert (found.origin.source, found.origin.branch) == ("timm", "ema")
+    assert found.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert not torch.equal(
+        load(tmp_path / "last.pth.tar", branch="model").weights["stem.0.weight"], found.weights["stem.0.weight"]
+    )
+
+
+def test_bare_file_needs_its_name(convnext: nn.Module, tmp_path: Path) -> None:
+    torch.save(
+        {"teacher": {f"backbone.{key}": tensor for key, tensor in convnext.state_dict().items()}}, tmp_path / "t"
+    )
+    with pytest.raises(UserError, match="--arch"):
+        load(tmp_path / "t")
+    assert_read(load(tmp_path / "t", arch="convnext_atto.some_tag"), convnext)
+    with pytest.raises(UserError, match="convnext_femto"):
+        load(tmp_path / "t", arch="convnext_femto")
+
+
+def test_original_names(convnext: nn.Module, tmp_path: Path) -> None:
+    """ConvNeXt's own file, which timm knows to convert."""
+    own = {}
+    for key, tensor in convnext.state_dict().items():
+        name = re.sub(r"stages\.(\d)\.blocks\.(\d+)\.", r"stages.\1.\2.", key)
+        name = re.sub(r"stages\.(\d)\.downsample\.(\d)", r"downsample_layers.\1.\2", name)
+        name = name.replace("stem.", "downsample_layers.0.").replace("conv_dw", "dwconv")
+        name = name.replace("mlp.fc1", "pwconv1").replace("mlp.fc2", "pwconv2")
+        own[name.replace("head.fc.", "head.").replace("head.norm.", "norm.")] = tensor
+    torch.save({"model": own}, tmp_path / "own.pth")
+    assert_read(load(tmp_path / "own.pth", arch="convnext_atto"), convnext)
+
+
+def test_dinov3_file(tmp_path: Path) -> None:
+    model = trained(timm.create_model("vit_small_patch16_dinov3"))
+    own = {"mask_token": torch.zeros(1, 384), "rope_embed.periods": torch.ones(16)}
+    for key, tensor in model.state_dict().items():
+        name = (
+            key.replace("reg_token", "storage_tokens").replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
+        )
+        own[name] = tensor
+    own |= {f"blocks.{number}.attn.qkv.bias": torch.zeros(3 * 384) for number in range(12)}
+    torch.save(own, tmp_path / "dinov3.pth")
+    found = load(tmp_path / "dinov3.pth", arch="vit_small_patch16_dinov3")
+    assert_read(found, model)
+    assert found.architecture.targets("layer4") == ("cls",)
+    own["blocks.0.attn.qkv.bias"] += 1
+    torch.save(own, tmp_path / "dinov3.pth")
+    with pytest.raises(UserError, match=r"blocks\.0\.attn\.qkv\.bias"):
+        load(tmp_path / "dinov3.pth", arch="vit_small_patch16_dinov3")
+
+
+@pytest.mark.parametrize(
+    ("change", "named_in_error"),
+    [
+        (lambda state: state.pop("stages.0.blocks.0.gamma"), r"stages\.0\.blocks\.0\.gamma is missing"),
+        (lambda state: state.pop("stem.0.bias"), r"stem\.0\.bias is missing"),
+        (lambda state: state.update({"stages.0.blocks.0.gammma": state.pop("stages.0.blocks.0.gamma")}), "gammma"),
+        (lambda state: state.update({"stages.3.blocks.9.gamma": torch.ones(3)}), r"stages\.3\.blocks\.9\.gamma"),
+        (lambda state: state.update({"extra.weight": torch.ones(3)}), r"extra\.weight"),
+        (lambda state: state.update({"stem.0.bias": torch.ones(3)}), r"stem\.0\.bias is \(3,\)"),
+        (lambda state: state.update({"stem.0.bias": torch.full((40,), torch.nan)}), "NaN"),
+        (lambda state: state.update({"stem.0.bias": torch.ones(40, dtype=torch.int8)}), "int8"),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    convnext: nn.Module, tmp_path: Path, change: Callable[[dict[str, Tensor]], object], named_in_error: str
+) -> None:
+    state = dict(convnext.state_dict())
+    change(state)
+    torch.save({"arch": "convnext_atto", "state_dict": state, "version": 2}, tmp_path / "last.pth.tar")
+    with pytest.raises(UserError, match=named_in_error):
+        load(tmp_path / "last.pth.tar")
+
+
+def test_layer_scales_that_did_not_arrive(convnext: nn.Module, tmp_path: Path) -> None:
+    state = dict(convnext.state_dict())
+    save_for_hf(convnext, tmp_path / "hub", safe_serialization=True)
+    assert all(check["verdict"] == "ok" for check in inspect(tmp_path / "hub")["checks"])
+    state["stages.1.blocks.0.gamma"] = torch.full((80,), 1e-6)
+    torch.save({"arch": "convnext_atto", "state_dict": state, "version": 2}, tmp_path / "last.pth.tar")
+    remarks = [check["remark"] for check in inspect(tmp_path / "last.pth.tar")["checks"] if check["verdict"] == "bad"]
+    assert remarks == ["1 of 12 layer scales are constant, first stages.1.blocks.0.gamma: they did not arrive"]
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "eva02_tiny_patch14_224"])
+def test_conversion_to_timm_and_back(name: str, tmp_path: Path) -> None:
+    architecture = Timm(name, (("img_size", 112),)) if name.startswith("eva") else Timm(name)
+    given = Checkpoint("sample", architecture, random_weights(architecture), Preprocessing(), Origin("test"))
+    certificate = convert(given, "timm", tmp_path / "out.safetensors")
+    assert certificate["verdict"] == "same outputs"
+    assert [stage["stage"] for stage in certificate["stages"]][-1] == "head"
+    assert load(tmp_path / "out.safetensors").id == given.id
+    save(given, tmp_path / "ours.safetensors")
+    assert load(tmp_path / "ours.safetensors").id == given.id
+
+
+@pytest.mark.slow
+def test_every_network() -> None:
+    """All that timm lists build without memory, keep the contract, and read what timm saves."""
+    broken = {}
+    for name in Timm.names():
+        try:
+            architecture = named(name)
+            test_contract(name)
+            with torch.device("meta"):
+                whole = architecture.network(num_classes=7).state_dict()
+            state = {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in whole.items()}
+            assert state.keys() >= architecture.shapes.keys()
+            (network,) = find_timm(WeightsFile(Path(name), "", state, {}), architecture)
+            assert not network.problem, network.problem
+        except (AssertionError, UserError, RuntimeError, ValueError) as error:
+            broken[name] = repr(error)[:200]
+    assert not broken
