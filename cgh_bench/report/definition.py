@@ -1,7 +1,7 @@
 """What a table shows: `tables/NAME.toml`, or a file of the user's, read strictly."""
 
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,8 +83,7 @@ def load(name: str) -> Definition:
         definition = config.read(Definition, {**document, "name": path.stem})
         if not definition.rows or not definition.columns:
             raise UserError("a table needs at least one row and one column")
-        _check(definition)
-    return definition
+        return _checked(definition)
 
 
 def require_recipes(definition: Definition, known: Collection[str]) -> None:
@@ -111,13 +110,15 @@ def choose(definition: Definition, labels: Collection[str]) -> Definition:
     return replace(definition, rows=tuple(row for row in definition.rows if not labels or row.label in labels))
 
 
-def _check(definition: Definition) -> None:
+def _checked(definition: Definition) -> Definition:
+    """The table with the canonical names of its methods, after checking that all it names exists."""
+    rows = []
     for column in definition.columns:
         with _within(f"column {column.header!r}"):
             _check_column(column)
     for row in definition.rows:
         with _within(f"row {row.label!r}"):
-            _check_row(row, definition)
+            rows.append(_checked_row(row, definition.columns))
     unique = {
         "rows have the label": [row.label for row in definition.rows],
         "rows have the recipe": [row.recipe for row in definition.rows if row.recipe],
@@ -127,6 +128,7 @@ def _check(definition: Definition) -> None:
     for group, labels in unique.items():
         if repeated := sorted({label for label in labels if labels.count(label) > 1}):
             raise UserError(f"two {group} {repeated[0]!r}; each must be unique")
+    return replace(definition, rows=tuple(rows))
 
 
 def _check_column(column: ColumnDefinition) -> None:
@@ -148,28 +150,30 @@ def _check_column(column: ColumnDefinition) -> None:
         )
 
 
-def _check_row(row: RowDefinition, definition: Definition) -> None:
+def _checked_row(row: RowDefinition, columns: Sequence[ColumnDefinition]) -> RowDefinition:
     if not (row.recipe or row.checkpoint or row.method):
         raise UserError("a row needs a recipe, a checkpoint or a method")
     if not row.method and (row.detail or row.epochs is not None):
         raise UserError("detail and epochs select published results of a method; add the method")
-    if row.method:
-        method = published.canonical_method(row.method)
-        if not any(published_results(row, column) for column in definition.columns):
-            variants = {f"{each.detail or 'no detail'}, {each.epochs} epochs" for each in published.select("", method)}
-            raise UserError(f"no published result for any column; variants of {method}: {'; '.join(sorted(variants))}")
+    if not row.method:
+        return row
+    row = replace(row, method=published.canonical_method(row.method))
+    if not any(published_results(row, column) for column in columns):
+        mine = published.select("", row.method)
+        variants = sorted({f"{each.detail or 'no detail'}, {each.epochs} epochs" for each in mine})
+        raise UserError(f"no published result for any column; variants of {row.method}: {'; '.join(variants)}")
+    return row
 
 
 def published_results(row: RowDefinition, column: ColumnDefinition) -> tuple[PublishedResult, ...]:
     """The published results for one cell, without those that deviate from the protocol."""
     if not row.method or not column.published:
         return ()
-    method = published.canonical_method(row.method)
+    wanted = (column.published, column.name_when_published, row.method, row.detail)
     return tuple(
         each
         for each in published.results()
-        if (each.protocol, each.metric, each.method) == (column.published, column.name_when_published, method)
-        and each.detail == row.detail
+        if (each.protocol, each.metric, each.method, each.detail) == wanted
         and row.epochs in (None, each.epochs)
         and not each.deviation
     )
