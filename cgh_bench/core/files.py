@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one; folders for one run; hashing."""
+"""Files that are whole or not there after a crash, a full disk or Ctrl-C; locks; hashes."""
 
 import fcntl
 import hashlib
@@ -19,21 +19,26 @@ from safetensors import SafetensorError
 from cgh_bench.core.errors import UserError
 
 UNFINISHED = ".unfinished-"
-"""How the names of temporary files begin; a process that is killed leaves them behind."""
+"""How the names of temporary files and folders begin; a process that is killed leaves them behind."""
 MEBIBYTE = 1024**2
 
 
 @contextmanager
 def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`; it takes the place of `path` only if the block ends without an error.
+    """A temporary path that replaces `path` if the block ends without an error.
 
     The bytes are flushed to disk before the rename, so that after a power cut `path` is the old file or the new one.
-    Without `flush` that holds for a crash of the process only: for the many files that are quickly made again.
+    Without `flush` that holds only for a crash of the process: for many files that are quickly made again.
+
+    Raises:
+        OSError: the disk is full or broken, also where torch or safetensors raise something else.
+        KeyboardInterrupt: Ctrl-C, also where torch raises something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # In a folder of its own, where the temporary files of libraries are found and removed, too.
+    folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
+    temporary = folder / path.name
+    temporary.touch()
     try:
         yield temporary
         if flush:
@@ -42,18 +47,16 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except (RuntimeError, SafetensorError) as error:
-        _tell_of_full_disk(error, temporary, path)
+        _raise_cause(error, temporary, path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell_of_full_disk(error: Exception, temporary: Path, path: Path) -> None:
-    """Find the disk's complaint in what torch (which hides it: so it is asked again) and safetensors made of it.
-
-    Raises:
-        OSError: full, over a quota, or broken.
-    """
+def _raise_cause(error: Exception, temporary: Path, path: Path) -> None:
+    """Raise what made torch or safetensors fail: Ctrl-C, or the disk (torch hides that, so it is written to again)."""
+    if isinstance(error.__context__, KeyboardInterrupt):
+        raise error.__context__
     number = re.search(r"os error (\d+)", str(error))
     if number:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
@@ -62,8 +65,8 @@ def _tell_of_full_disk(error: Exception, temporary: Path, path: Path) -> None:
             file.write(bytes(MEBIBYTE))
             file.flush()
             os.fsync(file.fileno())
-    except OSError as complaint:
-        raise OSError(complaint.errno, complaint.strerror, str(path)) from error
+    except OSError as cause:
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str, flush: bool = True) -> None:
@@ -119,7 +122,7 @@ def locked(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes have not finished writing, or removing, in `folder`."""
+    """Remove what killed processes left half written, or half removed, in `folder`."""
     for left_behind in folder.glob(f"{UNFINISHED}*"):
         if left_behind.is_dir():
             shutil.rmtree(left_behind)
@@ -128,7 +131,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove `folder` with all that is in it; an interrupted removal leaves no half of it under its name."""
+    """Remove `folder` with everything in it; if interrupted, no half of it is left under its name."""
     doomed = folder.with_name(f"{UNFINISHED}{folder.name}")
     if doomed.exists():
         shutil.rmtree(doomed)

@@ -26,8 +26,32 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_ctrl_c_is_told_as_such_whatever_torch_makes_of_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x"):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_and_its_libraries_left_is_removed(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(tmp_path / "run" / "x",))
+    child.start()
+    child.join()
+    assert len(list((tmp_path / "run").iterdir())) == 1
+    with alone_in(tmp_path / "run"):
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+def _killed_while_writing(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.with_name(".tmpOfALibrary").write_text("x")
+        os._exit(9)
+
+
 def test_a_new_file_takes_its_place_with_ordinary_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "ä.txt"
+    path = tmp_path / "deep" / f"{'ä' * 120}.txt"
     old = os.umask(0o022)
     try:
         write_text(path, "text")
