@@ -124,6 +124,7 @@ def evaluate(
     seed: int,
     workspace: Workspace,
     launch: Launch = DEFAULT_LAUNCH,
+    store: bool = True,
 ) -> Result:
     """Run the evaluation and append its result to the workspace's store.
 
@@ -133,6 +134,7 @@ def evaluate(
         seed: of the evaluation.
         workspace: where everything is written.
         launch: GPUs and images at a time, for a task that runs in a framework.
+        store: without it, nothing is appended.
 
     Raises:
         UserError: an image cannot be read, the same evaluation is running elsewhere, or the task cannot use this
@@ -168,7 +170,7 @@ def evaluate(
         work=str(folder.relative_to(workspace.root)),
     )
     dist.wait_for_all()  # or one that is late would find this result and not take part
-    if dist.rank() == 0:
+    if store and dist.rank() == 0:
         results.append(workspace.store, result)
     return result
 

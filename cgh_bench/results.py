@@ -51,6 +51,15 @@ class Result:
     """Folder of the run's other files, relative to the store."""
     schema: int = SCHEMA
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as in the JSON line."""
+        return dataclasses.asdict(self)
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"{name} {value:.2f}" for name, value in self.metrics.items())
+        mark = " (a module in memory)" if self.origin.get("source") == "module" else ""
+        return f"{self.protocol} of {self.checkpoint_name}{mark}, seed {self.seed}: {metrics}"
+
     @property
     def imported(self) -> bool:
         """Whether another tool measured this; `origin` then names that tool's file with its hash."""

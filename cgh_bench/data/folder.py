@@ -99,7 +99,7 @@ def load_folder(folder: Path, split: Split, cache: Path | None = None, only: Seq
     Raises:
         UserError: the split is missing, a class has no image, or links form a loop.
     """
-    return _classes_in(_split_folder(folder, split), f"{folder.name}/{split}", cache, only)
+    return load_classes(_split_folder(folder, split), f"{folder.name}/{split}", cache, only)
 
 
 def load_unlabelled(folder: Path, cache: Path | None = None) -> FolderImages:
@@ -127,7 +127,7 @@ def split_folder(folder: Path, split: Split, val_split: float, cache: Path | Non
         if (folder / name).is_dir():
             raise UserError(f"{folder} has a folder {name}/, so nothing is split off for it; leave out val_split")
     root = folder / "train" if (folder / "train").is_dir() else folder
-    return drawn_split(_classes_in(root, folder.name, cache), split, val_split)
+    return drawn_split(load_classes(root, folder.name, cache), split, val_split)
 
 
 def _split_folder(folder: Path, split: Split) -> Path:
@@ -143,7 +143,7 @@ def _split_folder(folder: Path, split: Split) -> Path:
     )
 
 
-def _classes_in(root: Path, name: str, cache: Path | None, only: Sequence[str] = ()) -> FolderImages:
+def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequence[str] = ()) -> FolderImages:
     """The images of the classes that are the sub-folders of `root`."""
     entries = list(_entries(root, (_place(root),)))
     classes = sorted(entry.name for entry, place in entries if place)

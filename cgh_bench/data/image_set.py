@@ -55,6 +55,11 @@ class ImageSet(ABC):
         """Whether an image can show several classes."""
         return self.labels.ndim == 2
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether images are decoded already, so that reading them takes no time."""
+        return False
+
     def called(self, index: int) -> str:
         """What a message calls image `index`."""
         return f"number {index}"
@@ -80,6 +85,11 @@ class InMemory(ImageSet):
     def fingerprint(self) -> str:
         """Of classes, labels and pixels."""
         return self.content
+
+    @property
+    def in_memory(self) -> bool:
+        """They are."""
+        return True
 
 
 class GreyImages(InMemory):
@@ -183,7 +193,7 @@ class DataPair:
 
 def workers(images: ImageSet) -> int:
     """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory."""
-    if isinstance(images, InMemory):
+    if images.in_memory:
         return 0
     return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

@@ -144,7 +144,7 @@ def _hugging_face_cache(repo: str) -> Path:
 
 @cache
 def _silent_bar() -> Any:
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     class Silent(tqdm):  # type: ignore[misc]
         """No bar."""

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench import evaluate, published, tasks
+from cgh_bench import published, tasks
 from cgh_bench.core.config import override, plain
 from cgh_bench.core.registry import registered
+from cgh_bench.evaluate import protocol_id
 from cgh_bench.published import Protocol as PublishedProtocol
 from cgh_bench.report import cells, definition, provenance
 from cgh_bench.report.cells import Cell, metric_label
@@ -152,7 +153,7 @@ def _current(record: Result) -> Task[Any] | None:
     known = tasks.find(record.task)
     own = [] if known.data or not record.config.get("data") else [f"data={record.config['data']}"]
     task = override(known, own)
-    ids = {evaluate.protocol_id(record.task, task), evaluate.protocol_id(record.task, task, record.data)}
+    ids = {protocol_id(record.task, task), protocol_id(record.task, task, record.data)}
     return task if record.protocol in ids else None
 
 

@@ -1,0 +1,365 @@
+"""The Python interface: what `import cgh_bench` offers. It prints nothing unless asked, and keeps no state."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.progress import showing
+from cgh_bench.data import DataPair, ImageSet, data_root, load_pair
+from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
+from cgh_bench.results import Result
+from cgh_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cgh_bench.checkpoint import Checkpoint, Preprocessing
+    from cgh_bench.evaluate import Evaluation
+
+__all__ = ["Features", "Results", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]
+
+Model: TypeAlias = "str | Path | Checkpoint | Callable[..., Any]"
+"""A name (see `cgh-bench list checkpoints`), a checkpoint, an `nn.Module`, or any function of images (B, 3, H, W)."""
+Data: TypeAlias = "str | Path | ImageSet | DataPair | tuple[Any, Any]"
+"""A dataset's name; a folder; or a pair of train and val: folders, image sets or map-style datasets of (image, label).
+Or one such dataset and a share of every class that is drawn for val: `(dataset, 0.2)`."""
+Pick: TypeAlias = "str | Callable[[Any], Any] | None"
+
+
+class Results(tuple[Result, ...]):
+    """Several results, shown as a table."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self))
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row per metric of each result.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("to_dataframe needs pandas: pip install pandas") from None
+        rows = [
+            {"checkpoint": r.checkpoint_name, "task": r.task, "metric": name, "value": value, "seed": r.seed,
+             "protocol": r.protocol, "source": r.origin["source"]}
+            for r in self
+            for name, value in r.metrics.items()
+        ]  # fmt: skip
+        return pandas.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one set of images, in its order."""
+
+    features: NDArray[np.float32]
+    """(N, D)"""
+    labels: NDArray[np.int64]
+    """(N,) indices into `classes`, or (N, C) for several classes per image."""
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    """What each image is called: its path, where it has one."""
+
+    def __repr__(self) -> str:
+        images, width = self.features.shape
+        return f"Features of {images} images, {width} wide, {len(self.classes)} classes"
+
+
+def load(
+    name: str | Path,
+    source: str | None = None,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: bool = False,
+) -> Checkpoint:
+    """The checkpoint of that name; see `cgh_bench.reading.loading.load`."""
+    from cgh_bench.reading import loading
+
+    with showing(False):
+        return loading.load(name, source, branch, trust_pickle, trust_code)
+
+
+def wrap(
+    model: Callable[..., Any],
+    preprocessing: str | Preprocessing = "imagenet",
+    features: Pick = None,
+    image_size: int | tuple[int, int] = 224,
+) -> Checkpoint:
+    """A model in memory as a checkpoint, to evaluate or (where it is of a known architecture) to convert.
+
+    A copy is taken: `model` is not changed, and later changes to it are not seen.
+
+    Args:
+        model: an `nn.Module`, a method of one, or any function of images (B, 3, H, W).
+        preprocessing: what it expects: `imagenet`, `inception`, `clip`, `none` (pixels in [0, 1]), or a
+            `Preprocessing`.
+        features: how to get features (B, D) or maps (B, C, h, w): a key of the output, the name of a submodule, or a
+            function of the output. By default the output itself.
+        image_size: the size of the images that the model is tried with.
+
+    Raises:
+        UserError: what it returns is not features; the message says what `features` must do.
+    """
+    from cgh_bench.reading.memory import from_memory
+
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return from_memory(model, preprocessing, features, size)
+
+
+@overload
+def evaluate(
+    model: Model,
+    tasks: str,
+    data: Data | None = None,
+    *,
+    seed: int = 0,
+    work: str | Path | None = None,
+    store: bool = False,
+    features: Pick = None,
+    preprocessing: str | Preprocessing = "imagenet",
+    progress: bool = False,
+    **settings: Any,
+) -> Result: ...
+
+
+@overload
+def evaluate(
+    model: Model,
+    tasks: Sequence[str] = ("knn", "linear"),
+    data: Data | None = None,
+    *,
+    seed: int = 0,
+    work: str | Path | None = None,
+    store: bool = False,
+    features: Pick = None,
+    preprocessing: str | Preprocessing = "imagenet",
+    progress: bool = False,
+    **settings: Any,
+) -> Results: ...
+
+
+def evaluate(  # noqa: PLR0913 (each is an independent choice)
+    model: Model,
+    tasks: str | Sequence[str] = ("knn", "linear"),
+    data: Data | None = None,
+    *,
+    seed: int = 0,
+    work: str | Path | None = None,
+    store: bool = False,
+    features: Pick = None,
+    preprocessing: str | Preprocessing = "imagenet",
+    progress: bool = False,
+    **settings: Any,
+) -> Result | Results:
+    """Evaluate a model by tasks, as `cgh-bench eval` does: the same protocols and the same records.
+
+    Args:
+        model: a name, a `Checkpoint`, an `nn.Module`, or any function of images; see `Model`.
+        tasks: the name of one, or several (`cgh_bench.list_tasks()`).
+        data: for tasks that have no dataset of their own; see `Data`.
+        seed: of the evaluation.
+        work: a folder for features and other files, which later calls use; by default a temporary one.
+        store: append the results to `work`/results.jsonl, and reuse those that are finished there.
+        features: for a model in memory; see `wrap`.
+        preprocessing: for a model in memory; see `wrap`.
+        progress: show it, on standard error.
+        **settings: fields of the tasks: `k=20`, `transform=EvalTransform(256, 224)`, or `transform="hub"`: as the hub
+            that the weights are from cuts images.
+
+    Returns:
+        The result of the task, or the results of all, in their order.
+
+    Raises:
+        UserError: the model, the data or a setting is not what the tasks need.
+        CheckFailed: a task's own proof failed.
+    """
+    from cgh_bench.evaluate import evaluate as run
+    from cgh_bench.evaluate import find_finished, prepare
+
+    if store and work is None:
+        raise UserError("store=True needs work=, the folder whose results.jsonl is appended to")
+    pair = None if data is None or _is_name(data) else _pair(data)
+    named = {"data": str(data)} if data is not None and pair is None else {}
+    with showing(progress), _workspace(work) as workspace:
+        checkpoint = None if _is_in_memory(model) else _checkpoint(model)
+        given = [*_settings(settings, checkpoint), *(f"data={name}" for name in named.values())]
+        names = [tasks] if isinstance(tasks, str) else list(tasks)
+        evaluations = prepare(names, workspace, given, pair)
+        if checkpoint is None:
+            checkpoint = wrap(model, preprocessing, features, _size(evaluations))  # type: ignore[arg-type]
+        elif features is not None:
+            raise UserError(
+                "features= is for a model in memory; for a checkpoint say feature=, such as feature='layer3'"
+            )
+        found = []
+        for evaluation in evaluations:
+            evaluation.task.check_backbone(checkpoint)
+            done = find_finished(evaluation, checkpoint, seed, workspace) if store else None
+            result = done or run(evaluation, checkpoint, seed, workspace, store=store)
+            found.append(result if work is not None else replace(result, work=""))
+    return found[0] if isinstance(tasks, str) else Results(found)
+
+
+def features(  # noqa: PLR0913 (each is an independent choice)
+    model: Model,
+    data: Data,
+    split: str = "val",
+    *,
+    feature: str = "layer4",
+    transform: EvalTransform = IMAGENET_KNN,
+    preprocessing: str | Preprocessing = "imagenet",
+    progress: bool = False,
+) -> Features:
+    """The features of one split of a dataset as arrays.
+
+    Args:
+        model: see `Model`.
+        data: see `Data`.
+        split: `train` or `val`.
+        feature: which, as the architecture names them (`layer4` is the global feature of every family).
+        transform: how images are cut before the model's preprocessing.
+        preprocessing: for a model in memory; see `wrap`.
+        progress: show it, on standard error.
+
+    Raises:
+        UserError: see `evaluate`.
+    """
+    from cgh_bench.frozen.features import extract
+
+    pair = load_pair(str(data), data_root()) if _is_name(data) else _pair(data)
+    images = {"train": pair.train, "val": pair.val}[split]
+    size = tuple(transform(images.image(0)).shape[-2:])
+    with showing(progress), tempfile.TemporaryDirectory() as folder:
+        checkpoint = wrap(model, preprocessing, None, size) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
+        bank = extract(checkpoint, images, transform, feature, Path(folder))
+        rows = range(len(images))
+        return Features(np.array(bank.features), images.labels, images.classes, tuple(map(images.called, rows)))
+
+
+def convert(model: Model, to: str, out: str | Path, verify: bool = True) -> dict[str, Any]:
+    """Write a model for another framework, with proof that it computes the same.
+
+    Args:
+        model: see `Model`; one in memory must be of a known architecture.
+        to: a target (`cgh-bench list converters`).
+        out: the file or folder to write.
+        verify: compare the outputs, stage by stage.
+
+    Returns:
+        The certificate, which is also beside `out`.
+
+    Raises:
+        UserError: the target is unknown or cannot hold the model.
+        CheckFailed: the target computes something else.
+    """
+    from cgh_bench.converters.convert import convert as write
+
+    checkpoint = wrap(model) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
+    with showing(False):
+        return write(checkpoint, to, Path(out), verify)
+
+
+def list_tasks() -> dict[str, str]:
+    """Every task that `evaluate` knows, with the first line of its description."""
+    from cgh_bench.core.registry import registered
+
+    tasks = registered("cgh_bench.tasks", "TASKS")
+    return {name: (type(task).__doc__ or "").splitlines()[0] for name, task in tasks.items()}
+
+
+def _is_in_memory(model: Model) -> bool:
+    return callable(model)
+
+
+def _checkpoint(model: Model) -> Checkpoint:
+    if isinstance(model, str | Path):
+        return load(model)
+    from cgh_bench.checkpoint import Checkpoint
+
+    if not isinstance(model, Checkpoint):
+        raise UserError(f"{model!r} is not a model; expected a name, a Checkpoint, a module or a function of images")
+    return model
+
+
+def _is_name(data: object) -> bool:
+    return isinstance(data, str | Path)
+
+
+def _pair(data: Any) -> DataPair:
+    """Data in memory as train and val."""
+    from cgh_bench.data.dataset import from_dataset, from_datasets, is_map_style
+    from cgh_bench.data.folder import load_classes
+
+    if isinstance(data, DataPair):
+        return data
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise UserError(
+            f"data is a {type(data).__name__}; expected a name, a folder, (train, val), or (dataset, share for val)"
+        )
+    train, val = data
+    if isinstance(train, ImageSet) and isinstance(val, ImageSet):
+        return DataPair(train.name.partition("/")[0], train, val)
+    if isinstance(train, str | Path) and isinstance(val, str | Path):
+        return DataPair(Path(train).name, *(load_classes(Path(folder), Path(folder).name) for folder in data))
+    if is_map_style(train) and isinstance(val, float):
+        return from_dataset(train, val)
+    if is_map_style(train) and is_map_style(val):
+        return from_datasets(train, val)
+    raise UserError(f"data is a pair of {type(train).__name__} and {type(val).__name__}; expected two of one kind")
+
+
+@contextlib.contextmanager
+def _workspace(work: str | Path | None) -> Iterator[Workspace]:
+    if work is not None:
+        yield Workspace(Path(work))
+        return
+    with tempfile.TemporaryDirectory(prefix="cgh-bench-") as folder:
+        yield Workspace(Path(folder))
+
+
+def _settings(settings: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:
+    """As the command line writes them."""
+    found = []
+    for name, value in settings.items():
+        if (name, value) == ("transform", "hub"):
+            from cgh_bench.reading.loading import hub_settings
+
+            if checkpoint is None:
+                raise UserError('transform="hub" is for a name of published weights; a model in memory has none')
+            found += hub_settings(checkpoint)
+        elif is_dataclass(value) and not isinstance(value, type):
+            found += _settings({f"{name}.{f.name}": getattr(value, f.name) for f in fields(value)}, checkpoint)
+        else:
+            found.append(f"{name}={_text(value)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _size(evaluations: Sequence[Evaluation]) -> tuple[int, int]:
+    """Height and width of the images that the first of the evaluations gives a model."""
+    task, data = evaluations[0].task, evaluations[0].data
+    transform = getattr(task, "transform", None)
+    if transform is None or not isinstance(data, DataPair):
+        return 224, 224
+    height, width = transform(data.train.image(0)).shape[-2:]
+    return height, width
+
+
+import cgh_bench  # noqa: E402
+import cgh_bench.evaluate  # noqa: E402
+
+# The module of this name has put itself in the function's place when it was imported.
+setattr(cgh_bench, "evaluate", evaluate)  # noqa: B010

@@ -1,0 +1,296 @@
+"""The Python interface: a model in memory, data in memory, and what is refused."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+import cgh_bench.api
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.dataset import from_datasets
+from cgh_bench.data.transform import EvalTransform
+
+SMALL = {"k": 3, "k_grid": (1, 3), "transform": EvalTransform(32, 32)}
+
+
+class Pictures:
+    """Squares whose colour tells their class."""
+
+    classes = ("red", "green", "blue")
+
+    def __init__(self, count=12, first=0):
+        self.count, self.first = count, first
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index >= self.count:
+            raise IndexError(index)
+        pixels = np.random.default_rng(self.first + index).integers(0, 60, (32, 40, 3), dtype=np.uint8)
+        pixels[..., index % 3] += 150
+        return Image.fromarray(pixels), index % 3
+
+
+DATA = (Pictures(), Pictures(9, first=100))
+
+
+class Net(nn.Module):
+    """A network that answers as it is told."""
+
+    def __init__(self, answer=lambda maps: maps):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8)
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(self.norm(self.convolution(images)))
+
+    def encode(self, images):
+        return self.convolution(images).mean(dim=(2, 3))
+
+
+# the import
+
+
+def test_importing_the_package_loads_nothing_and_names_all_it_offers():
+    code = "import sys, cgh_bench; assert not {'torch', 'numpy', 'timm'} & set(sys.modules); print(dir(cgh_bench))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(repr(name) in done.stdout for name in cgh_bench.__all__)
+    assert callable(cgh_bench.evaluate) and cgh_bench.Result.__name__ == "Result"
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        cgh_bench.nothing_of_the_kind  # noqa: B018
+
+
+# evaluation
+
+
+def test_a_module_and_datasets_in_memory_are_evaluated_and_nothing_is_changed(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    net = Net().train()
+    net(torch.rand(2, 3, 8, 8)).sum().backward()
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    gradients = [parameter.grad.clone() for parameter in net.parameters()]
+    result = cgh_bench.evaluate(net, "knn", DATA, **SMALL)
+    assert result.metrics["top1"] == 100 and result.work == ""
+    assert result.origin["source"] == "module" and result.origin["path"] == __file__ and result.origin["sha256"]
+    assert "a module in memory" in repr(result) and json.loads(json.dumps(result.to_dict()))["task"] == "knn"
+    assert net.training and all(torch.equal(before[key], tensor) for key, tensor in net.state_dict().items())
+    assert all(torch.equal(a, p.grad) for a, p in zip(gradients, net.parameters(), strict=True))
+    assert capsys.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
+
+
+def test_the_same_module_has_the_same_id_and_another_has_another():
+    torch.manual_seed(0)
+    net = Net()
+    same = cgh_bench.wrap(net, image_size=32).id
+    assert same == cgh_bench.wrap(net, image_size=32).id
+    net.norm.eps = 0.5
+    assert same != (other := cgh_bench.wrap(net, image_size=32).id)
+    with torch.no_grad():
+        net.convolution.bias += 1
+    assert other != cgh_bench.wrap(net, image_size=32).id
+
+
+def test_several_tasks_give_several_results_and_a_table_of_them(tmp_path):
+    found = cgh_bench.evaluate(Net(), ["knn", "knn_leave_one_out"], DATA, work=tmp_path, transform=SMALL["transform"])
+    assert [result.task for result in found] == ["knn", "knn_leave_one_out"] and repr(found).count("\n") == 1
+    table = pytest.importorskip("pandas") and found.to_dataframe()
+    assert set(table["source"]) == {"module"} and len(table) == sum(len(result.metrics) for result in found)
+    assert not (tmp_path / "results.jsonl").exists() and (tmp_path / "cache/features").is_dir()
+
+
+def test_a_stored_result_is_the_commands_own_and_is_reused(tmp_path):
+    one, two = (cgh_bench.evaluate("random:resnet18", "knn", DATA, work=tmp_path, store=True, **SMALL) for _ in "12")
+    (line,) = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert one == two and json.loads(line)["started"] == one.started
+    assert (tmp_path / one.work / "neighbours.npz").exists()
+    assert set(one.overridden) > {"k=3", "k_grid=1,3", "transform.resize=32"}
+
+
+def test_progress_is_shown_when_it_is_asked_for(capsys):
+    cgh_bench.evaluate("random:resnet18", "knn", DATA, progress=True, **SMALL)
+    said = capsys.readouterr()
+    assert "features of Pictures/train" in said.err and said.out == ""
+
+
+def test_one_dataset_and_a_share_of_it():
+    pair = cgh_bench.api._pair((Pictures(), 0.25))
+    assert (len(pair.train), len(pair.val)) == (9, 3) and sorted(pair.val.labels) == [0, 1, 2]
+
+
+def test_folders_are_a_pair_too(tmp_path):
+    for split, dataset in zip(("learn", "test"), DATA, strict=True):
+        for index, (image, label) in enumerate(dataset[i] for i in range(len(dataset))):
+            folder = tmp_path / split / dataset.classes[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{index}.png")
+    found = cgh_bench.features(Net(), (tmp_path / "learn", str(tmp_path / "test")), transform=SMALL["transform"])
+    assert found.features.shape == (9, 8) and found.paths[0] == "blue/2.png" and found.classes[0] == "blue"
+    assert "9 images" in repr(found)
+
+
+# what a model is
+
+
+@pytest.mark.parametrize(
+    ("build", "architecture"),
+    [
+        (torchvision.models.resnet18, "resnet18"),
+        (lambda: timm.create_model("resnet18"), "resnet18"),
+        (lambda: timm.create_model("convnext_atto", num_classes=0), "convnext_atto"),
+    ],
+)
+def test_a_network_of_a_library_is_its_architecture_if_that_is_proven(build, architecture):
+    model = build()
+    found = cgh_bench.wrap(model, image_size=64)
+    assert found.architecture.name == architecture and found.origin.source in ("torchvision", "timm")
+    pixels = torch.rand(1, 3, 64, 64)
+    expected = cgh_bench.wrap(model, image_size=64, features="avgpool" if hasattr(model, "avgpool") else None)
+    if hasattr(model, "avgpool"):
+        torch.testing.assert_close(found.backbone()(pixels), expected.backbone()(pixels))
+
+
+def test_a_network_that_was_changed_is_no_longer_that_architecture():
+    model = torchvision.models.resnet18()
+    model.relu = nn.LeakyReLU(0.5)
+    with pytest.raises(UserError, match="classifier fc"):
+        cgh_bench.wrap(model, image_size=64)
+    assert cgh_bench.wrap(model, features="avgpool", image_size=64).origin.source == "module"
+
+
+def test_timms_own_mean_and_std_are_asked_for():
+    model = timm.create_model("resnet18", pretrained_cfg_overlay={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
+    with pytest.raises(UserError, match="preprocessing='inception'"):
+        cgh_bench.wrap(model, image_size=64)
+    assert cgh_bench.wrap(model, "inception", image_size=64).architecture.name == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "width"),
+    [
+        (Net(), None, 8),
+        (Net().encode, None, 8),
+        (Net(lambda maps: {"maps": maps}), "maps", 8),
+        (Net(lambda maps: (maps, None)), lambda output: output[0], 8),
+        (Net(lambda maps: maps.permute(0, 2, 3, 1)), lambda maps: maps.permute(0, 3, 1, 2), 8),
+        (Net(lambda maps: None), "norm", 8),
+        (lambda images: images.mean(dim=(2, 3)), None, 3),
+    ],
+)
+def test_features_are_taken_as_is_said(model, features, width):
+    found = cgh_bench.wrap(model, "none", features, image_size=32)
+    assert found.backbone()(torch.rand(5, 3, 32, 32)).shape == (5, width)
+    assert found.backbone().width(found.architecture.targets("layer4")) == width
+
+
+def test_a_module_of_maps_has_one_stage():
+    backbone = cgh_bench.wrap(Net(), image_size=32).backbone()
+    (stage,) = backbone.stages.values()
+    (maps,) = backbone.pyramid(torch.rand(1, 3, 32, 32)).values()
+    assert (stage.channels, stage.stride) == (8, 4) and maps.shape == (1, 8, 8, 8)
+
+
+def test_a_module_that_nobody_certifies_is_not_converted(tmp_path):
+    with pytest.raises(UserError):
+        cgh_bench.convert(Net(), "timm", tmp_path / "out.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda maps: (maps, maps), r"tuple of 2.*features=lambda output: output\[0\]"),
+        (lambda maps: {"last": maps}, "dict with last.*features='last'"),
+        (lambda maps: maps.permute(0, 2, 3, 1), "channels last.*permute"),
+        (lambda maps: maps.flatten(2).transpose(1, 2), r"tokens\[:, 0\]"),
+        (lambda maps: maps.sum(), "features="),
+        (lambda maps: maps / 0, "NaN or infinity"),
+        (lambda maps: maps.reshape(7, 7), "fails on images of 64x64"),
+    ],
+)
+def test_an_answer_that_is_not_features_says_what_to_do(answer, said):
+    with pytest.raises(UserError, match=said) as refused:
+        cgh_bench.wrap(Net(answer), image_size=64)
+    assert "\n" not in str(refused.value)
+
+
+class Fixed:
+    def __init__(self, *items, classes=None):
+        self.items = items
+        if classes:
+            self.classes = classes
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+PIXELS = torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([PIXELS], r"train\[0\] is a Tensor, not a pair"),
+        ([{"image": PIXELS, "label": 0}], "not a pair"),
+        ([(PIXELS, 1), (PIXELS, 2)], "must start at 0"),
+        ([(PIXELS.float(), 0)], "uint8"),
+        ([(PIXELS.permute(1, 2, 0), 0)], "uint8"),
+        ([(PIXELS, "cat")], "whole number"),
+        ([(PIXELS, 0), (PIXELS, [0, 1])], "some are vectors"),
+        ([], "no items"),
+    ],
+)
+def test_items_that_are_not_image_and_label_are_refused(items, said):
+    with pytest.raises(UserError, match=said):
+        from_datasets(Fixed(*items), Fixed(*items))
+
+
+def test_labels_beyond_the_classes_are_refused():
+    items = [(PIXELS, 0), (PIXELS, 2)]
+    with pytest.raises(UserError, match="2 classes"):
+        from_datasets(Fixed(*items, classes=["a", "b"]), Fixed(*items))
+
+
+def test_images_of_every_kind_are_read_alike():
+    array = np.random.default_rng(0).integers(0, 255, (8, 9, 3), dtype=np.uint8)
+    kinds = (Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1))
+    pair = from_datasets(Fixed(*((kind, 0) for kind in kinds)), Fixed((kinds[0], 0)))
+    assert all(torch.equal(pair.train.image(row), pair.val.image(0)) for row in range(3))
+    vectors = from_datasets(Fixed((array, [0, 1, 1])), Fixed((array[..., 0], torch.tensor([1, 0, 0]))))
+    assert vectors.train.multi_label and vectors.val.image(0).shape == (3, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": "resnet18"}, "random:resnet18"),
+        ({"model": 5}, "not a model"),
+        ({"tasks": "knm"}, "knn"),
+        ({"data": 3}, "int"),
+        ({"data": (Pictures(), 3)}, "pair"),
+        ({"data": None}, "data"),
+        ({"kk": 3}, "'kk'.*k"),
+        ({"store": True}, "work="),
+        ({"transform": "hub"}, "transform.resize"),
+        ({"features": "fc"}, "in memory"),
+        ({"tasks": "animals_det"}, "own dataset"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(changed, said):
+    with pytest.raises(UserError, match=said) as refused:
+        cgh_bench.evaluate(**{"model": "random:resnet18", "tasks": "knn", "data": DATA, **changed})
+    assert "\n" not in str(refused.value)
