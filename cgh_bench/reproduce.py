@@ -52,7 +52,7 @@ def run(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: P
 
 
 def plan(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: Path) -> Iterator[str]:
-    """What `run` would do, in lines: what is cached, what would run, and its time, disk and memory once per row.
+    """What `run` would do, in lines: what is finished, what would run, and its time, disk and memory once per row.
 
     Raises:
         UserError: as `run`.
@@ -78,7 +78,7 @@ def plan(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: 
                 if not done and (row.label, evaluation.name) not in planned:
                     planned.add((row.label, evaluation.name))
                     yield from (f"    {line}" for line in plan_evaluation(evaluation, loaded, workspace))
-    yield f"{counts[False]} to run, {counts[True]} cached"
+    yield f"{counts[False]} would run, {counts[True]} finished"
 
 
 def _work(table: Definition, workspace: Workspace, folder: Path) -> tuple[list[Evaluation], list[RowDefinition]]:
@@ -92,7 +92,7 @@ def _work(table: Definition, workspace: Workspace, folder: Path) -> tuple[list[E
 
 
 def _state(done: bool) -> str:
-    return "cached" if done else "to run"
+    return "finished" if done else "would run"
 
 
 def _foreseen(name: str, seed: int, workspace: Workspace) -> tuple[Checkpoint, bool]:

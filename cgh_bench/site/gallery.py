@@ -77,11 +77,8 @@ class Picture:
     """What is drawn, in words."""
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One val image, drawn for the ground truth and for every row."""
-
-    pictures: tuple[Picture, ...]
+Scene = tuple[Picture, ...]
+"""One val image, drawn for the ground truth and for every row."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ def _scenes(
     for row, path in predicted if columns else ():
         with noting(notes, f"{row}: no {kind}; {path.name} of that run is missing or damaged"):
             columns.append(draw(row, path))
-    return [Scene(pictures) for pictures in zip(*columns, strict=True)] if len(columns) > 1 else []
+    return list(zip(*columns, strict=True)) if len(columns) > 1 else []
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

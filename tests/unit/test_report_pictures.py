@@ -160,9 +160,9 @@ def test_detections_are_drawn_beside_the_truth(tmp_path: Path, objects: truth.Ob
     runs = [("A", result("a", 50.0, work="run")), ("B", result("b", 50.0, work="gone"))]
     notes: list[str] = []
     first, second = gallery.detections(objects, runs, tmp_path, notes)
-    assert [(p.row, p.content) for p in first.pictures] == [(gallery.TRUTH, "dog"), ("A", "dog 0.90, cat 0.75")]
-    assert [p.content for p in second.pictures] == ["dog, dog", "nothing with a score of 0.3 or more"]
-    assert decode(first.pictures[0].picture).size == (384, 384)
+    assert [(p.row, p.content) for p in first] == [(gallery.TRUTH, "dog"), ("A", "dog 0.90, cat 0.75")]
+    assert [p.content for p in second] == ["dog, dog", "nothing with a score of 0.3 or more"]
+    assert decode(first[0].picture).size == (384, 384)
     assert len(notes) == 1
     assert notes[0].startswith("B: no detections")
 
@@ -179,7 +179,7 @@ def test_segmentations_are_drawn_beside_the_truth(tmp_path: Path, val: Path) -> 
     pairs = tuple((val / "images" / f"{n:06d}.png", val / "masks" / f"{n:06d}.png") for n in (3, 1))
     maps = truth.Maps(pairs, (truth.BACKGROUND, "cat", "dog"))
     first, _ = gallery.segmentations(maps, runs, tmp_path, notes)
-    assert [(p.row, p.content) for p in first.pictures] == [(gallery.TRUTH, "dog 6%"), ("A", "cat 25%")]
+    assert [(p.row, p.content) for p in first] == [(gallery.TRUTH, "dog 6%"), ("A", "cat 25%")]
     assert len(notes) == 1
     assert re.match(r"B: no segmentations; predictions of that run is missing or damaged .*000003\.png", notes[0])
 

@@ -76,7 +76,7 @@ def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, 
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
     assert len(shown.segmentations) == truth.SHOWN
     for scene in shown.segmentations:
-        wanted, given = scene.pictures
+        wanted, given = scene
         assert wanted.row == galleries.TRUTH
         assert given.picture == wanted.picture
         assert given.content == wanted.content != "background only"
@@ -119,7 +119,7 @@ def test_boxes_are_drawn_beside_the_truth_of_every_layout(task: str, named: bool
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
     assert shown.detections
     for scene in shown.detections:
-        wanted, given = scene.pictures
+        wanted, given = scene
         assert given.content.replace(" 0.90", "") == wanted.content
     charts = breakdown.draw(run, find(task), tmp_path, tmp_path, notes)
     assert [set(chart.figure["data"][0]["x"]) for chart in charts[1:]] == ([{100.0}] if task == "coco_det" else [])
@@ -251,7 +251,7 @@ def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path
     torn = text.replace("IMAGE", str(objects.shown[0]["id"]))
     (tmp_path / "bad/coco_det" / breakdown.DETECTIONS).write_text(torn)
     shown = gallery([[("A", good), ("B", bad)]], tmp_path, tmp_path, notes)
-    assert {tuple(picture.row for picture in scene.pictures) for scene in shown.detections} == {(galleries.TRUTH, "A")}
+    assert {tuple(picture.row for picture in scene) for scene in shown.detections} == {(galleries.TRUTH, "A")}
     assert [note.split(";")[0] for note in notes] == ["B: no detections"]
     breakdown.draw(bad, find("coco_det"), tmp_path, tmp_path, notes)
     assert len(notes) <= 2

@@ -26,7 +26,7 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
 ) -> None:
     trained, evaluated = [], []
 
-    def train(recipe: Recipe, name: str, folder: Path) -> Path:
+    def train(recipe: Recipe, name: str, folder: Path, *, cache: Path) -> Path:
         trained.append((name, recipe.seed))
         path = folder / "backbone.safetensors"
         if not path.exists():
@@ -110,17 +110,17 @@ def test_a_plan_says_what_is_there_and_what_would_run_and_runs_nothing(
     checkpoint.save(random_checkpoint("resnet18"), trained / "backbone.safetensors")
     (trained / "log.jsonl").write_text('{"seconds": 300}\n')
     protocol = protocol_id("animals_knn", find("animals_knn"))
-    finished, would_run = f"  {protocol}: cached", f"  {protocol}: to run"
+    finished, would_run = f"  {protocol}: finished", f"  {protocol}: would run"
     assert list(reproduce.plan(chosen, range(2), workspace, tmp_path)) == [
-        "Random init, seed 0", "  pretraining random_r18_animals: to run", would_run,
+        "Random init, seed 0", "  pretraining random_r18_animals: would run", would_run,
         "    as long as random_r18_animals takes",
-        "CGH, seed 0", "  pretraining cgh_r18_animals: cached", finished,
+        "CGH, seed 0", "  pretraining cgh_r18_animals: finished", finished,
         "control, seed 0", finished,
-        "Random init, seed 1", "  pretraining random_r18_animals: to run", would_run,
-        "CGH, seed 1", "  pretraining cgh_r18_animals: to run, about 5 min (median of 1 earlier)", would_run,
+        "Random init, seed 1", "  pretraining random_r18_animals: would run", would_run,
+        "CGH, seed 1", "  pretraining cgh_r18_animals: would run, about 5 min (median of 1 earlier)", would_run,
         "    as long as cgh_r18_animals takes",
         "control, seed 1", would_run, "    as long as random:resnet18 takes",
-        "7 to run, 3 cached",
+        "7 would run, 3 finished",
     ]  # fmt: skip
     assert workspace.store.read_bytes() == before
     with pytest.raises(UserError, match="needs one file absent"):
