@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.progress import showing
 from cgh_bench.data import DataPair, ImageSet, data_root, load_pair
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
@@ -234,13 +234,28 @@ def features(  # noqa: PLR0913 (each is an independent choice)
     Raises:
         UserError: see `evaluate`.
     """
+    with showing(progress):
+        return extracted(model, data, split, feature, transform, preprocessing)
+
+
+def extracted(
+    model: Model,
+    data: Data,
+    split: str,
+    feature: str,
+    transform: EvalTransform,
+    preprocessing: str | Preprocessing = "imagenet",
+) -> Features:
+    """See `features`; progress is shown."""
     from cgh_bench.frozen.features import extract
 
+    if split not in ("train", "val"):
+        raise unknown("split", split, ("train", "val"))
     pair = load_pair(str(data), data_root()) if _is_name(data) else _pair(data)
-    images = {"train": pair.train, "val": pair.val}[split]
+    images = pair.train if split == "train" else pair.val
     size = tuple(transform(images.image(0)).shape[-2:])
-    with showing(progress), tempfile.TemporaryDirectory() as folder:
-        checkpoint = wrap(model, preprocessing, None, size) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
+    checkpoint = wrap(model, preprocessing, None, size) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="cgh-bench-") as folder:
         bank = extract(checkpoint, images, transform, feature, Path(folder))
         rows = range(len(images))
         return Features(np.array(bank.features), images.labels, images.classes, tuple(map(images.called, rows)))

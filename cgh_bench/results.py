@@ -57,8 +57,7 @@ class Result:
 
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name} {value:.2f}" for name, value in self.metrics.items())
-        mark = " (a module in memory)" if self.origin.get("source") == "module" else ""
-        return f"{self.protocol} of {self.checkpoint_name}{mark}, seed {self.seed}: {metrics}"
+        return f"{self.protocol} of {self.checkpoint_name}, seed {self.seed}: {metrics}"
 
     @property
     def imported(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from cgh_bench import __version__
-from cgh_bench.cli import checkpoints, doctor, evaluating, listing, pretraining, reporting, results
+from cgh_bench.cli import checkpoints, doctor, evaluating, features, listing, pretraining, reporting, results
 from cgh_bench.cli.options import SETTINGS, Group
 from cgh_bench.core.errors import CheckFailed, UserError, printable
 
@@ -34,6 +34,7 @@ for command in (
     checkpoints.convert,
     evaluating.eval_,
     evaluating.watch,
+    features.features,
     reporting.table,
     reporting.reproduce,
     reporting.report,

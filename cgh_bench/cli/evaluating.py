@@ -15,16 +15,21 @@ from cgh_bench.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data import DataPair
+    from cgh_bench.evaluate import Evaluation
 
 WEIGHTS = (".safetensors", ".pth", ".pth.tar")
 """How the names of checkpoints end that `watch` looks for."""
+HUB = "transform=hub"
+"""The setting that cuts images as the checkpoint's hub does."""
 OTHER_FRAMEWORK = "_detectron2"
 """How the names of tasks end that --framework chooses; `animals_*` does not mean them."""
 
 
 @click.command("eval", cls=options.Command)
 @click.argument("task", metavar="TASK[,TASK…]")
-@click.option("--ckpt", multiple=True, required=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
+@click.option("--ckpt", multiple=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
+@options.text("--features", metavar="TRAIN,VAL", help="Instead of checkpoints and data: two files of features.")
 @options.data
 @options.source
 @options.branch
@@ -44,6 +49,7 @@ OTHER_FRAMEWORK = "_detectron2"
 def eval_(
     task: str,
     ckpt: tuple[str, ...],
+    features: str,
     data: str,
     source: str | None,
     branch: str | None,
@@ -64,18 +70,22 @@ def eval_(
     TASK is a name from `cgh-bench list tasks`, or a pattern such as 'animals_*'. CKPT is a checkpoint of any origin, a
     Hugging Face folder, a pattern of them, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
     hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are
-    appended to WORK/results.jsonl.
+    appended to WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does.
 
     \b
     Examples:
       cgh-bench eval knn,linear --ckpt moco_v2_800ep.pth.tar --data photos
       cgh-bench eval 'animals_*' --ckpt 'runs/*/backbone.safetensors' --ckpt random:resnet18
+      cgh-bench eval knn,linear --ckpt timm/convnext_tiny.fb_in22k --data photos
+      cgh-bench eval knn,linear --features train.npz,val.npz
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
       torchrun --nproc-per-node 8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
     """
-    tasks, names = _tasks(task), options.checkpoints(ckpt)
+    if bool(ckpt) == bool(features):
+        raise UserError("eval needs either --ckpt CKPT or --features TRAIN,VAL")
+    tasks, names = _tasks(task), options.checkpoints(ckpt) or [features]
     from cgh_bench.core import dist
     from cgh_bench.core.slurm import queue
     from cgh_bench.evaluate import configured, evaluate, find_finished, plan, prepare
@@ -89,17 +99,28 @@ def eval_(
         tasks = [in_framework(name, framework) for name in tasks]
     given = [*settings, *([f"data={data}"] if data else [])]
     launch, workspace = Launch(gpus, images_at_a_time), Workspace(work)
-    loaded = load(names[0], source, branch, trust_pickle, trust_code)
-    for name in tasks:
-        configured(name, given)[0].check_backbone(loaded)
-    evaluations = prepare(tasks, workspace, given)
+    brought = _brought(features) if features else None
+
+    def read(name: str) -> "Checkpoint":
+        return brought[0] if brought else load(name, source, branch, trust_pickle, trust_code, arch)
+
+    def prepared(checkpoint: "Checkpoint") -> "list[Evaluation]":
+        settings = _with_hub(given, checkpoint)
+        for name in tasks:
+            configured(name, settings)[0].check_backbone(checkpoint)
+        return prepare(tasks, workspace, settings, brought[1] if brought else None)
+
+    loaded = read(names[0])
+    evaluations = prepared(loaded)
     if slurm and not dry_run:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
         return
     with dist.process_group():
         first = dist.rank() == 0
         for name in names:
-            loaded = loaded if name == names[0] else load(name, source, branch, trust_pickle, trust_code, arch)
+            if name != names[0]:
+                loaded = read(name)
+                evaluations = prepared(loaded) if HUB in given else evaluations
             if first:
                 _warn_if_untrained(loaded)
             for evaluation, seed in itertools.product(evaluations, range(seeds)):
@@ -194,11 +215,29 @@ def _tasks(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _brought(features: str) -> "tuple[Checkpoint, DataPair]":
+    from cgh_bench.frozen.given import from_files
+
+    paths = features.split(",")
+    if len(paths) != 2:
+        raise UserError(f"--features {features}: expected two files, TRAIN,VAL")
+    return from_files(*map(Path, paths))
+
+
+def _with_hub(settings: list[str], checkpoint: "Checkpoint") -> list[str]:
+    """`settings` with the numbers that `transform=hub` stands for."""
+    if HUB not in settings:
+        return settings
+    from cgh_bench.reading.loading import hub_settings
+
+    return [*(setting for setting in settings if setting != HUB), *hub_settings(checkpoint)]
+
+
 def _warn_if_untrained(checkpoint: "Checkpoint") -> None:
     """Say what `inspect` would: numbers of random weights are easily taken for a backbone's."""
     from cgh_bench.reading.inspection import checks
 
-    if checkpoint.origin.source == "random":
+    if checkpoint.origin.source in ("random", "features"):
         return
     for check in checks(checkpoint.weights):
         if check["verdict"] == "bad":

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,38 @@ class FeatureBank:
     """Of weights, data and transform together."""
     held_out: NDArray[np.int64] | None = None
     """Rows that the set's authors set apart to choose hyper-parameters on."""
+
+
+@dataclass(frozen=True, eq=False)
+class GivenFeatures(ImageSet):
+    """Images of which only the features are there."""
+
+    content: str
+    """The fingerprint."""
+    features: NDArray[np.float32]
+    """(N, D)"""
+    paths: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the file."""
+        return self.content
+
+    def called(self, index: int) -> str:
+        """Its path, where it is known."""
+        return self.paths[index] if self.paths else super().called(index)
+
+    def image(self, index: int) -> "Tensor":
+        """See `ImageSet`.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{self.name} has features and no images; this task needs images and a checkpoint")
+
+    def bank(self) -> FeatureBank:
+        """As if they had been extracted."""
+        return FeatureBank(self.features, self.labels, self.classes, self.content)
 
 
 def extract(
@@ -62,6 +99,8 @@ def extract_all(
 ) -> list[FeatureBank]:
     """The same of several features; what is not in `cache` is computed by one pass of the trunk for all of them."""
     targets = [checkpoint.architecture.targets(feature) for feature in features]
+    if isinstance(images, GivenFeatures):
+        return [images.bank() for _ in features]
     keys = [bank_key(checkpoint.id, images, transform, target) for target in targets]
     wanted = {cache / key: target for key, target in sorted(zip(keys, targets, strict=True))}
     names = dict(zip(keys, features, strict=True))
@@ -90,6 +129,8 @@ def plan(
     checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
 ) -> list[str]:
     """What `extract_all` would do and how long that would take, by the speed of a few images."""
+    if isinstance(images, GivenFeatures):
+        return []
     lines, missing = [], {}
     for feature in features:
         target = checkpoint.architecture.targets(feature)

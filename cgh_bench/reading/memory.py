@@ -68,7 +68,8 @@ def from_memory(
     path = modules.source_of(model)
     origin = Origin(SOURCE, path, sha256(Path(path)) if path and Path(path).is_file() else "")
     weights = {key: tensor.detach() for key, tensor in architecture.skeleton.state_dict().items()}
-    return Checkpoint(architecture.name.rpartition(".")[2], architecture, weights, expected, origin)
+    name = f"{architecture.name.rpartition('.')[2]} (module in memory)"  # a mark that every table shows
+    return Checkpoint(name, architecture, weights, expected, origin)
 
 
 def _preprocessing(given: str | Preprocessing) -> Preprocessing:

@@ -13,9 +13,11 @@ from PIL import Image
 from torch import nn
 
 import cgh_bench.api
+from cgh_bench.cli import main
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.dataset import from_datasets
 from cgh_bench.data.transform import EvalTransform
+from cgh_bench.frozen.given import from_files, read_features, write_features
 
 SMALL = {"k": 3, "k_grid": (1, 3), "transform": EvalTransform(32, 32)}
 
@@ -81,7 +83,7 @@ def test_a_module_and_datasets_in_memory_are_evaluated_and_nothing_is_changed(ca
     result = cgh_bench.evaluate(net, "knn", DATA, **SMALL)
     assert result.metrics["top1"] == 100 and result.work == ""
     assert result.origin["source"] == "module" and result.origin["path"] == __file__ and result.origin["sha256"]
-    assert "a module in memory" in repr(result) and json.loads(json.dumps(result.to_dict()))["task"] == "knn"
+    assert "module in memory" in repr(result) and json.loads(json.dumps(result.to_dict()))["task"] == "knn"
     assert net.training and all(torch.equal(before[key], tensor) for key, tensor in net.state_dict().items())
     assert all(torch.equal(a, p.grad) for a, p in zip(gradients, net.parameters(), strict=True))
     assert capsys.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
@@ -294,3 +296,90 @@ def test_what_cannot_be_is_refused_in_one_line(changed, said):
     with pytest.raises(UserError, match=said) as refused:
         cgh_bench.evaluate(**{"model": "random:resnet18", "tasks": "knn", "data": DATA, **changed})
     assert "\n" not in str(refused.value)
+
+
+# features in files
+
+
+def blobs(folder, suffix, seed=0, **changed):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), 8)
+    features = (3 * np.eye(3, 5)[labels] + rng.normal(size=(24, 5))).astype(np.float32)
+    path = folder / f"{seed}{suffix}"
+    given = {"features": features, "labels": labels, "classes": ("a", "b", "c"), **changed}
+    write_features(path, **given, paths=[f"{row}.png" for row in range(24)])
+    return path, features
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors", ".parquet"])
+def test_what_is_written_is_read(tmp_path, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    path, features = blobs(tmp_path, suffix)
+    found = read_features(path)
+    assert np.array_equal(found.features, features) and found.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    if suffix != ".npy":
+        assert found.classes == ("a", "b", "c") and found.called(3) == "3.png"
+
+
+def test_features_are_evaluated_by_the_command(tmp_path, monkeypatch, capsys):
+    files = ",".join(str(blobs(tmp_path, ".npz", seed)[0]) for seed in (0, 1))
+    words = ["eval", "knn,knn_leave_one_out", "--features", files, "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["cgh-bench", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code in (0, None), capsys.readouterr().err
+    records = [json.loads(line) for line in (tmp_path / "work/results.jsonl").read_text().splitlines()]
+    assert {record["task"] for record in records} == {"knn", "knn_leave_one_out"}
+    assert all(record["metrics"]["top1"] > 80 and record["origin"]["source"] == "features" for record in records)
+
+
+def test_features_are_exported_by_the_command(tmp_path, monkeypatch, capsys):
+    for split, dataset in zip(("train", "val"), DATA, strict=True):
+        for index in range(len(dataset)):
+            image, label = dataset[index]
+            folder = tmp_path / "photos" / split / dataset.classes[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{index}.png")
+    words = ["features", "export", "random:resnet18", "--data", str(tmp_path / "photos"), "-o", str(tmp_path / "f.npz")]
+    monkeypatch.setattr("sys.argv", ["cgh-bench", *words, "--resize", "32", "--crop", "32"])
+    with pytest.raises(SystemExit):
+        main()
+    found = read_features(tmp_path / "f.val.npz")
+    assert found.features.shape == (9, 512) and found.classes == ("blue", "green", "red") and found.called(0)
+    assert (tmp_path / "f.train.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"features": np.full((24, 5), np.nan, np.float32)}, "24 rows hold NaN"),
+        ({"features": np.zeros((23, 5), np.float32)}, "24 labels"),
+        ({"features": np.zeros((24, 5), np.int64)}, "floats"),
+        ({"labels": np.repeat(np.arange(1, 4), 8)}, "start at 0"),
+        ({"labels": np.zeros(24)}, "whole numbers"),
+    ],
+)
+def test_features_that_cannot_be_used_are_refused(tmp_path, changed, said):
+    with pytest.raises(UserError, match=said):
+        read_features(blobs(tmp_path, ".npz", **changed)[0])
+
+
+def test_files_that_do_not_fit_or_are_absent_are_refused(tmp_path):
+    path, _ = blobs(tmp_path, ".npz")
+    other, _ = blobs(tmp_path, ".npz", 1, features=np.zeros((24, 4), np.float32))
+    with pytest.raises(UserError, match="width 5.*of 4"):
+        from_files(path, other)
+    with pytest.raises(UserError, match="no such file"):
+        read_features(tmp_path / "nowhere.npz")
+    with pytest.raises(UserError, match=".safetensors"):
+        read_features(tmp_path / "x.csv")
+    np.savez(tmp_path / "bare.npz", features=np.zeros((2, 2)))
+    with pytest.raises(UserError, match="labels"):
+        read_features(tmp_path / "bare.npz")
+
+
+def test_a_task_that_needs_images_refuses_features(tmp_path):
+    checkpoint, pair = from_files(blobs(tmp_path, ".npz")[0], blobs(tmp_path, ".npz", 1)[0])
+    with pytest.raises(UserError, match="needs images"):
+        cgh_bench.evaluate(checkpoint, "linear_views", pair)
