@@ -31,6 +31,9 @@ OTHER_FRAMEWORK = "_detectron2"
 @click.option("--ckpt", multiple=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
 @options.text("--features", metavar="TRAIN,VAL", help="Instead of checkpoints and data: two files of features.")
 @options.data
+@click.option(
+    "--val-split", type=click.FloatRange(0, 1, True, True), metavar="SHARE", help="Hold out this share of train/."
+)
 @options.source
 @options.branch
 @options.arch
@@ -45,12 +48,14 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.seeds
 @options.settings
 @options.dry_run
+@options.flag("--quiet", "-q", help="Show no progress.")
 @options.work
 def eval_(
     task: str,
     ckpt: tuple[str, ...],
     features: str,
     data: str,
+    val_split: float | None,
     source: str | None,
     branch: str | None,
     arch: str | None,
@@ -63,14 +68,15 @@ def eval_(
     seeds: int,
     settings: tuple[str, ...],
     dry_run: bool,
+    quiet: bool,
     work: Path,
 ) -> None:
     """Evaluate checkpoints; finished evaluations are reused.
 
     TASK is a name from `cgh-bench list tasks`, or a pattern such as 'animals_*'. CKPT is a checkpoint of any origin, a
     Hugging Face folder, a pattern of them, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
-    hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are
-    appended to WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does.
+    hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are appended to
+    WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does.
 
     \b
     Examples:
@@ -87,6 +93,7 @@ def eval_(
         raise UserError("eval needs either --ckpt CKPT or --features TRAIN,VAL")
     tasks, names = _tasks(task), options.checkpoints(ckpt) or [features]
     from cgh_bench.core import dist
+    from cgh_bench.core.progress import showing
     from cgh_bench.core.slurm import queue
     from cgh_bench.evaluate import configured, evaluate, find_finished, plan, prepare
     from cgh_bench.foreign.process import Launch
@@ -97,7 +104,7 @@ def eval_(
 
     if framework:
         tasks = [in_framework(name, framework) for name in tasks]
-    given = [*settings, *([f"data={data}"] if data else [])]
+    given = [*settings, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
     launch, workspace = Launch(gpus, images_at_a_time), Workspace(work)
     brought = _brought(features) if features else None
 
@@ -115,7 +122,7 @@ def eval_(
     if slurm and not dry_run:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
         return
-    with dist.process_group():
+    with showing(not quiet), dist.process_group():
         first = dist.rank() == 0
         for name in names:
             if name != names[0]:
@@ -129,7 +136,7 @@ def eval_(
                 if dry_run:
                     state = "finished" if result else "would run"
                     print(f"{evaluation.protocol} seed {seed}: {state} on {printable(loaded.name)}")
-                for line in planned:
+                for line in planned if dry_run or not quiet else ():
                     print(f"  {printable(line)}", file=sys.stdout if dry_run else sys.stderr)
                 if dry_run:
                     continue

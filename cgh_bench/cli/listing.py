@@ -13,10 +13,20 @@ from cgh_bench.core.errors import UserError, unknown
 @click.command("list", cls=options.Command)
 @click.argument("kind")
 def list_(kind: str) -> None:
-    """List tasks, recipes, converters, datasets, tables, …
+    """List tasks, recipes, backbones, datasets, tables, …
 
-    KIND is one of tasks, recipes, converters, checkpoints, sources, data, tables and importers; of checkpoints the
-    forms that their names have are listed.
+    \b
+    KIND is one of
+      tasks        evaluations, for `eval`
+      recipes      pretraining runs, for `pretrain`
+      backbones    families of networks
+      archs        every network, for random:ARCH
+      checkpoints  the forms that names of checkpoints have
+      sources      tools whose checkpoints are recognised
+      converters   targets of `convert`
+      data         datasets known by name
+      tables       for `table` and `reproduce`
+      importers    tools whose results can be imported
 
     \b
     Example:
@@ -49,6 +59,23 @@ def _recipes() -> dict[str, str]:
         name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
         for name, r in registry.registered("cgh_bench.pretrain.methods", "RECIPES").items()
     }
+
+
+def _backbones() -> dict[str, str]:
+    from cgh_bench.backbones import families
+
+    return {
+        family: f"{(kind.__doc__ or '').splitlines()[0]} {len(names)}: {', '.join(names[:4])}, …"
+        for family, kind in families().items()
+        if (names := list(kind.names()))
+    }
+
+
+def _archs() -> dict[str, str]:
+    from cgh_bench.backbones import families
+
+    first = reversed(families().items())  # of several families with a name, the first has it
+    return {name: family for family, kind in first for name in kind.names()}
 
 
 def _converters() -> dict[str, str]:
@@ -92,6 +119,8 @@ def _summary(entry: Any) -> str:
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "tasks": _tasks,
     "recipes": _recipes,
+    "backbones": _backbones,
+    "archs": _archs,
     "converters": _converters,
     "checkpoints": _checkpoints,
     "sources": _sources,
@@ -104,6 +133,8 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
 PACKAGES = {
     "tasks": "cgh_bench.tasks",
     "recipes": "cgh_bench.pretrain.methods",
+    "backbones": "cgh_bench.backbones",
+    "archs": "cgh_bench.backbones",
     "converters": "cgh_bench.converters",
     "data": "cgh_bench.data",
 }

@@ -61,7 +61,7 @@ settings = click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field; may be repeated."
 )
 seeds = count("--seeds", 1, "Repeat with seeds 0 to N-1.")
-dry_run = flag("--dry-run", help="Check everything, print what would run, and stop.")
+dry_run = flag("--dry-run", help="Check everything, print what would run, write nothing.")
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")
 source = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")

@@ -1,5 +1,6 @@
 """The command that trains."""
 
+import importlib.util
 import json
 import sys
 from dataclasses import replace
@@ -83,6 +84,9 @@ def pretrain(
     from cgh_bench.workspace import Workspace
 
     watching = Watching(knn_epochs, snapshot_epochs, keep, track)
+    for name in track:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"--track {name}: {name} is not installed; pip install {name}, or leave --track out")
     chosen = replace(find(recipe), seed=seed)
     if backbone:
         chosen = replace(chosen, architecture=named(backbone))

@@ -123,6 +123,7 @@ def test_what_needs_no_torch_does_not_wait_for_it(arguments: str, code: int, tmp
         ("pretrain cgh_r18_animals --seed -1", "--seed"),
         ("pretrain cgh_r18_animals --gpus 0", "--slurm"),
         ("pretrain cgh_r18_animals --dry-run --track wand", "wandb"),
+        ("pretrain cgh_r18_animals --dry-run --track mlflow", "pip install mlflow"),
         ("table animal", "animals"),
         ("list taks", "tasks"),
     ],
@@ -197,6 +198,16 @@ def test_every_checkpoint_is_evaluated_and_an_untrained_one_is_named(photos: Pat
     assert len(done.stdout.splitlines()) == 3
     warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ") and "untrained" in line]
     assert {line.split(": ")[1] for line in warned} == {"net1", "net2"}
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    tasks = "animals_det,animals_seg"
+    planned = run("eval", tasks, "--ckpt", "random:resnet18", "--dry-run", cwd=tmp_path)
+    assert planned.stdout.count("would run") == 2, planned.stderr
+    refused = run("eval", "animals_det", "--ckpt", "random:vit_tiny_patch16_224", "--dry-run", cwd=tmp_path)
+    assert refused.returncode == 2 and "vit_tiny_patch16_224" in refused.stderr
+    assert run("reproduce", "animals", "--dry-run", cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 # watching
