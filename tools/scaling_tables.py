@@ -36,11 +36,11 @@ SETS = {
 }
 MACHINES = {"1 GPU": 1, "8 GPUs": 8, "4 nodes of 8": 32}
 RATES = {"resnet50": 1_000, "vit_base_patch16_224": 500}
-"""Images a second a GPU, forward, float32. Assumed: round and cautious."""
+"""Images per second and GPU, forward, float32. Assumed: round and cautious."""
 MOCO_HOURS = 53
-"""Of 200 epochs on eight V100s: facebookresearch/moco README.md."""
+"""For 200 epochs on eight V100s: facebookresearch/moco README.md."""
 JPEG_BYTES = 138e9 / 1_281_167
-"""Of an image of ImageNet-1k: ILSVRC2012_img_train.tar has 138 GB."""
+"""Mean size of an ImageNet-1k image: ILSVRC2012_img_train.tar has 138 GB."""
 RECIPES = (
     "cgh_r50_in1k_200ep",
     "moco_v2_r50_in1k_200ep",
@@ -52,49 +52,49 @@ RECIPES = (
 
 FEATURES = """### Frozen features and kNN
 
-Bank on disk; memory of the exact search for the {val:,} images of val and {k} neighbours, which does not grow with the
-bank; time of the extraction, **assumed** images a second a GPU: {rates}.
+Disk for the features; memory of the exact search for {val:,} val images and {k} neighbours, which does not grow with
+the number of training images; time of the extraction at **assumed** images per second and GPU: {rates}.
 
 """
 FEEDING = """
-### What must feed them
+### Reading and decoding
 
-An image of ImageNet has {kilobytes:.0f} kB. A core decodes {decoded:.0f} of {width}×{height} pixels a second
-(**measured**, `benchmarks/results/data_path.json`); yours may do more or fewer.
+An ImageNet image takes {kilobytes:.0f} kB on average. One core decodes {decoded:.0f} images of {width}×{height} pixels
+per second (**measured**, `benchmarks/results/data_path.json`); yours may be faster or slower.
 
 """
 PRETRAINING = """
 ### Pretraining
 
-The state: `checkpoint.pt` on disk, and as much in the memory of each GPU beside gradients and activations. The time is
-that of MoCo v2's own run, {rate:.0f} images a second a V100 ({hours} hours for 200 epochs on eight,
-facebookresearch/moco README.md), **assumed** for every method and any number of GPUs; methods that train on both views
-take longer.
+State is the size of `checkpoint.pt` on disk, and as much in the memory of each GPU besides gradients and activations.
+Time is that of MoCo v2's own run, {rate:.0f} images per second and V100 ({hours} hours for 200 epochs on eight,
+facebookresearch/moco README.md), **assumed** for every method and number of GPUs; methods that train on both views take
+longer.
 
 """
 DETECTION = """
 ### Detection and segmentation
 
-At the speed of detectron2's model zoo on eight V100s; on one GPU eight times that, an **assumption**. Each run's folder
-takes up to {gigabytes:g} GB.
+At the speed of detectron2's model zoo on eight V100s; on one GPU eight times as long, an **assumption**. Each run's
+folder takes up to {gigabytes:g} GB.
 
 """
 
 
 def tables() -> str:
-    """What stands between the marks of the page."""
+    """The text between the marks of the page."""
     return "".join([_features(), _feeding(), _pretraining(), _detection()])
 
 
 def page(text: str) -> str:
-    """The page `text` with its tables made anew."""
+    """The page `text` with new tables."""
     found = BETWEEN.search(text)
     assert found, f"{PAGE} has lost its marks"
     return text[: found.end(1)] + tables() + text[found.start(2) :]
 
 
 def _features() -> str:
-    """Disk, memory of the search and time, for each number of images and network."""
+    """Disk, memory of the search and time, by number of images and network."""
     task = find("imagenet_knn")
     assert isinstance(task, KNN)
     rows = []
@@ -112,7 +112,7 @@ def _features() -> str:
 
 
 def _feeding() -> str:
-    """What disk and cores must deliver at the assumed rate of a ResNet-50."""
+    """What disk and cores must deliver at the assumed speed of a ResNet-50."""
     measured = json.loads((ROOT / "benchmarks/results/data_path.json").read_text(encoding="utf-8"))
     decoded = measured["images_per_processor_second"]["ours"]
     rows = []
@@ -120,11 +120,11 @@ def _feeding() -> str:
         rate = gpus * RATES["resnet50"]
         rows.append([title, f"{rate:,} images/s", f"{rate * JPEG_BYTES / 1e9:.1f} GB/s", f"{rate / decoded:.0f}"])
     text = FEEDING.format(kilobytes=JPEG_BYTES / 1e3, decoded=decoded, **measured["jpeg"])
-    return text + _table(["", "ResNet-50, as assumed", "from disk", "cores that decode"], rows)
+    return text + _table(["", "ResNet-50, as assumed", "from disk", "cores to decode"], rows)
 
 
 def _pretraining() -> str:
-    """The state of recipes, and their time at the rate of MoCo's own run."""
+    """Size of the state and time of recipes, at the speed of MoCo's own run."""
     rate = TRAIN * 200 / (MOCO_HOURS * 3600) / 8
     rows = []
     for name in RECIPES:
@@ -135,7 +135,7 @@ def _pretraining() -> str:
 
 
 def state_bytes(recipe: recipes.Recipe) -> int:
-    """What a run of `recipe` saves: networks, queues, and what its optimiser remembers."""
+    """Bytes that a run of `recipe` saves: networks, queues and the optimiser's state."""
     with torch.device("meta"):
         method = recipe.method.build(recipe.architecture)
     held = [value for value in method.state_dict().values() if isinstance(value, torch.Tensor)]
@@ -149,7 +149,7 @@ def _bytes(tensors: list[torch.Tensor]) -> int:
 
 
 def _detection() -> str:
-    """Time of the protocols that detectron2's model zoo has a speed of."""
+    """Time of the protocols whose speed is in detectron2's model zoo."""
     rows = []
     for name, seconds in transfer.SECONDS_PER_STEP.items():
         whole = seconds * transfer.steps(name)

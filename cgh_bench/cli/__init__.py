@@ -3,8 +3,9 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -49,8 +50,17 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
+    _interrupt_on((signal.SIGTERM, signal.SIGHUP))
     with errors_in_one_line():
         raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
+
+
+def _interrupt_on(numbers: Sequence[signal.Signals]) -> None:
+    """Treat these signals like Ctrl-C; not what is ignored already (nohup), and not in child processes."""
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in numbers])
 
 
 @contextlib.contextmanager

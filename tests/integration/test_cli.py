@@ -3,8 +3,10 @@
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -60,6 +62,7 @@ def test_help_is_shown_within_a_fifth_of_a_second_beyond_pythons_own_start(tmp_p
 
 NO_TORCH = """
 import sys
+import time
 import cgh_bench.cli
 sys.argv[0] = "cgh-bench"
 try:
@@ -236,3 +239,18 @@ def test_a_users_own_files_are_not_imported_for_ours(tmp_path: Path) -> None:
     for arguments in ("list recipes", "table animals", "eval animals_knn --ckpt random:resnet18 --dry-run"):
         done = run(*arguments.split(), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_stop_is_told_in_one_line(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "cgh_bench", "watch", str(tmp_path), "--task", "animals_knn", "--seconds", "300"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    caught = 0
+    while not caught >> (signal.SIGTERM - 1) & 1:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.strip().splitlines() == ["interrupted: progress is saved; run the same command to resume"]
