@@ -77,6 +77,7 @@ def save(folder: Path) -> None:
 def transfer(folder: Path) -> None:
     """Six steps of a stand-in for a framework, which saves its state after each and goes on from it."""
     from cgh_bench.checkpoint import random_checkpoint
+    from cgh_bench.converters import base as converters
     from cgh_bench.foreign import frameworks, process
 
     class StandIn(frameworks.Framework):
@@ -89,7 +90,8 @@ def transfer(folder: Path) -> None:
     script.write_text(STAND_IN.replace("GIVEN", str(real.tensors_given(trunk))), encoding="utf-8")
     frameworks.FRAMEWORKS["mmdet"] = StandIn(**{**vars(real), "modules": ()})
     job = process.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
-    metrics = process.run(job, trunk, lambda path: path.write_text(""), folder, folder / "transfer")
+    converter = converters.find(real.converter)
+    metrics = process.run(job, trunk, lambda path: converter.write(trunk, path), folder, folder / "transfer")
     (folder / "transfer.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 
