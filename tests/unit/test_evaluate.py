@@ -151,7 +151,7 @@ def test_a_result_says_where_it_comes_from(trunk: Checkpoint, tmp_path: Path) ->
     assert (result.checkpoint, result.seed, result.data) == (trunk.id, 3, "data")
     assert result.overridden == ("answer=1.0",)
     assert result.origin["source"] == "random"
-    assert result.versions["torch"]
+    assert {"torch", "pillow", "timm", "scikit-learn", "scipy", "pycocotools"} <= set(result.versions)
     assert (tmp_path / result.work).is_dir()
     stored, complaints = results.read(workspace.store)
     assert stored == [result]
