@@ -26,7 +26,7 @@ OTHER_FRAMEWORK = "_detectron2"
 """How the names of tasks end that --framework chooses; `animals_*` does not mean them."""
 
 
-@click.command("eval", cls=options.Command)
+@click.command("eval", cls=options.Command, options_metavar="--ckpt CKPT [OPTIONS]")
 @click.argument("task", metavar="TASK[,TASK…]")
 @click.option("--ckpt", multiple=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
 @options.text("--features", metavar="TRAIN,VAL", help="Instead of checkpoints and data: two files of features.")

@@ -22,7 +22,7 @@ class Command(click.Command):
         """The words after the command's name."""
         required = [p for p in self.params if isinstance(p, click.Option) and p.required]
         arguments = [word for p in self.params for word in p.get_usage_pieces(ctx)]
-        return [*arguments, *(f"{p.opts[0]} {p.make_metavar(ctx)}" for p in required), "[OPTIONS]"]
+        return [*arguments, *(f"{p.opts[0]} {p.make_metavar(ctx)}" for p in required), str(self.options_metavar)]
 
 
 class Group(click.Group):

@@ -144,3 +144,10 @@ def _careless(path: Path) -> Iterator[str]:
             only = given.get("weights_only")
             if called == "torch.load" and only != "True" and not (only and path.name == "pickles.py"):
                 yield f"{node.lineno} unpickles"
+
+
+def test_the_design_page_draws_every_room():
+    page = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    drawing, rooms = page.split("```")[1], page.split("## The rooms")[1].split("##")[0]
+    names = {name for layer in LAYERS for name in layer} - {"__main__"}
+    assert [name for name in sorted(names) if name not in drawing or f"| `{name}` |" not in rooms] == []
