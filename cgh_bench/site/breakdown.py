@@ -101,7 +101,7 @@ def _projection(run: Result, task: Any, cache: Path) -> list[Chart]:
     if not (hasattr(task, "transform") and hasattr(task, "feature")) or not (cache / "features").is_dir():
         return []
     try:
-        val = data.load(task.data, "val")
+        val = data.load(task.data, "val", cache=cache)
     except UserError:
         return []
     bank = _bank(run.checkpoint, val, task, cache / "features")

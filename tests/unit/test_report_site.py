@@ -35,10 +35,9 @@ def make_result(workspace: Workspace, task: str, recipe: str, *settings: str) ->
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
-    for split in ("train", "val"):
-        for label in ("cat", "dog"):
-            (folder / split / label).mkdir(parents=True)
-            Image.new("RGB", (8, 8)).save(folder / split / label / "1.png")
+    for grey, place in enumerate(("train/cat", "train/dog", "val/cat", "val/dog")):
+        (folder / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (grey,) * 3).save(folder / place / "1.png")
     return folder
 
 

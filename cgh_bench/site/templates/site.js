@@ -107,7 +107,7 @@ function leaderboard() {
     line.append(name);
     for (const column of columns.slice(1)) {
       if (!column.numeric) {
-        line.append(element("td", row[column.key] ?? ""));
+        line.append(element("td", row[column.key] ?? "", { class: "numbers" }));
         continue;
       }
       const cell = element("td", "", { class: "number" });
