@@ -1,14 +1,13 @@
 """Datasets for detection and segmentation: the embedded one is written when it is used, the others are looked for."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from cgh_bench.core.errors import unknown
 from cgh_bench.core.registry import registered
-from cgh_bench.data import catalog
+from cgh_bench.data import catalog, data_root
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.data.layout import Layout, verify
 
@@ -20,7 +19,7 @@ class Located:
     root: Path
     """The folder that holds the dataset's own folder, as `CGH_DATA` does."""
     fingerprint: str
-    """Sixteen hex digits of its annotations."""
+    """Sixteen hex digits of its content."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def locate(name: str, cache_folder: Path) -> DenseData:
     if name not in layouts():
         scenes = [known for known, other in catalog().items() if isinstance(other, DetectionScenes)]
         raise unknown("dataset for detection or segmentation", name, [*layouts(), *scenes])
-    return _found(name, Path(os.environ.get("CGH_DATA", "data")).resolve())
+    return _found(name, data_root().resolve(), cache_folder)
 
 
 @cache
@@ -76,5 +75,5 @@ def _written(name: str, cache_folder: Path) -> Located:
 
 
 @cache
-def _found(name: str, root: Path) -> Located:
-    return Located(root, verify(name, layouts()[name], root))
+def _found(name: str, root: Path, cache_folder: Path) -> Located:
+    return Located(root, verify(name, layouts()[name], root, cache_folder))

@@ -1,4 +1,4 @@
-"""What a fetched data set must look like on disk, checked file by file before any work, and its fingerprint."""
+"""What a fetched dataset must look like on disk, checked file by file before any work, and its fingerprint."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,13 +15,13 @@ from PIL import Image
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import sha256
+from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import UNDECODABLE
 
 SUBSET = "SUBSET"
 """A file of this name in a set's folder says that fewer images than published are meant."""
 IGNORED = 255
 """The value of a map's pixels that belong to no class."""
-MAPS_LOOKED_AT = 8
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 """Of VOC's boxes."""
 LONGEST_NAME = 200
@@ -46,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """One data set."""
+    """One dataset."""
 
     folder: str
     """Below `$CGH_DATA`."""
@@ -57,30 +58,30 @@ class Layout:
     """Where to get it, and what to do with it."""
 
 
-def verify(name: str, layout: Layout, root: Path) -> str:
-    """Check that the data set below `root` is there and whole; its fingerprint, sixteen hex digits.
+def verify(name: str, layout: Layout, root: Path, cache: Path | None = None) -> str:
+    """Check that the dataset below `root` is there and whole; its fingerprint, sixteen hex digits.
 
-    The fingerprint covers the images' names and the annotations: their bytes, or of maps names and sizes. Images
-    themselves are not read.
+    The fingerprint covers the names and bytes of images and annotations; of maps the pixels, however they are packed.
+    The order of lists does not enter. `cache` is where hashes of files are remembered.
 
     Raises:
         UserError: absent, half unpacked, images without annotations or the reverse, or other classes: one line says
             what is missing, where it is expected and how to get it.
     """
     folder = root / layout.folder
-    digest = hashlib.sha256(name.encode())
+    total = hashlib.sha256(name.encode())
     try:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
         for part in layout.parts:
-            names = image_names(part, folder)
+            names = sorted(image_names(part, folder))
             _require_all(part, folder, names)
-            for text in (*names, *_contents(part, folder, names)):
-                digest.update(f"{text}\0".encode())
+            for text in (*names, *_contents(part, folder, names, cache)):
+                total.update(f"{text}\0".encode())
     except UserError as error:
         said = str(error).replace("\n", "\\n")  # names of images, that a file of others' holds
         raise UserError(f"{name} is not complete: {said} ($CGH_DATA is {root}); to get it, {layout.how}") from None
-    return digest.hexdigest()[:16]
+    return total.hexdigest()[:16]
 
 
 def image_names(part: Part, folder: Path) -> list[str]:
@@ -146,22 +147,21 @@ def _absent(paths: list[Path]) -> list[Path]:
     return [path for path in paths if path.name not in present[path.parent]]
 
 
-def _contents(part: Part, folder: Path, names: list[str]) -> Iterator[str]:
-    """Something that changes with each annotation, which is checked on the way."""
+def _contents(part: Part, folder: Path, names: list[str], cache: Path | None) -> Iterator[str]:
+    """Something that changes with each annotation and image; annotations are checked on the way."""
+    annotations = [part.annotations.format(name) for name in names]
     if "{}" not in part.annotations:
         _require_categories(part, folder / part.annotations)
         yield sha256(folder / part.annotations)
-        return
-    paths = [folder / part.annotations.format(name) for name in names]
-    if part.annotations.endswith(".xml"):
-        for path in paths:
-            text = _read(path)
-            _require_objects(part, path, text)
+    elif part.annotations.endswith(".xml"):
+        for path in annotations:
+            text = _read(folder / path)
+            _require_objects(part, folder / path, text)
             yield text
-        return
-    for path in paths[:: max(1, len(paths) // MAPS_LOOKED_AT)]:
-        _require_values(part, path)
-    yield from (str(path.stat().st_size) for path in paths)
+    else:
+        yield from (found.hex() for found in contents(folder, annotations, cache, partial(_map, part)))
+    images = [part.images.format(name) for name in names]
+    yield from (found.hex() for found in contents(folder, images, cache))
 
 
 def _require_categories(part: Part, path: Path) -> None:
@@ -196,19 +196,18 @@ def _require_objects(part: Part, path: Path, text: str) -> None:
         raise UserError(f"{path} has an object without the numbers {', '.join(CORNERS)} in its bndbox")
 
 
-def _require_values(part: Part, path: Path) -> None:
-    """Check one map of class indices."""
-    if not part.classes:
-        return
-    assert isinstance(part.classes, int)
+def _map(part: Part, path: Path) -> bytes:
+    """Sixteen bytes that change with the size and pixels of a map of class indices, which is checked."""
     try:
         with Image.open(path) as image:
             values = np.asarray(image)
     except UNDECODABLE as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-    wrong = "colours, not indices of classes" if values.ndim != 2 else ""
-    if not wrong:
-        other = np.unique(values[(values >= part.classes) & (values != IGNORED)])
-        wrong = f"the class {other[0]}, only 0 to {part.classes - 1} are expected" if other.size else ""
-    if wrong:
-        raise UserError(f"{path} has {wrong}")
+    if part.classes:
+        assert isinstance(part.classes, int)
+        if values.ndim != 2:
+            raise UserError(f"{path} has colours, not indices of classes")
+        other = values[(values >= part.classes) & (values != IGNORED)]
+        if other.size:
+            raise UserError(f"{path} has the class {other.min()}, only 0 to {part.classes - 1} are expected")
+    return hashlib.blake2b(str(values.shape).encode() + values.tobytes(), digest_size=16).digest()

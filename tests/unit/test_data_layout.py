@@ -104,6 +104,26 @@ def test_another_map_is_another_fingerprint(name, root):
     assert check(name, root) != before
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_another_image_of_the_same_name_and_size_is_another_fingerprint(name, root, tmp_path):
+    before = verify(name, layout(name), root, tmp_path / "cache")
+    path = root / layout(name).folder / ONE_OF_EACH[name][0]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert verify(name, layout(name), root, tmp_path / "cache") != before
+
+
+def test_a_map_counts_by_its_pixels_and_a_list_by_its_names(root):
+    before = check("voc2012_aug", root)
+    path = root / layout("voc2012_aug").folder / ONE_OF_EACH["voc2012_aug"][1]
+    with Image.open(path) as image:
+        image.save(path, compress_level=0)
+    listed = root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"
+    listed.write_text("\n".join(reversed(listed.read_text().split())))
+    assert check("voc2012_aug", root) == before
+
+
 def test_another_annotation_is_another_fingerprint(root):
     before = check("coco", root), check("voc0712", root)
     path = root / "coco/annotations/instances_val2017.json"
