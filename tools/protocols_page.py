@@ -5,6 +5,7 @@ python tools/protocols_page.py
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,14 @@ A task's whole configuration is its fields, and the part of the protocol id behi
 whatever changes the meaning of a number changes the id, and numbers of different ids never share a column.
 `--set FIELD=VALUE` changes one field of one run, which is then marked as overridden and fills no table.
 
-The first metric is the main one. Tasks without a data set take `--data`.
+The first metric is the main one. Tasks without a dataset take `--data`. Where a
+value is `none`, that step is left out.
 """
 
+ACRONYMS = {"KNN": "kNN", "Svm": "SVM", "Sgd": "SGD", "Cityscapes": "Cityscapes"}
+UNSET = ("iterations", "settings")
+"""Fields that say nothing when they are empty: the protocol's own values hold."""
+FEW = " (for more than five classes)"
 ARROWS = {True: "", False: " (lower is better)"}
 
 
@@ -44,12 +50,13 @@ def _kind(kind: type, tasks: dict[str, Task]) -> str:
     """A section: what tasks of this kind do, a table of them, and the values that they share."""
     about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     metrics = ", ".join(
-        f"`{m.name}` in {m.unit}{ARROWS[m.higher_is_better]}" for m in next(iter(tasks.values())).METRICS
+        f"`{m.name}` in {m.unit}{ARROWS[m.higher_is_better]}{'' if m.always else FEW}"
+        for m in next(iter(tasks.values())).METRICS
     )
     values = {name: _values(task) for name, task in tasks.items()}
     shared = {field: value for field, value in next(iter(values.values())).items() if _same(field, values)}
-    text = f"\n## {kind.__name__}\n\n{about}\n\nMetrics: {metrics}.\n\n"
-    text += "| protocol | data | what sets it apart |\n| --- | --- | --- |\n"
+    text = f"\n## {_title(kind)}\n\n{about}\n\nMetrics: {metrics}.\n\n"
+    text += "| protocol | data | differences |\n| --- | --- | --- |\n"
     for name, task in tasks.items():
         own = "; ".join(f"{field} {_shown(value)}" for field, value in values[name].items() if field not in shared)
         text += f"| `{protocol_id(name, task)}` | {_data(task.data)} | {own} |\n"
@@ -58,18 +65,26 @@ def _kind(kind: type, tasks: dict[str, Task]) -> str:
     return text
 
 
+def _title(kind: type) -> str:
+    """The class name in words: `BoxDetection` is box detection."""
+    words = re.findall(r"KNN|[A-Z][a-z]+", kind.__name__)
+    text = " ".join(ACRONYMS.get(word, word.lower()) for word in words)
+    return text if text.startswith("kNN") else text[0].upper() + text[1:]
+
+
 def _values(task: Task) -> dict[str, Any]:
     """Every value that defines the task, nested fields by dotted names; not its data, nor the hash of a file."""
     assert dataclasses.is_dataclass(task)
     flat: dict[str, Any] = {}
     _flatten(plain(task), "", flat)
-    return {field: value for field, value in flat.items() if field not in ("data", "definition")}
+    hidden = {"data", "definition", "val_split", *(name for name in UNSET if not flat.get(name))}
+    return {field: value for field, value in flat.items() if field not in hidden}
 
 
 def _flatten(value: Any, path: str, flat: dict[str, Any]) -> None:
     if isinstance(value, dict):
-        if path and "type" in value:
-            flat[path] = value["type"]
+        if path == "schedule":  # of several kinds
+            flat[path] = value["type"].lower()
         for name, inner in value.items():
             if name != "type":
                 _flatten(inner, f"{path}.{name}" if path else name, flat)
@@ -83,7 +98,7 @@ def _same(field: str, values: dict[str, dict[str, Any]]) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
     return f"`{text}`" if text else "none"
 
 
