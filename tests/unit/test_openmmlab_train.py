@@ -200,6 +200,14 @@ def test_settings_must_exist():
             train.require_known(config, wrong)
 
 
+def test_lists_on_the_command_line_become_the_tuples_that_the_framework_needs(tmp_path):
+    place = "test_dataloader.dataset.pipeline.1.scale"
+    scales = "train_dataloader.dataset.pipeline.2.scales"
+    config = train.protocol(options(tmp_path, settings={place: [160, 120], scales: [[160, 120], [80, 60]]}))
+    assert config.test_dataloader.dataset.pipeline[1].scale == (160, 120)
+    assert config.train_dataloader.dataset.pipeline[2].scales == [(160, 120), (80, 60)]
+
+
 def test_a_module_that_is_absent_is_named(tmp_path, monkeypatch):
     """mmengine's own error names the module that the protocol imports, not the one that this lacks."""
     (tmp_path / "lacking.py").write_text("import no_such_package\n")

@@ -78,10 +78,9 @@ def protocol(options: argparse.Namespace) -> Config:
     config = Config.fromfile(options.config, import_custom_modules=False)
     for module in config.custom_imports.imports:  # mmengine's own error does not name a module that one of these lacks
         importlib.import_module(module)
-    for setting in options.settings:
-        require_known(config, setting)
+    settings = {key: like(value, require_known(config, key)) for key, value in options.settings.items()}
     published = config.batch_size
-    config.merge_from_dict(options.settings)
+    config.merge_from_dict(settings)
     drop_pretrained(config._cfg_dict)
     if "shared_head" in config.model.get("roi_head", {}):
         config.model.roi_head.shared_head.style = config.model.backbone.style  # the last stage of the same backbone
@@ -101,8 +100,8 @@ def protocol(options: argparse.Namespace) -> Config:
     return config
 
 
-def require_known(config: Config, setting: str) -> None:
-    """Refuse a setting that the protocol does not have or that has no effect; mmengine would accept it.
+def require_known(config: Config, setting: str) -> Any:
+    """The protocol's value of a setting; one that it does not have, or that has no effect, mmengine would accept.
 
     Raises:
         SystemExit: with the settings that are accepted.
@@ -118,6 +117,14 @@ def require_known(config: Config, setting: str) -> None:
         else:
             known = ", ".join(sorted(place)) if isinstance(place, dict) else f"a {type(place).__name__}"
             raise SystemExit(f"--set {setting}: no {part!r} in the protocol; expected one of: {known}")
+    return place
+
+
+def like(value: Any, old: Any) -> Any:
+    """`value` with tuples where `old` has them: a scale of [160, 120] would only fail when the evaluation begins."""
+    if not isinstance(value, list | tuple) or not isinstance(old, list | tuple):
+        return value
+    return type(old)(like(each, old[0] if old else None) for each in value)
 
 
 def reschedule(config: Config, iterations: int) -> None:
