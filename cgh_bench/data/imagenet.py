@@ -98,7 +98,7 @@ CATALOG = {
     "imagenet1k_10pct": _part("10 %", "10percent.txt", 128_116),
     "tiny_imagenet": FetchedImages(
         description="200 classes, 64×64: 100,000 train, 10,000 val; top-1",
-        source="Stanford CS231n; no usual transform for frozen trunks: the transfer suite's",
+        source="Stanford CS231n; no usual transform for frozen backbones: the transfer suite's",
         folder="tiny-imagenet-200",
         needs=("wnids.txt", "train", "val/images", "val/val_annotations.txt"),
         how="unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip in $CGH_DATA",

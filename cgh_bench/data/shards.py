@@ -83,7 +83,7 @@ class ShardImages(ImageSet):
 
 
 def are_shards(folder: Path) -> bool:
-    """Whether the data set in `folder` is made of tar shards."""
+    """Whether the dataset in `folder` is made of tar shards."""
     return any((folder / "train").glob("*.tar"))
 
 

@@ -100,7 +100,7 @@ class Work:
     images: ImageSet
     transform: EvalTransform
     targets: tuple[tuple[str, ...], ...]
-    """Of each feature, all of which one pass of the trunk gives."""
+    """Of each feature, all of which one pass of the backbone gives."""
 
     def forward(self, trunk: Any, batch: Tensor) -> list[Tensor]:
         """Each of the features, (B, D), of a batch (B, 3, H, W) uint8 on the device."""
@@ -118,7 +118,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
     Raises:
         UserError: images that cannot be used, or whose features are not finite; each is named, up to `MOST_NAMED`. The
             other rows are kept.
-        CheckFailed: the trunk has moved.
+        CheckFailed: the backbone has moved.
     """
     device = pick_device()
     trunk = work.checkpoint.backbone().to(device)
@@ -292,7 +292,7 @@ def _require_frozen(checkpoint: Checkpoint, trunk: torch.nn.Module) -> None:
     """Prove that the extraction moved neither a weight nor a BatchNorm statistic."""
     for key, tensor in trunk.state_dict().items():
         if not torch.equal(_bytes(tensor.cpu()), _bytes(checkpoint.weights[key])):
-            raise CheckFailed(f"{checkpoint.name}: {key} changed during feature extraction; the trunk must stay frozen")
+            raise CheckFailed(f"{checkpoint.name}: {key} changed during extraction; the backbone must stay frozen")
 
 
 def _bytes(tensor: Tensor) -> Tensor:

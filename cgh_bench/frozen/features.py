@@ -76,7 +76,7 @@ def extract(
 ) -> FeatureBank:
     """The `feature` of every image, from `cache` where it was computed before, else computed and kept there.
 
-    An interrupted extraction goes on where it stopped. Of several processes (`dist`), each computes a part.
+    An interrupted extraction resumes where it stopped. Of several processes (`dist`), each computes a part.
 
     Args:
         checkpoint: the frozen weights.
@@ -97,7 +97,7 @@ def extract(
 def extract_all(
     checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
 ) -> list[FeatureBank]:
-    """The same of several features; what is not in `cache` is computed by one pass of the trunk for all of them."""
+    """The same of several features; what is not in `cache` is computed by one pass of the backbone for all of them."""
     targets = [checkpoint.architecture.targets(feature) for feature in features]
     if isinstance(images, GivenFeatures):
         return [images.bank() for _ in features]

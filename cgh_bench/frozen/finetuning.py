@@ -59,7 +59,7 @@ class Tuning:
         if has_batch_norm(self.network):
             raise UserError(
                 "fine-tuning on several processes synchronises BatchNorm, which needs a GPU each; run one process "
-                "(trunks without BatchNorm, like ViTs, can have several)"
+                "(backbones without BatchNorm, like ViTs, can have several)"
             )
         return DistributedDataParallel(self.network)
 

@@ -138,13 +138,13 @@ class SgdProbe:
         return record
 
     def require_frozen(self) -> None:
-        """Prove by the hash of all its tensors, BatchNorm statistics among them, that the trunk is what was given."""
+        """Prove by the hash of all its tensors, BatchNorm statistics included, that the backbone has not changed."""
         weights = {key: tensor.cpu() for key, tensor in self.trunk.state_dict().items()}
         if replace(self.checkpoint, weights=weights).id != self.checkpoint.id:
             raise CheckFailed(f"{self.checkpoint.name} changed while the linear probe was trained; it must stay frozen")
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the heads; the trunk never changes."""
+        """Of the heads; the backbone never changes."""
         return {name: heads.state_dict() for name, heads in zip(self.names, self.heads, strict=True)}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:

@@ -56,7 +56,7 @@ def require_learnable(train: ImageSet, val: ImageSet) -> None:
 
 
 def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Row numbers to fit and to hold out: those the data set's authors set apart, else a `fraction` of every class.
+    """Row numbers to fit and to hold out: those the dataset's authors set apart, else a `fraction` of every class.
 
     Raises:
         UserError: a class has too few images to be in both, or `fraction` leaves less than an image of each class.

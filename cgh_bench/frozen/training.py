@@ -85,7 +85,7 @@ def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
 
 
 def planned(images: int, epochs: int, passes: float, rate: float) -> str:
-    """What a training on so many `images` will take; an epoch of it costs `passes` forward passes of the trunk."""
+    """What a training on so many `images` will take; an epoch of it costs `passes` forward passes of the backbone."""
     left = duration(epochs * passes / rate)
     return f"{epochs} epochs of {images:,} random crops, about {left} at {rate:.0f} forward passes a second"
 
@@ -112,5 +112,5 @@ def _save(learner: Learner, course: Course, history: list[Record]) -> None:
             with replacing(course.state) as temporary:
                 torch.save(content, temporary)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"cannot write {course.state} ({error}); make room and run again, it goes on") from None
+            raise UserError(f"cannot write {course.state} ({error}); free disk space, then rerun to resume") from None
     dist.wait_for_all()

@@ -1,4 +1,4 @@
-"""Fine-tuning of the whole network on all labels or on a few: trunk and new head each at a learning rate of its own.
+"""Fine-tuning of the whole network on all labels or on a few: backbone and new head, each at its own learning rate.
 
 Source of the shape: facebookresearch/swav eval_semisup.py (random crops, BatchNorm trained and synchronised, SGD). The
 networks after the last epoch count; nothing is chosen, so nothing is chosen on val.
@@ -32,7 +32,7 @@ class FineTune(ImageTask):
     METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
 
     labelled: float = 1.0
-    """The share of every class's train images that is used, drawn by the seed (data sets such as `imagenet1k_10pct` are
+    """The share of every class's train images that is used, drawn by the seed (datasets such as `imagenet1k_10pct` are
     published lists: all of them are)."""
     crop: Crop = IMAGENET_CROP
     transform: EvalTransform = IMAGENET_LINEAR
@@ -153,7 +153,7 @@ TASKS = {
     "imagenet_10pct_cgh": CGH_10,
     "imagenet_1pct_lewel": replace(LEWEL_10, data="imagenet1k_1pct", trunk_rate=0.0001, head_rate=1.0),
     "imagenet_10pct_lewel": LEWEL_10,
-    # Of a data set of one's own, all layers, all labels: no source; SwAV's values for 10 % of ImageNet.
+    # Of a dataset of one's own, all layers, all labels: no source; SwAV's values for 10 % of ImageNet.
     "finetune": FineTune(),
     "animals_finetune": ANIMALS,
     "animals_finetune_10pct": replace(ANIMALS, labelled=0.1, epochs=30),

@@ -106,7 +106,7 @@ def write_per_class(folders: Folders, train: "FeatureBank", val: "FeatureBank", 
 
 
 def _suite() -> dict[str, KNN]:
-    """One of each fetched set that has one class an image, under the set's own transform (kNN's for ImageNet)."""
+    """One of each fetched set that has one class per image, under the set's own transform (kNN's for ImageNet)."""
     entries = {**SMALL_PICTURES, **TRANSFER_SUITE, **IMAGENET}
     return {
         f"{name}_knn": KNN(data=name, transform=IMAGENET_KNN if entry.transform == IMAGENET_LINEAR else entry.transform)

@@ -1,8 +1,8 @@
-"""Linear probe as papers train it: random crops through the frozen trunk, SGD, a whole grid of heads at once.
+"""Linear probe as papers train it: random crops through the frozen backbone, SGD, a whole grid of heads at once.
 
-One forward pass of the trunk serves every learning rate, weight decay and feature: the heads are one matrix. What they
-see of val, and of the held-out images that the choice is made on, is features of the untouched image: extracted once,
-since the trunk is frozen, and proven so at the end.
+One forward pass of the backbone serves every learning rate, weight decay and feature: the heads are one matrix. On val
+and on the held-out images that the choice is made on, they see features of the untouched image, extracted once, since
+the backbone is frozen; that it was is checked at the end.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Transfer to other data sets: l2-regularised logistic regression on frozen features of the untouched images.
+"""Transfer to other datasets: l2-regularised logistic regression on frozen features of the untouched images.
 
 Source: the linear protocol of SimCLR (https://arxiv.org/abs/2002.05709, B.8.1) and BYOL (https://arxiv.org/abs/2006.07733,
 D.1): no augmentation, the short side resized to 224, L-BFGS, 45 strengths of l2 from 1e-6 to 1e5, chosen on the data

@@ -104,7 +104,7 @@ def _read(photograph: Photograph) -> Image.Image:
     name = PIP_NAMES[photograph.package]
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the data set 'animal_scenes' needs the package {name}; pip install {name}")
+        raise UserError(f"the dataset 'animal_scenes' needs the package {name}; pip install {name}")
     path = Path(spec.submodule_search_locations[0]) / FOLDERS[photograph.package] / photograph.file
     try:
         content = path.read_bytes()

@@ -27,7 +27,7 @@ NAME = "animal_scenes"
 
 
 def write_scenes(out: Path, settings: SceneSettings = SETTINGS) -> Path:
-    """Make the data set in the folder `out`, or find it there already made by these settings, and return `out`.
+    """Make the dataset in the folder `out`, or find it there already made by these settings, and return `out`.
 
     Below it: `{train,val}/images/000001.png`, `{train,val}/annotations.json` (COCO instances; boxes and
     run-length encoded masks of the visible pixels; category 1 … 10), `{train,val}/masks/000001.png` (uint8: 0
@@ -57,7 +57,7 @@ def write_scenes(out: Path, settings: SceneSettings = SETTINGS) -> Path:
 
 
 def _complete(out: Path, recipe: str) -> bool:
-    """Whether `out` holds the data set of this `recipe`, every file as it was written."""
+    """Whether `out` holds the dataset of this `recipe`, every file as it was written."""
     if not out.exists():
         return False
     try:

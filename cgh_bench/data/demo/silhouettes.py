@@ -135,7 +135,7 @@ def _unique(images: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
 def _installed_folder() -> Path:
     spec = importlib.util.find_spec("animal_shape_mnist")  # a namespace package: finding it runs none of its code
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the data set 'animals' needs the package {PACKAGE}; pip install {PACKAGE}")
+        raise UserError(f"the dataset 'animals' needs the package {PACKAGE}; pip install {PACKAGE}")
     return Path(spec.submodule_search_locations[0]) / "data" / "Animal Shape"
 
 
