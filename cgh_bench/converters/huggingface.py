@@ -5,7 +5,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -14,14 +14,15 @@ from torch import Tensor
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
+from cgh_bench.backbones.transformers import Transformers, outputs
 from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Checkpoint, describe
+from cgh_bench.checkpoint import Checkpoint, architecture_of, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.reading import recognition, vit_names
-from cgh_bench.reading.weights_file import DESCRIPTION
+from cgh_bench.reading.weights_file import DESCRIPTION, open_weights
 
 _CARD = """---
 library_name: transformers
@@ -61,6 +62,8 @@ class HuggingFace(Converter):
         if checkpoint.preprocessing.channel_order == "BGR":
             raise UserError(f"{checkpoint.name} expects BGR images, which transformers' image processors cannot make")
         architecture = checkpoint.architecture
+        if isinstance(architecture, Transformers):
+            return
         if isinstance(architecture, ViT):
             if architecture.registers or not (architecture.class_token and architecture.class_position):
                 raise UserError(f"transformers' ViT cannot be {architecture}; accepted: a class token, no registers")
@@ -72,6 +75,9 @@ class HuggingFace(Converter):
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
         """See `Converter`."""
         path.mkdir(parents=True)
+        if isinstance(checkpoint.architecture, Transformers):
+            _save_as_it_was(checkpoint, path)
+            return
         weights = {
             self.rename(key, checkpoint.architecture): tensor.contiguous()
             for key, tensor in vit_names.split(checkpoint.weights).items()
@@ -80,7 +86,7 @@ class HuggingFace(Converter):
             safetensors.torch.save_file(weights, temporary, {"format": "pt"})
         for name, document in (("config", _config(checkpoint)), ("preprocessor_config", _processor(checkpoint))):
             write_text(path / f"{name}.json", json.dumps(document, indent=2) + "\n")
-        write_text(path / "README.md", _card(checkpoint, path.name))
+        write_text(path / "README.md", _card(checkpoint, path.name, str(_config(checkpoint)["model_type"])))
 
     def read(self, path: Path) -> Checkpoint:
         """Read it back, or a folder of transformers' own."""
@@ -91,6 +97,16 @@ class HuggingFace(Converter):
         return parity.library_outputs(self.name, "transformers", path, pixels)
 
 
+def _save_as_it_was(checkpoint: Checkpoint, path: Path) -> None:
+    """Let the library write its own network, then add what it does not know."""
+    network: Any = checkpoint.backbone(copy=False).network
+    network.save_pretrained(path)
+    document = json.loads((path / "config.json").read_text(encoding="utf-8")) | {DESCRIPTION: describe(checkpoint)}
+    write_text(path / "config.json", json.dumps(document, indent=2) + "\n")
+    write_text(path / "preprocessor_config.json", json.dumps(_processor(checkpoint), indent=2) + "\n")
+    write_text(path / "README.md", _card(checkpoint, path.name, document["model_type"]))
+
+
 def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     """What transformers' network, built from the folder, makes of RGB `pixels`; in the process of `library`."""
     started = time.monotonic()
@@ -99,10 +115,24 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    model = transformers.AutoModel.from_pretrained(str(path), **_OPTIONS.get(config["model_type"], {})).eval()
+    options = _OPTIONS.get(config["model_type"], {})
+    model, told = transformers.AutoModel.from_pretrained(str(path), output_loading_info=True, **options)
+    model.eval()
     processor = transformers.AutoImageProcessor.from_pretrained(str(path))
     as_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
     prepared = processor(images=list(pixels), **as_is)["pixel_values"]
+    if isinstance(architecture_of(config[DESCRIPTION]), Transformers):
+        with torch.inference_mode():
+            stages = outputs(model, prepared)
+        return parity.Outputs(
+            {"input": prepared, **stages},
+            f"{type(model).__module__}.{type(model).__name__}",
+            {"transformers": transformers.__version__, "torch": torch.__version__},
+            used=[key for key in open_weights(path).tensors if key not in told["unexpected_keys"]],
+            unused=sorted(told["unexpected_keys"]),
+            missing=sorted(told["missing_keys"]),
+            seconds_of_import=seconds,
+        )
     with torch.inference_mode():
         found = model(prepared, output_hidden_states=True)
     maps = found.hidden_states[1:]
@@ -122,7 +152,7 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     )
 
 
-_OPTIONS = {"vit": {"add_pooling_layer": False}}
+_OPTIONS = {name: {"add_pooling_layer": False} for name in ("vit", "deit", "ijepa")}
 """`ViTModel` would add a pooling layer, whose weights no network has, and fill it at random."""
 
 
@@ -185,8 +215,8 @@ def _vit(architecture: ViT) -> dict[str, object]:
 
 def _processor(checkpoint: Checkpoint) -> dict[str, object]:
     given, architecture = checkpoint.preprocessing, checkpoint.architecture
-    if isinstance(architecture, ViT):
-        size = {"height": architecture.image_side, "width": architecture.image_side}
+    if not isinstance(architecture, ResNet):
+        size = dict(zip(("height", "width"), architecture.image_size, strict=True))
         resizing: dict[str, object] = {"image_processor_type": "ViTImageProcessor", "size": size}
     else:
         size = {"shortest_edge": 224}
@@ -203,12 +233,11 @@ def _processor(checkpoint: Checkpoint) -> dict[str, object]:
     }
 
 
-def _card(checkpoint: Checkpoint, folder: str) -> str:
+def _card(checkpoint: Checkpoint, folder: str, kind: str) -> str:
     given, origin = checkpoint.preprocessing, checkpoint.origin
-    kind = _config(checkpoint)["model_type"]
     return _CARD.format(
         kind=kind,
-        options=", add_pooling_layer=False" if kind == "vit" else "",
+        options=", add_pooling_layer=False" if kind in _OPTIONS else "",
         name=checkpoint.name,
         arch=checkpoint.architecture.name,
         id=checkpoint.id,

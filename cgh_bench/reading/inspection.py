@@ -16,6 +16,7 @@ from torch import Tensor
 from cgh_bench import backbones
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet_names import BUFFERS
+from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError, printable
@@ -120,7 +121,7 @@ def _target(architecture: Architecture) -> str:
     try:
         architecture.timm_arguments()
     except UserError:
-        return "mmdet"
+        return "huggingface" if isinstance(architecture, Transformers) else "mmdet"
     return "timm"
 
 
@@ -262,6 +263,8 @@ def _lines(report: Report) -> list[tuple[str, str]]:
             ("backbone", f"timm's {architecture['name']}{arguments}, {size}"),
             ("feature", f"{architecture['pooling']} (layer4, the global feature)"),
         ]
+    elif "config" in architecture:
+        shape = [("backbone", f"transformers' {architecture['name']}, {size}")]
     else:
         details = f"heads of {architecture['head_width']}, norms with epsilon {architecture['norm_eps']:g}"
         tokens = f"{'a' if architecture['class_token'] else 'no'} class token, {architecture['registers']} registers"

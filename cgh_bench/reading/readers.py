@@ -244,10 +244,10 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
     ),
     "huggingface": Reader(
-        "Hugging Face transformers: ResNet, ViT or DINOv2, a file or a folder",
+        "Hugging Face transformers: ResNet, ViT or DINOv2, a file or folder; a folder of another network of images",
         {"model": ".*"},
         "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models, conversion_mapping.py",
-        namings=("huggingface", *_HUGGINGFACE_VITS),
+        namings=("huggingface", *_HUGGINGFACE_VITS, "transformers_model"),
         preprocessing=None,
     ),
     "timm": Reader(

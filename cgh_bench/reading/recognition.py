@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cgh_bench import backbones
 from cgh_bench.backbones.timm import Timm
+from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, architecture_of, from_description, require_finite
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
@@ -18,6 +19,7 @@ from cgh_bench.reading.evidence import preprocessing_of
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.resnets import find_resnets
 from cgh_bench.reading.timms import find_timm, stated_architecture
+from cgh_bench.reading.transformers import find_transformers
 from cgh_bench.reading.vits import find_vits
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
 
@@ -149,8 +151,12 @@ def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
         architecture = backbones.named(name)
         if isinstance(architecture, Timm):
             return find_timm(file, architecture)
-    elif file.description and isinstance(described := architecture_of(file.description), Timm):
-        return find_timm(file, described)
+    elif file.description:
+        described = architecture_of(file.description)
+        if isinstance(described, Timm):
+            return find_timm(file, described)
+        if isinstance(described, Transformers):
+            return find_transformers(file, described)
     found = [network for find in FINDERS for network in find(file.tensors)]
     if arch is not None:
         fitting = [network for network in found if network.architecture is None or network.architecture.name == name]
@@ -162,7 +168,7 @@ def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
     says_more = _TOLD_ONLY.search(str(file.facts.get("config/architecture", "")))
     if says_more or all(network.problem for network in found):
         stated = stated_architecture(file)
-        return [*(find_timm(file, stated) if stated else ()), *(() if says_more else found)]
+        return [*(find_timm(file, stated) if stated else find_transformers(file)), *(() if says_more else found)]
     return found
 
 

@@ -1,0 +1,265 @@
+"""Networks of Hugging Face's transformers, built by its own code from their configuration."""
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, Backbone, Stage, Tokens, chosen, hypercolumn
+from cgh_bench.backbones.wrapped import Wrapped
+from cgh_bench.core.errors import UserError
+
+_SAYS_NOTHING = ("architectures", "cgh_bench", "dtype", "id2label", "label2id", "torch_dtype", "transformers_version")
+"""What `config.json` has beside what the network is."""
+_KNOWN = (
+    *("vit", "deit", "vit_mae", "ijepa", "beit", "data2vec-vision", "dinov2", "dinov2_with_registers", "dinov3_vit"),
+    *("clip_vision_model", "siglip_vision_model", "aimv2_vision_model"),
+    *("resnet", "convnext", "convnextv2", "dinov3_convnext", "swin", "swinv2"),
+)
+"""The networks whose outputs have one of the two forms that are known here."""
+
+
+@dataclass(frozen=True)
+class Transformers(Architecture):
+    """What must be known, beside its weights, to build a network by `AutoModel` (huggingface/transformers)."""
+
+    GENERIC: ClassVar[bool] = True
+
+    name: str
+    """Its `model_type`: `dinov2_with_registers`, `siglip_vision_model`."""
+    config: str
+    """The rest of its `config.json`, as JSON with sorted keys."""
+
+    def __post_init__(self) -> None:
+        if self.name not in _KNOWN:
+            raise UserError(
+                f"transformers' {self.name or 'model without model_type'} is not read; accepted: {', '.join(_KNOWN)}"
+            )
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """The network that a `config.json` describes; of two towers (CLIP, SigLIP) that of images."""
+        document = document.get("vision_config", document)
+        rest = {key: value for key, value in document.items() if key not in _SAYS_NOTHING and key[0] != "_"}
+        return cls(str(rest.pop("model_type", "")), json.dumps(rest, sort_keys=True))
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        """None: a name alone says too little of such a network."""
+        return ()
+
+    @classmethod
+    def named(cls, name: str) -> Self | None:
+        """See `names`."""
+        return None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The size that its configuration says, or 224."""
+        side = json.loads(self.config).get("image_size") or getattr(self.configuration, "image_size", None) or 224
+        height, width = (side, side) if isinstance(side, int) else side
+        return height, width
+
+    @property
+    def configuration(self) -> Any:
+        """The library's own object.
+
+        Raises:
+            UserError: the library does not know such a network.
+        """
+        from transformers import AutoConfig
+
+        unmasked = {"mask_ratio": 0.0} if self.name == "vit_mae" else {}
+        try:
+            return AutoConfig.for_model(self.name, **{**json.loads(self.config), **unmasked})
+        except (ValueError, TypeError) as error:
+            raise UserError(f"transformers cannot build {self.name}: {str(error).splitlines()[0]}") from None
+
+    def targets(self, feature: str) -> tuple[str, ...]:
+        """What `feature` names, in network order; several are joined by `+`.
+
+        `head` is the network's own pooled output, `cls` and `patch_mean` are taken after the last block and its norm,
+        `blockN` (of networks of maps: `stageN`) after that part, without a norm. `layer4` is the global feature:
+        `head`, or where there is none `cls` or `patch_mean`.
+        """
+        skeleton = self.skeleton
+        assert isinstance(skeleton, TransformersBackbone)
+        parts = (*skeleton.stages, *skeleton.ends)
+        return chosen(f"feature of {self.name}", skeleton.ends[-1] if feature == GLOBAL_FEATURE else feature, parts)
+
+    def require_size(self, height: int, width: int) -> None:
+        """See `Architecture`; the network itself is asked, without computing anything."""
+        if problem := _size_problem(self, height, width):
+            usual = "x".join(map(str, self.image_size))
+            raise UserError(
+                f"{self.name} does not take images of {height}x{width} ({problem}); set the transform's crop (or "
+                f"resize) to a size that it takes, say {usual}"
+            )
+
+    def build(self) -> Backbone:
+        """The network, with the library's initial weights."""
+        return TransformersBackbone(self)
+
+    def network(self) -> Any:
+        """The library's network; without the learned pooling of BERT that some have behind the class token."""
+        from transformers import AutoModel
+
+        kind: Any = AutoModel._model_mapping[type(self.configuration)]
+        options = {"add_pooling_layer": False} if self.has_bert_pooling else {}
+        return kind._from_config(self.configuration, **options)
+
+    @property
+    def has_bert_pooling(self) -> bool:
+        """Whether it can have a dense layer and a tanh behind the class token, which pretraining does not train."""
+        return self.name in ("vit", "deit", "ijepa")
+
+
+class TransformersBackbone(Wrapped):
+    """A network of transformers, of tokens (ViT, DINOv2, SigLIP, …) or of maps (ConvNeXt, Swin, …)."""
+
+    def __init__(self, architecture: Transformers) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.network = architecture.network()
+        self.stages, self.ends, self.head_width = _layout(architecture)
+
+    def global_and_pyramid(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Backbone.global_and_pyramid`."""
+        found = self._run(images, maps=True)
+        maps = dict(zip(self.stages, _maps(found, images, self._patch), strict=True))
+        (part,) = self.architecture.targets(GLOBAL_FEATURE)
+        return self._part(part, found, images), maps
+
+    def tokens(self, images: Tensor) -> Tokens:
+        """See `Backbone.tokens`."""
+        if self._patch == 0:
+            return super().tokens(images)
+        final = self._run(images, maps=False).last_hidden_state
+        grid = (images.shape[-2] // self._patch, images.shape[-1] // self._patch)
+        prefix = final.shape[1] - grid[0] * grid[1]
+        return Tokens(final[:, prefix:], grid, final[:, 0] if prefix else None, final[:, 1 if prefix else 0 : prefix])
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """See `Backbone.outputs` and `outputs`."""
+        return outputs(self.network, images)
+
+    def width(self, targets: tuple[str, ...]) -> int:
+        """See `Backbone.width`."""
+        last = next(reversed(self.stages.values())).channels
+        widths = {"head": self.head_width, "cls": last, "patch_mean": last}
+        return sum(widths[part] if part in widths else self.stages[part].channels for part in targets)
+
+    def pooled_all(self, images: Tensor, targets: Sequence[tuple[str, ...]]) -> list[Tensor]:
+        """See `Backbone.pooled_all`."""
+        found = self._run(images, maps=any(part in self.stages for part in chain.from_iterable(targets)))
+        if self._patch:
+            return [torch.cat([self._part(part, found, images) for part in parts], dim=1) for parts in targets]
+        pooled = []
+        for parts in targets:
+            stages = tuple(part for part in parts if part in self.stages)
+            features = []
+            if stages:
+                maps = dict(zip(self.stages, _maps(found, images, 0), strict=True))
+                features.append(hypercolumn(maps, stages).mean(dim=(2, 3)))
+            features += [self._part(part, found, images) for part in parts if part not in stages]
+            pooled.append(torch.cat(features, dim=1))
+        return pooled
+
+    def _part(self, part: str, found: Any, images: Tensor) -> Tensor:
+        """A pooled part; of a block the class token, or the mean of patches without one."""
+        if part == "head":
+            head: Tensor = found.pooler_output.flatten(1)
+            return head
+        number = list(self.stages).index(part) + 1 if part in self.stages else 0
+        tokens: Tensor = found.hidden_states[number] if number else found.last_hidden_state
+        grid = (images.shape[-2] // self._patch) * (images.shape[-1] // self._patch)
+        prefix = tokens.shape[1] - grid
+        return tokens[:, prefix:].mean(dim=1) if part == "patch_mean" or not prefix else tokens[:, 0]
+
+    @property
+    def _patch(self) -> int:
+        """The side of a patch where blocks put out tokens on one grid, else 0."""
+        first = next(iter(self.stages))
+        return self.stages[first].stride if first == "block1" else 0
+
+    def _run(self, images: Tensor, maps: bool) -> Any:
+        self.architecture.require_size(*images.shape[-2:])
+        return _run(self.network, images, maps)
+
+
+def outputs(network: Any, images: Tensor) -> dict[str, Tensor]:
+    """Everything that a `network` puts out for `images`: after each block or stage, at its end, and pooled."""
+    found = _run(network, images, maps=True)
+    stages = {f"hidden{number}": each for number, each in enumerate(found.hidden_states[1:], start=1)}
+    head = found.get("pooler_output")
+    return {**stages, "norm": found.last_hidden_state, **({} if head is None else {"head": head})}
+
+
+def _run(network: Any, images: Tensor, maps: bool) -> Any:
+    accepted = inspect.signature(network.forward).parameters
+    flexible = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in accepted else {}
+    in_order = {}
+    if "noise" in accepted:  # MAE shuffles the patches by it
+        patches = (images.shape[-2] // network.config.patch_size) * (images.shape[-1] // network.config.patch_size)
+        in_order["noise"] = torch.arange(patches, device=images.device).expand(len(images), -1)
+    return network(pixel_values=images, output_hidden_states=maps, **flexible, **in_order)
+
+
+def _maps(found: Any, images: Tensor, patch: int) -> list[Tensor]:
+    """The map (B, C, h, w) after each block of tokens, or after each stage."""
+    if not patch:
+        return list((found.get("reshaped_hidden_states") or found.hidden_states)[1:])
+    rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
+    return [
+        tokens[:, -rows * columns :].transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+        for tokens in found.hidden_states[1:]
+    ]
+
+
+@cache
+def _layout(architecture: Transformers) -> tuple[dict[str, Stage], tuple[str, ...], int]:
+    """The stages, what stands at the end (`cls`, `patch_mean`, `head`; the global feature last), and the head's width."""
+    height, width = architecture.image_size
+    images = torch.empty(1, 3, height, width, device="meta")
+    with torch.device("meta"):
+        network = architecture.network().eval()
+    with torch.inference_mode():
+        found = _run(network, images, maps=True)
+    hidden = found.hidden_states[1:]
+    is_of_tokens = hidden[0].ndim == 3 and not found.get("reshaped_hidden_states")
+    patch = int(architecture.configuration.patch_size) if is_of_tokens else 0
+    maps = _maps(found, images, patch)
+    named = "block" if patch else "stage"
+    stages = {
+        f"{named}{number}": Stage(each.shape[1], height // each.shape[2]) for number, each in enumerate(maps, start=1)
+    }
+    head = found.get("pooler_output")
+    has_cls = bool(patch) and hidden[0].shape[1] > (height // patch) * (width // patch)
+    ends = ("patch_mean", "cls")[: 1 + has_cls] if patch else ()
+    return stages, (*ends, *(() if head is None else ("head",))), 0 if head is None else head.flatten(1).shape[1]
+
+
+@cache
+def _size_problem(architecture: Transformers, height: int, width: int) -> str:
+    """Why the network cannot take images of that size; empty if it can."""
+    backbone = architecture.skeleton
+    assert isinstance(backbone, TransformersBackbone)
+    assert isinstance(backbone.network, nn.Module)
+    multiple = next(iter(backbone.stages.values())).stride if "block1" in backbone.stages else 1
+    if height % multiple or width % multiple:
+        return f"not multiples of {multiple}"
+    try:
+        with torch.inference_mode():
+            _run(backbone.network, torch.empty(1, 3, height, width, device="meta"), maps=False)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return (str(error).splitlines() or ["its shapes do not fit"])[0]
+    return ""
+
+
+FAMILIES = {"transformers": Transformers}
