@@ -224,7 +224,7 @@ def _maps(found: Any, images: Tensor, patch: int) -> list[Tensor]:
 
 @cache
 def _layout(architecture: Transformers) -> tuple[dict[str, Stage], tuple[str, ...], int]:
-    """The stages, what stands at the end (`cls`, `patch_mean`, `head`; the global feature last), and the head's width."""
+    """The stages, what stands at the end (`cls`, `patch_mean`, `head`; the global feature last), the head's width."""
     height, width = architecture.image_size
     images = torch.empty(1, 3, height, width, device="meta")
     with torch.device("meta"):
