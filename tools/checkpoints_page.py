@@ -32,14 +32,14 @@ framework and proves that it computes the same there. Every verb that takes a ch
    called (those of {harmless}).
    A whole pickled model gives up its tensors that way, too. Any other name in the pickle is refused and told;
    `--trust-pickle` lets it in. What runs a command, `os.system` and the like, is called what it is.
-2. **Searched for trunks.** A trunk is a ResNet or a plain vision transformer under any known family of names, at any
-   depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. It must be whole:
-   every tensor of the architecture, of its shape, and none besides. Half a network, a squeeze-and-excitation network,
-   an average-pooled shortcut, GroupNorm or rotary positions are refused with the name of the first tensor that does
-   not fit.
+2. **Searched for backbones.** ResNets and plain vision transformers are found under any known family of names, at any
+   depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. Other networks are
+   found where the file names them: a folder of timm or transformers, a training checkpoint of timm (`arch`). For a bare
+   file of such a network, give its name: `--arch convnext_tiny`. A backbone must be whole: every tensor of the
+   architecture, of its shape, and none besides; the error names the first tensor that does not fit.
 3. **Its origin is found** by the rules below. Exactly one must fit; otherwise the error says what was tried and why
-   each failed, and `--source` decides. A file of no known origin is read all the same if it holds one trunk only.
-4. **One trunk is taken**: the origin's default, or `--branch`. Heads, queues and optimisers stay behind; their names
+   each failed, and `--source` decides. A file of no known origin is read all the same if it holds one backbone only.
+4. **One backbone is taken**: the origin's default, or `--branch`. Heads, queues and optimisers stay behind; their names
    are in the checkpoint's origin.
 
 ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts of torchvision; the 7x7, the CIFAR (3x3) and the deep (v1c) stem;
@@ -64,10 +64,20 @@ size, patch, and the image side that its position embeddings are for. `random:vi
   transformers' `config.json` is there, it says both. Weights of other heads without such a
   configuration would be read wrongly, as no tensor shows them.
 - **Registers** have no position in timm. DINOv2's class token has one, which is added to the token when reading.
-- **Not read**: DINOv2's training checkpoints in chunks of blocks (its published weights are), CLIP, BEiT, DINOv3,
-  distilled DeiT, ViT-g and H, networks pooled without a final norm (MAE fine-tuned with global pooling).
+- **Not read as such**: DINOv2's training checkpoints in chunks of blocks (its published weights are). ViT-g and H,
+  distilled DeiT, CLIP, BEiT and DINOv3 are networks of timm or transformers, below.
 - **Targets**: timm and Hugging Face (`ViTModel`; `Dinov2Model` where there is layer scale; no registers). The others,
   and the tasks of detection and segmentation, take ResNets, and say so in one line.
+
+## Networks of timm and transformers
+
+- **timm**: a Hub folder (`config.json` with `architecture`, `model_args`, `pretrained_cfg`), a training checkpoint,
+  or a bare file with `--arch NAME`, of any network that `timm.list_models()` lists. The classifier's tensors are left
+  out and named in the origin. Original names (DINOv3, ConvNeXt, EVA, open_clip, …) are converted by timm's own code,
+  and every tensor must have gone into the network: one that timm would drop, resample or fill is an error.
+- **transformers**: a folder of one of the networks on the page [Backbones](backbones.md#families), filled by
+  transformers.
+- **Targets**: a network of timm converts to timm, one of transformers to huggingface.
 
 ## Origins
 
@@ -83,7 +93,7 @@ and torchvision's by torchvision. The others, mmpretrain's, solo-learn's and lig
 the layout that the source in the table documents, with real parts where they are at hand (mmengine's log buffers,
 timm's transformers).
 
-`unknown` is what a file of no rule is called: its only trunk, under whatever prefix (`unknown_prefixes`).
+`unknown` is what a file of no rule is called: its only backbone, under whatever prefix (`unknown_prefixes`).
 Our own `.safetensors` hold architecture, preprocessing and origin in the header, and need no guess.
 
 **How sure is the preprocessing?** `inspect` says: *stated* (ours; mmengine's configuration in `meta`; transformers' and

@@ -151,7 +151,7 @@ class TransformersBackbone(Wrapped):
 
     def width(self, targets: tuple[str, ...]) -> int:
         """See `Backbone.width`."""
-        last = next(reversed(self.stages.values())).channels
+        last = list(self.stages.values())[-1].channels
         widths = {"head": self.head_width, "cls": last, "patch_mean": last}
         return sum(widths[part] if part in widths else self.stages[part].channels for part in targets)
 

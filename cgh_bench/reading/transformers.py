@@ -68,14 +68,15 @@ def find_transformers(file: WeightsFile, architecture: Transformers | None = Non
 
 def _load(file: WeightsFile, architecture: Transformers) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The library's own reading, and what it says of tensors that are missing, unexpected or of other shapes."""
-    import transformers
+    from transformers.utils import logging
 
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    kind = type(architecture.skeleton.network)
+    told_by: Any = logging  # its functions have no types
+    shown = told_by.is_progress_bar_enabled()
+    told_by.disable_progress_bar()
+    kind: Any = type(architecture.skeleton.network)
     options = {"add_pooling_layer": False} if architecture.has_bert_pooling else {}
     try:
-        network, told = kind.from_pretrained(  # type: ignore[attr-defined]
+        network, told = kind.from_pretrained(
             str(file.path),
             config=architecture.configuration,
             dtype="float32",
@@ -88,6 +89,6 @@ def _load(file: WeightsFile, architecture: Transformers) -> tuple[dict[str, Tens
         raise UserError(f"{file.path}: transformers cannot load it: {str(error).splitlines()[0]}") from None
     finally:
         if shown:
-            transformers.utils.logging.enable_progress_bar()
+            told_by.enable_progress_bar()
     weights = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
     return weights, told

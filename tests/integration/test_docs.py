@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 import faulty
 import pytest
+import torch
 from pretrain_process import TINY_MOCO, made_up
 
 from cgh_bench import cli, data, tasks
+from cgh_bench.checkpoint import save
 from cgh_bench.converters import convert as conversion
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
@@ -193,6 +195,19 @@ def test_the_example_converter_is_certified(tmp_path, registering):
     planned = conversion.plan(["random:resnet18"], "wrapped", tmp_path / "out.pth")
     (certificate,) = conversion.run(planned, "wrapped", load, True)
     assert certificate["verdict"] == "same outputs" and (tmp_path / "out.pth").exists()
+
+
+def test_the_example_family_is_a_backbone(tmp_path, registering):
+    registering("cgh_bench.backbones", "backbones")
+    given = load("random:plain16:1")
+    save(given, tmp_path / "plain.safetensors")
+    assert load(tmp_path / "plain.safetensors").id == given.id
+    backbone = given.backbone()
+    images = torch.randn(2, 3, 64, 48)
+    assert backbone(images).shape == (2, backbone.dim) == (2, 64)
+    for stage, found in backbone.pyramid(images).items():
+        said = backbone.stages[stage]
+        assert found.shape == (2, said.channels, 64 // said.stride, 48 // said.stride)
 
 
 def test_the_example_protocol_is_built_by_its_framework(tmp_path, monkeypatch):

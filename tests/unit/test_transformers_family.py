@@ -120,8 +120,8 @@ def test_to_huggingface_and_back(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda state: state.pop("model.layer.0.layer_scale1.lambda1"), "lambda1 is missing"),
-        (lambda state: state.update({"model.layer.7.norm1.weight": torch.ones(32)}), r"layer\.7\.norm1\.weight"),
+        (lambda state: state.pop("layer.0.layer_scale1.lambda1"), "lambda1 is missing"),
+        (lambda state: state.update({"layer.7.norm1.weight": torch.ones(32)}), r"layer\.7\.norm1\.weight"),
         (lambda state: state.update({"norm.weight": torch.ones(3)}), "norm.weight"),
     ],
 )
