@@ -154,7 +154,7 @@ def _parse(description: str) -> dict[str, Any]:
             "name": str(rest["name"]),
             "architecture": backbones.from_fields(rest["architecture"]),
             "preprocessing": Preprocessing(**rest["preprocessing"]),
-            "origin": _origin(rest["origin"]),
+            "origin": _origin(dict(rest["origin"])),
         }
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"the description of the weights is damaged ({error!r}); convert them again") from None

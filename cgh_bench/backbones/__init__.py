@@ -71,4 +71,6 @@ def from_fields(fields: Mapping[str, Any]) -> Architecture:
     known = families()
     if family not in known:
         raise UserError(f"architectures of the family {family!r} are not known here; a newer cgh-bench may read them")
-    return known[family](**rest)
+    architecture = known[family](**rest)
+    hash(architecture)  # TypeError for lists and dicts, which no field is
+    return architecture

@@ -85,7 +85,7 @@ def test_a_folder_of_the_users_is_its_content_wherever_it_lies(tmp_path: Path, m
     for split, name in itertools.product(("train", "val"), ("cat", "dog")):
         folder = tmp_path / "here/zoo" / split / name
         folder.mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(folder / "1.png")
+        Image.new("RGB", (4, 4), "red" if split == "val" else "blue").save(folder / "1.png")
     shutil.copytree(tmp_path / "here/zoo", tmp_path / "there/animals at home")
     monkeypatch.setenv("CGH_DATA", str(tmp_path / "here"))
     names = [str(tmp_path / "here/zoo"), str(tmp_path / "there/animals at home"), "zoo"]
@@ -111,7 +111,7 @@ def test_another_folder_of_the_same_names_and_sizes_is_not_taken_for_the_first(
         for split, name, number in itertools.product(("train", "val"), ("cat", "dog"), range(3)):
             path = tmp_path / "zoo" / split / name / f"{number}.bmp"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = draw.integers(0, 256, (32, 32, 3)) if noise else np.full((32, 32, 3), 200 * (name == "dog"))
+            pixels = draw.integers(0, 256, (32, 32, 3)) if noise else np.full((32, 32, 3), 200 * (name == "dog") + 9 * (split == "val"))
             Image.fromarray((pixels + number).astype(np.uint8)).save(path)
             os.utime(path, (1, 1))
         (evaluation,) = prepare(["knn"], workspace, settings)
