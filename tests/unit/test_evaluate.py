@@ -111,7 +111,8 @@ def test_another_folder_of_the_same_names_and_sizes_is_not_taken_for_the_first(
         for split, name, number in itertools.product(("train", "val"), ("cat", "dog"), range(3)):
             path = tmp_path / "zoo" / split / name / f"{number}.bmp"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = draw.integers(0, 256, (32, 32, 3)) if noise else np.full((32, 32, 3), 200 * (name == "dog") + 9 * (split == "val"))
+            grey = 200 * (name == "dog") + 9 * (split == "val")
+            pixels = draw.integers(0, 256, (32, 32, 3)) if noise else np.full((32, 32, 3), grey)
             Image.fromarray((pixels + number).astype(np.uint8)).save(path)
             os.utime(path, (1, 1))
         (evaluation,) = prepare(["knn"], workspace, settings)
