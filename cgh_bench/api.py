@@ -314,6 +314,7 @@ def _pair(data: Any) -> DataPair:
     """Data in memory as train and val."""
     from cgh_bench.data.dataset import from_dataset, from_datasets, is_map_style
     from cgh_bench.data.folder import load_classes
+    from cgh_bench.data.manifest import is_manifest, load_manifests
 
     if isinstance(data, DataPair):
         return data
@@ -325,6 +326,8 @@ def _pair(data: Any) -> DataPair:
     if isinstance(train, ImageSet) and isinstance(val, ImageSet):
         return DataPair(train.name.partition("/")[0], train, val)
     if isinstance(train, str | Path) and isinstance(val, str | Path):
+        if is_manifest(Path(train)) and is_manifest(Path(val)):
+            return load_manifests(Path(train), Path(val))
         return DataPair(Path(train).name, *(load_classes(Path(folder), Path(folder).name) for folder in data))
     if is_map_style(train) and isinstance(val, float):
         return from_dataset(train, val)
@@ -371,10 +374,3 @@ def _size(evaluations: Sequence[Evaluation]) -> tuple[int, int]:
         return 224, 224
     height, width = transform(data.train.image(0)).shape[-2:]
     return height, width
-
-
-import cgh_bench  # noqa: E402
-import cgh_bench.evaluate  # noqa: E402
-
-# The module of this name has put itself in the function's place when it was imported.
-setattr(cgh_bench, "evaluate", evaluate)  # noqa: B010

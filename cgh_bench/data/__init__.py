@@ -43,7 +43,8 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
 
     Args:
         name: an entry of the catalogue ("animals"), or a folder, as given or else below `root`, with
-            `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, or with `train/*.tar`, `val/*.tar` and `classes.txt`.
+            `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, or with `train/*.tar`, `val/*.tar` and `classes.txt`; or a table
+            of own labels (`manifest`).
         split: "train" (all that may be learned from) or "val" (what is reported).
         root: where datasets live; default `data_root()`.
         cache: where hashes of files are remembered; without it, the fingerprint reads every file.
@@ -52,6 +53,7 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
         UserError: no such dataset or split, a dataset without image labels, or a folder of another layout.
     """
     from cgh_bench.data.folder import load_folder
+    from cgh_bench.data.manifest import is_manifest, load_manifest
     from cgh_bench.data.shards import are_shards, load_shards
 
     if split not in ("train", "val"):
@@ -65,6 +67,9 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
     if entry is not None:
         labelled = [known for known, other in catalog().items() if other.kind == "classification"]
         raise UserError(f"{name!r} is a set of scenes for detection and segmentation; labelled images: {labelled}")
+    for table in (Path(name), root / name):
+        if is_manifest(table):
+            return load_manifest(table, split, cache)
     if folder := find_folder(name, root):
         return (load_shards if are_shards(folder) else load_folder)(folder, split, cache)
     if os.sep in name:

@@ -152,6 +152,21 @@ def quick_start(folder):
     run_page(folder / "here")
 
 
+def test_the_examples_of_the_python_page_run_one_after_another(tmp_path):
+    code, said = faulty.run(python_page, tmp_path)
+    assert code == 0, said
+    assert (tmp_path / "work/results.jsonl").exists() and (tmp_path / "resnet18.safetensors").exists()
+
+
+def python_page(folder):
+    os.chdir(folder)
+    faulty.images(folder).rename("photos")
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    exec(compile("\n".join(blocks), "api.md", "exec"), {"__name__": "api"})
+
+
 # examples
 
 
