@@ -63,7 +63,7 @@ def measure(whose: str, folder: Path) -> dict[str, float]:
 
     import cgh_bench
     from cgh_bench.core.progress import showing
-    from cgh_bench.evaluate import evaluate, prepare
+    from cgh_bench.evaluation import evaluate, prepare
     from cgh_bench.workspace import Workspace
 
     torch.manual_seed(0)

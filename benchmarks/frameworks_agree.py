@@ -17,7 +17,7 @@ from pathlib import Path
 
 from scipy.stats import ttest_ind
 
-from cgh_bench.evaluate import evaluate, find_finished, prepare
+from cgh_bench.evaluation import evaluate, find_finished, prepare
 from cgh_bench.reading.loading import load
 from cgh_bench.results import Result
 from cgh_bench.tasks.transfer import in_framework

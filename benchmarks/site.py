@@ -23,7 +23,7 @@ from selenium import webdriver
 
 from cgh_bench import tasks
 from cgh_bench.core.config import plain
-from cgh_bench.evaluate import commit, protocol_id
+from cgh_bench.evaluation import commit, protocol_id
 from cgh_bench.results import Result
 from cgh_bench.site import site
 

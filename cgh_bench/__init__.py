@@ -1,7 +1,5 @@
 """Is this pretrained backbone any good, and is it better than the others?"""
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,14 +42,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
-
-
-class _Package(ModuleType):
-    """`cgh_bench.evaluate` is the function, whether or not the module of that name has been imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name == "evaluate" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

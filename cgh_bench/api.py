@@ -21,7 +21,7 @@ from cgh_bench.workspace import Workspace
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint, Preprocessing
-    from cgh_bench.evaluate import Evaluation
+    from cgh_bench.evaluation import Evaluation
 
 __all__ = ["Features", "Results", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]
 
@@ -183,8 +183,8 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
         UserError: the model, the data or a setting is not what the tasks need.
         CheckFailed: a task's own proof failed.
     """
-    from cgh_bench.evaluate import evaluate as run
-    from cgh_bench.evaluate import find_finished, prepare
+    from cgh_bench.evaluation import evaluate as run
+    from cgh_bench.evaluation import find_finished, prepare
 
     if store and work is None:
         raise UserError("store=True needs work=, the folder whose results.jsonl is appended to")

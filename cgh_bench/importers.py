@@ -18,7 +18,7 @@ from cgh_bench import tasks
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.results import IMPORTED, Result
 
 Evaluations = dict[str, dict[str, float]]

@@ -9,8 +9,8 @@ from statistics import median
 from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.progress import duration
-from cgh_bench.evaluate import Evaluation, evaluate, find_finished, prepare
-from cgh_bench.evaluate import plan as plan_evaluation
+from cgh_bench.evaluation import Evaluation, evaluate, find_finished, prepare
+from cgh_bench.evaluation import plan as plan_evaluation
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.pretrain.train import train

@@ -13,7 +13,7 @@ from cgh_bench.core.config import plain
 from cgh_bench.core.files import write_text
 from cgh_bench.core.registry import registered
 from cgh_bench.data import dense
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]

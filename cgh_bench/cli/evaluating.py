@@ -16,7 +16,7 @@ from cgh_bench.core.errors import UserError, printable
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data import DataPair
-    from cgh_bench.evaluate import Evaluation
+    from cgh_bench.evaluation import Evaluation
 
 WEIGHTS = (".safetensors", ".pth", ".pth.tar")
 """How the names of checkpoints end that `watch` looks for."""
@@ -95,7 +95,7 @@ def eval_(
     from cgh_bench.core import dist
     from cgh_bench.core.progress import showing
     from cgh_bench.core.slurm import queue
-    from cgh_bench.evaluate import configured, evaluate, find_finished, plan, prepare
+    from cgh_bench.evaluation import configured, evaluate, find_finished, plan, prepare
     from cgh_bench.foreign.process import Launch
     from cgh_bench.reading.loading import load
     from cgh_bench.report.formats import show_result
@@ -166,7 +166,7 @@ def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: 
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; expected one that checkpoints are written to")
     tasks = _tasks(task)
-    from cgh_bench.evaluate import evaluate, find_finished, prepare
+    from cgh_bench.evaluation import evaluate, find_finished, prepare
     from cgh_bench.reading.loading import load
     from cgh_bench.report.formats import show_result
     from cgh_bench.workspace import Workspace

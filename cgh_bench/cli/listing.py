@@ -43,7 +43,7 @@ def list_(kind: str) -> None:
 
 
 def _tasks() -> dict[str, str]:
-    from cgh_bench.evaluate import protocol_id
+    from cgh_bench.evaluation import protocol_id
 
     lines = {}
     for name, task in registry.registered("cgh_bench.tasks", "TASKS").items():

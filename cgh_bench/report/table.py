@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from cgh_bench import tasks
 from cgh_bench.core.errors import unknown
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.report import cells, definition, formats
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cgh_bench import published, tasks
 from cgh_bench.core.config import override, plain
 from cgh_bench.core.registry import registered
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.published import Protocol as PublishedProtocol
 from cgh_bench.report import cells, definition, provenance
 from cgh_bench.report.cells import Cell, metric_label

@@ -16,7 +16,7 @@ from cgh_bench import data, results, tasks
 from cgh_bench.core.config import plain
 from cgh_bench.data import catalog, dense
 from cgh_bench.data.demo.scenes import SETTINGS, write_scenes
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.results import Result
 
 SEEDS = (0, 1, 2)

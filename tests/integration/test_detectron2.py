@@ -20,7 +20,7 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.evaluate import configured
+from cgh_bench.evaluation import configured
 from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders

@@ -21,7 +21,7 @@ from cgh_bench.checkpoint import save
 from cgh_bench.converters import convert as conversion
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
-from cgh_bench.evaluate import evaluate, prepare
+from cgh_bench.evaluation import evaluate, prepare
 from cgh_bench.foreign import frameworks
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.train import train

@@ -10,7 +10,7 @@ from toy_images import toy_data
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.registry import registered
-from cgh_bench.evaluate import evaluate, find_finished, plan, prepare
+from cgh_bench.evaluation import evaluate, find_finished, plan, prepare
 from cgh_bench.tasks.base import Task
 from cgh_bench.workspace import Workspace
 

@@ -17,7 +17,7 @@ import torch
 from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data.demo.scenes import write_scenes
-from cgh_bench.evaluate import Evaluation, evaluate, protocol_id
+from cgh_bench.evaluation import Evaluation, evaluate, protocol_id
 from cgh_bench.foreign import process
 from cgh_bench.tasks import find
 from cgh_bench.workspace import Workspace

@@ -9,7 +9,7 @@ import pytest
 from cgh_bench import tasks
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import unknown
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Metric
 

@@ -14,7 +14,7 @@ from test_results import RESULT
 from cgh_bench import results, tasks
 from cgh_bench.cli import app
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cgh_bench import results
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.registry import registered
-from cgh_bench.evaluate import Evaluation, configured, evaluate, find_finished, plan, prepare, protocol_id
+from cgh_bench.evaluation import Evaluation, configured, evaluate, find_finished, plan, prepare, protocol_id
 from cgh_bench.tasks.base import Data, Folders, Metric, Task
 from cgh_bench.tasks.knn import KNN
 from cgh_bench.workspace import Workspace
@@ -205,7 +205,7 @@ def test_who_only_asks_what_there_is_waits_for_no_torch() -> None:
     slow = {"torch", "torchvision", "sklearn", "scipy", "faiss"}
     code = (
         "import sys; from cgh_bench.core.registry import broken, registered; from cgh_bench.data import catalog; "
-        "from cgh_bench.evaluate import protocol_id; catalog(); tasks = registered('cgh_bench.tasks', 'TASKS'); "
+        "from cgh_bench.evaluation import protocol_id; catalog(); tasks = registered('cgh_bench.tasks', 'TASKS'); "
         "[protocol_id(*task) for task in tasks.items()]; "
         f"print(sorted({slow} & set(sys.modules)), broken('cgh_bench.tasks'))"
     )

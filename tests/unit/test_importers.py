@@ -8,7 +8,7 @@ import pytest
 from cgh_bench import importers, tasks
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import sha256
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.importers import NO_PROTOCOL, Import
 from cgh_bench.report import cells
 

@@ -11,7 +11,7 @@ import pytest
 from reporting import TASKS, result, use_fake_tasks, write_definition
 from rich.console import Console
 
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.report import formats, table
 from cgh_bench.report.cells import Table
 

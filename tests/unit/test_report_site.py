@@ -9,7 +9,7 @@ from PIL import Image
 
 from cgh_bench import results, tasks
 from cgh_bench.core.config import plain
-from cgh_bench.evaluate import prepare
+from cgh_bench.evaluation import prepare
 from cgh_bench.results import Result
 from cgh_bench.site import site
 from cgh_bench.workspace import Workspace

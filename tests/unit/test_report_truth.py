@@ -18,7 +18,7 @@ from PIL import Image
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layouts import voc as voc_layout
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.results import Result
 from cgh_bench.site import breakdown, truth
 from cgh_bench.site import gallery as galleries

@@ -6,7 +6,7 @@ import pytest
 from cgh_bench import checkpoint, reproduce, results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.errors import UserError
-from cgh_bench.evaluate import evaluate, prepare, protocol_id
+from cgh_bench.evaluation import evaluate, prepare, protocol_id
 from cgh_bench.pretrain.recipe import Recipe
 from cgh_bench.report import definition
 from cgh_bench.report import table as tables

@@ -22,7 +22,7 @@ LAYERS = (
     {"foreign"},
     {"converters", "frozen"},
     {"pretrain", "tasks"},
-    {"evaluate"},
+    {"evaluation"},
     {"api", "doctor", "importers", "report"},
     {"site"},
     {"reproduce"},

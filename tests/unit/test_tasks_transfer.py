@@ -14,7 +14,7 @@ from cgh_bench.cli import evaluating, listing
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import dense
-from cgh_bench.evaluate import configured, protocol_id
+from cgh_bench.evaluation import configured, protocol_id
 from cgh_bench.foreign import frameworks
 from cgh_bench.foreign.process import Launch
 from cgh_bench.tasks import transfer

@@ -16,7 +16,7 @@ from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.transform import AS_IS, Crop, EvalTransform
-from cgh_bench.evaluate import protocol_id
+from cgh_bench.evaluation import protocol_id
 from cgh_bench.frozen import probe
 from cgh_bench.frozen.crops import in_all_views, with_crops
 from cgh_bench.frozen.features import extract
