@@ -18,8 +18,8 @@ def features() -> None:
 @click.option("--data", required=True, metavar="DATASET", help="Dataset name or folder.")
 @click.option("--out", "-o", type=options.PATH, required=True, help="NAME.npz, .npy, .safetensors or .parquet.")
 @click.option("--feature", default="layer4", help="Which feature; layer4 is the global one of every backbone.")
-@click.option("--resize", type=options.COUNT, default=256, help="Short side of the images in pixels.")
-@click.option("--crop", type=options.COUNT, default=224, help="Side of the centre crop in pixels.")
+@click.option("--resize", type=options.COUNT, default=256, metavar="N", help="Short side of the images in pixels.")
+@click.option("--crop", type=options.COUNT, default=224, metavar="N", help="Side of the centre crop in pixels.")
 @options.trust_code
 def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int, trust_code: bool) -> None:
     """Write the features of a dataset, with labels and paths.

@@ -85,10 +85,11 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process is in (it is named), or the disk cannot be written to or has no locks.
     """
-    place = folder.parent / f".{folder.name}.lock"
+    real = folder.resolve()  # a linked folder is locked where it is
+    place = real.parent / f".{real.name}.lock"
     lock = FileLock(place, fallback_to_soft=False)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         _acquire(lock, folder, wait)
         place.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
     except (OSError, NotImplementedError) as error:

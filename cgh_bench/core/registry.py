@@ -9,7 +9,6 @@ from typing import Any
 from cgh_bench.core.errors import UserError, unknown
 
 
-@cache
 def _modules(package: str) -> tuple[list[ModuleType], list[str]]:
     """The modules of `package` in the order of their names, and a sentence for each that cannot be imported."""
     modules, broken = [], []

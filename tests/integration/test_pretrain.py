@@ -302,7 +302,7 @@ def test_momentum_of_one_is_refused():
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match="cannot lock and write"):
         train(TINY_CGH, "tiny", tmp_path / "file" / "run")
 
 

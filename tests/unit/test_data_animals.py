@@ -129,7 +129,7 @@ def test_the_catalogue_has_both_sets():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("animal", "unknown data set 'animal'; did you mean animals"),
+        ("animal", "unknown dataset 'animal'; did you mean animals"),
         ("animal_scenes", "scenes for detection and segmentation.*animals"),
         ("no/such/folder", "no folder 'no/such/folder'; one with train/CLASS/"),
     ],

@@ -97,7 +97,7 @@ def test_a_file_without_a_network_is_shown_all_the_same(tmp_path: Path) -> None:
 def test_names_from_the_file_are_not_markup(tmp_path: Path) -> None:
     state = resnet().state_dict() | {"[red]evil.\x1b[31m.x": torch.ones(1)}
     text = shown(inspect(written(tmp_path, state)))
-    assert "[red]evil.?" in text
+    assert "[red]evil" in text
     assert "\x1b" not in text
 
 

@@ -27,6 +27,7 @@ REVIEWED = {
     ("cgh_bench/site/truth.py", "B314"): "the same",
     ("cgh_bench/doctor/system.py", "B108"): "/dev/shm is measured, not written to",
     ("cgh_bench/site/page.py", "B704"): "our own icons, style and script, no data",
+    ("cgh_bench/converters/huggingface.py", "B615"): "a folder that we have just written, not the Hub",
     ("transfer_configs/detectron2/forward.py", "B301"): "the file that we have just written",
 }
 # Low severity, or true of every process that is started: subprocess from an argument list, asserts of invariants.
@@ -68,7 +69,7 @@ def test_names_out_of_files_do_not_command_the_terminal(tmp_path: Path, capfd: p
     ):
         cli.app(command, standalone_mode=False)
         said = "".join(capfd.readouterr())
-        assert said and all(c == "\n" or c.isprintable() for c in said), command
+        assert said and all(c in "\n\t" or c.isprintable() for c in said), command
         assert not any(line.startswith("animals_knn, seed 0: Top-1 99.99") for line in said.splitlines())
 
 
