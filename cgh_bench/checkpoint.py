@@ -40,7 +40,10 @@ class Preprocessing:
         numbers = (self.input_range, *self.mean, *self.std)
         sound = len(self.mean) == len(self.std) == 3 and all(isinstance(number, int | float) for number in numbers)
         if not sound or self.channel_order not in ("RGB", "BGR") or not all(map(math.isfinite, numbers)):
-            raise UserError(f"{self} is no preprocessing: RGB or BGR, an input_range, three numbers as mean and as std")
+            raise UserError(
+                f"{self} is not a valid preprocessing; expected channel order RGB or BGR, an input_range, and three "
+                "numbers each for mean and std"
+            )
         if min(self.input_range, *self.std) <= 0:
             raise UserError(f"{self}: input_range and std must be above zero")
 
@@ -60,18 +63,18 @@ class Origin:
     path: str = ""
     """The file, or the name under which a hub has them."""
     sha256: str = ""
-    """Of the file that was read; of a module in memory, of the file with its source."""
+    """The hash of the file that was read, or (for a module in memory) of the file with its source."""
     branch: str = ""
     """Which of the file's networks it was (student, teacher, …)."""
     recipe: str = ""
     """The recipe that trained them, where it is ours."""
     recipe_fingerprint: str = ""
-    """Of all the recipe's values; empty in checkpoints that were written before it was recorded."""
+    """The fingerprint of all values of the recipe; empty in checkpoints written before it was recorded."""
     seed: int | None = None
     ignored: tuple[str, ...] = ()
     """Names of the tensors in the file that are not the network's (heads, queues, optimiser)."""
     revision: str = ""
-    """Of the hub's repository, the commit."""
+    """The commit of the hub's repository."""
     licence: str = ""
     """As the hub states it."""
     transform: EvalTransform | None = None

@@ -1,4 +1,4 @@
-"""How others name the tensors of a ResNet trunk: one total, injective function from our names to theirs per family."""
+"""How others name the tensors of a ResNet: one total, injective function from our names to theirs per family."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +112,7 @@ NAMINGS: Mapping[str, Rename] = {
 
 @cache
 def canonical_names(naming: str) -> Mapping[str, str]:
-    """Every name that the family `naming` can give a trunk's tensor, to ours."""
+    """Every name that the family `naming` can give a tensor, to ours."""
     rename = NAMINGS[naming]
     table = {rename(key): key for key in _every_key()}
     assert len(table) == sum(1 for _ in _every_key()), f"{naming} gives two tensors one name"

@@ -259,7 +259,7 @@ class _Value(NamedTuple):
     size: int = 1
     """Values in it; what is in it twice counts twice."""
     depth: int = 0
-    """Of tuples in tuples."""
+    """How deep tuples may be nested."""
 
 
 def _scan(file: BinaryIO, limit: int) -> set[str]:

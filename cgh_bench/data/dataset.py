@@ -42,7 +42,7 @@ class DatasetImages(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of classes, labels and pixels."""
+        """The hash of classes, labels and pixels."""
         return self.content
 
     @property

@@ -43,7 +43,7 @@ class FolderImages(ImageSet):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the classes, and of each image's bytes and label in their order; names of files do not enter."""
+        """The hash of the classes, and of each image's bytes and label in their order; names of files do not enter."""
         total = hashlib.sha256("\0".join(self.classes).encode())
         found = contents(self.folder, self.paths, self.cache)
         for content, label in zip(found, self.labels.tolist(), strict=True):

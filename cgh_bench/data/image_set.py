@@ -83,7 +83,7 @@ class InMemory(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of classes, labels and pixels."""
+        """The hash of classes, labels and pixels."""
         return self.content
 
     @property
@@ -121,7 +121,7 @@ class Subset(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of the whole set and the rows."""
+        """The hash of the whole set and the rows."""
         return content_fingerprint((self.whole.fingerprint,), self.rows)
 
     def image(self, index: int) -> "Tensor":
@@ -150,7 +150,7 @@ def share_of_classes(images: ImageSet, share: float, seed: int) -> NDArray[np.in
 
 
 VAL_SEED = 0
-"""Of the images that are drawn for val: always the same, so that two people's numbers can be compared."""
+"""The seed by which val images are drawn: always the same, so that two people's numbers can be compared."""
 
 
 def drawn_split(images: ImageSet, split: Split, share: float) -> ImageSet:

@@ -23,7 +23,7 @@ SUBSET = "SUBSET"
 IGNORED = 255
 """The value of a map's pixels that belong to no class."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-"""Of VOC's boxes."""
+"""The sides of a box in VOC."""
 LONGEST_NAME = 200
 """Characters of a name that an error repeats."""
 MOST_BYTES_OF_CATEGORIES = 1_000_000

@@ -40,7 +40,7 @@ class EncodedImages(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of classes, labels and bytes."""
+        """The hash of classes, labels and bytes."""
         return self.content
 
     def called(self, index: int) -> str:

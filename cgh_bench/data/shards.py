@@ -36,7 +36,7 @@ class Member:
     shard: Path
     name: str
     offset: int
-    """Of its first byte in the shard."""
+    """The offset of its first byte in the shard."""
     size: int
 
 
@@ -50,7 +50,7 @@ class ShardImages(ImageSet):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the classes, and of each image's bytes and label in their order; shards and names do not enter."""
+        """The hash of the classes, and of each image's bytes and label in order; shards and names do not enter."""
         total = hashlib.sha256("\0".join(self.classes).encode())
         found = b"".join(self._contents())
         for number, label in enumerate(self.labels.tolist()):
@@ -152,5 +152,5 @@ def _number(shard: Path, tar: tarfile.TarFile, item: tarfile.TarInfo) -> int:
     content = tar.extractfile(item)
     text = content.read(LONGEST_NUMBER + 1) if content else b""
     if len(text) > LONGEST_NUMBER or not text.strip().isdigit():
-        raise UserError(f"{shard}: {item.name} holds {text!r}, which is no class number; write 0, 1, …")
+        raise UserError(f"{shard}: {item.name} holds {text!r}; expected a class number: 0, 1, …")
     return int(text)

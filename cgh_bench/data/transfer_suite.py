@@ -17,7 +17,7 @@ from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
 from cgh_bench.data.transform import TRANSFER
 
 CALTECH_TRAIN_IMAGES = 30
-"""Of each class, drawn by chance (https://arxiv.org/abs/1310.1531); Kornblith et al. publish no list."""
+"""Images per class, drawn by chance (https://arxiv.org/abs/1310.1531); Kornblith et al. publish no list."""
 CALTECH_SEED = 0
 
 

@@ -137,7 +137,7 @@ class Views(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of the whole set and how its views are made."""
+        """The hash of the whole set and how its views are made."""
         count = len(self) // len(self.whole) - 1
         return fingerprint([self.whole.fingerprint, self.transform, self.crop, count])
 

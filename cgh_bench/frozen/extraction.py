@@ -100,12 +100,12 @@ class Work:
     images: ImageSet
     transform: EvalTransform
     targets: tuple[tuple[str, ...], ...]
-    """Of each feature, all of which one pass of the backbone gives."""
+    """The parts of each feature, all of which one pass of the backbone gives."""
 
-    def forward(self, trunk: Any, batch: Tensor) -> list[Tensor]:
+    def forward(self, backbone: Any, batch: Tensor) -> list[Tensor]:
         """Each of the features, (B, D), of a batch (B, 3, H, W) uint8 on the device."""
         inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
-        return [features.float() for features in trunk.pooled_all(inputs, self.targets)]
+        return [features.float() for features in backbone.pooled_all(inputs, self.targets)]
 
 
 def fill(folders: Sequence[Path], work: Work) -> None:
@@ -121,8 +121,8 @@ def fill(folders: Sequence[Path], work: Work) -> None:
         CheckFailed: the backbone has moved.
     """
     device = pick_device()
-    trunk = work.checkpoint.backbone().to(device)
-    widths = [trunk.width(target) for target in work.targets]
+    backbone = work.checkpoint.backbone().to(device)
+    widths = [backbone.width(target) for target in work.targets]
     banks = [open_bank(folder, len(work.images), width) for folder, width in zip(folders, widths, strict=True)]
     mine = dist.share(len(work.images))
     todo = np.flatnonzero(~np.all([bank.filled[mine] for bank in banks], axis=0)) + mine.start
@@ -135,7 +135,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
                 faults.unusable += batch.refused
                 if batch.usable:
                     usable = rows[batch.usable]
-                    found = work.forward(trunk, batch.pixels.to(device, non_blocking=True))
+                    found = work.forward(backbone, batch.pixels.to(device, non_blocking=True))
                     values = [features.cpu().numpy() for features in found]
                     finite = np.all([np.isfinite(features).all(axis=1) for features in values], axis=0)
                     for bank, features in zip(banks, values, strict=True):
@@ -150,7 +150,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
         _save(banks)
     faults.require_none()
     try:
-        _require_frozen(work.checkpoint, trunk)
+        _require_frozen(work.checkpoint, backbone)
     except CheckFailed:
         for folder in folders:
             (folder / FILLED).unlink(missing_ok=True)  # none of the rows is to be trusted
@@ -180,7 +180,7 @@ def require_usable(work: Work) -> None:
 def images_per_second(work: Work) -> float:
     """Measured on one small batch, reading included. Unless none of them can be used, those are for `fill` to name."""
     device = pick_device()
-    trunk = work.checkpoint.backbone().to(device)
+    backbone = work.checkpoint.backbone().to(device)
     dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
     with torch.inference_mode():
         start = time.perf_counter()
@@ -189,9 +189,9 @@ def images_per_second(work: Work) -> float:
         if not batch.usable:
             _Faults(work.images, batch.refused).require_none()
         pixels = batch.pixels.to(device)
-        work.forward(trunk, pixels[:1])  # the first pass is slower
+        work.forward(backbone, pixels[:1])  # the first pass is slower
         start = time.perf_counter()
-        for features in work.forward(trunk, pixels):
+        for features in work.forward(backbone, pixels):
             features.cpu()
         return len(dataset) / (reading + time.perf_counter() - start)
 
@@ -288,9 +288,9 @@ def _together(items: "list[Tensor | str]") -> _Batch:
     return _Batch(pixels, list(images), refused)
 
 
-def _require_frozen(checkpoint: Checkpoint, trunk: torch.nn.Module) -> None:
+def _require_frozen(checkpoint: Checkpoint, backbone: torch.nn.Module) -> None:
     """Prove that the extraction moved neither a weight nor a BatchNorm statistic."""
-    for key, tensor in trunk.state_dict().items():
+    for key, tensor in backbone.state_dict().items():
         if not torch.equal(_bytes(tensor.cpu()), _bytes(checkpoint.weights[key])):
             raise CheckFailed(f"{checkpoint.name}: {key} changed during extraction; the backbone must stay frozen")
 

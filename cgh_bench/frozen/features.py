@@ -34,7 +34,7 @@ class FeatureBank:
     """(N,), or (N, C) of a multi-label set: see `ImageSet`."""
     classes: tuple[str, ...]
     fingerprint: str
-    """Of weights, data and transform together."""
+    """The hash of weights, data and transform together."""
     held_out: NDArray[np.int64] | None = None
     """Rows that the set's authors set apart to choose hyper-parameters on."""
 
@@ -51,7 +51,7 @@ class GivenFeatures(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of the file."""
+        """The hash of the file."""
         return self.content
 
     def called(self, index: int) -> str:
@@ -141,8 +141,8 @@ def plan(
     if not missing:
         return lines
     rate = images_per_second(Work(checkpoint, images, transform, tuple(missing.values()))) * dist.world_size()
-    trunk = checkpoint.backbone(copy=False)
-    gigabytes = bank_bytes(len(images), sum(map(trunk.width, missing.values()))) / 1e9
+    backbone = checkpoint.backbone(copy=False)
+    gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
     return [*lines, f"{what}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
 

@@ -91,7 +91,7 @@ class Tuning:
         return self.judge.accuracies(self.network, self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the network and the optimiser."""
+        """The state of the network and the optimiser."""
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:

@@ -144,7 +144,7 @@ class SgdProbe:
             raise CheckFailed(f"{self.checkpoint.name} changed while the linear probe was trained; it must stay frozen")
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the heads; the backbone never changes."""
+        """The state of the heads; the backbone never changes."""
         return {name: heads.state_dict() for name, heads in zip(self.names, self.heads, strict=True)}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:

@@ -93,7 +93,7 @@ class Choice:
     """What the search came to; accuracies are one for each weight decay, in percent."""
 
     index: int
-    """Of the weight decay that is best on the held-out images, the smallest of equals."""
+    """The index of the weight decay that is best on the held-out images, the smallest of equals."""
     held_out: list[float]
     val: list[float]
     scores: Tensor
@@ -140,7 +140,7 @@ def _fit(task: Problem, grid: Grid, start: Tensor) -> Tensor:
 
 
 def _accuracies(predicted: Tensor, labels: Rows, accuracy: Accuracy) -> list[float]:
-    """Of each of the G classifiers that predict (N, G), in percent."""
+    """The accuracy of each of the G classifiers that predict (N, G), in percent."""
     truth = torch.tensor(labels)
     return [100 * accuracy(classes, truth) for classes in predicted.T]
 

@@ -49,7 +49,7 @@ class Course:
     epochs: int
     schedule: Schedule
     identity: str
-    """Of all that the outcome depends on: the state of another training is not continued."""
+    """The hash of all that the outcome depends on: the state of another training is not continued."""
     state: Path
     """Written whole at the end of every epoch."""
     device: torch.device

@@ -18,7 +18,8 @@ MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
 """Detectron's and detectron2's default, for the caffe networks of MSRA: PIXEL_MEAN, PIXEL_STD, INPUT.FORMAT of
 facebookresearch/detectron2@v0.6 detectron2/config/defaults.py."""
 X101 = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (57.375, 57.120, 58.395))
-"""Of X-101-32x8d.pkl: facebookresearch/detectron2@v0.6 configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml."""
+"""The preprocessing of X-101-32x8d.pkl; source: facebookresearch/detectron2@v0.6
+configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml."""
 INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 Sureness = Literal["stated", "implied", "assumed"]

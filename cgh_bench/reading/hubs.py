@@ -34,7 +34,7 @@ class Fetched:
     path: Path
     """A file, or a Hugging Face folder; for `hub:`, the name."""
     sha256: str = ""
-    """Of the file with the weights, where `path` is a folder."""
+    """The hash of the file with the weights, where `path` is a folder."""
     revision: str = ""
     """The commit that a repository's branch stood at."""
     licence: str = ""

@@ -30,7 +30,7 @@ class Metric:
 
 
 TOP5 = Metric("top5", always=False)
-"""Of more than five classes."""
+"""Reported for more than five classes."""
 
 
 @dataclass(frozen=True)

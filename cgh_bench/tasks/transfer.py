@@ -35,7 +35,7 @@ SECONDS_PER_STEP = {
 """On eight V100s: facebookresearch/detectron2 (commit 02478d2) MODEL_ZOO.md, the nearest network of each protocol."""
 GPUS_OF_THE_ZOO = 8
 GIGABYTES = 1.0
-"""Of a run's folder: state (weights and momenta of 60 million parameters at most), fine-tuned weights, predictions."""
+"""The size of a run's folder: state (weights and momenta of at most 60 million parameters), weights, predictions."""
 Facts = Mapping[str, Any]
 """Values by name, such as `model / RPN / overlap of NMS`: numbers, strings, None or lists of them."""
 

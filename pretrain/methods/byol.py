@@ -27,7 +27,7 @@ class Byol(Method):
     hidden: Count = 4096
     """Width inside projector and predictor."""
     momentum: Fraction = 0.99
-    """Of the target network at first; it rises to 1 over the run, by half a cosine."""
+    """The momentum of the target network at first; it rises to 1 over the run, by half a cosine."""
 
     def add_networks(self, architecture: Architecture) -> None:
         """Online network (the student), predictor, and a target network that starts from other random weights."""

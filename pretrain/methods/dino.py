@@ -32,7 +32,7 @@ class Dino(Method):
     bottleneck: Count = 256
     """Width of the unit embedding before the classes."""
     momentum: Fraction = 0.996
-    """Of the teacher at first; it rises to 1 over the run, by half a cosine."""
+    """The momentum of the teacher at first; it rises to 1 over the run, by half a cosine."""
     student_temperature: Positive = 0.1
     teacher_temperature: Positive = 0.04
     centre_momentum: Fraction = 0.9
