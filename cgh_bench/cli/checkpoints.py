@@ -100,7 +100,7 @@ def convert(
 
     planned = conversion.plan(names, to, out)
     if dry_run:
-        for line in conversion.preview(planned, to, read):
+        for line in conversion.preview(planned, to, read, verify):
             print(printable(line))
         return
     for certificate in (certificates := conversion.run(planned, to, read, verify)):

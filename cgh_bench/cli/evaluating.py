@@ -105,7 +105,7 @@ def eval_(
     if framework:
         tasks = [in_framework(name, framework) for name in tasks]
     given = [*settings, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
-    launch, workspace = Launch(gpus, images_at_a_time), Workspace(work)
+    launch, workspace = Launch(None if slurm else gpus, images_at_a_time), Workspace(work)
     brought = _brought(features) if features else None
 
     def read(name: str) -> "Checkpoint":
@@ -119,9 +119,11 @@ def eval_(
 
     loaded = read(names[0])
     evaluations = prepared(loaded)
-    if slurm and not dry_run:
-        print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm')}; its log is in {work / 'slurm'}")
-        return
+    if slurm:
+        job = queue(sys.argv[1:], slurm, gpus, None if dry_run else work / "slurm")
+        if not dry_run:
+            print(f"job {job}; logs: {work / 'slurm'}")
+            return
     with showing(not quiet), dist.process_group():
         first = dist.rank() == 0
         for name in names:

@@ -96,11 +96,13 @@ def pretrain(
         shown = {"recipe": recipe, "fingerprint": fingerprint(chosen), "out": str(folder), **plain(chosen)}
         print(json.dumps(shown, indent=2))
         check(chosen)
+        if slurm:
+            queue(sys.argv[1:], slurm, gpus, None, process_per_gpu=True)
         images = training_images(chosen, labelled=bool(knn_epochs))
         steps_per_epoch(chosen, images)
         return
     if slurm:
-        print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm', process_a_gpu=True)}; logs: {work / 'slurm'}")
+        print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm', process_per_gpu=True)}; logs: {work / 'slurm'}")
         return
     # With other settings it is not the recipe any more, and must not fill the recipe's row in a table.
     changes = (*([f"backbone={backbone}"] if backbone else []), *settings)

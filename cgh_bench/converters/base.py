@@ -55,6 +55,13 @@ class Converter(ABC):
         """The configuration that the weights at `path` imply, text by file name, to be written beside them."""
         return {}
 
+    def require_installed(self) -> None:  # noqa: B027 (nothing by default)
+        """Refuse a proof that the target's own packages, which are absent, would have to give.
+
+        Raises:
+            UserError: what is absent, and how to install it.
+        """
+
     @abstractmethod
     def outputs(self, path: Path, pixels: Tensor) -> Outputs:
         """What the target's own network, built from the files, makes of RGB `pixels` (B, 3, H, W), uint8."""

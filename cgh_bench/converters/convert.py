@@ -40,6 +40,8 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
     certificate_path = out.with_name(f"{out.name}.certificate.json")
     _require_writable(converter, out, certificate_path)
     converter.require_supported(checkpoint)
+    if verify:
+        converter.require_installed()
     out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
@@ -176,13 +178,15 @@ def _expand(pattern: str) -> list[str]:
     return found
 
 
-def preview(planned: dict[str, Path], target: str, read: Read) -> list[str]:
+def preview(planned: dict[str, Path], target: str, read: Read, verify: bool = True) -> list[str]:
     """What `run` would do, one line per input, after reading all of them.
 
     Raises:
-        UserError: an input cannot be read, or the target cannot hold it.
+        UserError: an input cannot be read, the target cannot hold it, or is not installed and so cannot `verify` it.
     """
     lines = []
+    if verify:
+        find(target).require_installed()
     for name, out in planned.items():
         checkpoint = read(name)
         find(target).require_supported(checkpoint)

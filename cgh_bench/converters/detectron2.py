@@ -83,6 +83,10 @@ class Detectron2(Converter):
         note = _NOTE.format(weights=path.name, name=checkpoint.name, id=checkpoint.id)
         return {f"{path.name}.config.yaml": note + "\n".join(_yaml(tree)) + "\n"}
 
+    def require_installed(self) -> None:
+        """See `Converter`."""
+        frameworks.require_installed(self.name)
+
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What its network makes of RGB `pixels`, preprocessed and built as the fragment beside says."""
         return parity.foreign_outputs(self.name, path, path.with_name(f"{path.name}.config.yaml"), pixels)

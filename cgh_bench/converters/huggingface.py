@@ -92,6 +92,10 @@ class HuggingFace(Converter):
         """Read it back, or a folder of transformers' own."""
         return recognition.read(path, self.name)
 
+    def require_installed(self) -> None:
+        """See `Converter`."""
+        parity.require_package("transformers")
+
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What transformers' network makes of RGB `pixels`."""
         return parity.library_outputs(self.name, "transformers", path, pixels)

@@ -13,6 +13,7 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter
 from cgh_bench.core.errors import UserError
+from cgh_bench.foreign import frameworks
 
 _NOTE = '''"""Preprocessing and backbone that {weights} needs; add this file to your config's `_base_` list, or copy it.
 
@@ -76,6 +77,10 @@ class OpenMMLab(FlatConverter):
             f"        init_cfg=dict(type='Pretrained', checkpoint='{{{{ fileDirname }}}}/{path.name}'),\n    ),\n)\n"
         )
         return {f"{path.name}.config.py": text}
+
+    def require_installed(self) -> None:
+        """See `Converter`."""
+        frameworks.require_installed(self.name)
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What the framework's network makes of RGB `pixels`, preprocessed and built as the fragment beside says."""

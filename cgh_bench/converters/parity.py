@@ -154,13 +154,17 @@ def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tenso
     """What the framework's own network, built from `fragment` in its own process, makes of `pixels`.
 
     Raises:
-        UserError: the framework is not installed.
         CheckFailed: it could not build the network from the files.
     """
-    frameworks.require_installed(framework)
     known = frameworks.find(framework)
     command = [*known.command("forward"), f"--framework={framework}", f"--fragment={fragment}"]
     return _ask(framework, command, weights, pixels, known.environment)
+
+
+def require_package(package: str) -> None:
+    """Refuse a proof by a `package` of our own environment that is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
 
 
 def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor) -> Outputs:
@@ -169,11 +173,8 @@ def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor)
     In a process of its own, so that its memory is not ours.
 
     Raises:
-        UserError: the package is not installed.
         CheckFailed: it could not build the network from the files.
     """
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
     command = [sys.executable, "-P", "-m", __name__, f"--converter={converter}"]
     command.append(f"--started={time.time()}")
     return _ask(package, command, weights, pixels, dict(os.environ))

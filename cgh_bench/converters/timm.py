@@ -50,6 +50,10 @@ class Timm(FlatConverter):
         }
         return {f"{path.name}.config.json": json.dumps(arguments, indent=2) + "\n"}
 
+    def require_installed(self) -> None:
+        """See `Converter`."""
+        parity.require_package("timm")
+
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What timm's network makes of RGB `pixels`."""
         return parity.library_outputs(self.name, "timm", path, pixels)

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMED = 30
+"""Of the known names, how many are listed where none is near."""
+
 
 class UserError(ValueError):
     """Something the user must change: one line that says what is wrong, what was expected and what to do.
@@ -24,5 +27,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a `name` that is not among the `known` ones of this `kind`, with the nearest names."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(names)}"
+    more = f", … ({len(names)} in all)" if len(names) > MOST_NAMED else ""
+    listed = ", ".join(names[:MOST_NAMED])
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {listed}{more}"
     return UserError(f"unknown {kind} {name!r}; {hint}")

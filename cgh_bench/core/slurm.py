@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,15 +71,17 @@ def _warning_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, warning)
 
 
-def queue(arguments: list[str], options: str, gpus: int | None, logs: Path, *, process_a_gpu: bool = False) -> str:
+def queue(
+    arguments: list[str], options: str, gpus: int | None, logs: Path | None, *, process_per_gpu: bool = False
+) -> str:
     """Queue the current command, without `--slurm`; returns the job's number.
 
     Args:
         arguments: the command line, without the program.
         options: as in `submit`.
         gpus: `--gpus`, per node.
-        logs: a folder that the nodes share.
-        process_a_gpu: one process per GPU, as `torchrun` would start, on any number of nodes, and without `--gpus`;
+        logs: a folder that the nodes share; None checks everything and queues nothing.
+        process_per_gpu: one process per GPU, as `torchrun` would start, on any number of nodes, and without `--gpus`;
             else one process on one node, which gets `--gpus`.
 
     Raises:
@@ -86,11 +89,11 @@ def queue(arguments: list[str], options: str, gpus: int | None, logs: Path, *, p
     """
     if gpus is None:
         raise UserError("--slurm needs --gpus N, the GPUs per node")
-    if not process_a_gpu and "nodes" in _parse(options):
+    if not process_per_gpu and "nodes" in _parse(options):
         raise UserError(f"--slurm {options}: this command runs on one node; leave out nodes=")
-    for option in ("--slurm", "--gpus") if process_a_gpu else ("--slurm",):
+    for option in ("--slurm", "--gpus") if process_per_gpu else ("--slurm",):
         arguments = _without(arguments, option)
-    tasks = max(1, gpus) if process_a_gpu else 1
+    tasks = max(1, gpus) if process_per_gpu else 1
     return submit([sys.executable, "-m", "cgh_bench", *arguments], options, logs, gpus, tasks)
 
 
@@ -99,14 +102,16 @@ def _without(arguments: list[str], option: str) -> list[str]:
     return [*arguments[:place], *arguments[place + (1 if "=" in arguments[place] else 2) :]]
 
 
-def submit(arguments: list[str], options: str, logs: Path, gpus: int, tasks: int = 1, cluster: str = "slurm") -> str:
+def submit(
+    arguments: list[str], options: str, logs: Path | None, gpus: int, tasks: int = 1, cluster: str = "slurm"
+) -> str:
     """Queue a command; returns the job's number.
 
     Args:
         arguments: the command.
         options: `key=value,…` for submitit: `timeout_min`, `cpus_per_task`, `mem_gb`, `nodes`, and SLURM's own as
             `slurm_partition`, `slurm_account`, ….
-        logs: a folder that the nodes share.
+        logs: a folder that the nodes share; None checks everything and queues nothing.
         gpus: GPUs per node.
         tasks: processes per node; they work together, across all nodes.
         cluster: "slurm", or "local" for processes of this machine.
@@ -121,9 +126,11 @@ def submit(arguments: list[str], options: str, logs: Path, gpus: int, tasks: int
     chosen = {"nodes": 1, "tasks_per_node": tasks, "gpus_per_node": gpus, "name": "cgh-bench", **_parse(options)}
     try:
         command = Command(arguments, int(chosen["nodes"]) * int(chosen["tasks_per_node"]))
-        executor = submitit.AutoExecutor(folder=logs, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
-        executor.update_parameters(**chosen)
-        return str(executor.submit(command).job_id)
+        with tempfile.TemporaryDirectory() as nowhere:  # submitit makes the folder before anything is queued
+            folder = logs or nowhere
+            executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
+            executor.update_parameters(**chosen)
+            return str(executor.submit(command).job_id) if logs else ""
     # What submitit raises for unknown options, values of a wrong type, and without SLURM.
     except (NameError, ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"--slurm {options}: {' '.join(str(error).split())}") from None

@@ -51,7 +51,7 @@ class EvalTransform:
 AS_IS = EvalTransform(resize=None, crop=None)
 """For images that are all stored at the size of evaluation."""
 IMAGENET_KNN = EvalTransform(256, 224, "bicubic")
-"""facebookresearch/dino eval_knn.py."""
+"""facebookresearch/dino eval_knn.py; of linear probes on cached features too, so that both read the same features."""
 IMAGENET_LINEAR = EvalTransform(256, 224, "bilinear")
 """facebookresearch/moco main_lincls.py."""
 TRANSFER = EvalTransform(224, 224, "bicubic")

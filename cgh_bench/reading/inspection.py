@@ -49,7 +49,7 @@ def inspect(
     `problem` says why it cannot be used, where it cannot; `checks` are remarks on whether it looks trained.
 
     Raises:
-        UserError: the file cannot be opened at all, `source` or `branch` is unknown, or it is a control.
+        UserError: the file cannot be opened at all, has no such `source`, `branch` or `arch`, or is a control.
     """
     started = time.monotonic()
     text, parsed = str(name), names.parse(str(name))
@@ -79,6 +79,8 @@ def inspect(
         recognised = recognition.recognise(file, source, branch, arch)
         chosen = recognised.choose(branch)
     except UserError as error:
+        if source or branch or arch:  # what was asked for does not fit the file; the file may well be usable
+            raise
         return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}
     report |= _about_network(file, recognised, chosen, text)
     return report | {"seconds": round(time.monotonic() - started, 2)}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet
-from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
+from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, Crop, EvalTransform
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
 from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
 
@@ -28,7 +28,6 @@ class Linear(FeatureTask):
 
     METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
 
-    transform: EvalTransform = IMAGENET_LINEAR
     weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
     """Each multiplies half the squared norm of the weights (not of the biases), beside the mean cross-entropy."""
     held_out: float = 0.1

@@ -90,6 +90,7 @@ class Transfer(Task[DenseData]):
     def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
         """Time and disk that `run` will take."""
         self.check_backbone(checkpoint)
+        folders.launch.processes()
         place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
         free = shutil.disk_usage(place).free / 1e9
         short = ": NOT ENOUGH" if free < GIGABYTES else ""

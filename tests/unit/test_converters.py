@@ -233,6 +233,9 @@ def test_a_missing_framework_is_told(trained: Checkpoint, tmp_path: Path, monkey
     monkeypatch.setenv("CGH_MM_PYTHON", "/nonexistent/python")
     with pytest.raises(UserError, match="CGH_MM_PYTHON"):
         convert(trained, "mmdet", tmp_path / "x.pth")
+    with pytest.raises(UserError, match="CGH_MM_PYTHON"):
+        conversion.preview({"x": tmp_path / "x.pth"}, "mmdet", lambda name: trained)
+    assert conversion.preview({"x": tmp_path / "x.pth"}, "mmdet", lambda name: trained, verify=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -35,7 +35,7 @@ sun397_knn@e1d91164 caltech101_knn@2aa77f0f voc07_knn@cb87bfdb knn_multi_label@7
 knn_1shot@2e2eeacd knn_5shot@5e95609c knn_10shot@ae367db4 animals_knn_5shot@76dd27cf
 knn_grid@480f3a65 animals_knn_grid@54a8af06 imagenet_knn_grid@424947ac
 knn_leave_one_out@667b1c62 animals_knn_leave_one_out@0e749658
-linear@0edd1fa7 linear_views@051b2203 animals_linear@3a3b0567 animals_linear_views@6413f0f6
+linear@c45a92c9 linear_views@807a9bc5 animals_linear@3a3b0567 animals_linear_views@6413f0f6
 linear_sgd@09b888ea imagenet_linear_moco@6f5b1cc7 imagenet_linear_cgh@966d2e3f imagenet_linear_swav@d2b1a60a
 imagenet_linear_lewel@2c80c152 imagenet_linear_simsiam@3c6fe11f imagenet_linear_dinov2@3ebc47fd
 animals_linear_sgd@5deda565

@@ -105,7 +105,9 @@ def test_errors_of_the_user(tmp_path: Path) -> None:
     path = written(tmp_path, resnet().state_dict())
     with pytest.raises(UserError, match="no such file"):
         inspect(tmp_path / "nothing")
-    assert "unknown branch" in inspect(path, branch="x")["problem"]
+    for option in ({"branch": "x"}, {"source": "x"}, {"source": "moco_v2"}, {"arch": "resnet50"}):
+        with pytest.raises(UserError, match=next(iter(option.values()))):
+            inspect(path, **option)
 
 
 def test_a_stem_without_7x7_kernels(tmp_path: Path) -> None:

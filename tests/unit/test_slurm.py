@@ -89,8 +89,14 @@ pathlib.Path({str(done)!r}).write_text("yes")
 )
 def test_wrong_options(options, match, tmp_path):
     with pytest.raises(UserError, match=match) as error:
-        slurm.submit(["true"], options, tmp_path, 1, cluster="local")
+        slurm.submit(["true"], options, None, 1, cluster="local")
     assert "\n" not in str(error.value)
+
+
+def test_without_a_folder_nothing_is_queued(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert slurm.submit(["true"], "timeout_min=5", None, 1, cluster="local") == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_slurm(tmp_path, monkeypatch):
@@ -120,11 +126,10 @@ def test_the_command_queues_itself_without_the_option(option, tmp_path, queued):
 
 
 @pytest.mark.parametrize(("gpus", "tasks"), [(8, 8), (0, 1)])
-def test_pretraining_has_a_process_a_gpu(gpus, tasks, tmp_path, queued):
+def test_pretraining_has_a_process_per_gpu(gpus, tasks, tmp_path, queued):
     options = "nodes=2,timeout_min=5"
-    queue(
-        ["pretrain", "r", f"--gpus={gpus}", "--slurm", options, "-o", "x"], options, gpus, tmp_path, process_a_gpu=True
-    )
+    arguments = ["pretrain", "r", f"--gpus={gpus}", "--slurm", options, "-o", "x"]
+    queue(arguments, options, gpus, tmp_path, process_per_gpu=True)
     assert queued == [([*OURS, "pretrain", "r", "-o", "x"], options, tmp_path, gpus, tasks)]
 
 
