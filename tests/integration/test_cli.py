@@ -116,6 +116,7 @@ def test_what_needs_no_torch_does_not_wait_for_it(arguments: str, code: int, tmp
         ("eval animals_knn --ckpt random:resnet18 --seeds 0", "--seeds"),
         ("eval animals_knn --ckpt random:resnet18 --set k=many", "'many'"),
         ("eval animals_knn --ckpt random:resnet18 --set kk=3", "did you mean k"),
+        ("eval animals_knn --ckpt random:resnet18 --dry-run --gpus 1 --slurm partition", "'partition'"),
         ("eval coco_det --ckpt random:resnet50", "coco"),
         ("evall", "eval"),
         ("inspect random:resnet18", "random:resnet18"),
@@ -180,6 +181,8 @@ def test_a_plain_folder_of_images_needs_no_other_preparation(photos: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert [line["task"] for line in results_in(tmp_path)] == ["knn", "linear"]
     assert all(line["metrics"]["top1"] == 100 for line in results_in(tmp_path))
+    banks = list((tmp_path / "work/cache/features").glob("*/done.json"))
+    assert len(banks) == 2, "both tasks read the same features of train and val"
     again = run(*arguments, "--dry-run", cwd=tmp_path)
     assert again.stdout.count("finished") == 2
 
