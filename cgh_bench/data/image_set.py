@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Split = Literal["train", "val"]
+
+
+class Images(Protocol):
+    """`N` images that features are extracted from, whatever is known of them."""
+
+    @property
+    def name(self) -> str:
+        """Dataset and split ("animals/train")."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when the content does."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether images are decoded already, so that reading them takes no time."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def called(self, index: int) -> str:
+        """What a message calls image `index`."""
+        ...
+
+    def image(self, index: int) -> "Tensor":
+        """Image `index` as (3, H, W) uint8 RGB, or a `UserError` that names its file."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +222,7 @@ class DataPair:
         return fingerprint([self.train.fingerprint, self.val.fingerprint])
 
 
-def workers(images: ImageSet) -> int:
+def workers(images: Images) -> int:
     """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory."""
     if images.in_memory:
         return 0

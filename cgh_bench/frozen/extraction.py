@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
+from cgh_bench.backbones.base import Backbone
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.dist import pick_device
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.progress import progress
-from cgh_bench.data.image_set import ImageSet, workers
+from cgh_bench.data.image_set import Images, workers
 from cgh_bench.data.transform import EvalTransform
 
 FILLED = "filled.npy"
@@ -97,10 +98,14 @@ class Work:
     """What is extracted from what."""
 
     checkpoint: Checkpoint
-    images: ImageSet
+    images: Images
     transform: EvalTransform
     targets: tuple[tuple[str, ...], ...]
     """The parts of each feature, all of which one pass of the backbone gives."""
+
+    def widths(self, backbone: Backbone) -> list[int]:
+        """D of each of the features."""
+        return [backbone.width(target) for target in self.targets]
 
     def forward(self, backbone: Any, batch: Tensor) -> list[Tensor]:
         """Each of the features, (B, D), of a batch (B, 3, H, W) uint8 on the device."""
@@ -122,7 +127,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
     """
     device = pick_device()
     backbone = work.checkpoint.backbone().to(device)
-    widths = [backbone.width(target) for target in work.targets]
+    widths = work.widths(backbone)
     banks = [open_bank(folder, len(work.images), width) for folder, width in zip(folders, widths, strict=True)]
     mine = dist.share(len(work.images))
     todo = np.flatnonzero(~np.all([bank.filled[mine] for bank in banks], axis=0)) + mine.start
@@ -200,7 +205,7 @@ def images_per_second(work: Work) -> float:
 class _Faults:
     """Images that there are no features of."""
 
-    images: ImageSet
+    images: Images
     unusable: list[str] = field(default_factory=list)
     """Why, one line each."""
     not_finite: list[str] = field(default_factory=list)

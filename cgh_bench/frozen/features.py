@@ -1,7 +1,7 @@
 """Frozen features: extracted once per weights, data and transform, kept on disk, read back memory-mapped."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
 from cgh_bench.core.progress import duration
-from cgh_bench.data.image_set import ImageSet
+from cgh_bench.data.image_set import Images, ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
 
@@ -104,14 +104,11 @@ def extract_all(
     keys = [bank_key(checkpoint.id, images, transform, target) for target in targets]
     wanted = {cache / key: target for key, target in sorted(zip(keys, targets, strict=True))}
     names = dict(zip(keys, features, strict=True))
-    if _missing(wanted, len(images)):
-        with _in_turn(wanted):
-            missing = _missing(wanted, len(images))
-            if missing:
-                fill(missing, Work(checkpoint, images, transform, tuple(wanted[folder] for folder in missing)))
-            for folder in missing:
-                of = {"images": images.name, "checkpoint": checkpoint.name, "feature": names[folder.name]}
-                _finish(folder, {**of, "targets": wanted[folder]})
+    require_filled(
+        wanted,
+        lambda missing: Work(checkpoint, images, transform, missing),
+        lambda folder: {"images": images.name, "checkpoint": checkpoint.name, "feature": names[folder.name]},
+    )
     return [
         FeatureBank(
             np.load(cache / key / "features.npy", mmap_mode="r"), images.labels, images.classes, key, images.held_out
@@ -120,7 +117,31 @@ def extract_all(
     ]
 
 
-def bank_key(checkpoint_id: str, images: ImageSet, transform: EvalTransform, targets: tuple[str, ...]) -> str:
+def require_filled(
+    wanted: Mapping[Path, tuple[str, ...]],
+    work: Callable[[tuple[tuple[str, ...], ...]], Work],
+    record: Callable[[Path], Mapping[str, object]],
+) -> None:
+    """Fill the banks in the folders `wanted` that are not whole, by one pass of the backbone for all of them.
+
+    Args:
+        wanted: each bank's folder and the parts that its feature is made of, sorted by folder.
+        work: what gives the features with these parts.
+        record: what is written beside a bank that is done.
+    """
+    if not wanted:
+        return
+    n = len(work(()).images)
+    if _missing(wanted, n):
+        with _in_turn(wanted):
+            missing = _missing(wanted, n)
+            if missing:
+                fill(missing, work(tuple(wanted[folder] for folder in missing)))
+            for folder in missing:
+                _finish(folder, {**record(folder), "targets": wanted[folder]})
+
+
+def bank_key(checkpoint_id: str, images: Images, transform: EvalTransform, targets: tuple[str, ...]) -> str:
     """The name of the folder of a bank in the cache."""
     return fingerprint([checkpoint_id, images.fingerprint, transform, targets])
 
@@ -134,7 +155,7 @@ def plan(
     lines, missing = [], {}
     for feature in features:
         target = checkpoint.architecture.targets(feature)
-        if _is_whole(cache / "features" / bank_key(checkpoint.id, images, transform, target), len(images)):
+        if is_whole(cache / "features" / bank_key(checkpoint.id, images, transform, target), len(images)):
             lines.append(f"features {feature} of {images.name}: {len(images):,} images, in the cache")
         else:
             missing[feature] = target
@@ -152,7 +173,7 @@ def bank_bytes(images: int, width: int) -> int:
     return 4 * images * width
 
 
-def _is_whole(folder: Path, n: int) -> bool:
+def is_whole(folder: Path, n: int) -> bool:
     """Whether the bank is done and its file is as long as it must be."""
     if not (folder / "done.json").exists():
         return False
@@ -166,7 +187,7 @@ def _is_whole(folder: Path, n: int) -> bool:
 
 def _missing(folders: Iterable[Path], n: int) -> list[Path]:
     """Which of the banks are not whole, as the first process sees it."""
-    return dist.agreed([folder for folder in folders if not _is_whole(folder, n)])
+    return dist.agreed([folder for folder in folders if not is_whole(folder, n)])
 
 
 @contextmanager

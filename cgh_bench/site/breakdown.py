@@ -16,6 +16,7 @@ from PIL import Image
 from cgh_bench import data
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
+from cgh_bench.frozen import overlap
 from cgh_bench.results import Result
 from cgh_bench.site import charts, truth
 from cgh_bench.site.charts import Chart
@@ -227,34 +228,16 @@ def _box_ap(task: str, by_class: Mapping[str, float]) -> Chart:
     return charts.class_chart(f"{task}: box AP per class", by_class)
 
 
-Counts = NDArray[np.int64]
-
-
-def confusion(maps: Iterable[tuple[Path, Path]], classes: int) -> Counts:
-    """How many pixels of each true class were predicted as each class, (C, C); pixels of no class (255) do not count.
-
-    Args:
-        maps: true and predicted maps of class indices.
-        classes: C.
+def confusion(maps: Iterable[tuple[Path, Path]], classes: int) -> overlap.Counts:
+    """`overlap.confusion` of the files of true and predicted maps.
 
     Raises:
         those of `truth.DAMAGED`: a map is missing, not a picture, or of another size.
     """
-    counts = np.zeros(classes * classes, np.int64)
+    counts = np.zeros((classes, classes), np.int64)
     for true, predicted in maps:
-        actual = np.asarray(Image.open(true)).astype(np.int64).ravel()
-        given = np.asarray(Image.open(predicted)).astype(np.int64).ravel()
-        known = (actual < classes) & (given < classes)
-        counts += np.bincount(actual[known] * classes + given[known], minlength=classes * classes)
-    return counts.reshape(classes, classes)
-
-
-def iou(counts: Counts) -> NDArray[np.float64]:
-    """The IoU of each class (C,), NaN for one that is neither present nor predicted."""
-    hits = counts.diagonal()
-    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
-    shares: NDArray[np.float64] = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
-    return shares
+        counts += overlap.confusion(np.asarray(Image.open(true)), np.asarray(Image.open(predicted)), classes)
+    return counts
 
 
 def segmentation_charts(task: str, maps: Maps, predictions: Path, notes: list[str]) -> list[Chart]:
@@ -264,7 +247,7 @@ def segmentation_charts(task: str, maps: Maps, predictions: Path, notes: list[st
         counts = confusion(pairs, len(maps.values))
         known = [value for value, name in enumerate(maps.values) if name != NO_CLASS]
         counts, classes = counts[np.ix_(known, known)], [maps.values[value] for value in known]
-        scores = 100 * iou(counts)
+        scores = 100 * overlap.iou(counts)
         by_class = {name: float(scores[i]) for i, name in enumerate(classes) if np.isfinite(scores[i])}
         drawn = [charts.class_chart(f"{task}: IoU per class", by_class)]
         if len(classes) <= MOST_CLASSES:

@@ -10,6 +10,7 @@ from reporting import result
 
 from cgh_bench import data
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.frozen import overlap
 from cgh_bench.frozen.features import extract
 from cgh_bench.site import breakdown, charts, page
 from cgh_bench.site.breakdown import Outcome
@@ -86,8 +87,8 @@ def test_confusion_and_iou_of_a_case_worked_by_hand(tmp_path: Path) -> None:
         Image.fromarray(np.array(pixels, np.uint8)).save(tmp_path / folder / "x.png")
     counts = breakdown.confusion([(tmp_path / "masks/x.png", tmp_path / "predictions/x.png")], 3)
     assert counts.tolist() == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
-    assert breakdown.iou(counts)[:2].tolist() == pytest.approx([1 / 3, 2 / 4])
-    assert np.isnan(breakdown.iou(counts)[2])
+    assert overlap.iou(counts)[:2].tolist() == pytest.approx([1 / 3, 2 / 4])
+    assert np.isnan(overlap.iou(counts)[2])
     pairs = ((tmp_path / "images/x.jpg", tmp_path / "masks/x.png"),)
     confusion, by_class = breakdown.segmentation_charts(
         "t", Maps(pairs, ("a", "b", "<c>")), tmp_path / "predictions", notes := []

@@ -3,7 +3,12 @@
 from cgh_bench.data.layout import Layout, Part
 
 CLASSES_WITH_INSTANCES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
-CLASSES_EVALUATED = 19
+NAMES = (
+    "road,sidewalk,building,wall,fence,pole,traffic light,traffic sign,vegetation,terrain,sky,person,rider,car,truck,"
+    "bus,train,motorcycle,bicycle"
+)
+CLASSES_OF_MAPS = tuple(NAMES.split(","))
+"""In the order of their train ids."""
 GET = (
     "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip (https://www.cityscapes-dataset.com/downloads) in "
     "$CGH_DATA/cityscapes, `pip install cityscapesscripts`"
@@ -22,8 +27,9 @@ def _instances(split: str, count: int) -> Part:
 LAYOUTS = {
     "cityscapes": Layout(
         folder="cityscapes",
-        parts=tuple(
-            _maps(split, "labelTrainIds", count, CLASSES_EVALUATED) for split, count in (("train", 2_975), ("val", 500))
+        parts=(
+            _maps("train", "labelTrainIds", 2_975, len(CLASSES_OF_MAPS)),
+            _maps("val", "labelTrainIds", 500, len(CLASSES_OF_MAPS)),
         ),
         gigabytes=12.0,
         how=f"{GET} and run `CITYSCAPES_DATASET=$CGH_DATA/cityscapes csCreateTrainIdLabelImgs`",

@@ -1,0 +1,213 @@
+"""Images with a class for every pixel: a fetched dataset, `animal_scenes`, or a folder of your own in its layout."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
+from cgh_bench.data import catalog, find_folder
+from cgh_bench.data.contents import contents
+from cgh_bench.data.decoding import UNDECODABLE, read_image
+from cgh_bench.data.demo.scenes import NAME as SCENES
+from cgh_bench.data.demo.silhouettes import CLASSES as ANIMALS
+from cgh_bench.data.dense import layouts, locate
+from cgh_bench.data.folder import SUFFIXES
+from cgh_bench.data.layout import IGNORED, Layout, Part, image_names
+from cgh_bench.data.layouts import cityscapes, voc
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Paths = tuple[tuple[Path, Path], ...]
+"""The files of each image and its map."""
+View = Callable[[int, "Tensor", NDArray[np.uint8]], "tuple[Tensor, NDArray[np.uint8]]"]
+VOID = IGNORED
+"""What pixels of no class have in a map."""
+CLASSES_FILE = "classes.txt"
+"""In a folder of your own: the name of the class of each value from 0, one a line."""
+NAMES = {
+    SCENES: ("background", *ANIMALS),
+    "voc2012_aug": ("background", *voc.CLASSES),
+    "cityscapes": cityscapes.CLASSES_OF_MAPS,
+}
+NO_CLASS = {"ade20k"}
+"""Datasets whose value 0 is no class: it counts as `VOID`, and the classes begin with value 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedImages:
+    """`N` images and their maps, read one at a time."""
+
+    name: str
+    """Dataset and split ("animal_scenes/val")."""
+    classes: tuple[str, ...]
+    paths: Paths
+    fingerprint: str
+    """Sixteen hex digits of the content."""
+    first: int = 0
+    """The value of the first class in the files; values below it are `VOID`."""
+    view: "View | None" = None
+    """What is made of an image and its map, by the image's number; default nothing."""
+    in_memory: ClassVar = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def called(self, index: int) -> str:
+        """The file of image `index`."""
+        return str(self.paths[index][0])
+
+    def image(self, index: int) -> "Tensor":
+        """Image `index` as (3, H, W) uint8 RGB.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return self.both(index)[0] if self.view else read_image(self.paths[index][0])
+
+    def truth(self, index: int) -> NDArray[np.uint8]:
+        """The map of image `index`, (H, W): indices into `classes`, or `VOID`.
+
+        Raises:
+            UserError: the file cannot be read, or has colours or a class that does not exist.
+        """
+        path = self.paths[index][1]
+        try:
+            with Image.open(path) as file:
+                values = np.asarray(file).astype(np.int64)
+        except UNDECODABLE as error:
+            raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from None
+        if values.ndim != 2:
+            raise UserError(f"{path} has colours; a map of one value for each pixel is needed")
+        known = (values >= self.first) & (values < self.first + len(self.classes))
+        void = (values == VOID) | ((values >= 0) & (values < self.first))
+        if not (known | void).all():
+            other = int(values[~(known | void)][0])
+            top = self.first + len(self.classes) - 1
+            raise UserError(f"{path} has the value {other}; {self.first} to {top} (classes) and {VOID} are expected")
+        return np.where(known, values - self.first, VOID).astype(np.uint8)
+
+    def both(self, index: int) -> "tuple[Tensor, NDArray[np.uint8]]":
+        """Image `index` and its map, which must be of one size."""
+        image, truth = read_image(self.paths[index][0]), self.truth(index)
+        if tuple(image.shape[1:]) != truth.shape:
+            sizes = f"{truth.shape[1]}x{truth.shape[0]}", f"{image.shape[2]}x{image.shape[1]}"
+            raise UserError(f"{self.paths[index][1]} is {sizes[0]}, its image {sizes[1]}; both must be of one size")
+        return self.view(index, image, truth) if self.view else (image, truth)
+
+    def seen(self, view: "View", what: str) -> "SegmentedImages":
+        """The same images under a `view`; `what` says which it is: it enters the fingerprint."""
+        return replace(self, view=view, fingerprint=fingerprint([self.fingerprint, what]))
+
+    def subset(self, rows: NDArray[np.int64]) -> "SegmentedImages":
+        """The images of these numbers."""
+        paths = tuple(self.paths[row] for row in rows)
+        return replace(self, paths=paths, fingerprint=fingerprint([self.fingerprint, rows.tolist()]))
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedPair:
+    """What is learned from, and what is reported."""
+
+    name: str
+    train: SegmentedImages
+    val: SegmentedImages
+    fingerprint: str
+    """Sixteen hex digits of both."""
+
+
+def load_segmented(name: str, cache: Path) -> SegmentedPair:
+    """The train and the val images of the dataset `name`.
+
+    Args:
+        name: `animal_scenes` (written below `cache`), a fetched dataset with maps, or a folder with
+            `{train,val}/images/NAME.jpg`, `{train,val}/masks/NAME.png` (one value for each pixel, 255 for none) and
+            `classes.txt` (the name of each value from 0, one a line).
+        cache: where hashes of files are remembered.
+
+    Raises:
+        UserError: absent, incomplete, or without maps.
+    """
+    if not name:
+        raise UserError(
+            "this task has no dataset of its own; name one: --data FOLDER ({train,val}/{images,masks} in it)"
+        )
+    known = name in layouts() or name in catalog()
+    if not known and (folder := find_folder(name)):
+        return _own(folder, cache)
+    located = locate(name, cache)
+    if name == SCENES:
+        splits = {split: _listed(located.root / name / split) for split in ("train", "val")}
+    else:
+        splits = _fetched(name, layouts()[name], located.root)
+    return _pair(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
+
+
+def _pair(name: str, classes: Sequence[str], splits: Mapping[str, Paths], content: str) -> SegmentedPair:
+    train, val = (
+        SegmentedImages(f"{name}/{split}", tuple(classes), paths, fingerprint([content, split]), int(name in NO_CLASS))
+        for split, paths in splits.items()
+    )
+    return SegmentedPair(name, train, val, content)
+
+
+def _fetched(name: str, layout: Layout, root: Path) -> dict[str, Paths]:
+    """The last part with maps is what is reported, those before it are learned from."""
+    parts = [part for part in layout.parts if part.annotations.endswith(".png")]
+    if len(parts) < 2:
+        raise UserError(f"{name} has no maps to learn from; datasets with maps: {', '.join([*NAMES, *NO_CLASS])}")
+    folder = root / layout.folder
+    found = [tuple(_of_part(part, folder)) for part in parts]
+    return {"train": tuple(chain.from_iterable(found[:-1])), "val": found[-1]}
+
+
+def _of_part(part: Part, folder: Path) -> Iterator[tuple[Path, Path]]:
+    for image in image_names(part, folder):
+        yield folder / part.images.format(image), folder / part.annotations.format(image)
+
+
+def _numbered(layout: Layout, name: str) -> tuple[str, ...]:
+    """The numbers of the classes, where their names are not known."""
+    count = layout.parts[-1].classes
+    assert isinstance(count, int)
+    return tuple(f"class {value}" for value in range(int(name in NO_CLASS), count))
+
+
+def _listed(folder: Path) -> Paths:
+    """The images of a split in the layout of `animal_scenes`, each with its map.
+
+    Raises:
+        UserError: there are none, or an image has no map, or a map no image.
+    """
+    images = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.suffix.lower() in SUFFIXES}
+    masks = {path.stem: path for path in sorted((folder / "masks").glob("*.png"))}
+    if not images:
+        raise UserError(f"no images in {folder / 'images'}; expected files {' '.join(SUFFIXES)}")
+    if odd := sorted(images.keys() ^ masks.keys()):
+        what = "mask" if odd[0] in images else "image"
+        raise UserError(f"{len(odd)} images of {folder} lack their mask, or masks their image; {odd[0]} has no {what}")
+    return tuple((path, masks[stem]) for stem, path in images.items())
+
+
+def _own(folder: Path, cache: Path) -> SegmentedPair:
+    try:
+        classes = (folder / CLASSES_FILE).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"{folder / CLASSES_FILE} is needed: the name of the class of each value of the masks from 0, one a line"
+        ) from None
+    while classes and not classes[-1].strip():
+        classes.pop()
+    if not 1 <= len(classes) <= VOID:
+        raise UserError(f"{folder / CLASSES_FILE} names {len(classes)} classes; expected 1 to {VOID}")
+    splits = {split: _listed(folder / split) for split in ("train", "val")}
+    files = [str(path.relative_to(folder)) for paths in splits.values() for both in paths for path in both]
+    content = fingerprint([classes, [found.hex() for found in contents(folder, files, cache)]])
+    return _pair(folder.name, [name.strip() for name in classes], splits, content)

@@ -1,0 +1,160 @@
+"""Features of patches: what the backbone's maps say of each part of an image, extracted once and kept on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
+
+from cgh_bench.backbones.base import Backbone, hypercolumn
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core import dist
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError
+from cgh_bench.core.progress import duration
+from cgh_bench.data.image_set import Images
+from cgh_bench.data.segmented import VOID
+from cgh_bench.data.transform import EvalTransform
+from cgh_bench.frozen.extraction import Work, images_per_second
+from cgh_bench.frozen.features import is_whole, require_filled
+
+Grid = tuple[int, int]
+"""Rows and columns of patches."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The features of the patches of N images, all of one size."""
+
+    features: NDArray[np.float32]
+    """(N * rows * columns, D), memory-mapped read-only: image by image, row by row."""
+    grid: Grid
+
+    @property
+    def per_image(self) -> int:
+        """How many patches an image has."""
+        return self.grid[0] * self.grid[1]
+
+    def of_image(self, index: int) -> NDArray[np.float32]:
+        """(rows * columns, D)"""
+        return self.features[index * self.per_image : (index + 1) * self.per_image]
+
+
+def feature_map(backbone: Backbone, images: Tensor, targets: Sequence[str]) -> Tensor:
+    """The map (B, C, h, w) behind a feature of `images` (B, 3, H, W), preprocessed.
+
+    A stage's map, or the hypercolumn of several; what is pooled from the whole network (`layer4` of any family, `cls`,
+    `patch_mean`, `head`) stands for the last map: of a transformer its patch tokens after the final norm.
+    """
+    maps = backbone.pyramid(images)
+    stages = tuple(target for target in targets if target in maps) or tuple(maps)[-1:]
+    if not stages:
+        raise UserError(f"{backbone.architecture.name} gives vectors only; dense tasks need a backbone with maps")
+    return hypercolumn(maps, stages)
+
+
+def grid_of(checkpoint: Checkpoint, targets: Sequence[str], size: int) -> tuple[Grid, int]:
+    """The grid of the feature's map of images of `size` pixels a side, and its width.
+
+    Raises:
+        UserError: the network does not take that size, or `size` is not a multiple of the patches' side.
+    """
+    with torch.inference_mode():
+        found = feature_map(checkpoint.backbone(copy=False), torch.zeros(1, 3, size, size), targets)
+    _, width, rows, columns = found.shape
+    backbone = checkpoint.architecture.skeleton
+    stage = ([target for target in targets if target in backbone.stages] or list(backbone.stages))[-1]
+    stride = backbone.stages[stage].stride
+    if size % stride or rows * stride != size:
+        raise UserError(
+            f"size={size} is not a multiple of {stride}, the side of a patch of {checkpoint.architecture.name} "
+            f"({stage}); take --set size={max(stride, round(size / stride) * stride)}"
+        )
+    return (rows, columns), width
+
+
+@dataclass(frozen=True)
+class PatchWork(Work):
+    """The patches of an image side by side in one row of the bank."""
+
+    def widths(self, backbone: Backbone) -> list[int]:
+        """As of `Work`: patches times their width."""
+        assert self.transform.resize
+        found = [grid_of(self.checkpoint, target, self.transform.resize) for target in self.targets]
+        return [rows * columns * width for (rows, columns), width in found]
+
+    def forward(self, backbone: Any, batch: Tensor) -> list[Tensor]:
+        """As of `Work`."""
+        inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
+        maps = [feature_map(backbone, inputs, target) for target in self.targets]
+        return [found.flatten(2).transpose(1, 2).flatten(1).float() for found in maps]
+
+
+def squashed(size: int) -> EvalTransform:
+    """Both sides resized to `size`, bilinear with antialiasing."""
+    return EvalTransform(size, None, "bilinear", squash=True)
+
+
+def extract_patches(checkpoint: Checkpoint, images: Images, size: int, feature: str, cache: Path) -> Patches:
+    """The patches' features of all `images`, squashed to `size` pixels a side.
+
+    They are kept in `cache` and found there again; interrupted, the extraction resumes; of several processes each
+    computes a part.
+
+    Raises:
+        UserError: an unknown feature, a size that the network does not take, or images that cannot be used.
+    """
+    targets = checkpoint.architecture.targets(feature)
+    grid, width = grid_of(checkpoint, targets, size)
+    folder = cache / _key(checkpoint, images, size, targets)
+    require_filled(
+        {folder: targets},
+        lambda missing: PatchWork(checkpoint, images, squashed(size), missing),
+        lambda _: {"images": images.name, "checkpoint": checkpoint.name, "patches": grid},
+    )
+    whole = np.load(folder / "features.npy", mmap_mode="r")
+    shape = len(images) * grid[0] * grid[1], width
+    return Patches(np.memmap(folder / "features.npy", np.float32, "r", whole.offset, shape), grid)
+
+
+def plan_patches(checkpoint: Checkpoint, images: Images, size: int, feature: str, cache: Path) -> str:
+    """What `extract_patches` would do, and how long that would take, in a line."""
+    targets = checkpoint.architecture.targets(feature)
+    grid, width = grid_of(checkpoint, targets, size)
+    count = len(images) * grid[0] * grid[1]
+    what = f"patches of {images.name}: {len(images):,} images x {grid[0]}x{grid[1]} = {count:,} x {width}"
+    if is_whole(cache / _key(checkpoint, images, size, targets), len(images)):
+        return f"{what}, in the cache"
+    rate = images_per_second(PatchWork(checkpoint, images, squashed(size), (targets,))) * dist.world_size()
+    time = duration(len(images) / rate)
+    return f"{what}, {4 * count * width / 1e9:.2f} GB on disk, about {time} at {rate:.0f} images a second"
+
+
+def _key(checkpoint: Checkpoint, images: Images, size: int, targets: tuple[str, ...]) -> str:
+    return fingerprint(["patches", checkpoint.id, images.fingerprint, size, targets])
+
+
+def resize_map(truth: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A map (H, W) of classes at another size: each pixel has the class of the nearest."""
+    tensor = torch.from_numpy(truth)[None, None]
+    return torch.nn.functional.interpolate(tensor, size, mode="nearest-exact")[0, 0].numpy()
+
+
+def patch_pixels(truth: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
+    """The pixels of each patch of a map (H, W) whose sides are multiples of the grid's: (rows * columns, pixels)."""
+    (rows, columns), (height, width) = grid, truth.shape
+    tiles = truth.reshape(rows, height // rows, columns, width // columns).transpose(0, 2, 1, 3)
+    return tiles.reshape(rows * columns, -1)
+
+
+def class_counts(pixels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """How many of each patch's `pixels` (P, pixels) are of each class, (P, C); those that are `VOID` are of none."""
+    patch = np.broadcast_to(np.arange(len(pixels))[:, None], pixels.shape)
+    known = pixels != VOID
+    pairs = patch[known] * classes + pixels[known]
+    return np.bincount(pairs, minlength=len(pixels) * classes).reshape(len(pixels), classes)

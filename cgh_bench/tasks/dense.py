@@ -1,0 +1,93 @@
+"""What tasks on maps of classes share: their data, the size of images, predictions as files, and the same metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.segmented import SegmentedImages, SegmentedPair, load_segmented
+from cgh_bench.tasks.base import Folders, Metric, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cgh_bench.frozen.overlap import Counts
+
+Upsampling = Literal["bilinear", "nearest"]
+PREDICTIONS = "predictions"
+"""The folder of a run with a PNG for each val image, in the values of the dataset's own maps."""
+
+
+@dataclass(frozen=True)
+class DenseTask(Task[SegmentedPair]):
+    """A task on the maps of a frozen backbone, on images with a class for every pixel."""
+
+    METRICS: ClassVar = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
+
+    data: str = ""
+    size: int = 224
+    """Pixels of both sides that images are squashed to, bilinear with antialiasing."""
+    feature: str = "layer4"
+    """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"size={self.size} must be at least 1 pixel")
+
+    def load_data(self, cache: Path) -> SegmentedPair:
+        """The train and the val images with their maps."""
+        return load_segmented(self.data, cache)
+
+    def check(self, data: SegmentedPair) -> None:
+        """Refuse a single class, and val images that are the train images."""
+        if len(data.train.classes) < 2:
+            raise UserError(f"{data.name} has one class ({data.train.classes[0]!r}); at least two are needed")
+        if data.train.paths == data.val.paths:
+            raise UserError(f"{data.train.name} and {data.val.name} hold the same images; val must be others")
+
+
+def predicted_classes(scores: "Tensor", size: tuple[int, ...], upsampling: Upsampling) -> NDArray[np.uint8]:
+    """The class with the highest of `scores` (C, h, w), which are resized to `size` (H, W) before it is taken."""
+    import torch
+
+    corners = {"align_corners": False} if upsampling == "bilinear" else {}
+    resized = torch.nn.functional.interpolate(scores[None], size, mode=upsampling, **corners)
+    return resized[0].argmax(dim=0).to(torch.uint8).numpy()
+
+
+def judge(
+    images: SegmentedImages,
+    predict: Callable[[int, tuple[int, ...]], NDArray[np.uint8]],
+    folders: Folders,
+    scored: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda truth: truth,
+) -> "Counts":
+    """Predict every image, write the prediction beside the number, and count.
+
+    Args:
+        images: N, with their maps.
+        predict: of image number i the classes (H, W) at a size.
+        folders: of the run.
+        scored: what the true map is turned into before it is compared; default nothing: the image's own resolution.
+
+    Returns:
+        the confusion matrix of each image, (N, C, C).
+    """
+    from cgh_bench.core import dist
+    from cgh_bench.core.files import replacing
+    from cgh_bench.frozen.overlap import confusion
+
+    classes = len(images.classes)
+    counts = np.zeros((len(images), classes, classes), np.int64)
+    for index in range(len(images)):
+        truth = scored(images.both(index)[1])
+        predicted = predict(index, truth.shape)
+        counts[index] = confusion(truth, predicted, classes)
+        if dist.rank() == 0:
+            with replacing(folders.run / PREDICTIONS / f"{images.paths[index][0].stem}.png", flush=False) as path:
+                Image.fromarray(predicted + images.first).save(path)
+    return counts
