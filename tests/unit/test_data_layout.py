@@ -199,19 +199,22 @@ def test_objects_without_a_box(old, new, root):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "classes", "first"), [("voc2012_aug", 21, 0), ("ade20k", 150, 1), ("cityscapes", 19, 0)]
-)
-def test_maps_become_classes(name, classes, first, root, tmp_path):
+SEGMENTED = [("voc2012_aug", 21, 0), ("ade20k", 150, 1), ("cityscapes", 19, 0)]
+
+
+@pytest.mark.parametrize(("name", "classes", "first"), SEGMENTED)
+def test_maps_become_classes(name, classes, first, made, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", str(made))
     pair = load_segmented(name, tmp_path / "cache")
     assert (len(pair.train), len(pair.val), len(pair.train.classes)) == (8, 4, classes)
     image, truth = pair.val.both(0)
-    drawn = np.asarray(Image.open(pair.val.paths[0][1]))
+    drawn = np.asarray(Image.open(pair.val.paths[0][1])).astype(int)
     assert image.shape[1:] == truth.shape
     # In ADE20K 0 is no class, and the first class has 1.
     assert (truth == np.where(drawn < first, 255, drawn - first)).all()
 
 
-def test_a_set_of_boxes_has_no_maps(root, tmp_path):
+def test_a_set_of_boxes_has_no_maps(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGH_DATA", str(made))
     with pytest.raises(UserError, match="voc0712 has no maps to learn from"):
         load_segmented("voc0712", tmp_path / "cache")
