@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import importlib.metadata
+import math
 import platform
 import subprocess
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgh_bench import results, tasks
+from cgh_bench import outcomes, results, tasks
 from cgh_bench.core.config import fingerprint, identity, override, plain
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import alone_in
@@ -156,6 +157,8 @@ def evaluate(
     with contextlib.nullcontext() if dist.rank() else alone_in(folder):
         metrics = task.run(checkpoint, evaluation.data, folders, seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
+    if dist.rank() == 0:
+        _require_same(evaluation.name, metrics, folder)
     result = Result(
         task=evaluation.name,
         protocol=evaluation.protocol,
@@ -192,6 +195,18 @@ def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, 
     missing = [metric.name for metric in declared if metric.always and metric.name not in metrics]
     if missing:
         raise CheckFailed(f"{name} did not report {', '.join(missing)}; its log is in the run's folder")
+
+
+def _require_same(name: str, metrics: dict[str, float], folder: Path) -> None:
+    """Refuse numbers that the outcomes in the run's folder do not give."""
+    if not (folder / outcomes.FILE).exists():
+        return
+    for metric, value in outcomes.load(folder).metrics().items():
+        if metric in metrics and not math.isclose(metrics[metric], value, rel_tol=1e-6, abs_tol=1e-6):
+            raise CheckFailed(
+                f"{name} reports {metric} {metrics[metric]:.4f}, but its answers for each image give {value:.4f}; they "
+                f"are in {folder}: please report this"
+            )
 
 
 def commit() -> str:

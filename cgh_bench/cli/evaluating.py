@@ -47,6 +47,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.slurm
 @options.seeds
 @options.settings
+@options.flag("--again", help="Run finished evaluations again; the newest result counts.")
 @options.dry_run
 @options.flag("--quiet", "-q", help="Show no progress.")
 @options.work
@@ -67,6 +68,7 @@ def eval_(
     slurm: str,
     seeds: int,
     settings: tuple[str, ...],
+    again: bool,
     dry_run: bool,
     quiet: bool,
     work: Path,
@@ -133,7 +135,7 @@ def eval_(
             if first:
                 _warn_if_untrained(loaded)
             for evaluation, seed in itertools.product(evaluations, range(seeds)):
-                result = find_finished(evaluation, loaded, seed, workspace)
+                result = None if again else find_finished(evaluation, loaded, seed, workspace)
                 planned = plan(evaluation, loaded, workspace, launch) if first and not result else []
                 if dry_run:
                     state = "finished" if result else "would run"

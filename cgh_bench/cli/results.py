@@ -62,10 +62,29 @@ def show(number: int, work: Path) -> None:
     """
     from cgh_bench.results import export_json
 
-    records = _read(work)
-    if number > len(records):
-        raise UserError(f"no result {number}; {work} holds {len(records)}: `cgh-bench results list` shows them")
-    print(export_json(records[number - 1 : number]), end="")
+    print(export_json([_one(number, work)]), end="")
+
+
+@results.command()
+@click.argument("number", type=options.COUNT)
+@click.option("--format", default="csv", metavar="FORMAT", help="csv.")
+@click.option("--out", "-o", type=options.PATH, help="Output file.  [default: standard output]")
+@options.work
+def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
+    """Write what a run answered for each image.
+
+    NUMBER is the result's in `cgh-bench results list`. One line per image (classification), image and class (several
+    classes an image), image and pair of classes (segmentation) or detection.
+
+    \b
+    Example:
+      cgh-bench results predictions 17 -o answers.csv
+    """
+    from cgh_bench import outcomes
+
+    if format != "csv":
+        raise unknown("format", format, ["csv"])
+    _write(outcomes.of_run(_one(number, work), work).to_csv(), out)
 
 
 @results.command()
@@ -106,16 +125,12 @@ def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, m
       cgh-bench results export --format json --task animals_det
     """
     from cgh_bench import results
-    from cgh_bench.core.files import write_text
 
     formats = {"csv": results.export_csv, "json": results.export_json}
     if format not in formats:
         raise unknown("export format", format, formats)
     text = formats[format](dict(results.select(_read(work), task, protocol, ckpt, method)).values())
-    if out:
-        write_text(out, text)
-    else:
-        print(text, end="")
+    _write(text, out)
 
 
 @results.command("import")
@@ -148,6 +163,22 @@ def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: i
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
     how = f"under {result.protocol}" if protocol else "without a protocol: it appears in no table (see --protocol)"
     print(f"imported {metrics} for {ckpt}, {how}")
+
+
+def _write(text: str, out: Path | None) -> None:
+    from cgh_bench.core.files import write_text
+
+    if out:
+        write_text(out, text)
+    else:
+        print(text, end="")
+
+
+def _one(number: int, work: Path) -> "Result":
+    records = _read(work)
+    if number > len(records):
+        raise UserError(f"no result {number}; {work} holds {len(records)}: `cgh-bench results list` shows them")
+    return records[number - 1]
 
 
 def _read(work: Path) -> "list[Result]":

@@ -82,6 +82,11 @@ class ImageSet(ABC):
         """Sixteen hex digits that change when the images, the labels or the classes do; results record it."""
 
     @property
+    def order(self) -> str:
+        """Sixteen hex digits of which images these are, in order; what is computed from them does not enter."""
+        return self.fingerprint
+
+    @property
     def multi_label(self) -> bool:
         """Whether an image can show several classes."""
         return self.labels.ndim == 2

@@ -16,7 +16,7 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
 from cgh_bench.core.progress import duration
-from cgh_bench.data.image_set import Images, ImageSet
+from cgh_bench.data.image_set import Images, ImageSet, content_fingerprint
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
 
@@ -53,6 +53,11 @@ class GivenFeatures(ImageSet):
     def fingerprint(self) -> str:
         """The hash of the file."""
         return self.content
+
+    @property
+    def order(self) -> str:
+        """The hash of classes, labels and paths: the features of another backbone are of the same images."""
+        return content_fingerprint((*self.classes, *self.paths), self.labels)
 
     def called(self, index: int) -> str:
         """Its path, where it is known."""

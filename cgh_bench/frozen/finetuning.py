@@ -84,11 +84,14 @@ class Tuning:
         total = cross_entropy(logits[:own], batch.labels[:own], reduction="sum")
         return total * (dist.world_size() / batch.total)
 
-    @torch.no_grad()
     def assess(self) -> Record:
         """Top-1 and top-5 on val, in percent."""
-        self.network.eval()
-        return self.judge.accuracies(self.network, self.device)
+        _, ranks = self.answers()
+        return {f"top{limit}": 100 * float((ranks < limit).double().mean()) for limit in (1, 5)}
+
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """See `Judge`."""
+        return self.judge.answers(self.network, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the network and the optimiser."""
@@ -108,15 +111,18 @@ class Judge:
     transform: EvalTransform
     batch_size: int
 
-    def accuracies(self, network: nn.Module, device: torch.device) -> Record:
-        """Top-1 and top-5 in percent; each process looks at its part of the images."""
+    @torch.no_grad()
+    def answers(self, network: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The predicted class and the rank of the true one, (N,) each; each process looks at its part of the images."""
         loader = DataLoader(_Share(self), self.batch_size, num_workers=workers(self.images))
-        hits = torch.zeros(2, dtype=torch.float64, device=device)
+        network.eval()
+        found = [torch.zeros(2, 0, dtype=torch.int64)]
         for pixels, labels in loader:
-            ranks = true_ranks(network(pixels.to(device))[:, None], labels.to(device))
-            hits += torch.stack([(ranks < 1).sum(), (ranks < 5).sum()])
-        percent = 100 * dist.world_size() * dist.mean(hits) / len(self.images)
-        return {"top1": float(percent[0]), "top5": float(percent[1])}
+            logits = network(pixels.to(device))
+            ranks = true_ranks(logits[:, None], labels.to(device))[:, 0]
+            found.append(torch.stack([logits.argmax(dim=1), ranks]).cpu())
+        predicted, ranks = torch.cat(dist.gather_shares(torch.cat(found, dim=1)), dim=1)
+        return predicted, ranks
 
 
 class _Share(Dataset[tuple[Tensor, int]]):

@@ -71,6 +71,17 @@ class Heads:
             found += torch.stack([(places < rank).sum(dim=0) for rank in ranks])
         return found
 
+    def answers(self, features: Tensor, labels: Tensor, head: int) -> tuple[Tensor, Tensor]:
+        """The class (N,) that one head predicts for each row of (N, D), and the rank (N,) of the true one."""
+        device, found = self.weights.device, []
+        for start in range(0, len(features), ROWS_PER_PASS):
+            part = slice(start, start + ROWS_PER_PASS)
+            logits = self.logits(features[part].to(device))[:, head : head + 1]
+            ranks = true_ranks(logits, labels[part].to(device))
+            found.append((logits[:, 0].argmax(dim=1).cpu(), ranks[:, 0].cpu()))
+        predicted, places = zip(*found, strict=True)
+        return torch.cat(predicted), torch.cat(places)
+
     def state_dict(self) -> dict[str, Tensor]:
         """All that changes."""
         return {"weights": self.weights, "velocity": self.velocity}
@@ -136,6 +147,15 @@ class SgdProbe:
             percent = 100 * dist.world_size() * dist.mean(hits.to(self.device, torch.float64)) / len(banks[0].labels)
             record |= {f"{name}_top1": percent[0].tolist(), f"{name}_top5": percent[1].tolist()}
         return record
+
+    @torch.no_grad()
+    def answers(self, name: str, head: int) -> tuple[Tensor, Tensor]:
+        """The class (N,) that one of all heads predicts for each image of a set, and the rank (N,) of the true one."""
+        of_each = len(self.heads[0].rates)
+        heads, features = self.heads[head // of_each], self.banks[name][head // of_each]
+        parts = dist.gather_shares(heads.answers(*_share(features), head % of_each))
+        predicted, ranks = zip(*parts, strict=True)
+        return torch.cat(predicted), torch.cat(ranks)
 
     def require_frozen(self) -> None:
         """Prove by the hash of all its tensors, BatchNorm statistics included, that the backbone has not changed."""

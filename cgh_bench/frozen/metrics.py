@@ -98,6 +98,17 @@ class Ranked:
     classes: int
 
     @property
+    def right(self) -> NDArray[np.bool_]:
+        """(Q,) whether the true class has most votes."""
+        first: NDArray[np.bool_] = (self.true_rank < 1).numpy()
+        return first
+
+    @property
+    def answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The predicted class and the rank of the true one, (Q,) each."""
+        return self.predicted.numpy(), self.true_rank.numpy()
+
+    @property
     def top1(self) -> float:
         """Per cent of images whose true class has most votes."""
         return 100 * float((self.true_rank < 1).double().mean())

@@ -98,6 +98,8 @@ class Choice:
     val: list[float]
     scores: Tensor
     """The logits (N, C) of val at the chosen weight decay."""
+    best: NDArray[np.int64]
+    """The classes (N,) predicted for val at the weight decay that is best there."""
 
 
 Accuracy = Callable[[Tensor, Tensor], float]
@@ -132,7 +134,8 @@ def choose(
     heads = _fit(every, grid, heads)
     on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
     predicted, scores = judge(on_val, heads, index)
-    return Choice(index, on_held, _accuracies(predicted, val.labels, accuracy), scores)
+    accuracies = _accuracies(predicted, val.labels, accuracy)
+    return Choice(index, on_held, accuracies, scores, predicted[:, int(np.argmax(accuracies))].numpy())
 
 
 def _fit(task: Problem, grid: Grid, start: Tensor) -> Tensor:

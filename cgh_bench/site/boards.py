@@ -258,8 +258,9 @@ def _paired(board: Board, measured: Sequence[Subject], root: Path) -> list[dict[
 def _rates(board: Board, subject: Subject, root: Path) -> NDArray[np.float64] | None:
     """How often each val image (N,) was classified correctly by the subject's runs; None if one left no predictions."""
     runs = subject.cells[board.id, PAIRED_METRIC].runs
-    outcomes = [outcome.right for run in runs if (outcome := classification(run, root, [])) is not None]
+    found = [classification(run, root, []) for run in runs]
+    outcomes = [(outcome.rank < 1).mean(axis=1) for outcome in found if outcome is not None]
     if len(outcomes) < len(runs) or len({len(outcome) for outcome in outcomes}) != 1:
         return None
-    rates: NDArray[np.float64] = np.mean(outcomes, axis=0)
+    rates: NDArray[np.float64] = np.mean(outcomes, axis=0, dtype=np.float64)
     return rates

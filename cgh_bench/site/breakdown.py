@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cgh_bench import data
+from cgh_bench import data, outcomes
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
+from cgh_bench.data import ground_truth
+from cgh_bench.data.ground_truth import NO_CLASS, Maps
 from cgh_bench.frozen import overlap
+from cgh_bench.outcomes import Classification
 from cgh_bench.results import Result
 from cgh_bench.site import charts, truth
 from cgh_bench.site.charts import Chart
-from cgh_bench.site.truth import NO_CLASS, Maps, noting
+from cgh_bench.site.truth import noting
 
-NEIGHBOURS = "neighbours.npz"
-CLASSIFICATIONS = (NEIGHBOURS, "predictions.npz")
-"""Either holds `predicted`, the class (N,) predicted for each val image."""
 DETECTIONS = "predictions.json"
 SEGMENTATIONS = "predictions"
 THRESHOLDS = (0.5, 0.75)
@@ -53,47 +53,25 @@ def draw(run: Result, task: Any, root: Path, work: Path, notes: list[str]) -> li
     return drawn + _dense(run, root / run.work, work, notes)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The val images and what a run classified them as."""
-
-    predicted: NDArray[np.int64]
-    """(N,)"""
-    truth: NDArray[np.int64]
-    """(N,)"""
-    classes: Sequence[str]
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """(N,)"""
-        same: NDArray[np.bool_] = self.predicted == self.truth
-        return same
-
-
-def classification(run: Result, root: Path, notes: list[str]) -> Outcome | None:
-    """The predictions that the run left in its folder below `root`; None if there are none, or their dataset is gone.
-
-    Damaged predictions are noted.
-    """
-    path = next((file for name in CLASSIFICATIONS if (file := root / run.work / name).is_file()), None)
-    if not run.work or path is None:
+def classification(run: Result, root: Path, notes: list[str]) -> Classification | None:
+    """What the run classified each image as; None if it left no such answers. A damaged file is noted."""
+    if not run.work:
         return None
     try:
-        val = data.load(str(run.config.get("data")), "val")
-    except UserError:
+        found = outcomes.load(root / run.work)
+    except FileNotFoundError:
         return None
-    with noting(notes, f"{run.task}: {path.name} of {run.checkpoint}, seed {run.seed}, is damaged"):
-        with np.load(path, allow_pickle=False) as arrays:
-            predicted = arrays["predicted"].astype(np.int64)
-        labels = np.asarray(val.labels)
-        return Outcome(predicted, labels, val.classes) if predicted.shape == labels.shape else None
-    return None
+    except UserError as error:
+        notes.append(f"{run.task}: {error}.")
+        return None
+    return found if isinstance(found, Classification) else None
 
 
-def accuracy_by_class(outcome: Outcome) -> dict[str, float]:
+def accuracy_by_class(outcome: Classification) -> dict[str, float]:
     """Per cent of the val images of each class that were classified correctly, for classes that have any."""
-    counts = np.bincount(outcome.truth, minlength=len(outcome.classes))
-    hits = np.bincount(outcome.truth, weights=outcome.right, minlength=len(outcome.classes))
+    counts = np.bincount(outcome.target, minlength=len(outcome.classes))
+    rates = (outcome.rank < 1).mean(axis=1)
+    hits = np.bincount(outcome.target, weights=rates, minlength=len(outcome.classes))
     return {name: 100 * float(hits[i] / counts[i]) for i, name in enumerate(outcome.classes) if counts[i]}
 
 
@@ -147,14 +125,14 @@ def _dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Char
     """Charts of detections and segmentations, compared with the dataset's own files."""
     detected, segmented = folder / DETECTIONS, folder / SEGMENTATIONS
     if detected.is_file():
-        objects = truth.read(run, work, notes, truth.objects)
+        objects = truth.read(run, work, notes, ground_truth.objects)
         if objects and objects.file:
             return detection_charts(run.task, objects.file, detected, notes)
         measured = truth.metrics(folder).items()
         by_class = {name.removeprefix("box_AP."): ap for name, ap in measured if name.startswith("box_AP.")}
         return [_box_ap(run.task, by_class)] if by_class else []
     if segmented.is_dir():
-        maps = truth.read(run, work, notes, partial(truth.maps, metrics=truth.metrics(folder)))
+        maps = truth.read(run, work, notes, partial(ground_truth.maps, metrics=truth.metrics(folder)))
         return segmentation_charts(run.task, maps, segmented, notes) if maps else []
     return []
 

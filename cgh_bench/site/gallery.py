@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench import data
-from cgh_bench.data import ImageSet
+from cgh_bench.data import ImageSet, ground_truth
+from cgh_bench.data.ground_truth import SHOWN, Maps, Objects
 from cgh_bench.results import Result
 from cgh_bench.site import truth
-from cgh_bench.site.breakdown import DETECTIONS, NEIGHBOURS, SEGMENTATIONS
+from cgh_bench.site.breakdown import DETECTIONS, SEGMENTATIONS
 from cgh_bench.site.pictures import Instance, css_colour, data_uri, draw_classes, draw_instances
-from cgh_bench.site.truth import SHOWN, Maps, Objects, noting
+from cgh_bench.site.truth import noting
 
 Named = Sequence[tuple[str, Result]]
 """Runs of one task, each with the label of its row."""
 QUERIES = 5
+NEIGHBOURS = "neighbours.npz"
 SHOWN_NEIGHBOURS = 8
 LEAST_SCORE = 0.3
 """Detections with a lower score are not shown."""
@@ -110,11 +112,11 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     asked, detected, segmented = map(with_file, (NEIGHBOURS, DETECTIONS, SEGMENTATIONS))
     if any(by_task) and not (asked or detected or segmented):
         notes.append("No pictures: the folders of the runs are not beside the results.")
-    objects = truth.read(detected[0][1], work, notes, truth.objects) if detected else None
+    objects = truth.read(detected[0][1], work, notes, ground_truth.objects) if detected else None
     maps = None
     if segmented:
         names = truth.metrics(root / segmented[0][1].work)
-        maps = truth.read(segmented[0][1], work, notes, partial(truth.maps, metrics=names))
+        maps = truth.read(segmented[0][1], work, notes, partial(ground_truth.maps, metrics=names))
     return Gallery(
         queries(asked, root, notes) if asked else (),
         detections(objects, detected, root, notes) if objects else (),

@@ -1,79 +1,21 @@
-"""Ground truth of the val images of any detection or segmentation dataset, read from its own files."""
+"""The ground truth of a run's dataset, if it is still there and unchanged, and what the run measured."""
 
 import json
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from xml.etree import ElementTree
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import TypeVar
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import dense, layout
+from cgh_bench.data import dense, ground_truth
 from cgh_bench.data.decoding import UNDECODABLE
-from cgh_bench.data.demo import scenes as embedded
-from cgh_bench.data.layout import Part
-from cgh_bench.data.layouts import voc
+from cgh_bench.data.ground_truth import Maps, Objects
 from cgh_bench.results import Result
 
-SHOWN = 4
-BACKGROUND, NO_CLASS = "background", ""
 DAMAGED = (*UNDECODABLE, AttributeError, AssertionError, RecursionError, MemoryError, zipfile.BadZipFile)
 """What reading a damaged picture, array, JSON or XML raises, or one of another form than expected."""
-Truth = TypeVar("Truth", "Objects", "Maps")
-
-
-@dataclass(frozen=True)
-class Objects:
-    """Annotated objects, in COCO's format."""
-
-    images: Path
-    """The folder of the entries' file names."""
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    shown: tuple[dict[str, Any], ...]
-    """The entries of the few images that are shown: the first with one object, the first with two, and so on."""
-    annotations: tuple[dict[str, Any], ...]
-    """At least those of the images that are shown."""
-    file: Path | None
-    """All annotations as COCO's JSON; None if the dataset has no such file."""
-
-    def label(self, line: Mapping[str, Any]) -> int:
-        """The index of the class of an annotation or a detection."""
-        if "category" in line:
-            return self.classes.index(line["category"])
-        return self.category_ids.index(line["category_id"])
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Class maps."""
-
-    pairs: tuple[tuple[Path, Path], ...]
-    """Each val image and its map; the map predicted for it has the image's name."""
-    values: tuple[str, ...]
-    """The class of each pixel value from 0 on; `NO_CLASS` for none."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes that are drawn, in the order of the values of `drawn`."""
-        return self.values[1:] if self._clear else self.values
-
-    def drawn(self, path: Path) -> NDArray[np.uint8]:
-        """A map (H, W), true or predicted: 0 where nothing is drawn, c + 1 for class c."""
-        values = np.asarray(Image.open(path))
-        known = values < len(self.values)
-        return np.where(known, values if self._clear else values + 1, 0).astype(np.uint8)
-
-    @property
-    def _clear(self) -> bool:
-        return self.values[0] in (BACKGROUND, NO_CLASS)
+Truth = TypeVar("Truth", Objects, Maps)
 
 
 def read(run: Result, work: Path, notes: list[str], reader: Callable[[str, Path], Truth | None]) -> Truth | None:
@@ -105,67 +47,7 @@ def folder(run: Result, work: Path, notes: list[str]) -> Path | None:
     if run.data != located.fingerprint:
         notes.append(f"{run.task}: no pictures of its predictions; {name} has changed since the run.")
         return None
-    return located.root / (name if name == embedded.NAME else dense.layouts()[name].folder)
-
-
-def objects(name: str, folder: Path) -> Objects | None:
-    """The objects of the dataset `name` in its `folder`; None if they are in a format that is not read."""
-    if name == embedded.NAME:
-        return of_coco(folder / "val/images", folder / "val/annotations.json")
-    part = _last(name, (".json", ".xml"))
-    if part is None:
-        return None
-    images = folder / part.images.split("{}")[0]
-    return of_coco(images, folder / part.annotations) if part.annotations.endswith(".json") else _of_voc(part, folder)
-
-
-def of_coco(images: Path, file: Path) -> Objects:
-    """The objects of a COCO JSON."""
-    coco = json.loads(file.read_text(encoding="utf-8"))
-    categories = sorted(coco["categories"], key=lambda category: category["id"])
-    counts = Counter(annotation["image_id"] for annotation in coco["annotations"])
-    return Objects(
-        images,
-        tuple(category["name"] for category in categories),
-        tuple(category["id"] for category in categories),
-        _first_of_each_count((entry, counts[entry["id"]]) for entry in coco["images"]),
-        tuple(coco["annotations"]),
-        file,
-    )
-
-
-def _of_voc(part: Part, folder: Path) -> Objects:
-    """The objects of one XML per image, whose corners are inclusive and count from 1; class ids are indices."""
-    assert isinstance(part.classes, tuple)
-    found: dict[str, list[dict[str, Any]]] = {}
-    place = {name: index for index, name in enumerate(part.classes)}
-
-    def entries() -> Iterator[tuple[dict[str, Any], int]]:
-        for name in layout.image_names(part, folder):
-            root = ElementTree.parse(folder / part.annotations.format(name)).getroot()
-            found[name] = [_voc_object(name, item, place) for item in root.iterfind("object")]
-            yield {"id": name, "file_name": Path(part.images.format(name)).name}, len(found[name])
-
-    shown = _first_of_each_count(entries())
-    lines = tuple(line for entry in shown for line in found[entry["id"]])
-    return Objects(folder / part.images.split("{}")[0], part.classes, tuple(place.values()), shown, lines, None)
-
-
-def _voc_object(name: str, item: ElementTree.Element, place: Mapping[str, int]) -> dict[str, Any]:
-    left, top, right, bottom = (float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
-    box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
-    return {"image_id": name, "category_id": place[item.findtext("name") or ""], "bbox": box}
-
-
-def _first_of_each_count(entries: Iterable[tuple[dict[str, Any], int]]) -> tuple[dict[str, Any], ...]:
-    """The first image with one object, the first with two, and so on: independent of any result."""
-    first: dict[int, dict[str, Any]] = {}
-    for entry, count in entries:
-        first.setdefault(count, entry)
-        if all(wanted in first for wanted in range(1, SHOWN + 1)):
-            break
-    first.pop(0, None)
-    return tuple(first[count] for count in sorted(first)[:SHOWN])
+    return ground_truth.folder(name, located)
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -175,40 +57,3 @@ def metrics(folder: Path) -> dict[str, float]:
     except DAMAGED:
         return {}
     return {name: v for name, v in found.items() if isinstance(v, int | float)} if isinstance(found, dict) else {}
-
-
-def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
-    """The maps of the dataset `name` in its `folder`; None if it has none.
-
-    If the dataset does not name its classes, the names are those in a run's `metrics` (`IoU.NAME`), if all are there.
-    """
-    if name == embedded.NAME:
-        val = folder / "val"
-        classes = of_coco(val / "images", val / "annotations.json").classes
-        pairs = tuple((path, val / "masks" / path.name) for path in sorted((val / "images").glob("*.png")))
-        return Maps(pairs, (BACKGROUND, *classes))
-    part = _last(name, (".png",))
-    if part is None or not part.classes:  # of instances, not of classes
-        return None
-    assert isinstance(part.classes, int)
-    pairs = tuple(
-        (folder / part.images.format(image), folder / part.annotations.format(image))
-        for image in layout.image_names(part, folder)
-    )
-    return Maps(pairs, (BACKGROUND, *voc.CLASSES) if name == "voc2012_aug" else _values(name, part.classes, metrics))
-
-
-def _values(name: str, count: int, metrics: Mapping[str, float]) -> tuple[str, ...]:
-    """The classes' names, or numbers."""
-    before = (NO_CLASS,) * (name == "ade20k")
-    named = [metric.removeprefix("IoU.") for metric in metrics if metric.startswith("IoU.")]
-    if len(named) != count - len(before):
-        named = [f"class {value}" for value in range(len(before), count)]
-    return (*before, *named)
-
-
-def _last(name: str, suffixes: Sequence[str]) -> Part | None:
-    """The part of a layout that is evaluated on: the last with such annotations."""
-    known = dense.layouts().get(name)
-    parts = [part for part in known.parts if part.annotations.endswith(tuple(suffixes))] if known else []
-    return parts[-1] if parts else None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data import DataPair, ImageSet
     from cgh_bench.frozen.features import FeatureBank
+    from cgh_bench.outcomes import Outcomes
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,15 @@ class Folders:
         if dist.rank() == 0:
             write_text(self.run / name, text)
 
+    def keep(self, outcomes: "Outcomes") -> None:
+        """What the run answered for each image, as `outcomes.npz`: two runs are compared by it, and numbers checked."""
+        from cgh_bench.core import dist
+
+        if dist.rank() == 0:
+            outcomes.save(self.run)
+
     def save(self, name: str, **arrays: Any) -> None:
-        """The same of NumPy arrays, as an `.npz` archive."""
+        """NumPy arrays, as an `.npz` archive."""
         import numpy as np
 
         from cgh_bench.core import dist
@@ -110,7 +118,10 @@ class Task(ABC, Generic[D]):
 
     @abstractmethod
     def run(self, checkpoint: "Checkpoint", data: D, folders: Folders, seed: int) -> dict[str, float]:
-        """Evaluate `checkpoint` on checked `data` and return `{metric: value}`; resumes an interrupted run."""
+        """Evaluate `checkpoint` on checked `data` and return `{metric: value}`; resumes an interrupted run.
+
+        What it answered for each image goes to `folders.keep`, where the task has such answers.
+        """
 
     def versions(self, folders: Folders) -> dict[str, str]:
         """Packages of another environment that a finished run in `folders` used, with their versions."""

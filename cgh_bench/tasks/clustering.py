@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import duration, seconds_of
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import AS_IS, EvalTransform
@@ -62,9 +61,10 @@ class Clusters(FeatureTask):
         ]
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
-        """The seed is that of k-means; features are divided by their norm. Leaves `clusters.npy`, one per image."""
-        from sklearn import metrics
+        """The seed is that of k-means; features are divided by their norm. Clusters are kept under their classes."""
         from sklearn.cluster import KMeans
+
+        from cgh_bench.outcomes import classification
 
         val = data.val
         (bank,) = self.features(checkpoint, data, folders)
@@ -72,14 +72,10 @@ class Clusters(FeatureTask):
         found = KMeans(len(val.classes), n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(
             unit
         )
-        with replacing(folders.run / "clusters.npy") as path:
-            np.save(path, found)
-        return {
-            "NMI": 100 * metrics.normalized_mutual_info_score(val.labels, found),
-            "AMI": 100 * metrics.adjusted_mutual_info_score(val.labels, found),
-            "ARI": 100 * metrics.adjusted_rand_score(val.labels, found),
-            "accuracy": 100 * matched_accuracy(val.labels, found),
-        }
+        measures = {"NMI": "NMI", "AMI": "AMI", "ARI": "ARI", "accuracy": "top1"}
+        outcomes = classification(val, matched(val.labels, found, len(val.classes))[found], measures=measures)
+        folders.keep(outcomes)
+        return outcomes.metrics()
 
 
 def planned_seconds(n: int, width: int, clusters: int) -> float:
@@ -91,14 +87,14 @@ def planned_seconds(n: int, width: int, clusters: int) -> float:
     return seconds_of(lambda: once.fit(rows)) * n / len(rows)
 
 
-def matched_accuracy(truth: Labels, found: Labels) -> float:
-    """The fraction that is right when clusters are given to classes, one each, as well as can be (Hungarian method)."""
+def matched(truth: Labels, found: Labels, classes: int) -> Labels:
+    """The class (C,) of each cluster where as many images as can be are right, one each (Hungarian method)."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import confusion_matrix
 
-    counts = confusion_matrix(truth, found)
-    rows, columns = linear_sum_assignment(counts, maximize=True)
-    return float(counts[rows, columns].sum() / len(truth))
+    counts = confusion_matrix(found, truth, labels=np.arange(classes))
+    _, columns = linear_sum_assignment(counts, maximize=True)
+    return np.asarray(columns, np.int64)
 
 
 TASKS = {

@@ -1,15 +1,36 @@
 """Object detection and instance segmentation: a detector fine-tuned on the backbone."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from cgh_bench.data.dense import DenseData
 from cgh_bench.foreign import frameworks
 from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.transfer import Transfer
 
+if TYPE_CHECKING:
+    from cgh_bench.outcomes import Outcomes
+
 
 @dataclass(frozen=True, kw_only=True)
-class Detection(Transfer):
+class _ByCoco(Transfer):
+    """A detector that is evaluated by COCO's rules on a dataset with COCO's annotations."""
+
+    def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
+        """The detections, each right or wrong by pycocotools."""
+        from cgh_bench.data import ground_truth
+        from cgh_bench.outcomes import detection
+
+        objects = ground_truth.objects(self.data, ground_truth.folder(self.data, data))
+        if objects is None or objects.file is None:
+            return None
+        known = [metric.name for metric in self.METRICS]
+        return detection(f"{self.data}/val", data.fingerprint, objects.file, run / "predictions.json", known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(_ByCoco):
     """Fine-tune a detector with masks; box and mask AP.
 
     COCO's metric: the mean over IoU .50 to .95. Writes `predictions.json` in COCO's results format.
@@ -21,7 +42,7 @@ class Detection(Transfer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxDetection(Transfer):
+class BoxDetection(_ByCoco):
     """Fine-tune a detector; box AP.
 
     The mean over IoU .50 to .95: COCO's metric or, on VOC, that of 2007 at eleven points.

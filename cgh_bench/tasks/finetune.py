@@ -96,6 +96,7 @@ class FineTune(ImageTask):
         from cgh_bench.frozen.extraction import Work, require_usable
         from cgh_bench.frozen.finetuning import Judge, Network, Tuning
         from cgh_bench.frozen.training import Course, train
+        from cgh_bench.outcomes import classification
 
         images, val, state = data.train, data.val, folders.run / "state.pt"
         rows = self._labelled(checkpoint, images, seed)
@@ -115,10 +116,13 @@ class FineTune(ImageTask):
             course = Course(title, self.epochs, self.schedule, identity, state, device)
             history = train(tuning, batches, course)
             folders.write("epochs.json", json.dumps(history))
+            predicted, ranks = tuning.answers()
+            outcomes = classification(val, predicted.numpy(), ranks.numpy())
+            folders.keep(outcomes)
         best = max(record["top1"] for record in history)
-        last = history[-1]
-        top5 = {"top5": last["top5"]} if len(val.classes) > 5 else {}
-        return {"top1": last["top1"], **top5, "top1_selected_on_val": best}
+        told = {metric.name for metric in self.METRICS}
+        measured = {name: value for name, value in outcomes.metrics().items() if name in told}
+        return {**measured, "top1_selected_on_val": best}
 
 
 # facebookresearch/swav eval_semisup.py and README.md, on SimCLR's lists.

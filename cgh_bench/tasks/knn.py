@@ -49,14 +49,16 @@ class KNN(FeatureTask):
         """Deterministic: no seed enters."""
         from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.outcomes import classification
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self._deepest())
         grid = sorted({self.k, *self.k_grid}), [self.temperature]
         ranked = rank(similarity, train.labels[row], val.labels, len(train.classes), grid)
         chosen = ranked[self.k, self.temperature]
-        nearest = {"row": row[:, :RETRIEVED], "similarity": similarity[:, :RETRIEVED]}
-        folders.save("neighbours.npz", **nearest, predicted=chosen.predicted.numpy())
+        folders.save("neighbours.npz", row=row[:, :RETRIEVED], similarity=similarity[:, :RETRIEVED])
+        other = {f"top1_k{k}": ranked[k, self.temperature].right for k in self.k_grid}
+        folders.keep(classification(data.val, *chosen.answers, right=other))
         write_per_class(folders, train, val, chosen)
         return {
             **chosen.metrics(),
@@ -93,7 +95,7 @@ def search_plan(width: int, sizes: tuple[int, int], k: int) -> str:
 
 def write_per_class(folders: Folders, train: "FeatureBank", val: "FeatureBank", ranked: "Ranked") -> None:
     """`per_class.csv` of the run: how many images of each class there are, and how many were classified right."""
-    right = (ranked.true_rank == 0).numpy()
+    right = ranked.right
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(["class", "train", "val", "right", "accuracy"])

@@ -35,6 +35,7 @@ class KNNApproximate(FeatureTask):
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
         from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import approximate_neighbours, recall
+        from cgh_bench.outcomes import classification
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = approximate_neighbours(train.features, val.features, self.k, self.index, self.search)
@@ -43,6 +44,7 @@ class KNNApproximate(FeatureTask):
         count = min(self.recall_images, len(val.labels))
         some = np.sort(np.random.default_rng(seed).choice(len(val.labels), count, replace=False))
         found = recall(train.features, val.features[some], (similarity[some], row[some]))
+        folders.keep(classification(data.val, *ranked.answers))
         write_per_class(folders, train, val, ranked)
         return {**ranked.metrics(), "recall": 100 * found}
 

@@ -50,17 +50,21 @@ class KNNFewShot(FeatureTask):
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
         from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.outcomes import classification
 
         train, val = self.features(checkpoint, data, folders)
-        top1, balanced = [], []
+        top1, balanced, answers = [], [], []
         for repeat in range(self.repeats):
             rows = drawn(train, self.shots, np.random.default_rng([seed, repeat]))
             similarity, row = shared_neighbours(train.features[rows], val.features, self.k)
             grid = [self.k], [self.temperature]
             ranked = rank(similarity, train.labels[rows][row], val.labels, len(train.classes), grid)
             metrics = ranked[self.k, self.temperature].metrics()
+            answers.append(ranked[self.k, self.temperature].answers)
             top1.append(metrics["top1"])
             balanced.append(metrics["class_balanced"])
+        predicted, ranks = (np.stack(column, axis=1) for column in zip(*answers, strict=True))
+        folders.keep(classification(data.val, predicted, ranks, {metric.name: metric.name for metric in self.METRICS}))
         folders.write("repeats.json", json.dumps({"top1": top1, "class_balanced": balanced}))
         std = float(np.std(top1, ddof=1))
         return {"top1": float(np.mean(top1)), "top1_std": std, "class_balanced": float(np.mean(balanced))}

@@ -64,6 +64,7 @@ class KNNGrid(ImageTask):
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the train images that are chosen by. `grid.json` in the run's folder has every point."""
         from cgh_bench.frozen.features import extract_all
+        from cgh_bench.outcomes import classification
 
         on_train: dict[Point, Ranked] = {}
         on_val: dict[Point, Ranked] = {}
@@ -79,8 +80,9 @@ class KNNGrid(ImageTask):
         names = ["feature", "k", "temperature", "train_top1", "val_top1"]
         folders.write("grid.json", json.dumps({"columns": names, "points": grid, "chosen": chosen}))
         write_per_class(folders, train, val, on_val[chosen])
-        best = max(answer.top1 for answer in on_val.values())
-        return {**on_val[chosen].metrics(), "top1_selected_on_val": best}
+        best = max(on_val.values(), key=lambda answer: answer.top1)
+        folders.keep(classification(data.val, *on_val[chosen].answers, right={"top1_selected_on_val": best.right}))
+        return {**on_val[chosen].metrics(), "top1_selected_on_val": best.top1}
 
     def _both(
         self, train: "FeatureBank", val: "FeatureBank", seed: int

@@ -48,12 +48,15 @@ class LeaveOneOut(FeatureTask):
         """Deterministic: no seed enters."""
         from cgh_bench.frozen.metrics import rank, without_self
         from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.outcomes import classification
 
         (bank,) = self.features(checkpoint, data, folders)
         found = shared_neighbours(bank.features, bank.features, self.k + 1)
         similarity, row = without_self(*found, np.arange(len(bank.labels)))
         grid = [self.k], [self.temperature]
         chosen = rank(similarity, bank.labels[row], bank.labels, len(bank.classes), grid)[self.k, self.temperature]
+        ((images, _),) = self.sets(data)
+        folders.keep(classification(images, *chosen.answers))
         write_per_class(folders, bank, bank, chosen)
         return chosen.metrics()
 

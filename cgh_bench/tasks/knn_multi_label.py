@@ -42,10 +42,12 @@ class KNNMultiLabel(FeatureTask):
         """Deterministic: no seed enters. `mAP_11_points` is PASCAL VOC 2007's and the transfer suite's."""
         from cgh_bench.frozen.metrics import average_precisions, average_precisions_11_points, vote_weights
         from cgh_bench.frozen.neighbours import shared_neighbours
+        from cgh_bench.outcomes import multi_label
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self.k)
         scores = shares(vote_weights(similarity, self.temperature).numpy(), train.labels[row])
+        folders.keep(multi_label(data.val, val.labels, scores, {"mAP_11_points": "11 points", "mAP": "mean"}))
         eleven, every = average_precisions_11_points(scores, val.labels), average_precisions(scores, val.labels)
         return {"mAP_11_points": 100 * float(np.nanmean(eleven)), "mAP": 100 * float(np.nanmean(every))}
 

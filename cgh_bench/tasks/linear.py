@@ -82,6 +82,7 @@ class Linear(FeatureTask):
         from cgh_bench.frozen import probe
         from cgh_bench.frozen.crops import in_all_views
         from cgh_bench.frozen.metrics import accuracy, top5, true_ranks
+        from cgh_bench.outcomes import classification
 
         fitted, held = hold_out(data.train, self.held_out, seed)
         train, val = self.features(checkpoint, data, folders)
@@ -89,8 +90,9 @@ class Linear(FeatureTask):
         choice = probe.choose(train, val, split, self._grid(), accuracy)
         record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
         folders.write("grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
-        folders.save("predictions.npz", predicted=choice.scores.argmax(dim=1).cpu().numpy())
         ranks = true_ranks(choice.scores[:, None], torch.tensor(val.labels))[:, 0]
+        best = {"top1_selected_on_val": choice.best == val.labels}
+        folders.keep(classification(data.val, choice.scores.argmax(dim=1).numpy(), ranks.numpy(), right=best))
         return {
             "top1": choice.val[choice.index],
             **top5(ranks, len(val.classes)),

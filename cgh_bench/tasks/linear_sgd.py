@@ -116,6 +116,7 @@ class LinearSgd(ImageTask):
         from cgh_bench.frozen.features import extract_all
         from cgh_bench.frozen.heads import Heads, SgdProbe, first_weights
         from cgh_bench.frozen.training import Course, train
+        from cgh_bench.outcomes import classification
 
         images, val = data.train, data.val
         fitted, held = self._split(images, seed)
@@ -136,8 +137,10 @@ class LinearSgd(ImageTask):
             history = train(probe, batches, course)
             probe.require_frozen()
             folders.write("epochs.json", json.dumps({"heads": self.grid, "epochs": history}))
-        last = history[-1]
-        chosen = int(np.argmax(last.get("held_out_top1", [0.0])))
+            last = history[-1]
+            chosen = int(np.argmax(last.get("held_out_top1", [0.0])))
+            predicted, ranks = probe.answers("val", chosen)
+            folders.keep(classification(val, predicted.numpy(), ranks.numpy()))
         return {
             "top1": last["val_top1"][chosen],
             **({"top5": last["val_top5"][chosen]} if len(val.classes) > 5 else {}),

@@ -73,6 +73,7 @@ class LogisticRegression(FeatureTask):
 
         from cgh_bench.frozen import probe
         from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
+        from cgh_bench.outcomes import classification
 
         train, val = self.features(checkpoint, data, folders)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
@@ -80,6 +81,9 @@ class LogisticRegression(FeatureTask):
         record = {"strengths": self.strengths, "held_out": choice.held_out, "val": choice.val}
         folders.write("grid.json", json.dumps({**record, "chosen": self.strengths[choice.index]}))
         predicted, truth = choice.scores.argmax(dim=1), torch.tensor(val.labels)
+        measures = {"accuracy": self.metric, "top1": "top1", "class_balanced": "class_balanced"}
+        best = {"accuracy_selected_on_val": choice.best == val.labels} if self.metric == "top1" else {}
+        folders.keep(classification(data.val, predicted.numpy(), measures=measures, right=best))
         return {
             "accuracy": choice.val[choice.index],
             "top1": 100 * accuracy(predicted, truth),

@@ -1,10 +1,20 @@
 """Semantic segmentation: a network fine-tuned on the backbone, or a linear layer on the frozen backbone."""
 
+import json
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgh_bench.data.dense import DenseData
 from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.transfer import Transfer
+
+if TYPE_CHECKING:
+    from cgh_bench.outcomes import Outcomes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +27,29 @@ class Segmentation(Transfer):
     METRICS: ClassVar = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 
     framework: str = "mmseg"
+
+    def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
+        """The predicted maps against the dataset's own."""
+        from cgh_bench.data import ground_truth
+        from cgh_bench.outcomes import named_images, segmentation
+
+        names = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        maps = ground_truth.maps(self.data, ground_truth.folder(self.data, data), names)
+        if maps is None:
+            return None
+        images = named_images(f"{self.data}/val", [image.stem for image, _ in maps.pairs], data.fingerprint)
+        classes = [name for name in maps.values if name != ground_truth.NO_CLASS]
+        first = len(maps.values) - len(classes)  # pixels of no class are 0
+        return segmentation(
+            images,
+            classes,
+            ((read_map(true, first), read_map(run / "predictions" / f"{i.stem}.png", first)) for i, true in maps.pairs),
+        )
+
+
+def read_map(path: Path, first: int) -> NDArray[np.int64]:
+    """Class indices (H, W) of a PNG in which the first class is `first`; what is below is negative."""
+    return np.asarray(Image.open(path)).astype(np.int64) - first
 
 
 TASKS = {

@@ -94,18 +94,23 @@ class Svm(FeatureTask):
         `…_selected_on_val` takes the cost that is best on the images that are reported: optimistic, and what the
         sources report of k-shot. `folders.run` gets all average precisions in `classes.json`.
         """
+        from cgh_bench.outcomes import multi_label
+
         images, marks, truth = data.train, targets(data.train), targets(data.val)
         train, val = (unit(bank.features) for bank in self.features(checkpoint, data, folders))
         draw = np.random.default_rng(seed)
         found: dict[str, list[Floats]] = {}
+        scores = np.zeros(truth.shape)
         with progress(f"SVMs of {checkpoint.name}", len(images.classes)) as tick:
             for number in range(len(images.classes)):
                 one = _OneClass(train, marks[:, number], val, truth[:, number], seed)
-                found.setdefault("mAP", []).append(one.cross_validated(self.costs))
+                precisions, scores[:, number] = one.cross_validated(self.costs)
+                found.setdefault("mAP", []).append(precisions)
                 for k in self.shots:
                     drawn = [one.drawn(k, marks.shape[1], self.shot_costs, draw) for _ in range(self.repeats)]
                     found.setdefault(f"mAP_k{k}", []).append(np.mean(drawn, axis=0))
                 tick(number + 1)
+        folders.keep(multi_label(data.val, truth, scores, {"mAP": "area"}))
         folders.write("classes.json", json.dumps({name: np.array(aps).tolist() for name, aps in found.items()}))
         metrics: dict[str, float] = {}
         for name, by_class in found.items():
@@ -124,14 +129,15 @@ class _OneClass:
     truth: Marks
     seed: int
 
-    def cross_validated(self, costs: tuple[float, ...]) -> Floats:
-        """AP on val (2,): of the cost that is best over the folds, and of the best on val."""
+    def cross_validated(self, costs: tuple[float, ...]) -> tuple[Floats, Floats]:
+        """AP on val (2,), of the cost that is best over the folds and of the best on val, and the former's scores."""
         from sklearn.model_selection import StratifiedKFold
 
         rows = np.flatnonzero(self.marks >= 0)
         folds = [(rows[fitted], rows[held]) for fitted, held in StratifiedKFold(FOLDS).split(rows, self.marks[rows])]
         scores = [mean(self._precision(self._fit(cost, fitted), held) for fitted, held in folds) for cost in costs]
-        return self._choose(scores, [self._fit(cost, rows) for cost in costs])
+        machines = [self._fit(cost, rows) for cost in costs]
+        return self._choose(scores, machines), machines[int(np.argmax(scores))].decision_function(self.val)
 
     def drawn(self, k: int, classes: int, costs: tuple[float, ...], draw: np.random.Generator) -> Floats:
         """The same from k positives and (C - 1) k negatives (all where there are fewer), the cost best on the rest."""

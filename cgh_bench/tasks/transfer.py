@@ -22,6 +22,7 @@ from cgh_bench.tasks.base import Folders, Metric, Task
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.outcomes import Outcomes
 
 SECONDS_PER_STEP = {
     "voc_det": 0.537,
@@ -139,7 +140,14 @@ class Transfer(Task[DenseData]):
         metrics = process.run(
             job, checkpoint, lambda path: converter.write(checkpoint, path), data.root, folders.run, folders.launch
         )
-        return {metric.name: metrics[metric.name] for metric in self.METRICS}
+        found = {metric.name: metrics[metric.name] for metric in self.METRICS}
+        if outcomes := self.outcomes(data, folders.run):
+            folders.keep(outcomes)
+        return found
+
+    def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
+        """What the finished run in the folder `run` answered for each image; None where that is not known."""
+        return None
 
     def versions(self, folders: Folders) -> dict[str, str]:
         """The packages that the framework's process used, perhaps in another environment, with their versions."""

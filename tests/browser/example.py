@@ -17,6 +17,7 @@ from cgh_bench.core.config import plain
 from cgh_bench.data import catalog, dense
 from cgh_bench.data.demo.scenes import SETTINGS, write_scenes
 from cgh_bench.evaluation import protocol_id
+from cgh_bench.outcomes import classification
 from cgh_bench.results import Result
 
 SEEDS = (0, 1, 2)
@@ -121,7 +122,8 @@ def write_neighbours(folder: Path, skill: float, rng: np.random.Generator) -> No
         row = np.where(right & (val.labels == label)[:, None], drawn, row)
     similarity = np.sort(0.98 - rng.random(row.shape) * 0.3, axis=1)[:, ::-1]
     predicted = np.where(rng.random(len(val)) < skill, val.labels, rng.integers(0, 10, len(val)))
-    np.savez(folder / "neighbours.npz", row=row, similarity=similarity.astype(np.float32), predicted=predicted)
+    np.savez(folder / "neighbours.npz", row=row, similarity=similarity.astype(np.float32))
+    classification(val, predicted).save(folder)
 
 
 def write_detections(folder: Path, truth: Path, skill: float, rng: np.random.Generator) -> None:

@@ -17,6 +17,7 @@ import torch
 from miniatures import TINY
 from PIL import Image
 
+from cgh_bench import outcomes
 from cgh_bench.checkpoint import Preprocessing, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
@@ -99,6 +100,7 @@ def test_the_reported_iou_is_that_of_the_pictures(segmented, cache):
         if ((guessed == c) | (real == c)).any()
     ]
     assert metrics["mIoU"] == pytest.approx(100 * np.mean(ious))
+    assert outcomes.load(folder).metrics() == pytest.approx(metrics)
 
 
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet18, cache, tmp_path, monkeypatch):
@@ -138,6 +140,7 @@ def test_detection_with_the_preprocessing_of_the_checkpoint(resnet18, cache, tmp
     assert len(predictions) == read(tmp_path / "run" / "metrics.json")["detections"] > 0
     assert set(predictions[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
     assert {p["category_id"] for p in predictions} <= set(range(1, 11))
+    assert outcomes.load(tmp_path / "run").metrics() == pytest.approx(metrics)
 
 
 def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 from test_importers import DETECTRON2
 from test_results import RESULT
+from toy_images import toy_pair
 
 from cgh_bench import results, tasks
 from cgh_bench.cli import app
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.evaluation import protocol_id
+from cgh_bench.outcomes import classification
 
 
 @pytest.fixture
@@ -113,3 +115,16 @@ def test_a_pipe_gets_one_line_per_result_with_tabs(work: Path) -> None:
     lines = run("results", "list", work=work).splitlines()
     assert [line.split("\t")[0] for line in lines] == ["1", "2", "3"]
     assert {line.count("\t") for line in lines} == {5}
+
+
+def test_the_answers_for_each_image_are_a_table(work: Path) -> None:
+    results.append(work / "results.jsonl", dataclasses.replace(RESULT, work="run"))
+    with pytest.raises(UserError, match="kept no answers for each image .*eval animals_knn --again"):
+        run("results", "predictions", "4", work=work)
+    _, val = toy_pair()
+    classification(val, val.labels).save(work / "run")
+    lines = run("results", "predictions", "4", "--format", "csv", work=work).splitlines()
+    assert lines[0] == "image,target,predicted,rank"
+    assert len(lines) == 25
+    with pytest.raises(UserError, match="parquet"):
+        run("results", "predictions", "1", "--format", "parquet", work=work)

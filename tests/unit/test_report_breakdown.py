@@ -10,30 +10,31 @@ from reporting import result
 
 from cgh_bench import data
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.data.ground_truth import NO_CLASS, Maps
+from cgh_bench.data.image_set import GreyImages
 from cgh_bench.frozen import overlap
 from cgh_bench.frozen.features import extract
+from cgh_bench.outcomes import classification
 from cgh_bench.site import breakdown, charts, page
-from cgh_bench.site.breakdown import Outcome
 from cgh_bench.site.charts import MEASURED, Point
-from cgh_bench.site.truth import NO_CLASS, Maps
 from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.knn import KNN
 
 
 def test_accuracy_by_class() -> None:
-    outcome = Outcome(np.array([0, 1, 1, 1, 0]), np.array([0, 0, 1, 1, 1]), ("a", "b", "never"))
+    images = GreyImages("x", ("a", "b", "never"), np.array([0, 0, 1, 1, 1]), "x", np.zeros((5, 1, 1), np.uint8))
+    outcome = classification(images, np.array([0, 1, 1, 1, 0]))
     assert breakdown.accuracy_by_class(outcome) == pytest.approx({"a": 50.0, "b": 200 / 3})
-    assert outcome.right.tolist() == [True, False, True, True, False]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken"])
 def test_broken_predictions_are_noted_and_absent_ones_are_not(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "neighbours.npz").write_bytes(content)
+    (tmp_path / "eval" / "outcomes.npz").write_bytes(content)
     notes: list[str] = []
     assert breakdown.draw(result("a", 1.0, work="eval"), object(), tmp_path, tmp_path, notes) == []
     assert len(notes) == 1
-    assert "neighbours.npz" in notes[0]
+    assert "outcomes.npz" in notes[0]
     assert breakdown.classification(result("a", 1.0, work=""), tmp_path, notes) is None
     assert breakdown.draw(result("a", 1.0, work="absent"), object(), tmp_path, tmp_path, notes) == []
     assert len(notes) == 1

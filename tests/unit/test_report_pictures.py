@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from reporting import result
 
-from cgh_bench.site import gallery, truth
+from cgh_bench.data import ground_truth
+from cgh_bench.site import gallery
 from cgh_bench.site.pictures import Instance, colour, data_uri, draw_classes, draw_instances, enlarge
 
 GREY = Image.new("RGB", (32, 32), (100, 100, 100))
@@ -137,16 +138,16 @@ def val(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def objects(val: Path) -> truth.Objects:
-    return truth.of_coco(val / "images", val / "annotations.json")
+def objects(val: Path) -> ground_truth.Objects:
+    return ground_truth.of_coco(val / "images", val / "annotations.json")
 
 
-def test_the_scenes_shown_are_the_first_with_each_number_of_objects(objects: truth.Objects) -> None:
+def test_the_scenes_shown_are_the_first_with_each_number_of_objects(objects: ground_truth.Objects) -> None:
     assert [image["id"] for image in objects.shown] == [3, 1]
     assert objects.classes == ("cat", "dog")
 
 
-def test_detections_are_drawn_beside_the_truth(tmp_path: Path, objects: truth.Objects) -> None:
+def test_detections_are_drawn_beside_the_truth(tmp_path: Path, objects: ground_truth.Objects) -> None:
     (tmp_path / "run").mkdir()
     encoded = coco_mask.encode(np.asfortranarray(np.eye(32, dtype=np.uint8)))
     sure = {"image_id": 3, "category_id": 5, "bbox": [4, 4, 8, 8], "score": 0.75}
@@ -177,7 +178,7 @@ def test_segmentations_are_drawn_beside_the_truth(tmp_path: Path, val: Path) -> 
     runs = [("A", result("a", 50.0, work="run")), ("B", result("b", 50.0, work="half"))]
     notes: list[str] = []
     pairs = tuple((val / "images" / f"{n:06d}.png", val / "masks" / f"{n:06d}.png") for n in (3, 1))
-    maps = truth.Maps(pairs, (truth.BACKGROUND, "cat", "dog"))
+    maps = ground_truth.Maps(pairs, (ground_truth.BACKGROUND, "cat", "dog"))
     first, _ = gallery.segmentations(maps, runs, tmp_path, notes)
     assert [(p.row, p.content) for p in first] == [(gallery.TRUTH, "dog 6%"), ("A", "cat 25%")]
     assert len(notes) == 1
@@ -188,9 +189,9 @@ def test_a_value_is_drawn_unless_it_is_no_class(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "map.png")
     for values, drawn, classes in (
         (("road", "car"), [1, 2, 0], ("road", "car")),
-        ((truth.NO_CLASS, "wall"), [0, 1, 0], ("wall",)),
-        ((truth.BACKGROUND, "cat"), [0, 1, 0], ("cat",)),
+        ((ground_truth.NO_CLASS, "wall"), [0, 1, 0], ("wall",)),
+        ((ground_truth.BACKGROUND, "cat"), [0, 1, 0], ("cat",)),
     ):
-        maps = truth.Maps((), values)
+        maps = ground_truth.Maps((), values)
         assert maps.drawn(tmp_path / "map.png").tolist() == [drawn]
         assert maps.classes == classes

@@ -53,7 +53,8 @@ def test_what_is_damaged_is_named_on_its_page_and_the_rest_is_built(tmp_path: Pa
     store.open("a").write('{"schema": 1, "task"\n')
     run = tmp_path / "eval/animals_knn"
     run.mkdir(parents=True)
-    (run / "neighbours.npz").write_bytes(b"PK\x03\x04 torn")
+    for file in ("neighbours.npz", "outcomes.npz"):
+        (run / file).write_bytes(b"PK\x03\x04 torn")
     (run / "loaded.json").write_text("[]")
     (tmp_path / "pretrain/damaged/seed0").mkdir(parents=True)
     (tmp_path / "pretrain/damaged/seed0/recipe.json").write_text('{"recipe": {"epochs": "many"')
@@ -61,7 +62,14 @@ def test_what_is_damaged_is_named_on_its_page_and_the_rest_is_built(tmp_path: Pa
     (tmp_path / "weights.pth.certificate.json").write_text(json.dumps({"checkpoint": {"id": "00aa"}, "stages": [{}]}))
     index = site.write(store, tmp_path, tmp_path / "site")
     page = text(index.parent / "checkpoints/damaged.html")
-    for damaged in ("neighbours.npz", "loaded.json", "recipe.json", "log.jsonl", "weights.pth.certificate.json"):
+    for damaged in (
+        "neighbours.npz",
+        "outcomes.npz",
+        "loaded.json",
+        "recipe.json",
+        "log.jsonl",
+        "weights.pth.certificate.json",
+    ):
         assert f"{damaged}" in page
     assert "torn" not in text(index.parent / "checkpoints/whole.html")
     assert "results.jsonl:3" in text(index)

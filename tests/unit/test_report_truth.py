@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgh_bench.data import dense
+from cgh_bench.data import dense, ground_truth
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layouts import voc as voc_layout
 from cgh_bench.evaluation import protocol_id
@@ -67,14 +67,14 @@ def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, 
     run, notes = a_run(task, tmp_path), []
     folder = truth.folder(run, tmp_path, notes)
     assert folder is not None
-    maps = truth.maps(run.config["data"], folder, {})
+    maps = ground_truth.maps(run.config["data"], folder, {})
     assert maps is not None
     assert len(maps.pairs) == miniatures.TINY.val_scenes
     (tmp_path / task / "predictions").mkdir()
     for image, true in maps.pairs:
         shutil.copy(true, tmp_path / task / "predictions" / f"{image.stem}.png")
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
-    assert len(shown.segmentations) == truth.SHOWN
+    assert len(shown.segmentations) == ground_truth.SHOWN
     for scene in shown.segmentations:
         wanted, given = scene
         assert wanted.row == galleries.TRUTH
@@ -88,18 +88,18 @@ def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, 
 
 def test_classes_have_the_names_that_a_whole_run_gives_them(root: Path) -> None:
     names = [f"thing {n}" for n in range(150)]
-    maps = truth.maps("ade20k", root / "ADEChallengeData2016", {f"IoU.{name}": 1.0 for name in names})
+    maps = ground_truth.maps("ade20k", root / "ADEChallengeData2016", {f"IoU.{name}": 1.0 for name in names})
     assert maps is not None
-    assert maps.values == (truth.NO_CLASS, *names)
-    fewer = truth.maps("ade20k", root / "ADEChallengeData2016", {"IoU.thing 0": 1.0})
+    assert maps.values == (ground_truth.NO_CLASS, *names)
+    fewer = ground_truth.maps("ade20k", root / "ADEChallengeData2016", {"IoU.thing 0": 1.0})
     assert fewer is not None
-    assert fewer.values[:3] == (truth.NO_CLASS, "class 1", "class 2")
-    voc = truth.maps("voc2012_aug", root / "VOCdevkit", {})
+    assert fewer.values[:3] == (ground_truth.NO_CLASS, "class 1", "class 2")
+    voc = ground_truth.maps("voc2012_aug", root / "VOCdevkit", {})
     assert voc is not None
-    assert voc.values == (truth.BACKGROUND, *voc_layout.CLASSES)
+    assert voc.values == (ground_truth.BACKGROUND, *voc_layout.CLASSES)
 
 
-def lines_of(objects: truth.Objects) -> list[dict[str, Any]]:
+def lines_of(objects: ground_truth.Objects) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line if key not in ("id", "area", "iscrowd")} for line in objects.annotations]
 
 
@@ -110,7 +110,7 @@ def test_boxes_are_drawn_beside_the_truth_of_every_layout(task: str, named: bool
     run, notes = a_run(task, tmp_path), []
     folder = truth.folder(run, tmp_path, notes)
     assert folder is not None
-    objects = truth.objects(run.config["data"], folder)
+    objects = ground_truth.objects(run.config["data"], folder)
     assert objects is not None
     lines = [{**line, "score": 0.9} for line in lines_of(objects)]
     if named and task == "voc_det":
@@ -127,7 +127,7 @@ def test_boxes_are_drawn_beside_the_truth_of_every_layout(task: str, named: bool
 
 
 def test_vocs_boxes_begin_at_0_and_reach_the_last_pixel(root: Path) -> None:
-    objects = truth.objects("voc0712", root / "VOCdevkit")
+    objects = ground_truth.objects("voc0712", root / "VOCdevkit")
     assert objects is not None
     drawn = json.loads((root / "scenes/val/annotations.json").read_text())
     boxes = {tuple(annotation["bbox"]) for annotation in drawn["annotations"]}
@@ -191,12 +191,12 @@ DAMAGES = {
 def predict(task: str, run: Result, folder: Path, tmp_path: Path) -> None:
     """What is true, as what was predicted."""
     if not task.endswith("_seg"):
-        objects = truth.objects(run.config["data"], folder)
+        objects = ground_truth.objects(run.config["data"], folder)
         assert objects is not None
         lines = [{**line, "score": 0.9} for line in lines_of(objects)]
         (tmp_path / task / breakdown.DETECTIONS).write_text(json.dumps(lines))
         return
-    maps = truth.maps(run.config["data"], folder, {})
+    maps = ground_truth.maps(run.config["data"], folder, {})
     assert maps is not None
     (tmp_path / task / breakdown.SEGMENTATIONS).mkdir()
     for image, true in maps.pairs:
@@ -246,7 +246,7 @@ def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path
     folder = truth.folder(good, tmp_path, notes)
     assert folder is not None
     predict("coco_det", good, folder, tmp_path / "good")
-    objects = truth.objects("coco", folder)
+    objects = ground_truth.objects("coco", folder)
     assert objects is not None
     torn = text.replace("IMAGE", str(objects.shown[0]["id"]))
     (tmp_path / "bad/coco_det" / breakdown.DETECTIONS).write_text(torn)
@@ -269,7 +269,7 @@ def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
     assert breakdown.draw(run, find("voc_seg"), tmp_path, tmp_path, notes) == []
     assert [note.split(";")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion matrix"]
     (tmp_path / "voc_seg/metrics.json").write_text("[1]")
-    assert truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
+    assert ground_truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
 
 
 @pytest.mark.parametrize("task", ["cityscapes_inst", "cityscapes_inst_detectron2"])

@@ -16,7 +16,7 @@ LAYERS = (
     # From the bottom: each room of cgh_bench may import from the layers before its own, and from itself.
     {"core"},
     {"backbones", "data", "published", "results", "workspace"},
-    {"checkpoint"},
+    {"checkpoint", "outcomes"},
     {"reading"},
     {"transfer_configs"},
     {"foreign"},
