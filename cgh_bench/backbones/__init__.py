@@ -1,6 +1,5 @@
 """Families of backbones behind one contract (`base`). A family is one file here, named in its `FAMILIES`."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,9 +51,8 @@ def names() -> list[str]:
 
 def to_fields(architecture: Architecture) -> dict[str, Any]:
     """`architecture` as JSON values; the families of `_TOLD_BY_NAME` say nothing of themselves."""
-    assert dataclasses.is_dataclass(architecture)
     family = next(name for name, kind in families().items() if type(architecture) is kind)
-    return {**({} if family in _TOLD_BY_NAME else {"family": family}), **dataclasses.asdict(architecture)}
+    return {**({} if family in _TOLD_BY_NAME else {"family": family}), **architecture.recorded()}
 
 
 def from_fields(fields: Mapping[str, Any]) -> Architecture:

@@ -4,19 +4,37 @@ An `Architecture` is a value: it says everything about a network that its tensor
 the network without its classifier. A family is one file of this package, with a subclass of each (see `ResNet`).
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from cgh_bench.core import config
 from cgh_bench.core.errors import UserError, unknown
 
 GLOBAL_FEATURE = "layer4"
 """The global feature of a backbone of any family. The name is a ResNet's, because protocol ids contain it."""
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "quick_gelu": lambda: _QuickGELU(),
+    "silu": nn.SiLU,
+}
+"""Activations by timm's names."""
+
+
+class _QuickGELU(nn.Module):
+    """CLIP's approximation of GELU: x · sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,9 @@ class Architecture(ABC):
     """Whether all of the network's state is in its weights, so that it can be built without memory and filled."""
     GENERIC: ClassVar[bool] = False
     """Whether the family builds networks of any kind; names go to the others first."""
+    UNTOLD: ClassVar[Mapping[str, str]] = {}
+    """The properties that no tensor tells (`stem.padding`), each with what its values mean; a property is the field of
+    that name, with `_` for the dot."""
 
     name: str
 
@@ -80,8 +101,32 @@ class Architecture(ABC):
 
     @property
     def identity(self) -> str:
-        """What the ids of checkpoints are made of."""
-        return repr(self).replace(type(self).__name__, self.RECORDED_AS or type(self).__name__, 1)
+        """What the ids of checkpoints are made of; later fields at their default are left out."""
+        kept = [f"{name}={value!r}" for name, value in self.recorded().items()]
+        return f"{self.RECORDED_AS or type(self).__name__}({', '.join(kept)})"
+
+    def recorded(self) -> dict[str, Any]:
+        """The fields that ids and files have."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type] # subclasses are dataclasses
+        values = [(field, getattr(self, field.name)) for field in fields if field.repr]
+        return {field.name: value for field, value in values if config.counts(field, value)}
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """The names of `UNTOLD` that make a difference to this architecture."""
+        return tuple(self.UNTOLD)
+
+    def value(self, name: str) -> Any:
+        """The property `name` of `UNTOLD`."""
+        return getattr(self, name.replace(".", "_"))
+
+    def having(self, **values: Any) -> Self:
+        """The same with other values of properties, the dot of their names as `_`.
+
+        Raises:
+            UserError: there is no such network.
+        """
+        return dataclasses.replace(self, **values)  # type: ignore[type-var]
 
     @property
     def skeleton(self) -> "Backbone":

@@ -1,14 +1,15 @@
 """Residual networks under torchvision's names: the canonical form of every checkpoint of a ResNet."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torchvision.models
 from torch import Tensor, nn
 
-from cgh_bench.backbones.base import Architecture, Backbone, Stage, chosen
+from cgh_bench.backbones.base import ACTIVATIONS, Architecture, Backbone, Stage, chosen
+from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -26,6 +27,8 @@ ARCHS = (
 )
 
 Stem = Literal["imagenet", "cifar", "deep"]
+_STEMS: Mapping[str, tuple[int, int, bool]] = {"imagenet": (2, 3, True), "cifar": (1, 1, False), "deep": (2, 1, True)}
+"""The usual stride and padding of each stem's first convolution, and whether a max-pool follows."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,16 @@ class ResNet(Architecture):
 
     RECORDED_AS: ClassVar[str] = "Architecture"
     BUILDS_ON_META: ClassVar[bool] = True
+    UNTOLD: ClassVar[Mapping[str, str]] = {
+        "stem.stride": "of the first convolution",
+        "stem.padding": "of the first convolution",
+        "stem.pool": "whether a max-pool follows it",
+        "stride_in_1x1": "whether a bottleneck strides in its first 1x1 (caffe) instead of its 3x3",
+        "dilation": "of the 3x3 convolutions of each stage",
+        "dilate_first": "whether the first 3x3 of a dilated stage is dilated like the others",
+        "activation": f"one of {', '.join(ACTIVATIONS)}",
+        "norm_eps": "epsilon of every BatchNorm",
+    }
 
     name: str
     """One of `ARCHS`, torchvision's names."""
@@ -41,6 +54,48 @@ class ResNet(Architecture):
     """imagenet: 7x7 stride 2, max-pool; cifar: one 3x3 stride 1, no pool; deep: three 3x3, max-pool (ResNet-v1c)."""
     stride_in_1x1: bool = False
     """Where a bottleneck strides: its first 1x1 (the original MSRA networks, caffe style) or its 3x3 (torchvision)."""
+    stem_stride: int | None = later(None)
+    """Stride of the first convolution; None is what is usual for the stem."""
+    stem_padding: int | None = later(None)
+    """Its padding; solo-learn's 3x3 stem pads by 2."""
+    stem_pool: bool | None = later(None)
+    """Whether a max-pool follows it."""
+    dilation: tuple[int, int, int, int] = later((1, 1, 1, 1))
+    """Of the 3x3 convolutions of each stage; a later stage with more than 1 does not stride."""
+    dilate_first: bool = later(False)
+    """Whether a dilated stage's first 3x3 has the whole dilation (detectron2, mmdetection) or that of the stage before
+    (torchvision, timm)."""
+    activation: str = later("relu")
+    """One of `ACTIVATIONS`."""
+    norm_eps: float = later(1e-5)
+    """Epsilon of every BatchNorm; networks that come from TensorFlow have 1e-3."""
+
+    def __post_init__(self) -> None:
+        if self.stem not in _STEMS:
+            raise unknown("stem", self.stem, _STEMS)
+        for name, usual in zip(("stem_stride", "stem_padding", "stem_pool"), _STEMS[self.stem], strict=True):
+            if getattr(self, name) == usual:
+                object.__setattr__(self, name, None)
+        if self.activation not in ACTIVATIONS:
+            raise unknown("activation", self.activation, ACTIVATIONS)
+        if len(self.dilation) != len(STAGES) or min(self.dilation) < 1 or not 0 < self.norm_eps < 1:
+            raise UserError(
+                f"{self} is not a valid ResNet; expected a dilation of 1 or more for each of {len(STAGES)} stages, and "
+                "norm_eps between 0 and 1"
+            )
+        if (self.stem_stride or 1) < 1 or (self.stem_padding or 0) < 0:
+            raise UserError(f"{self} is not a valid ResNet; expected stem.stride of 1 or more, stem.padding of 0 or more")
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """See `Architecture`; only bottlenecks have a 1x1 that could stride."""
+        return tuple(name for name in self.UNTOLD if self.has_bottlenecks or name != "stride_in_1x1")
+
+    def value(self, name: str) -> Any:
+        """See `Architecture`; of the stem, what it usually is where no other value is set."""
+        found = super().value(name)
+        kinds = ("stem.stride", "stem.padding", "stem.pool")
+        return _STEMS[self.stem][kinds.index(name)] if found is None else found
 
     @classmethod
     def names(cls) -> Iterable[str]:
@@ -85,9 +140,14 @@ class ResNet(Architecture):
 
     def timm_arguments(self) -> dict[str, Any]:
         """See `Architecture`; timm has the imagenet and the deep stem, and the stride in the 3x3."""
-        if self.stem == "cifar" or self.stride_in_1x1:
+        if self.stem == "cifar" or self.stride_in_1x1 or self.is_unusual:
             raise UserError(f"timm cannot build {self}; it has the imagenet and deep stems, and the stride in the 3x3")
         return {"model_name": self.name, **({"stem_type": "deep", "stem_width": 32} if self.stem == "deep" else {})}
+
+    @property
+    def is_unusual(self) -> bool:
+        """Whether anything but stem and place of the stride differs from torchvision's: most converters refuse that."""
+        return self != ResNet(self.name, self.stem, self.stride_in_1x1)
 
     def build(self) -> "ResNetBackbone":
         """The network, with torchvision's initial weights."""
@@ -106,18 +166,18 @@ class ResNetBackbone(Backbone):
             raise unknown("architecture", architecture.name, ARCHS)
         self.architecture = architecture
         whole = torchvision.models.get_model(architecture.name, weights=None)
-        first = 1 if architecture.stem == "cifar" else 4
-        self.stages = {
-            stage: Stage(_out_channels(getattr(whole, stage)), first * 2**number) for number, stage in enumerate(STAGES)
-        }
-        if architecture.stem == "imagenet":
-            self.conv1, self.bn1 = whole.conv1, whole.bn1
-        elif architecture.stem == "cifar":
-            self.conv1, self.bn1 = _convolution(3, 64, stride=1), whole.bn1
-        else:
-            self.conv1, self.bn1 = _deep_stem(), whole.bn1
+        stride, padding, pool = (architecture.value(f"stem.{name}") for name in ("stride", "padding", "pool"))
+        reduction = stride * (1 + pool)
+        self.stages = {}
+        for stage, dilation in zip(STAGES, architecture.dilation, strict=True):
+            reduction *= 2 if self.stages and dilation == 1 else 1
+            self.stages[stage] = Stage(_out_channels(getattr(whole, stage)), reduction)
+        self.conv1 = whole.conv1 if architecture.stem == "imagenet" else _STEM[architecture.stem]()
+        first = self.conv1[0] if isinstance(self.conv1, nn.Sequential) else self.conv1
+        first.stride, first.padding = (stride, stride), (padding, padding)
+        self.bn1 = whole.bn1
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if architecture.stem == "cifar" else whole.maxpool
+        self.maxpool = whole.maxpool if pool else nn.Identity()
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             whole.layer1,
             whole.layer2,
@@ -126,9 +186,16 @@ class ResNetBackbone(Backbone):
         )
         if architecture.stride_in_1x1:
             _move_stride_to_1x1(self)
+        _dilate(self, architecture)
+        for module in list(self.modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = architecture.norm_eps
+            for name, child in module.named_children():
+                if isinstance(child, nn.ReLU):
+                    setattr(module, name, ACTIVATIONS[architecture.activation]())
 
     def pyramid(self, images: Tensor) -> dict[str, Tensor]:
-        """The output of every stage after its last ReLU: `images` (B, 3, H, W) to `{"layer1": (B, C, H/4, W/4), …}`."""
+        """The output of every stage after its last activation: `images` (B, 3, H, W) to `{"layer1": (B, C, H/4, W/4), …}`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = {}
         for stage in STAGES:
@@ -146,12 +213,17 @@ def require_resnet(architecture: Architecture, what: str) -> ResNet:
     """`architecture`, for what is true of residual networks only (C4 heads, the place of the stride).
 
     Raises:
-        UserError: it is of another family; the message begins with `what`.
+        UserError: it is of another family, or unusual; the message begins with `what`.
     """
     if not isinstance(architecture, ResNet):
         raise UserError(
             f"{what}: {architecture.name} is not a ResNet, and only ResNets are accepted here; other backbones convert "
             "to timm and huggingface and are evaluated frozen (eval knn, linear, …)"
+        )
+    if architecture.is_unusual:
+        raise UserError(
+            f"{what}: only ResNets that torchvision could build are accepted here, not {architecture.identity}; others "
+            "are evaluated frozen (eval knn, linear, …)"
         )
     return architecture
 
@@ -173,6 +245,22 @@ def _deep_stem() -> nn.Sequential:
         nn.ReLU(inplace=True),
         _convolution(32, 64, stride=1),
     )
+
+
+_STEM = {"cifar": lambda: _convolution(3, 64, stride=1), "deep": _deep_stem}
+
+
+def _dilate(network: nn.Module, architecture: ResNet) -> None:
+    before = 1
+    for number, (stage, dilation) in enumerate(zip(STAGES, architecture.dilation, strict=True)):
+        for place, block in enumerate(getattr(network, stage)):
+            here = dilation if place or architecture.dilate_first else before
+            for module in block.modules():
+                if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                    module.dilation = module.padding = (here, here)
+                if isinstance(module, nn.Conv2d) and dilation > 1 and number:
+                    module.stride = (1, 1)
+        before = dilation
 
 
 def _out_channels(stage: nn.Sequential) -> int:

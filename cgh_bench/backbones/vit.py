@@ -1,16 +1,19 @@
 """Plain vision transformers under timm's names: the canonical form of every checkpoint of a ViT of a usual size."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Self
+from functools import cache, partial
+from typing import Any, ClassVar, Literal, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
+from cgh_bench.backbones.base import ACTIVATIONS, GLOBAL_FEATURE, Architecture, chosen
 from cgh_bench.backbones.wrapped import Transformer
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.config import later
+from cgh_bench.core.errors import UserError, unknown
 
 SIZES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 """Width and number of blocks, as in timm; tiny and small are DeiT's (https://arxiv.org/abs/2012.12877)."""
@@ -22,6 +25,13 @@ class ViT(Architecture):
     """What must be known, beside its weights, to build a plain vision transformer (https://arxiv.org/abs/2010.11929)."""
 
     BUILDS_ON_META: ClassVar[bool] = True
+    UNTOLD: ClassVar[Mapping[str, str]] = {
+        "heads": "of attention",
+        "norm_eps": "epsilon of every LayerNorm",
+        "activation": f"one of {', '.join(ACTIVATIONS)}",
+        "pooling": "the global feature: cls or patch_mean",
+        "positions": "how position embeddings are resampled for other image sizes: timm, dino or transformers",
+    }
 
     name: str
     """As timm writes it: size, patch, and the image side that the positions are for: `vit_small_patch16_224`."""
@@ -36,14 +46,43 @@ class ViT(Architecture):
     """Register tokens (https://arxiv.org/abs/2309.16588); they have no position embedding, as in timm."""
     layer_scale: bool = False
     """Whether each branch ends in a learned scale, as in DINOv2."""
+    activation: str = later("gelu")
+    """One of `ACTIVATIONS`."""
+    pooling: str = later("")
+    """The global feature: `cls`, `patch_mean`, or empty for the first of them that there is."""
+    positions: Literal["timm", "dino", "transformers"] = later("timm")
+    """How position embeddings are resampled for images of another size; see `_resampled`."""
 
     def __post_init__(self) -> None:
+        if self.pooling == ("cls" if self.class_token else "patch_mean"):
+            object.__setattr__(self, "pooling", "")
+        for what, value, known in (
+            ("activation", self.activation, ACTIVATIONS),
+            ("pooling", self.pooling, ("", "patch_mean", *(("cls",) if self.class_token else ()))),
+            ("positions", self.positions, ("timm", "dino", "transformers")),
+        ):
+            if value not in known:
+                raise unknown(what, value, known)
         is_named = _NAME.fullmatch(self.name) is not None and self.image_side % self.patch == 0
         if not is_named or self.head_width < 1 or self.dim % self.head_width or self.registers < 0:
             raise UserError(
                 f"{self.name} with heads of {self.head_width} is not a vision transformer; accepted: "
                 f"vit_{{{','.join(SIZES)}}}_patch{{8,14,16}}_PIXELS, say vit_small_patch16_224"
             )
+
+    def value(self, name: str) -> Any:
+        """See `Architecture`."""
+        if name == "heads":
+            return self.dim // self.head_width
+        return self.targets(GLOBAL_FEATURE)[0] if name == "pooling" else super().value(name)
+
+    def having(self, **values: Any) -> Self:
+        """See `Architecture`."""
+        if heads := values.pop("heads", None):
+            if not isinstance(heads, int) or heads < 1 or self.dim % heads:
+                raise UserError(f"{self.name} is {self.dim} wide, which {heads} heads cannot share; set heads=…")
+            values["head_width"] = self.dim // heads
+        return super().having(**values)
 
     @classmethod
     def names(cls) -> Iterable[str]:
@@ -106,7 +145,7 @@ class ViT(Architecture):
         """
         tokens = ("cls", "patch_mean") if self.class_token else ("patch_mean",)
         if feature == GLOBAL_FEATURE:
-            return tokens[:1]
+            return (self.pooling or tokens[0],)
         blocks = (f"block{number}" for number in range(1, self.depth + 1))
         return chosen(f"feature of {self.name}", feature, (*blocks, *tokens))
 
@@ -123,6 +162,7 @@ class ViT(Architecture):
             "reg_tokens": self.registers,
             "init_values": 1e-5 if self.layer_scale else None,
             "norm_layer": partial(nn.LayerNorm, eps=self.norm_eps),
+            "act_layer": self.activation,
         }
 
     def timm_arguments(self) -> dict[str, Any]:
@@ -134,7 +174,7 @@ class ViT(Architecture):
             for name, value in self.arguments().items()
             if name != "norm_layer" and value != usual[name]  # timm's epsilon is 1e-6; the proof tells if it matters
         }
-        pool = {} if self.class_token else {"global_pool": "avg", "fc_norm": False}
+        pool = {"global_pool": "avg", "fc_norm": False} if self.value("pooling") == "patch_mean" else {}
         return {"model_name": registered.name, **other, **pool}
 
     def build(self) -> "ViTBackbone":
@@ -145,16 +185,56 @@ class ViT(Architecture):
 class ViTBackbone(Transformer):
     """A vision transformer without its classifier: timm's network and names.
 
-    Images of another size than `architecture.image_side` are taken as timm does: the position embeddings of the
-    patches are resampled to the new grid, bicubic with antialiasing.
+    For images of another size than `architecture.image_side` the position embeddings of the patches are resampled to
+    the new grid as `architecture.positions` says; timm's way is bicubic with antialiasing.
     """
 
     def __init__(self, architecture: ViT) -> None:
-        from timm.models.vision_transformer import VisionTransformer  # takes a second
-
-        network = VisionTransformer(**architecture.arguments(), num_classes=0, global_pool="", dynamic_img_size=True)
+        network = _network()(**architecture.arguments(), num_classes=0, global_pool="", dynamic_img_size=True)
+        network.positions = architecture.positions
         super().__init__(network)
         self.architecture = architecture
+
+
+@cache
+def _network() -> Any:
+    """timm's class, with positions that are resampled as `positions` says; importing it takes a second."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    class Network(VisionTransformer):  # type: ignore[misc]
+        """timm's own."""
+
+        positions = "timm"
+
+        def _pos_embed(self, patches: Tensor) -> Tensor:
+            grid = patches.shape[1:3]
+            if self.positions == "timm" or tuple(grid) == tuple(self.patch_embed.grid_size):
+                found: Tensor = super()._pos_embed(patches)
+                return found
+            prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+            first, rest = self.pos_embed[:, :prefix], self.pos_embed[:, prefix:]
+            embedding = torch.cat([first, _resampled(rest, grid, with_offset=self.positions == "dino")], dim=1)
+            tokens = [t.expand(len(patches), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+            if self.no_embed_class:
+                return torch.cat([*tokens, patches.flatten(1, 2) + embedding], dim=1)
+            return torch.cat([*tokens, patches.flatten(1, 2)], dim=1) + embedding
+
+    return Network
+
+
+def _resampled(positions: Tensor, grid: Sequence[int], with_offset: bool) -> Tensor:
+    """`positions` (1, N, D) of a square for another grid, bicubic without antialiasing, as transformers does.
+
+    DINO and DINOv2 (`with_offset`) give the ratio of the sides instead of the new sides, and 0.1 is added to these
+    (facebookresearch/dino vision_transformer.py, facebookresearch/dinov2 dinov2/models/vision_transformer.py).
+    """
+    side = math.isqrt(positions.shape[1])
+    square = positions.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    how: dict[str, Any] = {"size": tuple(grid)}
+    if with_offset:
+        how = {"scale_factor": tuple((length + 0.1) / side for length in grid)}
+    found = nn.functional.interpolate(square, mode="bicubic", **how)
+    return found.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 FAMILIES = {"vit": ViT}

@@ -166,6 +166,11 @@ def later(default: T) -> T:
     return field
 
 
+def counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether the field's value is part of ids: all but those made by `later` that have their default."""
+    return not field.metadata.get("later") or value != field.default
+
+
 def plain(config: Any) -> Any:
     """`config` as JSON values: dataclasses as dicts, tuples as lists, paths as strings.
 
@@ -177,7 +182,7 @@ def plain(config: Any) -> Any:
 
 def identity(config: Any) -> Any:
     """`plain(config)` without the fields made by `later` that have their default: what ids are made of."""
-    return _plain(config, lambda field, value: not field.metadata.get("later") or value != field.default)
+    return _plain(config, counts)
 
 
 def _plain(config: Any, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
