@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import safetensors
 import safetensors.torch
@@ -54,9 +54,29 @@ class Preprocessing:
         return (pixels * self.input_range).sub_(mean).div_(std)
 
 
+Kind = Literal["stated", "implied", "assumed"]
+"""In the file or beside it, or by the user; by what made the file; nowhere (the usual value)."""
+Reach = Literal["origin", "convention", "assumed"]
+"""How far the proof reaches: to the origin's own outputs; to the origin's own code, in our tests; or not that far."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """What no tensor tells of a network or of its images, and how it is known."""
+
+    name: str
+    """Of the architecture (`stem.padding`) or of the preprocessing (`mean`)."""
+    value: Any
+    kind: Kind
+    source: str
+    """What says so: a place in the file, a file beside it, the origin's code, or an option."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where the weights come from."""
+
+    DERIVED: ClassVar[tuple[str, ...]] = ("reach",)
 
     source: str
     """The reader that recognised them (`cgh-bench list sources`), `random`, or `module`: a module in memory."""
@@ -79,6 +99,20 @@ class Origin:
     """As the hub states it."""
     transform: EvalTransform | None = None
     """How the hub's own code cuts images, where it says so: what the setting `transform=hub` takes."""
+    properties: tuple[Property, ...] = ()
+    """What no tensor tells, and how it is known."""
+    proof: str = ""
+    """What the reader's rule is tested against: the origin's own code, with its version; empty where nothing is."""
+    reference: str = ""
+    """What the origin's own outputs were compared with: the hash of a reference file, or `memory`."""
+
+    @property
+    def reach(self) -> Reach:
+        """How far the proof reaches; our own networks are the origin themselves."""
+        if self.reference or self.source in ("pretrain", "random", "module"):
+            return "origin"
+        known = bool(self.properties) and all(each.kind != "assumed" for each in self.properties)
+        return "convention" if known and self.proof else "assumed"
 
 
 @dataclass(frozen=True)
@@ -165,7 +199,8 @@ def _parse(description: str) -> dict[str, Any]:
 
 def _origin(fields: Mapping[str, Any]) -> Origin:
     cut = fields.get("transform")
-    return Origin(**{**fields, "transform": EvalTransform(**cut) if cut else None})
+    properties = tuple(Property(**each) for each in fields.get("properties", ()))
+    return Origin(**{**fields, "transform": EvalTransform(**cut) if cut else None, "properties": properties})
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -20,21 +20,22 @@ from cgh_bench.core.errors import UserError, unknown
 GLOBAL_FEATURE = "layer4"
 """The global feature of a backbone of any family. The name is a ResNet's, because protocol ids contain it."""
 
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
-    "relu": partial(nn.ReLU, inplace=True),
-    "gelu": nn.GELU,
-    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
-    "quick_gelu": lambda: _QuickGELU(),
-    "silu": nn.SiLU,
-}
-"""Activations by timm's names."""
-
 
 class _QuickGELU(nn.Module):
     """CLIP's approximation of GELU: x · sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "quick_gelu": _QuickGELU,
+    "silu": nn.SiLU,
+}
+"""Activations by timm's names."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class ResNet(Architecture):
                 "norm_eps between 0 and 1"
             )
         if (self.stem_stride or 1) < 1 or (self.stem_padding or 0) < 0:
-            raise UserError(f"{self} is not a valid ResNet; expected stem.stride of 1 or more, stem.padding of 0 or more")
+            raise UserError(f"{self.identity} is not a valid ResNet; expected stem.stride >= 1 and stem.padding >= 0")
 
     @property
     def untold(self) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ class ResNet(Architecture):
 
     @property
     def is_unusual(self) -> bool:
-        """Whether anything but stem and place of the stride differs from torchvision's: most converters refuse that."""
+        """Whether anything but stem and place of the stride differs from torchvision's; converters refuse that."""
         return self != ResNet(self.name, self.stem, self.stride_in_1x1)
 
     def build(self) -> "ResNetBackbone":
@@ -195,7 +195,7 @@ class ResNetBackbone(Backbone):
                     setattr(module, name, ACTIVATIONS[architecture.activation]())
 
     def pyramid(self, images: Tensor) -> dict[str, Tensor]:
-        """The output of every stage after its last activation: `images` (B, 3, H, W) to `{"layer1": (B, C, H/4, W/4), …}`."""
+        """The output of every stage after its last activation: {"layer1": (B, C, H/4, W/4), …}."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = {}
         for stage in STAGES:

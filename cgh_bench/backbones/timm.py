@@ -1,7 +1,7 @@
 """Any network of timm, built by timm's own code from its name and arguments: weights have timm's names."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -24,6 +24,7 @@ class Timm(Architecture):
     """What must be known, beside its weights, to build a network of timm (https://github.com/huggingface/pytorch-image-models)."""
 
     GENERIC: ClassVar[bool] = True
+    UNTOLD: ClassVar[Mapping[str, str]] = {"pooling": "the global feature: head, cls or patch_mean"}
 
     name: str
     """timm's name of the architecture, without the tag of its weights: `convnext_tiny`."""

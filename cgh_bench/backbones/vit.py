@@ -198,11 +198,11 @@ class ViTBackbone(Transformer):
 
 @cache
 def _network() -> Any:
-    """timm's class, with positions that are resampled as `positions` says; importing it takes a second."""
+    """The class of timm with positions that are resampled as `positions` says; importing it takes a second."""
     from timm.models.vision_transformer import VisionTransformer
 
-    class Network(VisionTransformer):  # type: ignore[misc]
-        """timm's own."""
+    class Network(VisionTransformer):
+        """A network of timm."""
 
         positions = "timm"
 
@@ -212,7 +212,8 @@ def _network() -> Any:
                 found: Tensor = super()._pos_embed(patches)
                 return found
             prefix = 0 if self.no_embed_class else self.num_prefix_tokens
-            first, rest = self.pos_embed[:, :prefix], self.pos_embed[:, prefix:]
+            positions: Any = self.pos_embed
+            first, rest = positions[:, :prefix], positions[:, prefix:]
             embedding = torch.cat([first, _resampled(rest, grid, with_offset=self.positions == "dino")], dim=1)
             tokens = [t.expand(len(patches), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
             if self.no_embed_class:

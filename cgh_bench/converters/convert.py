@@ -15,6 +15,7 @@ from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter, find
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import sha256, write_text
+from cgh_bench.reading.reference_script import probe_images
 
 FORMAT = "cgh-bench-certificate/1"
 Read = Callable[[str], Checkpoint]
@@ -88,7 +89,7 @@ def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify:
         return {}, f"what was read back from the {converter.name} file is not what was written"
     if not verify:
         return {}, ""
-    pixels = parity.probe_images(*checkpoint.architecture.image_size)
+    pixels = probe_images(*checkpoint.architecture.image_size)
     try:
         target = converter.outputs(staged, pixels)
         differences = parity.compare(parity.source_outputs(checkpoint, pixels).stages, target.stages)

@@ -65,15 +65,6 @@ class Difference:
         return ""
 
 
-def probe_images(height: int = 96, width: int = 128) -> Tensor:
-    """Two fixed RGB images (2, 3, H, W), uint8: noise over ramps that differ by channel and direction."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 96, (2, 3, height, width), generator=generator)
-    down, right = torch.linspace(0, 1, height).view(height, 1), torch.linspace(0, 1, width).view(1, width)
-    ramps = torch.stack([150 * down + 0 * right, 90 * right + 0 * down, 40 * down * right])
-    return (noise + ramps).to(torch.uint8)
-
-
 def source_outputs(checkpoint: Checkpoint, pixels: Tensor) -> Outputs:
     """The canonical network's own outputs for RGB `pixels` (B, 3, H, W), uint8."""
     prepared = checkpoint.preprocessing(pixels.float() / 255)

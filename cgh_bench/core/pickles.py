@@ -14,8 +14,9 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -105,6 +106,9 @@ class Hollow:
     Enough to find the tensors of a whole pickled model, and the settings of a training run.
     """
 
+    CLASS: ClassVar[str] = ""
+    """The name of the class that it stands for."""
+
     def __new__(cls, *_: object, **__: object) -> "Hollow":
         """Ignore the arguments of the class that it stands for."""
         made = super().__new__(cls)
@@ -136,6 +140,27 @@ class Hollow:
             inner = [(f"{prefix}{name}.", each) for name, each in _items(module.state.get("_modules"))]
             waiting += [(name, each) for name, each in reversed(inner) if isinstance(each, Hollow)]
         raise pickle.UnpicklingError("modules within modules without end")
+
+    def modules(self) -> "Iterator[tuple[str, Hollow]]":
+        """The modules in it and itself, by name, if it was an `nn.Module`.
+
+        Raises:
+            UnpicklingError: modules that share modules, and are endless for it.
+        """
+        waiting = [("", self)]
+        for _ in range(MOST_ENTRIES):
+            if not waiting:
+                return
+            name, module = waiting.pop()
+            yield name, module
+            inner = _items(module.state.get("_modules"))
+            waiting += [(f"{name}.{part}".strip("."), each) for part, each in inner if isinstance(each, Hollow)]
+        raise pickle.UnpicklingError("modules within modules without end")
+
+
+@cache
+def _shell(name: str) -> type[Hollow]:
+    return type("Hollow", (Hollow,), {"CLASS": name})
 
 
 def _items(mapping: object) -> Iterable[tuple[Any, Any]]:
@@ -169,7 +194,8 @@ def stand_in(name: str) -> Any:
         return Hollow if _PLAIN_TYPES.fullmatch(leaf) else None
     if root not in HARMLESS:
         return None
-    return collections.OrderedDict if leaf in ("CfgNode", "Dict", "EasyDict") or leaf.endswith("Dict") else Hollow
+    is_dict = root != "torch" and (leaf in ("CfgNode", "Dict", "EasyDict") or leaf.endswith("Dict"))
+    return collections.OrderedDict if is_dict else _shell(name)
 
 
 def load_torch(path: Path) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -31,15 +32,15 @@ class Candidate(ABC):
     `problem`."""
     problem: str = ""
     """Why it is not a whole network of a known architecture."""
+    stated: Timm | None = None
+    """The network of timm that the file names, where it is this one."""
+    told: str = ""
+    """What names the architecture, and with it all that tensors do not tell."""
 
     @property
     def place(self) -> str:
         """The location without wrappers (`module.` of DataParallel, `_orig_mod.` of torch.compile)."""
         return place(self.location)
-
-    @abstractmethod
-    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> Architecture:
-        """The architecture with what `file` and the origin `source` say beside the tensors."""
 
     @abstractmethod
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:

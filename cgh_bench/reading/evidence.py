@@ -1,17 +1,31 @@
-"""What a file says beside its tensors: of the images that the weights expect, and of what shapes do not show."""
+"""What no tensor tells of a network and of its images, and how it is known: stated, implied by the origin, or assumed.
+
+Statements are collected from the most to the least certain (`--set`, a pickled network's own attributes, the
+configuration in the file or beside it, the origin's code); the first for a property counts, and what none is made for
+has the usual value and is called assumed. Where known libraries do it differently that is an error with the choices.
+"""
 
 import ast
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import STAGES, ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import ChannelOrder, Preprocessing
-from cgh_bench.core.errors import UserError
+from cgh_bench.checkpoint import ChannelOrder, Checkpoint, Kind, Preprocessing, Property
+from cgh_bench.core.config import parse
+from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.reading.candidate import Candidate
+from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.weights_file import WeightsFile
 
 MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
@@ -21,30 +35,84 @@ X101 = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (57.375, 57.120,
 """The preprocessing of X-101-32x8d.pkl; source: facebookresearch/detectron2@v0.6
 configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml."""
 INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESSINGS = {
+    "imagenet": Preprocessing(),
+    "inception": INCEPTION,
+    "clip": Preprocessing(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)),
+    "caffe": MSRA,
+    "none": Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+}
+"""By name: pixels in [0, 1], minus mean, over std. `none` leaves them in [0, 1]."""
+IMAGES = tuple(field.name for field in dataclasses.fields(Preprocessing))
+"""The properties of every checkpoint that its preprocessing consists of."""
 
-Sureness = Literal["stated", "implied", "assumed"]
-"""In the file; by what made the file; nowhere (the usual values of its origin)."""
+_ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "swish": "silu",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "QuickGELU": "quick_gelu",
+    "QuickGELUActivation": "quick_gelu",
+    "GELUTanh": "gelu_tanh",
+}
+"""transformers' names and classes of modules to ours, where they differ."""
+
+_USUAL: tuple[Kind, str] = ("assumed", "the usual value")
+Statements = Iterator[Property]
 
 
-def preprocessing_of(
-    file: WeightsFile, network: Candidate, implied: Preprocessing | None
-) -> tuple[Preprocessing, bool, Sureness]:
-    """Preprocessing, whether the stride is in the first 1x1 of a bottleneck, and how sure both are.
+def settle(
+    file: WeightsFile, network: Candidate, source: str, settings: Sequence[str] = ()
+) -> tuple[Architecture, Preprocessing, tuple[Property, ...]]:
+    """The architecture and preprocessing of `network` in `file` of the origin `source`, and how each property is known.
 
-    `implied` is what the origin's own code does, where that is known.
+    Raises:
+        UserError: a property is of no known value, a setting is wrong, or nothing says what libraries do differently.
     """
-    if network.naming == "caffe2":
-        is_resnext = network.architecture is not None and network.architecture.name.startswith("resnext")
-        return (X101 if is_resnext else MSRA), not is_resnext, "implied"
-    if network.naming == "detectron2":
-        return _detectron2(file)
-    if found := _openmmlab(file.facts):
-        return found
-    if found := _huggingface(file.facts):
-        return found
-    if implied is None and isinstance(network.architecture, Timm):
-        implied = usual_preprocessing(network.architecture)
-    return (implied, False, "implied") if implied else (Preprocessing(), False, "assumed")
+    architecture = network.architecture
+    assert architecture is not None
+    reader = READERS.get(source)
+    given = list(_set(architecture, settings))
+    found: dict[str, Property] = {}
+    for said in chain(given, _modules(file, network), _configurations(file, network), _implied(file, network, source)):
+        found.setdefault(said.name, said)
+    names = (*architecture.untold, *IMAGES)
+    architecture, preprocessing = _applied(architecture, Preprocessing(), [found[n] for n in names if n in found])
+    how = _USUAL
+    if network.told:
+        how = "stated", network.told
+    elif reader is not None and reader.implies is not None:
+        how = "implied", reader.url
+    properties = tuple(
+        found.get(name)
+        or Property(name, _value(architecture, preprocessing, name), *(how if name not in IMAGES else _USUAL))
+        for name in names
+    )
+    if isinstance(architecture, Timm):
+        arguments = ", ".join(f"{key}={value}" for key, value in architecture.timm_arguments().items())
+        properties = (Property("architecture", arguments, "stated", network.told), *properties)
+    _require_decided(file, network, properties)
+    return architecture, preprocessing, properties
+
+
+def adjusted(checkpoint: Checkpoint, settings: Sequence[str]) -> Checkpoint:
+    """`checkpoint` with `settings`, the `NAME=VALUE` of properties.
+
+    Raises:
+        UserError: no such property, or a value that it cannot have.
+    """
+    given = list(_set(checkpoint.architecture, settings))
+    architecture, preprocessing = _applied(checkpoint.architecture, checkpoint.preprocessing, given)
+    rest = [each for each in checkpoint.origin.properties if each.name not in {said.name for said in given}]
+    origin = dataclasses.replace(checkpoint.origin, properties=(*given, *rest))
+    return dataclasses.replace(checkpoint, architecture=architecture, preprocessing=preprocessing, origin=origin)
+
+
+def property_names() -> set[str]:
+    """Every name that `--set` can give a value of a checkpoint."""
+    return {"preprocessing", *IMAGES, *ResNet.UNTOLD, *ViT.UNTOLD, *Timm.UNTOLD}
 
 
 def usual_preprocessing(architecture: Timm) -> Preprocessing:
@@ -55,33 +123,252 @@ def usual_preprocessing(architecture: Timm) -> Preprocessing:
     return Preprocessing(mean=_triple(usual.mean), std=_triple(usual.std))
 
 
-def attention_of(file: WeightsFile, vit: ViT, naming: str, source: str) -> ViT:
-    """`vit` with the number of heads and the norms' epsilon that the file's configuration or its origin says.
+def _set(architecture: Architecture, settings: Sequence[str]) -> Statements:
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name == "preprocessing":
+            if text not in PREPROCESSINGS:
+                raise unknown("preprocessing", text, PREPROCESSINGS)
+            yield from _images(PREPROCESSINGS[text], "stated", f"--set {setting}")
+        elif name in IMAGES or name in architecture.untold:
+            kinds = typing.get_type_hints(Preprocessing if name in IMAGES else type(architecture))
+            try:
+                value = parse(text, kinds.get(name.replace(".", "_"), int))
+            except UserError as error:
+                raise UserError(f"--set {setting}: {error}") from None
+            yield Property(name, value, "stated", f"--set {setting}")
+        else:
+            raise unknown(f"property of {architecture.name}", name, (*architecture.untold, "preprocessing", *IMAGES))
 
-    MoCo v3's small network has twelve heads of 32 (facebookresearch/moco-v3 vits.py), mmpretrain's `mocov3-s` too.
-    transformers' configuration says all; where it is absent its default holds, 1e-12 in `ViTConfig`.
 
-    Raises:
-        UserError: the configuration asks for another activation than GELU.
-    """
+def _applied(
+    architecture: Architecture, preprocessing: Preprocessing, said: Sequence[Property]
+) -> tuple[Architecture, Preprocessing]:
+    of_images = {each.name: each.value for each in said if each.name in IMAGES}
+    of_network = {each.name.replace(".", "_"): each.value for each in said if each.name in architecture.untold}
+    return architecture.having(**of_network), dataclasses.replace(preprocessing, **of_images)
+
+
+def _value(architecture: Architecture, preprocessing: Preprocessing, name: str) -> Any:
+    return getattr(preprocessing, name) if name in IMAGES else architecture.value(name)
+
+
+def _images(preprocessing: Preprocessing, kind: Kind, source: str) -> Statements:
+    for name in IMAGES:
+        yield Property(name, getattr(preprocessing, name), kind, source)
+
+
+def _require_decided(file: WeightsFile, network: Candidate, properties: Sequence[Property]) -> None:
+    """Refuse an assumption that known libraries make differently."""
+    assumed = {each.name for each in properties if each.kind == "assumed"}
+    if assumed & {"stem.stride", "stem.padding", "stem.pool"} and getattr(network.architecture, "stem", "") == "cifar":
+        raise UserError(
+            f"{file.path}: its first convolution is 3x3, and nothing says how it is used; add --set stem.stride=1 "
+            "--set stem.padding=1 --set stem.pool=false (usual for CIFAR), stem.padding=2 (solo-learn's), or "
+            "stem.stride=2 and stem.pool=true"
+        )
+    if "heads" in assumed and _sincos(file, network) == "mae" and _is_small(network):
+        raise UserError(
+            f"{file.path}: its position embeddings are MAE's, and nothing says how many heads it has; add --set "
+            "heads=12 (solo-learn) or --set heads=6 (timm's small network; 3 of the tiny one)"
+        )
+    if network.naming == "detectron2" and {"mean", "stride_in_1x1"} <= assumed:
+        raise UserError(
+            f"{file.path}: detectron2 trained it, and neither it nor a config.yaml beside it says on which images; add "
+            "--set preprocessing=caffe --set stride_in_1x1=true (detectron2's default, MSRA's networks), or --set "
+            "preprocessing=imagenet --set stride_in_1x1=false (MoCo's)"
+        )
+
+
+def _is_small(network: Candidate) -> bool:
+    """Whether libraries give it different numbers of heads."""
+    return isinstance(network.architecture, ViT) and network.architecture.size in ("tiny", "small")
+
+
+# A pickled network's own attributes
+
+
+def _modules(file: WeightsFile, network: Candidate) -> Statements:
+    """What the modules that hold the network's tensors say of themselves."""
+    if not file.modules or not isinstance(network.architecture, ResNet | ViT):
+        return
+    of = {key: file.modules.get(name.rpartition(".")[0], {}) for key, name in network.names.items()}
+    if not any(of.values()):
+        return
+    source = "the pickled network's own attributes"
+    first = "conv1.0.weight" if "conv1.0.weight" in of else "conv1.weight"
+    root = network.names.get(first, "").removesuffix(f".{first}").removesuffix(first)
+
+    def module(name: str) -> Mapping[str, Any]:
+        return file.modules.get(f"{root}.{name}" if root and root[-1] != "/" else f"{root}{name}", {})
+
+    found = _of_resnet(of, first, module) if isinstance(network.architecture, ResNet) else _of_vit(of, module)
+    norms = [said for said in of.values() if "eps" in said]
+    if norms:
+        yield Property("norm_eps", norms[0]["eps"], "stated", source)
+    for name, value in found:
+        yield Property(name, value, "stated", source)
+    inside = [said["class"] for name, said in file.modules.items() if name.startswith(root)]
+    if strange := next(filter(_BLUR.match, inside), ""):
+        raise UserError(f"{file.path}: it has modules {strange}, which a plain ResNet does not have; name it by --arch")
+
+
+_BLUR = re.compile("BlurPool|AvgPool2dAA|AntiAlias")
+
+
+def _of_resnet(of: Mapping[str, Mapping[str, Any]], first: str, module: Any) -> Iterator[tuple[str, Any]]:
+    if "stride" in of[first]:
+        yield "stem.stride", of[first]["stride"][0]
+        yield "stem.padding", of[first]["padding"][0]
+    if pool := module("maxpool"):
+        yield "stem.pool", pool["class"] == "MaxPool2d"
+    if activation := module("relu") or module("act1"):
+        yield "activation", _activation(activation["class"])
+    inner = "conv2" if "layer1.0.conv3.weight" in of else "conv1"
+    blocks = [[of.get(f"{stage}.{number}.{inner}.weight", {}) for number in (0, 1)] for stage in STAGES]
+    if all("dilation" in later for _, later in blocks):
+        dilation = tuple(later["dilation"][0] for _, later in blocks)
+        yield "dilation", dilation
+        yield (
+            "dilate_first",
+            any(a["dilation"][0] == d > 1 for (a, _), d in zip(blocks, dilation, strict=True))
+            and (blocks[-1][0]["dilation"][0] == dilation[-1]),
+        )
+    if inner == "conv2" and (strides := of.get("layer2.0.conv1.weight", {}).get("stride")):
+        yield "stride_in_1x1", strides[0] > 1
+
+
+def _of_vit(of: Mapping[str, Mapping[str, Any]], module: Any) -> Iterator[tuple[str, Any]]:
+    if heads := module("blocks.0.attn").get("num_heads"):
+        yield "heads", heads
+    if activation := module("blocks.0.mlp.act"):
+        is_tanh = activation.get("approximate") == "tanh"
+        yield "activation", "gelu_tanh" if is_tanh else _activation(activation["class"])
+    if pooling := module("").get("global_pool"):
+        yield "pooling", "patch_mean" if pooling == "avg" else "cls"
+
+
+def _activation(name: str) -> str:
+    return _ACTIVATIONS.get(name, name)
+
+
+# Configuration in the file or beside it
+
+
+def _configurations(file: WeightsFile, network: Candidate) -> Statements:
+    yield from _huggingface(file, network)
+    yield from _timm(file)
+    yield from _openmmlab(file, network)
+    if network.naming == "detectron2":
+        yield from _detectron2(file)
+    if "pytorch-lightning_version" in file.facts:
+        yield from _solo_learn(file)
+
+
+def _huggingface(file: WeightsFile, network: Candidate) -> Statements:
+    """The `config.json` of transformers and its `preprocessor_config.json`."""
     facts = file.facts
-    if facts.get("config/hidden_act", "gelu") != "gelu":
-        raise UserError(f"{file.path}: its activation is {facts['config/hidden_act']}; accepted: gelu")
-    is_moco = source == "moco_v3" or bool(re.search(r"['\"]mocov3-s", str(facts.get("meta/cfg"))))
-    if is_moco and vit.name.startswith("vit_small"):
-        vit = dataclasses.replace(vit, head_width=32)
-    if naming.startswith("vit_huggingface"):
-        vit = dataclasses.replace(vit, norm_eps=1e-12)
-    if isinstance(heads := facts.get("config/num_attention_heads"), int) and heads > 0:
-        vit = dataclasses.replace(vit, head_width=vit.dim // heads)
-    if isinstance(eps := facts.get("config/layer_norm_eps"), float):
-        vit = dataclasses.replace(vit, norm_eps=eps)
-    return vit
+    if "config/model_type" in facts:
+        for name, key in (
+            ("heads", "num_attention_heads"),
+            ("norm_eps", "layer_norm_eps"),
+            ("activation", "hidden_act"),
+            ("stride_in_1x1", "downsample_in_bottleneck"),
+        ):
+            value = facts.get(f"config/{key}")
+            if value is not None and name in getattr(network.architecture, "untold", ()):
+                value = _activation(str(value)) if name == "activation" else value
+                yield Property(name, value, "stated", f"config.json: {key}")
+        if facts.get("config/downsample_in_first_stage") is True:
+            raise UserError(
+                f"{file.path}: downsample_in_first_stage, a stride in the first stage, is not known here; wrap the "
+                "network in memory (cgh_bench.wrap)"
+            )
+    said = {key.partition("/")[2]: value for key, value in facts.items() if key.startswith("preprocessor_config/")}
+    if not said:
+        return
+    where = "preprocessor_config.json"
+    scale = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
+    white = 255 * scale
+    yield Property("channel_order", "RGB", "stated", where)
+    yield Property("input_range", 1.0 if math.isclose(white, 1.0) else white, "stated", where)
+    if said.get("do_normalize", True) is False:
+        yield Property("mean", (0.0, 0.0, 0.0), "stated", f"{where}: do_normalize")
+        yield Property("std", (1.0, 1.0, 1.0), "stated", f"{where}: do_normalize")
+    for name in ("mean", "std"):
+        if f"image_{name}" in said:
+            yield Property(name, _triple(said[f"image_{name}"]), "stated", f"{where}: image_{name}")
 
 
-def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:
-    """A file for `matching_heuristics` was converted, from PyTorch unless it says Caffe2; others were trained there."""
-    converted = file.facts.get("matching_heuristics") is True and file.facts.get("__author__") != "Caffe2"
+def _timm(file: WeightsFile) -> Statements:
+    """The `config.json` of timm and the `args` of its training; lightly-train's."""
+    said = False
+    for where in ("config/pretrained_cfg", "args", "lightly_train/normalize_args"):
+        for name in ("mean", "std"):
+            value = file.facts.get(f"{where}/{name}")
+            if isinstance(value, list | tuple) and len(value) == 3:
+                said = True
+                yield Property(name, _triple(value), "stated", f"{where}/{name}")
+    if said:
+        yield Property("channel_order", "RGB", "stated", "mean and std")
+        yield Property("input_range", 1.0, "stated", "mean and std")
+
+
+def _openmmlab(file: WeightsFile, network: Candidate) -> Statements:
+    """The training configuration that mmengine and mmcv keep in `meta`, as text."""
+    text = file.facts.get("meta/cfg") or file.facts.get("meta/config")
+    if not isinstance(text, str):
+        return
+    where = "meta/cfg"
+    values = {
+        key: ast.literal_eval(found.group(1))
+        for key in ("mean", "std")
+        if (found := re.search(rf"\b{key}\s*=\s*([\[(][\d.,\s]+[\])])", text))
+    }
+    flip = re.search(r"\b(?:bgr_to_rgb|to_rgb)\s*=\s*(True|False)", text)
+    if len(values) == 2 and flip is not None and all(len(v) == 3 for v in values.values()):
+        # mmpretrain's CIFAR images are RGB when they are loaded (v1.2.0 configs/_base_/datasets/cifar10_bs16.py).
+        is_rgb = flip.group(1) == "True" or bool(re.search(r"['\"]CIFAR100?['\"]", text))
+        yield from _images(in_pixels("RGB" if is_rgb else "BGR", values["mean"], values["std"]), "stated", where)
+    backbone = _nested(_parsed(text), "backbone")
+    if isinstance(network.architecture, ResNet):
+        style = backbone.get("style") or next(iter(re.findall(r"\bstyle\s*=\s*['\"](caffe|pytorch)['\"]", text)), "")
+        if style:
+            yield Property("stride_in_1x1", style == "caffe", "stated", where)
+        if isinstance(norm := backbone.get("norm_cfg"), dict) and "eps" in norm:
+            yield Property("norm_eps", float(norm["eps"]), "stated", where)
+        dilations, strides = (tuple(backbone.get(n) or usual) for n, usual in _MM_USUAL.items())
+        if len(dilations) < len(STAGES):  # a C4 detector, whose last stage is its head's
+            dilations, strides = (*dilations, 1), (*strides, 2)
+        if any((d > 1) != (s == 1) for d, s in list(zip(dilations, strides, strict=True))[1:]) or strides[0] != 1:
+            raise UserError(f"{file.path}: strides {strides} with dilations {dilations} are not known here")
+        if backbone:
+            is_first = max(dilations) > 1 and not backbone.get("contract_dilation")
+            yield Property("dilation", dilations, "stated", where)
+            yield Property("dilate_first", is_first, "stated", where)
+    if isinstance(network.architecture, ViT):
+        arch = backbone.get("arch")
+        if isinstance(arch, dict) and isinstance(arch.get("num_heads"), int):
+            yield Property("heads", arch["num_heads"], "stated", where)
+        elif "mocov3-s" in str(arch or re.findall(r"['\"]mocov3-s", text)) and network.architecture.size == "small":
+            yield Property("heads", 12, "stated", where)
+
+
+_MM_USUAL = {"dilations": (1, 1, 1, 1), "strides": (1, 2, 2, 2)}
+
+
+def _detectron2(file: WeightsFile) -> Statements:
+    """The `config.yaml` that detectron2 leaves in the run's folder, or the buffers that older versions have."""
+    beside = file.beside("config.yaml")
+    where = "config.yaml beside the file"
+    if "MODEL/PIXEL_MEAN" in beside and "MODEL/PIXEL_STD" in beside:
+        order: ChannelOrder = "BGR" if beside.get("INPUT/FORMAT", "BGR") == "BGR" else "RGB"
+        images = in_pixels(order, beside["MODEL/PIXEL_MEAN"], beside["MODEL/PIXEL_STD"])
+        yield from _images(images, "stated", where)
+        yield Property("stride_in_1x1", bool(beside.get("MODEL/RESNETS/STRIDE_IN_1X1", True)), "stated", where)
+        if (last := beside.get("MODEL/RESNETS/RES5_DILATION", 1)) > 1:
+            yield Property("dilation", (1, 1, 1, last), "stated", where)
+            yield Property("dilate_first", True, "stated", where)
     pixel = {
         kind: tuple(float(v) for v in tensor.flatten())
         for name, tensor in file.tensors.items()
@@ -89,42 +376,117 @@ def _detectron2(file: WeightsFile) -> tuple[Preprocessing, bool, Sureness]:
         if name.endswith(kind) and tensor.numel() == 3
     }
     if {"pixel_mean", "pixel_std"} <= set(pixel):
-        order: ChannelOrder = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
-        found = in_pixels(order, pixel["pixel_mean"], pixel["pixel_std"])
-        return found, found.std == MSRA.std, "implied"
-    return (Preprocessing(), False, "implied") if converted else (MSRA, True, "assumed")
+        order = "RGB" if pixel["pixel_mean"][0] > pixel["pixel_mean"][2] else "BGR"
+        images = in_pixels(order, pixel["pixel_mean"], pixel["pixel_std"])
+        yield from _images(images, "implied", "pixel_mean and pixel_std in the file")
+        is_caffe = images.std == MSRA.std
+        yield Property("stride_in_1x1", is_caffe, "implied", "pixel_std in the file: 1 is for MSRA's networks")
+    converted = file.facts.get("matching_heuristics") is True and file.facts.get("__author__") != "Caffe2"
+    if converted:
+        where = "matching_heuristics in the file: converted from PyTorch"
+        yield from _images(Preprocessing(), "implied", where)
+        yield Property("stride_in_1x1", False, "implied", where)
 
 
-def _openmmlab(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness] | None:
-    """From the training configuration that mmengine and mmcv keep in `meta`, as text."""
-    text = facts.get("meta/cfg") or facts.get("meta/config")
-    if not isinstance(text, str):
+def _solo_learn(file: WeightsFile) -> Statements:
+    """The `args.json` that solo-learn leaves beside its checkpoints."""
+    beside = file.beside("args.json")
+    if (known := _SOLO_LEARN.get(str(beside.get("data/dataset")))) is not None:
+        mean, std = known
+        yield from _images(Preprocessing(mean=mean, std=std), "stated", "args.json beside the file: data/dataset")
+
+
+_SOLO_LEARN = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "stl10": ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
+    "imagenet100": (Preprocessing().mean, Preprocessing().std),
+    "imagenet": (Preprocessing().mean, Preprocessing().std),
+}
+"""vturrisi/solo-learn (9187ea3) solo/data/pretrain_dataloader.py."""
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The values of a configuration in Python, made of constants and `dict(…)`; whatever else is there is None."""
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    targets = [(node.targets[0], node.value) for node in body if isinstance(node, ast.Assign)]
+    return {target.id: _literal(value) for target, value in targets if isinstance(target, ast.Name)}
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
+        return dict(zip(keys, map(_literal, node.values), strict=True))
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(each) for each in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
-    values = {
-        key: ast.literal_eval(found.group(1))
-        for key in ("mean", "std")
-        if (found := re.search(rf"\b{key}\s*=\s*([\[(][\d.,\s]+[\])])", text))
-    }
-    flip = re.search(r"\b(?:bgr_to_rgb|to_rgb)\s*=\s*(True|False)", text)
-    if len(values) != 2 or flip is None or any(len(v) != 3 for v in values.values()):
-        return None
-    order: ChannelOrder = "RGB" if flip.group(1) == "True" else "BGR"
-    caffe = re.search(r"\bstyle\s*=\s*['\"](caffe|pytorch)['\"]", text)
-    return in_pixels(order, values["mean"], values["std"]), bool(caffe and caffe.group(1) == "caffe"), "stated"
 
 
-def _huggingface(facts: Mapping[str, Any]) -> tuple[Preprocessing, bool, Sureness] | None:
-    """From `preprocessor_config.json` (transformers), `config.json` or `args` (timm), or a lightly-train checkpoint."""
-    stride = facts.get("config/downsample_in_bottleneck") is True
-    for mean, std in (
-        ("preprocessor_config/image_mean", "preprocessor_config/image_std"),
-        ("config/pretrained_cfg/mean", "config/pretrained_cfg/std"),
-        ("args/mean", "args/std"),
-        ("lightly_train/normalize_args/mean", "lightly_train/normalize_args/std"),
-    ):
-        if mean in facts and std in facts:
-            return Preprocessing(mean=_triple(facts[mean]), std=_triple(facts[std])), stride, "stated"
-    return None
+def _nested(tree: Any, name: str) -> dict[str, Any]:
+    """The first dictionary called `name` in `tree`."""
+    if isinstance(tree, list):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
+        return {}
+    if isinstance(tree.get(name), dict):
+        found: dict[str, Any] = tree[name]
+        return found
+    return next((found for each in tree.values() if (found := _nested(each, name))), {})
+
+
+# The origin's own code
+
+
+def _implied(file: WeightsFile, network: Candidate, source: str) -> Statements:
+    architecture, reader = network.architecture, READERS.get(source)
+    assert architecture is not None
+    if network.naming == "caffe2":
+        is_resnext = architecture.name.startswith("resnext")
+        yield from _images(X101 if is_resnext else MSRA, "implied", READERS["msra"].url)
+        yield Property("stride_in_1x1", not is_resnext, "implied", READERS["msra"].url)
+    if isinstance(architecture, ViT):
+        if _is_small(network) and _sincos(file, network) == "moco_v3":
+            yield Property("heads", 12, "implied", f"its position embeddings are MoCo v3's: {READERS['moco_v3'].url}")
+        if network.naming.startswith("vit_huggingface"):
+            yield Property("norm_eps", 1e-12, "implied", "the default of transformers' ViTConfig")
+        if network.naming.startswith(("vit_huggingface", "dinov2_huggingface")):
+            yield Property("positions", "transformers", "implied", READERS["huggingface"].url)
+        if network.naming == "vit_dinov2" or (architecture.layer_scale and architecture.patch == 14):
+            yield Property("positions", "dino", "implied", "https://github.com/facebookresearch/dinov2 (b8931f7)")
+    if reader is not None and reader.implies is not None:
+        for name, value in reader.implies(architecture).items():
+            yield Property(name, value, "implied", reader.url)
+    if reader is not None and reader.preprocessing is not None:
+        yield from _images(reader.preprocessing, "implied", reader.url)
+    if isinstance(architecture, Timm) or network.stated is not None:
+        named = architecture if isinstance(architecture, Timm) else network.stated
+        assert isinstance(named, Timm)
+        yield from _images(usual_preprocessing(named), "implied", f"timm's pretrained_cfg of {named.name}")
+
+
+def _sincos(file: WeightsFile, network: Candidate) -> str:
+    """Whose fixed position embeddings the network has: `moco_v3`, `mae`, or nobody's that is known."""
+    vit = network.architecture
+    if not isinstance(vit, ViT) or "pos_embed" not in network.names:
+        return ""
+    side = vit.image_side // vit.patch
+    given = file.tensors[network.names["pos_embed"]].float()[0, -side * side :]
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    omega = 10000.0 ** -(torch.arange(vit.dim // 4, dtype=torch.float64) / (vit.dim // 4))
+    parts = [at.flatten().double()[:, None] * omega for at in (rows, columns)]
+    waves: list[Tensor] = [torch.cat([part.sin(), part.cos()], dim=1) for part in parts]
+    for owner, order in (("moco_v3", waves), ("mae", waves[::-1])):
+        if torch.allclose(torch.cat(order, dim=1).float(), given, atol=1e-3):
+            return owner
+    return ""
 
 
 def in_pixels(order: ChannelOrder, mean: Sequence[float], std: Sequence[float]) -> Preprocessing:

@@ -3,7 +3,7 @@
 import collections
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from cgh_bench import backbones
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet_names import BUFFERS
 from cgh_bench.backbones.transformers import Transformers
-from cgh_bench.checkpoint import from_description
+from cgh_bench.checkpoint import Origin, Property, from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError, printable
 from cgh_bench.core.files import sha256
 from cgh_bench.reading import hubs, names, recognition
 from cgh_bench.reading.candidate import place
-from cgh_bench.reading.evidence import preprocessing_of
+from cgh_bench.reading.evidence import IMAGES, adjusted, settle
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.recognition import Recognised
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
@@ -36,13 +36,14 @@ _KERNEL_CORRELATION = 0.2
 _STD_TOLERANCE = 0.03
 
 
-def inspect(
+def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
     name: str | Path,
     source: str | None = None,
     branch: str | None = None,
     trust_pickle: bool = False,
     trust_code: bool = False,
     arch: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Report:
     """Everything that can be said of the checkpoint `name` (see `loading.load`), as plain values.
 
@@ -78,26 +79,27 @@ def inspect(
     try:
         recognised = recognition.recognise(file, source, branch, arch)
         chosen = recognised.choose(branch)
+        report |= _about_network(file, recognised, chosen, text, settings)
     except UserError as error:
         if source or branch or arch:  # what was asked for does not fit the file; the file may well be usable
             raise
         return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}
-    report |= _about_network(file, recognised, chosen, text)
     return report | {"seconds": round(time.monotonic() - started, 2)}
 
 
-def _about_network(file: WeightsFile, recognised: Recognised, branch: str, called: str) -> Report:
+def _about_network(
+    file: WeightsFile, recognised: Recognised, branch: str, called: str, settings: Sequence[str]
+) -> Report:
     network = recognised.networks[branch]
     weights = network.weights(file)
     used = set(network.names.values())
-    preprocessing, stride_in_1x1, sureness = preprocessing_of(file, network, recognised.implied)
-    if file.description:
-        described = from_description(file.description, weights)
-        preprocessing, sureness = described.preprocessing, "stated"
-        architecture = described.architecture
-    else:
-        architecture = network.architecture_in(file, recognised.source, stride_in_1x1)
     reader = READERS.get(recognised.source)
+    if file.description:
+        described = adjusted(from_description(file.description, weights), settings)
+        architecture, preprocessing, origin = described.architecture, described.preprocessing, described.origin
+    else:
+        architecture, preprocessing, properties = settle(file, network, recognised.source, settings)
+        origin = Origin(recognised.source, properties=properties, proof=reader.proof if reader else "")
     return {
         "source": recognised.source,
         "origin": reader.title if reader else "no known origin: the only network in the file",
@@ -108,7 +110,10 @@ def _about_network(file: WeightsFile, recognised: Recognised, branch: str, calle
         "parameters": sum(t.numel() for key, t in weights.items() if not key.endswith(BUFFERS)),
         "used": len(used),
         "ignored": _groups(name for name in file.tensors if name not in used),
-        "preprocessing": plain(preprocessing) | {"sureness": sureness},
+        "preprocessing": plain(preprocessing) | {"sureness": _least_sure(origin.properties)},
+        "properties": [plain(each) for each in origin.properties],
+        "reach": origin.reach,
+        "proof": origin.proof,
         "checks": checks(weights),
         "commands": _commands(
             called,
@@ -116,6 +121,11 @@ def _about_network(file: WeightsFile, recognised: Recognised, branch: str, calle
             branch if branch != next(iter(recognised.networks)) else "",
         ),
     }
+
+
+def _least_sure(properties: Sequence[Property]) -> str:
+    kinds = {each.kind for each in properties if each.name in IMAGES}
+    return next((kind for kind in ("assumed", "implied") if kind in kinds), "stated")
 
 
 def _target(architecture: Architecture) -> str:
@@ -283,7 +293,35 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         *shape,
         ("tensors", f"{report['used']} used; ignored: {ignored or 'none'}"),
         ("images", _formula(images)),
+        *_known(report["properties"]),
+        ("proof", _REACHES[report["reach"]].format(proof=report["proof"])),
     ]
+
+
+_REACHES = {
+    "origin": "origin: compared with what the origin's own network computes",
+    "convention": "convention: this origin's rule is tested against {proof}",
+    "assumed": "assumed: compare it with the model that the file is of (cgh-bench reference script)",
+}
+
+
+def _known(properties: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What no tensor tells, by how it is known and what says so."""
+    lines = []
+    for kind in ("stated", "implied", "assumed"):
+        by_source: dict[str, list[str]] = {}
+        for each in properties:
+            if each["kind"] == kind:
+                by_source.setdefault(each["source"], []).append(f"{each['name']}={_short(each['value'])}")
+        told = [", ".join(names) + ("" if kind == "assumed" else f" ({source})") for source, names in by_source.items()]
+        lines += [(kind, each) for each in told]
+    return lines
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_short, value))
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _formula(images: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Loading a checkpoint by its name (see `names`): a file of any known origin, published weights, or a control."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import safetensors
 from cgh_bench.checkpoint import FORMAT, Checkpoint, load_canonical, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading import hubs, names, recognition
+from cgh_bench.reading.evidence import adjusted
 
 
-def load(
+def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
     name: str | Path,
     source: str | None = None,
     branch: str | None = None,
     trust_pickle: bool = False,
     trust_code: bool = False,
     arch: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Checkpoint:
     """A checkpoint of any origin.
 
@@ -28,6 +31,7 @@ def load(
         trust_pickle: let a pickled file run the code that it names.
         trust_code: let the code of a `hub:` repository run.
         arch: the architecture of a file that does not say it, by timm's name.
+        settings: `NAME=VALUE` of properties that no tensor tells and the file does not say (`stem.padding=2`).
 
     Raises:
         UserError: there is no such checkpoint, no origin or several fit, or the backbone is damaged or incomplete.
@@ -35,15 +39,15 @@ def load(
     text = str(name)
     parsed = names.parse(text)
     if isinstance(parsed, names.Control):
-        return random_checkpoint(parsed.arch, parsed.seed)
+        return adjusted(random_checkpoint(parsed.arch, parsed.seed), settings)
     if isinstance(parsed, Path):
         if source in (None, "ours") and branch is None and arch is None and _is_ours(parsed):
-            return load_canonical(parsed)
+            return adjusted(load_canonical(parsed), settings)
         if not parsed.exists():
             raise names.absent(text)
-        return recognition.read(parsed, source, branch, trust_pickle, arch)
+        return recognition.read(parsed, source, branch, trust_pickle, arch, settings)
     fetched = hubs.fetch(parsed, text, trust_code)
-    read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch)
+    read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch, settings)
     return replace(read, name=text.partition("#")[0], origin=fetched.told(read.origin))
 
 

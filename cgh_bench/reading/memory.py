@@ -15,18 +15,11 @@ from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
 from cgh_bench.reading import recognition
-from cgh_bench.reading.evidence import INCEPTION
+from cgh_bench.reading.evidence import PREPROCESSINGS
 from cgh_bench.reading.weights_file import WeightsFile
 
 SOURCE = "module"
 """The source in the origin of a module that is of no known architecture: nobody certifies what it computes."""
-PREPROCESSINGS = {
-    "imagenet": Preprocessing(),
-    "inception": INCEPTION,
-    "clip": Preprocessing(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)),
-    "none": Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-}
-"""By name: pixels in [0, 1], minus mean, over std. `none` leaves them in [0, 1]."""
 _HEADS = ("fc.", "head.", "classifier.")
 """How the names of a classifier's tensors begin."""
 _AGREE = 1e-4
@@ -63,7 +56,8 @@ def from_memory(
         _require_its_own(model, expected)
         architecture, weights, source = known
         name = str(getattr(model, "pretrained_cfg", {}).get("architecture", architecture.name))
-        return Checkpoint(name, architecture, weights, expected, Origin(source, f"{type(model).__name__} in memory"))
+        origin = Origin(source, f"{type(model).__name__} in memory", reference="memory")
+        return Checkpoint(name, architecture, weights, expected, origin)
     architecture = modules.from_module(model, features, size)
     path = modules.source_of(model)
     origin = Origin(SOURCE, path, sha256(Path(path)) if path and Path(path).is_file() else "")

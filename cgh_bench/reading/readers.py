@@ -3,12 +3,41 @@
 To add an origin, add a `Reader` to `READERS`: where its network lies, and what tells it from the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Preprocessing
 
 SPECIFIC, LAYOUT = range(2)
+
+
+def _as_usual(architecture: Architecture) -> Mapping[str, Any]:
+    return {}
+
+
+def _moco_v3(architecture: Architecture) -> Mapping[str, Any]:
+    """Twelve heads whatever the width (facebookresearch/moco-v3 vits.py)."""
+    return {"heads": 12} if isinstance(architecture, ViT) and architecture.size in ("small", "base") else {}
+
+
+def _dino(architecture: Architecture) -> Mapping[str, Any]:
+    return {"positions": "dino"} if isinstance(architecture, ViT) else {}
+
+
+def _solo_learn(architecture: Architecture) -> Mapping[str, Any]:
+    """Its 3x3 stem, for CIFAR, pads by 2 (solo/methods/base.py)."""
+    return {"stem.padding": 2} if isinstance(architecture, ResNet) and architecture.stem == "cifar" else {}
+
+
+def _segmentation(architecture: Architecture) -> Mapping[str, Any]:
+    """The last two stages dilate instead of striding (torchvision/models/segmentation/fcn.py, deeplabv3.py)."""
+    return {"dilation": (1, 1, 2, 4)}
+
+
 _VITS = ("vit", "vit_dinov2")
 
 
@@ -29,6 +58,11 @@ class Reader:
     namings: tuple[str, ...] = ("torchvision", *_VITS, "timm_model")
     preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
     """What the origin's own code does to pixels; None where that is left to its users."""
+    implies: Callable[[Architecture], Mapping[str, Any]] | None = _as_usual
+    """What the origin's own code builds: the properties of `Architecture.UNTOLD` that are not as usual; None where that
+    is left to its users."""
+    proof: str = ""
+    """What the tests prove this rule against: the origin's own code, with its version."""
     rank: int = SPECIFIC
     """Rules of a rank are tried only if none of a lower rank fits."""
 
@@ -53,6 +87,7 @@ READERS: dict[str, Reader] = {
         "cgh_bench/checkpoint.py",
         marks=("^checkpoint$", "^format$"),
         preprocessing=None,
+        implies=None,
     ),
     "cgh": Reader(
         "CGH, the released code",
@@ -78,6 +113,7 @@ READERS: dict[str, Reader] = {
         {"base": rf"{_IN}base_encoder", "momentum": rf"{_IN}momentum_encoder"},
         "https://github.com/facebookresearch/moco-v3 moco/builder.py",
         marks=(r"base_encoder",),
+        implies=_moco_v3,
     ),
     "simclr": Reader(
         "SimCLR in PyTorch (sthalles/SimCLR, Spijkervet/SimCLR)",
@@ -129,6 +165,7 @@ READERS: dict[str, Reader] = {
         "DINO",
         {"teacher": "teacher/backbone", "student": "student/backbone"},
         "https://github.com/facebookresearch/dino main_dino.py, utils.py",
+        implies=_dino,
     ),
     "mae": Reader(
         "MAE: the encoder of a pretraining checkpoint",
@@ -154,6 +191,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/WXinlong/DenseCL openselfsup/models/densecl.py",
         marks=(r"queue2$", r"^state_dict/encoder_q\.0\."),
         namings=_MM,
+        implies=None,
     ),
     "openselfsup": Reader(
         "OpenSelfSup",
@@ -162,6 +200,7 @@ READERS: dict[str, Reader] = {
         marks=(r"^state_dict/(encoder_q|online_net)\.0\.",),
         lacks=(r"queue2$",),
         namings=_MM,
+        implies=None,
     ),
     "mmselfsup": Reader(
         "mmselfsup, and the self-supervised models of mmpretrain",
@@ -170,6 +209,7 @@ READERS: dict[str, Reader] = {
         marks=(r"^state_dict/neck\.", r"^meta/"),
         lacks=(r"^state_dict/(encoder_q|online_net)\.", r"lateral_convs", r"_head\.", r"^state_dict/head\.fc\."),
         namings=_MM,
+        implies=None,
     ),
     "mmpretrain": Reader(
         "mmpretrain (mmcls): a classifier",
@@ -178,6 +218,7 @@ READERS: dict[str, Reader] = {
         marks=(r"^state_dict/head\.(fc|layers)\.",),
         lacks=("^pytorch-lightning",),
         namings=_MM,
+        implies=None,
     ),
     "mmdet": Reader(
         "mmdetection: the backbone of a detector",
@@ -185,6 +226,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/open-mmlab/mmdetection (v3.3.0) mmdet/models/detectors",
         marks=(r"^state_dict/(rpn_head|roi_head|bbox_head|mask_head|query_head|panoptic_head|encoder\.layers)\.",),
         namings=_MM,
+        implies=None,
     ),
     "mmseg": Reader(
         "mmsegmentation: the backbone of a segmentor",
@@ -192,6 +234,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/open-mmlab/mmsegmentation (v1.2.2) mmseg/models/segmentors",
         marks=(r"^state_dict/decode_head\.",),
         namings=_MM,
+        implies=None,
     ),
     "vissl": Reader(
         "VISSL",
@@ -207,6 +250,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/vturrisi/solo-learn solo/methods/base.py",
         marks=(r"^pytorch-lightning_version$", r"^state_dict/classifier\."),
         preprocessing=None,
+        implies=_solo_learn,
     ),
     "lightly": Reader(
         "lightly: Sequential(*children) of a ResNet",
@@ -228,6 +272,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/lightly-ai/lightly-train (0.18.0) src/lightly_train/_checkpoint.py",
         marks=("^lightly_train/version$",),
         preprocessing=None,
+        implies=None,
     ),
     "detectron2": Reader(
         "detectron2, .pth and .pkl: a detector's backbone, or a network converted for it",
@@ -235,6 +280,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/modeling/backbone/resnet.py",
         namings=("detectron2",),
         preprocessing=None,
+        implies=None,
     ),
     "msra": Reader(
         "Caffe2 networks of Detectron, .pkl (MSRA R-50, R-101; X-101)",
@@ -249,6 +295,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models, conversion_mapping.py",
         namings=("huggingface", *_HUGGINGFACE_VITS, "transformers_model"),
         preprocessing=None,
+        implies=None,
     ),
     "timm": Reader(
         "timm: a training checkpoint, a Hub folder, a deep stem, or a bare ViT (as DINO, DINOv2, MAE, DeiT publish)",
@@ -257,6 +304,15 @@ READERS: dict[str, Reader] = {
         marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$|(^|/)blocks\.0\.norm1\.weight$",),
         lacks=("^pytorch-lightning", r"(^|/)decoder_", "^checkpoint$"),
         preprocessing=None,
+        implies=None,
+    ),
+    "torchvision_segmentation": Reader(
+        "torchvision: the backbone of FCN or DeepLabV3",
+        {"model": "(model/|)backbone"},
+        "https://github.com/pytorch/vision torchvision/models/segmentation/fcn.py, deeplabv3.py",
+        marks=(r"(^|/)classifier\.4\.weight$",),
+        lacks=("^pytorch-lightning",),
+        implies=_segmentation,
     ),
     "ema": Reader(
         "an average of weights (ema-pytorch and the like)",
@@ -265,6 +321,7 @@ READERS: dict[str, Reader] = {
         marks=(r"(^|/)ema(_model)?\.",),
         rank=LAYOUT,
         preprocessing=None,
+        implies=None,
     ),
     "torchvision": Reader(
         "torchvision, and any bare ResNet under its names (as Barlow Twins, VICReg, DINO, SimCLR and timm publish)",
@@ -273,6 +330,7 @@ READERS: dict[str, Reader] = {
         namings=_MM,
         rank=LAYOUT,
         preprocessing=None,
+        implies=None,
     ),
     "lightning": Reader(
         "any other Lightning checkpoint with one network",
@@ -282,5 +340,6 @@ READERS: dict[str, Reader] = {
         namings=(*_MM, *_INDEXED),
         rank=LAYOUT,
         preprocessing=None,
+        implies=None,
     ),
 }

@@ -1,8 +1,8 @@
 """Reading a checkpoint of any origin: find its networks, find its origin, take one network whole."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,14 +11,14 @@ from torch import Tensor
 from cgh_bench import backbones
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.transformers import Transformers
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, architecture_of, from_description, require_finite
+from cgh_bench.checkpoint import Checkpoint, Origin, architecture_of, from_description, require_finite
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
 from cgh_bench.reading.candidate import Candidate, place
-from cgh_bench.reading.evidence import preprocessing_of
+from cgh_bench.reading.evidence import adjusted, settle
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.resnets import find_resnets
-from cgh_bench.reading.timms import find_timm, stated_architecture
+from cgh_bench.reading.timms import find_timm, is_the_same, stated_architecture
 from cgh_bench.reading.transformers import find_transformers
 from cgh_bench.reading.vits import find_vits
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
@@ -34,11 +34,6 @@ class Recognised:
     source: str
     networks: Mapping[str, Candidate] = field(repr=False)
     """By branch; the first is the default."""
-
-    @property
-    def implied(self) -> Preprocessing | None:
-        """What that origin does to pixels, if it is known."""
-        return READERS[self.source].preprocessing if self.source in READERS else None
 
     def choose(self, branch: str | None) -> str:
         """The branch of that name, or the default.
@@ -58,6 +53,7 @@ def read(
     branch: str | None = None,
     trust_pickle: bool = False,
     arch: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Checkpoint:
     """Read the network of any checkpoint.
 
@@ -67,30 +63,34 @@ def read(
         branch: which of several networks; the origin's default otherwise.
         trust_pickle: let the file run code.
         arch: the network's architecture, where the file does not say it: any name of timm.
+        settings: `NAME=VALUE` of properties that no tensor tells (`stem.padding=2`).
 
     Raises:
         UserError: unreadable, no or several origins fit, no such branch, or the network is not whole and finite.
     """
-    return read_opened(open_weights(path, trust_pickle), source, branch, arch)
+    return read_opened(open_weights(path, trust_pickle), source, branch, arch, settings)
 
 
 def read_opened(
-    file: WeightsFile, source: str | None = None, branch: str | None = None, arch: str | None = None
+    file: WeightsFile,
+    source: str | None = None,
+    branch: str | None = None,
+    arch: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Checkpoint:
     """The same of a file that is open."""
     recognised = recognise(file, source, branch, arch)
-    return checkpoint_of(file, recognised, recognised.choose(branch))
+    return checkpoint_of(file, recognised, recognised.choose(branch), settings)
 
 
-def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Checkpoint:
+def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str, settings: Sequence[str] = ()) -> Checkpoint:
     """The canonical checkpoint of one of the networks that were recognised in `file`."""
     network = recognised.networks[branch]
     if file.description:  # we wrote the file: whatever its layout, it is this checkpoint
-        return from_description(file.description, network.weights(file))
-    preprocessing, stride_in_1x1, _ = preprocessing_of(file, network, recognised.implied)
+        return adjusted(from_description(file.description, network.weights(file)), settings)
+    architecture, preprocessing, properties = settle(file, network, recognised.source, settings)
     weights = network.weights(file)
     require_finite(str(file.path), weights)
-    architecture = network.architecture_in(file, recognised.source, stride_in_1x1)
     used = set(network.names.values())
     origin = Origin(
         recognised.source,
@@ -98,6 +98,8 @@ def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str) -> Che
         sha256(file.path) if file.path.is_file() else "",
         branch=branch,
         ignored=tuple(name for name in file.tensors if name not in used),
+        properties=properties,
+        proof=READERS[recognised.source].proof if recognised.source in READERS else "",
     )
     suffix = "" if branch == next(iter(recognised.networks)) else f":{branch}"
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
@@ -157,6 +159,11 @@ def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
             return find_timm(file, described)
         if isinstance(described, Transformers):
             return find_transformers(file, described)
+    return _by_tensors(file, arch, name if arch else "")
+
+
+def _by_tensors(file: WeightsFile, arch: str | None, name: str) -> list[Candidate]:
+    """The networks that tensors tell, or those that the file names where they compute something else."""
     found = [network for find in FINDERS for network in find(file.tensors)]
     if arch is not None:
         fitting = [network for network in found if network.architecture is None or network.architecture.name == name]
@@ -164,16 +171,16 @@ def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
             raise UserError(
                 f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}"
             )
-        return fitting
-    says_more = _TOLD_ONLY.search(str(file.facts.get("config/architecture", "")))
-    if says_more or all(network.problem for network in found):
-        stated = stated_architecture(file)
-        return [*(find_timm(file, stated) if stated else find_transformers(file)), *(() if says_more else found)]
-    return found
-
-
-_TOLD_ONLY = re.compile("siglip|quickgelu")
-"""Networks of timm that are plain vision transformers by their tensors, with another activation."""
+        return [replace(network, told=f"--arch {arch}") for network in fitting]
+    stated = stated_architecture(file)
+    if stated is None:
+        return [*found, *(() if any(not network.problem for network in found) else find_transformers(file))]
+    whole = [network for network in found if not network.problem]
+    if whole and all(is_the_same(network.architecture, stated) for network in whole if network.architecture):
+        told = f"the architecture that the file names, {stated.name}"
+        return [replace(network, stated=stated, told=told) for network in whole]
+    of_timm = find_timm(file, stated)
+    return of_timm if any(not network.problem for network in of_timm) or not whole else found
 
 
 def _fit(reader: Reader, networks: list[Candidate], names: str) -> dict[str, Candidate] | str:

@@ -1,6 +1,5 @@
 """Finding the ResNets among the tensors of a file, by structure alone."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import ARCHS, ResNet, require_resnet
+from cgh_bench.backbones.resnet import ARCHS, ResNet
 from cgh_bench.backbones.resnet_names import BUFFERS, NAMINGS, canonical_names
 from cgh_bench.reading.candidate import COUNTER, Candidate, as_float32, differences, place
 from cgh_bench.reading.weights_file import COUNTERS, WeightsFile
@@ -25,10 +24,7 @@ _STEMS: Mapping[tuple[int, ...], str] = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3
 class FoundResNet(Candidate):
     """A ResNet found in a file."""
 
-    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> ResNet:
-        """See `Candidate`."""
-        assert self.architecture is not None
-        return dataclasses.replace(require_resnet(self.architecture, source), stride_in_1x1=stride_in_1x1)
+    architecture: ResNet | None
 
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:
         """See `Candidate`.

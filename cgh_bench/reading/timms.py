@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cgh_bench import backbones
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.timm import Timm
+from cgh_bench.core.errors import UserError
 from cgh_bench.reading.candidate import Candidate, as_float32, differences
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -21,6 +24,8 @@ _LEFTOVER = re.compile(
 """What networks keep beside their weights, and what pretraining by masked images adds."""
 _WRAPPERS = re.compile(r"((module|_orig_mod)\.)*")
 _ARGUMENT = "config/model_args/"
+_KWARGS = "args/model_kwargs/"
+_CARD = "pretrained_cfg/architecture"
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,6 @@ class FoundTimm(Candidate):
     """A network of timm found in a file; `names` are its origin's own, where timm converts them."""
 
     architecture: Timm | None
-
-    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> Timm:
-        """See `Candidate`."""
-        assert self.architecture is not None
-        return self.architecture
 
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:
         """See `Candidate`."""
@@ -46,10 +46,35 @@ class FoundTimm(Candidate):
 
 
 def stated_architecture(file: WeightsFile) -> Timm | None:
-    """The network of timm that `file` names: in a Hub folder's `config.json`, or in a training checkpoint."""
-    name = file.facts.get("config/architecture") or file.facts.get("arch")
-    found = Timm.named(name.split(".")[0]) if isinstance(name, str) else None
+    """The network of timm that `file` names: in a Hub folder's `config.json`, a training checkpoint, or on its card."""
+    cards = [said[_CARD] for said in file.modules.values() if _CARD in said]
+    names = (*(file.facts.get(key) for key in ("config/architecture", "arch", "args/model")), *cards)
+    known = [Timm.named(name.split(".")[0]) for name in names if isinstance(name, str)]
+    found = next((each for each in known if each), None)
     return replace(found, arguments=_arguments(file, found)) if found else None
+
+
+def is_the_same(architecture: Architecture, stated: Timm) -> bool:
+    """Whether `architecture`, of another family, computes what the network of timm does: all modules are alike."""
+    named = backbones.named(stated.name)
+    if type(named) is type(architecture) and not dict(stated.arguments).keys() - {"img_size"}:
+        sized = re.compile(r"_\d+(?=')").sub
+        return sized("", named.identity) == sized("", architecture.identity)
+    try:
+        arguments = architecture.timm_arguments()
+    except UserError:
+        return False
+    ours = Timm(arguments.pop("model_name"), tuple(arguments.items()))
+    return _modules(ours) == _modules(stated)
+
+
+def _modules(architecture: Timm) -> list[tuple[str, str, list[tuple[str, Any]]]]:
+    network: nn.Module = architecture.skeleton.network  # type: ignore[assignment]
+    plain = (bool, int, float, str, tuple, type(None))
+    return [
+        (name, type(module).__name__, [(k, v) for k, v in sorted(vars(module).items()) if isinstance(v, plain)])
+        for name, module in network.named_modules()
+    ]
 
 
 def find_timm(file: WeightsFile, architecture: Timm) -> list[Candidate]:
@@ -64,7 +89,10 @@ def _arguments(file: WeightsFile, architecture: Timm) -> tuple[tuple[str, Any], 
 
     facts = file.facts
     said = {key.removeprefix(_ARGUMENT): value for key, value in facts.items() if key.startswith(_ARGUMENT)}
-    if isinstance(pool := facts.get("config/global_pool", facts.get("config/pretrained_cfg/global_pool")), str):
+    said |= {key.removeprefix(_KWARGS): value for key, value in facts.items() if key.startswith(_KWARGS)}
+    pools = [facts.get(key) for key in ("config/global_pool", "config/pretrained_cfg/global_pool", "args/gp")]
+    pools += [module.get("global_pool") for module in file.modules.values() if _CARD in module]
+    if isinstance(pool := next(filter(None, pools), None), str):
         said.setdefault("global_pool", pool)
     if facts.get("config/pretrained_cfg/fixed_input_size") and "config/pretrained_cfg/input_size" in facts:
         said.setdefault("img_size", facts["config/pretrained_cfg/input_size"][-2:])

@@ -26,11 +26,6 @@ class FoundTransformers(Candidate):
 
     architecture: Transformers | None
 
-    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> Transformers:
-        """See `Candidate`."""
-        assert self.architecture is not None
-        return self.architecture
-
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:
         """See `Candidate`."""
         assert self.architecture is not None

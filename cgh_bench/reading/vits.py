@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cgh_bench.backbones.vit import SIZES, ViT
 from cgh_bench.reading.candidate import Candidate, as_float32, differences
-from cgh_bench.reading.evidence import attention_of
 from cgh_bench.reading.vit_names import FAMILIES, canonical_names
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -25,11 +24,6 @@ class FoundViT(Candidate):
     """A vision transformer found in a file."""
 
     architecture: ViT | None
-
-    def architecture_in(self, file: WeightsFile, source: str, stride_in_1x1: bool) -> ViT:
-        """See `Candidate`."""
-        assert self.architecture is not None
-        return attention_of(file, self.architecture, self.naming, source)
 
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:
         """See `Candidate`."""

@@ -3,7 +3,7 @@
 import itertools
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+import yaml
 from torch import Tensor, nn
 
 from cgh_bench.checkpoint import FORMAT
@@ -22,6 +23,8 @@ DESCRIPTION = "cgh_bench"
 """Under this name every file that we write holds the checkpoint's description as JSON."""
 COUNTERS = "cgh_bench_counters"
 """Under this one the batch counters, where the file's format has no place for them."""
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+"""The names of weights in a Hugging Face folder."""
 _DEPTH = 8
 _MOST_FACTS = 10_000
 
@@ -41,6 +44,17 @@ class WeightsFile:
     """On the CPU, in memory of their own."""
     facts: Mapping[str, Any] = field(repr=False)
     """Strings, numbers and lists of them by path (`meta/cfg`, `arch`)."""
+    modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """Of a pickled network: the plain attributes of every module by its path, with its `class`."""
+
+    def beside(self, name: str) -> Mapping[str, Any]:
+        """The facts of the JSON or YAML file `name` in the same folder; none where it is absent or is neither."""
+        path = self.path.parent / name
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+            return _flatten(document, path)[1]
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
 
     @property
     def description(self) -> str:
@@ -60,13 +74,18 @@ def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
         raise UserError(f"{path}: no such file; give a checkpoint, a Hugging Face folder or random:ARCH")
     if path.is_dir():
         return _open_folder(path)
+    if path.name in _IN_FOLDERS and _says_a_network(path.with_name("config.json")):
+        return _open_folder(path.parent)
+    return _open_file(path, trust_pickle)
+
+
+def _open_file(path: Path, trust_pickle: bool = False) -> WeightsFile:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again")
     kind, read = _format(path)
     if trust_pickle and read in (pickles.load_torch, pickles.load_numpy):
         read = pickles.load_trusted
-    tensors, facts = _flatten(read(path), path)
-    return WeightsFile(path, kind, tensors, facts)
+    return WeightsFile(path, kind, *_flatten(read(path), path))
 
 
 def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
@@ -109,14 +128,12 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _open_folder(folder: Path) -> WeightsFile:
     """A Hugging Face folder: the weights and their configuration."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in _IN_FOLDERS:
         if (folder / name).exists():
-            inside = open_weights(folder / name)
+            inside = _open_file(folder / name)
             break
     else:
-        raise UserError(
-            f"{folder} is a folder without model.safetensors or pytorch_model.bin; name the checkpoint file"
-        )
+        raise UserError(f"{folder} is a folder without {' or '.join(_IN_FOLDERS)}; name the checkpoint file")
     facts = dict(inside.facts)
     for name in ("config.json", "preprocessor_config.json"):
         if (folder / name).exists():
@@ -129,14 +146,27 @@ def _open_folder(folder: Path) -> WeightsFile:
     return WeightsFile(folder, f"Hugging Face folder, {inside.kind}", inside.tensors, facts)
 
 
-def _flatten(document: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts by their path; whatever is neither is left out.
+def _says_a_network(config: Path) -> bool:
+    """Whether `config` is the configuration of a network of transformers or timm."""
+    try:
+        document = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and bool({"model_type", "architecture"} & set(document))
+
+
+Flat = tuple[dict[str, Tensor], dict[str, Any], dict[str, dict[str, Any]]]
+
+
+def _flatten(document: Any, file: Path) -> Flat:
+    """Tensors and facts by their path, and of pickled networks the modules; whatever is neither is left out.
 
     Raises:
         UserError: dictionaries that share dictionaries, or a tensor larger than the file, would fill the memory.
     """
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
+    modules: dict[str, dict[str, Any]] = {}
     settings: set[int] = set()
     visits = itertools.count()
     size = file.stat().st_size
@@ -148,6 +178,8 @@ def _flatten(document: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, An
             if id(node) in settings:  # settings may point to their parents
                 return
             settings.add(id(node))
+            start = f"{path}/" if path else ""
+            modules.update((start + name, said) for name, said in _modules(node))
             node = _contents(node)
         if isinstance(node, np.ndarray) and node.dtype.kind in "fiub":
             node = torch.from_numpy(np.require(node, requirements=["C", "W"]))
@@ -169,7 +201,22 @@ def _flatten(document: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, An
         visit(document, "", 0)
     except pickle.UnpicklingError as error:
         raise pickles.refusal(file, [], error) from None
-    return tensors, facts
+    return tensors, facts, modules
+
+
+def _modules(node: pickles.Hollow | nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The plain attributes of every module in a pickled network, with its `class`; nothing for any other object."""
+    if isinstance(node, nn.Module):
+        found = [(name, type(each).__qualname__, vars(each)) for name, each in node.named_modules()]
+    elif isinstance(node.state.get("_modules"), dict):
+        found = [(name, each.CLASS, each.state) for name, each in node.modules()]
+    else:
+        return
+    for name, kind, state in found:
+        plain = {key: value for key, value in state.items() if _is_fact(value)}
+        card = state.get("pretrained_cfg")
+        told = {f"pretrained_cfg/{key}": v for key, v in card.items() if _is_fact(v)} if isinstance(card, dict) else {}
+        yield name, {**plain, **told, "class": kind.rpartition(".")[2]}
 
 
 def _contents(node: pickles.Hollow | nn.Module) -> dict[str, Any]:

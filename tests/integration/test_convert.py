@@ -18,6 +18,7 @@ from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 from cgh_bench.reading.loading import load
+from cgh_bench.reading.reference_script import probe_images
 
 CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 ODD = Preprocessing("RGB", 1.0, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -102,11 +103,11 @@ def test_the_certificate_sees_wrong_channels_and_strides(target: str, tmp_path: 
     given, path, converter = checkpoint(R50, ODD), out_of(target, tmp_path), find_converter(target)
     converter.write(given, path)
     [(name, text)] = converter.fragments(given, path).items()
-    source = parity.source_outputs(given, parity.probe_images()).stages
+    source = parity.source_outputs(given, probe_images()).stages
     for right, wrong in [("", ""), *WRONG[target]]:
         (tmp_path / name).write_text(text.replace(right, wrong) if right else text)
         assert right in text
-        found = converter.outputs(path, parity.probe_images())
+        found = converter.outputs(path, probe_images())
         assert bool(parity.verdict(found, parity.compare(source, found.stages))) == bool(right), (right, wrong)
 
 
@@ -149,7 +150,7 @@ def test_a_real_c4_detector_is_read_so_that_it_computes_the_same(tmp_path: Path)
     """mmdet's own caffe trunk and shared head, with a HistoryBuffer; the last stage is the head's."""
     require("mmdet")
     checkpoint_path, images, out = (tmp_path / name for name in ("d.pth", "i.pt", "o.pt"))
-    prepared = CAFFE(parity.probe_images().float() / 255)
+    prepared = CAFFE(probe_images().float() / 255)
     torch.save(prepared, images)
     folder = frameworks.find("mmdet").path
     command = [sys.executable, "-c", DETECTOR, *map(str, (folder, checkpoint_path, images, out))]

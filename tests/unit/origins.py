@@ -46,8 +46,10 @@ class Sample:
     suffix: str = ".pth"
     folder: Mapping[str, str] | None = None
     """Text files beside `model.safetensors`, where the origin is a folder."""
-    vit: ViT | None = None
-    """Where it is no ResNet."""
+    vit: Architecture | None = None
+    """Where it is not a usual ResNet."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Text files in the folder of the checkpoint."""
 
     @property
     def architecture(self) -> Architecture:
@@ -62,6 +64,8 @@ class Sample:
                 (folder / name).write_text(text)
             return folder
         path = folder / f"sample{self.suffix}"
+        for name, text in self.beside.items():
+            (folder / name).write_text(text)
         if self.suffix == ".pkl":
             path.write_bytes(pickle.dumps(self.document, protocol=2))
         else:
@@ -159,6 +163,13 @@ def imagenet_example() -> Sample:
     model = resnet("wide_resnet50_2")
     document = {"epoch": 90, "arch": "wide_resnet50_2", "state_dict": ddp(model), "best_acc1": torch.tensor(76.1)}
     return Sample(document, "torchvision", {"model": trunk(model)}, arch="wide_resnet50_2")
+
+
+def torchvision_segmentation() -> Sample:
+    model = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=2)
+    dilated = ResNet("resnet50", dilation=(1, 1, 2, 4))
+    truth = {key: tensor.clone() for key, tensor in model.backbone.state_dict().items()}
+    return Sample(model.state_dict(), "torchvision_segmentation", {"model": truth}, vit=dilated)
 
 
 def whole_model() -> Sample:
@@ -439,7 +450,8 @@ def solo_learn_cifar() -> Sample:
     backbone = resnet(stem="cifar")
     truth = trunk(backbone)
     model = Holder(backbone=with_fc(backbone, nn.Identity()), classifier=nn.Linear(512, 10), projector=mlp(512, 16, 8))
-    return Sample(lightning(model.state_dict()), "solo_learn", {"online": truth}, stem="cifar", suffix=".ckpt")
+    padded = ResNet("resnet18", "cifar", stem_padding=2)
+    return Sample(lightning(model.state_dict()), "solo_learn", {"online": truth}, vit=padded, suffix=".ckpt")
 
 
 LIGHTLY = Path(sys.prefix, "lightly")
@@ -547,7 +559,11 @@ def detectron2_c4() -> Sample:
         state[("roi_heads." if name.startswith("res5") else "backbone.") + name] = torch.from_numpy(array)
     state |= {"proposal_generator.rpn_head.conv.weight": torch.zeros(4, 4, 3, 3)}
     document = {"model": state, "optimizer": {}, "iteration": 23999}
-    return Sample(document, "detectron2", {"model": uncounted(truth)}, MSRA, True, "resnet50")
+    beside = {
+        "config.yaml": "INPUT: {FORMAT: BGR}\nMODEL: {PIXEL_MEAN: [103.53, 116.28, 123.675],"
+        " PIXEL_STD: [1.0, 1.0, 1.0], RESNETS: {STRIDE_IN_1X1: true}}\n"
+    }
+    return Sample(document, "detectron2", {"model": uncounted(truth)}, MSRA, True, "resnet50", beside=beside)
 
 
 def detectron2_fpn() -> Sample:
@@ -688,7 +704,7 @@ def dinov2() -> Sample:
     state["pos_embed"] = torch.cat([position, truth["pos_embed"]], dim=1)
     state["mask_token"] = torch.zeros(1, 192)
     truth["cls_token"] = truth["cls_token"] + position
-    architecture = ViT("vit_tiny_patch14_56", class_position=False, registers=4, layer_scale=True)
+    architecture = ViT("vit_tiny_patch14_56", class_position=False, registers=4, layer_scale=True, positions="dino")
     return Sample(state, "timm", {"model": truth}, vit=architecture)
 
 
@@ -697,7 +713,7 @@ def dino_vit() -> Sample:
     student, teacher = (Holder(backbone=model, head=Holder(mlp=mlp(192, 16, 8))) for model in models)
     document = {"student": ddp(student), "teacher": teacher.state_dict(), "args": argparse.Namespace(arch="vit_tiny")}
     branches = {"teacher": vit_trunk(models[1]), "student": vit_trunk(models[0])}
-    return Sample(document, "dino", branches, vit=TINY)
+    return Sample(document, "dino", branches, vit=ViT(TINY.name, positions="dino"))
 
 
 def moco_v3_vit() -> Sample:
@@ -796,7 +812,7 @@ def huggingface_vit(dinov2: bool) -> Sample:
             "config.json": config,
             "preprocessor_config.json": json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}),
         },
-        vit=ViT("vit_tiny_patch16_64", head_width=32, norm_eps=1e-6 if dinov2 else 1e-12, layer_scale=dinov2),
+        vit=ViT(TINY.name, 32, 1e-6 if dinov2 else 1e-12, layer_scale=dinov2, positions="transformers"),
     )
 
 
@@ -827,6 +843,7 @@ ORIGINS = {
     "torchvision": Origin("torchvision", torchvision_plain),
     "torchvision_reference": Origin("torchvision", torchvision_reference),
     "imagenet_example": Origin("torchvision", imagenet_example),
+    "torchvision_segmentation": Origin("torchvision_segmentation", torchvision_segmentation),
     "whole_model": Origin("torchvision", whole_model),
     "cgh": Origin("cgh", cgh),
     "moco_v1": Origin("moco_v1", lambda: moco(1)),

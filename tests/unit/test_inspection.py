@@ -111,6 +111,8 @@ def test_errors_of_the_user(tmp_path: Path) -> None:
 
 
 def test_a_stem_without_7x7_kernels(tmp_path: Path) -> None:
-    report = inspect(written(tmp_path, resnet(stem="cifar").state_dict()))
-    assert report["architecture"]["stem"] == "cifar"
+    path = written(tmp_path, resnet(stem="cifar").state_dict())
+    assert "stem.padding=2" in inspect(path)["problem"]
+    settings = ["stem.stride=1", "stem.padding=1", "stem.pool=false"]
+    assert inspect(path, settings=settings)["architecture"]["stem"] == "cifar"
     assert dataclasses.asdict(random_checkpoint("resnet18").architecture)["stem"] == "imagenet"

@@ -8,8 +8,9 @@ import torch
 
 from cgh_bench.backbones.resnet import STAGES
 from cgh_bench.checkpoint import Preprocessing, random_checkpoint
-from cgh_bench.converters.parity import TOLERANCE, Outputs, compare, probe_images, source_outputs, verdict
+from cgh_bench.converters.parity import TOLERANCE, Outputs, compare, source_outputs, verdict
 from cgh_bench.core.errors import CheckFailed
+from cgh_bench.reading.reference_script import probe_images
 
 STAGE_NAMES = ("input", *STAGES)
 

@@ -23,9 +23,10 @@ from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.features import extract
 from cgh_bench.reading import vit_names
-from cgh_bench.reading.evidence import attention_of
+from cgh_bench.reading.evidence import settle
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.loading import load
+from cgh_bench.reading.vits import FoundViT
 from cgh_bench.reading.weights_file import WeightsFile
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders
@@ -200,8 +201,8 @@ def test_names_are_total_and_injective(family: str) -> None:
 def test_what_tensors_do_not_tell() -> None:
     def told(name: str, naming: str, source: str, **facts: object) -> tuple[int, float]:
         file = WeightsFile(Path("x"), "test", {}, {key.replace("__", "/"): value for key, value in facts.items()})
-        found = attention_of(file, ViT(name), naming, source)
-        return found.dim // found.head_width, found.norm_eps
+        found = settle(file, FoundViT("", naming, {}, ViT(name)), source)[0]
+        return found.value("heads"), found.value("norm_eps")
 
     assert told("vit_small_patch16_224", "vit", "timm") == (6, 1e-6)
     assert told("vit_small_patch16_224", "vit", "moco_v3") == (12, 1e-6)
@@ -209,10 +210,11 @@ def test_what_tensors_do_not_tell() -> None:
     config = "model = dict(backbone=dict(arch='mocov3-small', type='MoCoV3ViT'))"
     assert told("vit_small_patch16_224", "vit_openmmlab", "mmselfsup", meta__cfg=config) == (12, 1e-6)
     assert told("vit_base_patch16_224", "vit_huggingface", "huggingface") == (12, 1e-12)
-    stated = {"config__num_attention_heads": 6, "config__layer_norm_eps": 1e-5}
+    facts = {"config__model_type": "vit"}
+    stated = facts | {"config__num_attention_heads": 6, "config__layer_norm_eps": 1e-5}
     assert told("vit_base_patch16_224", "vit_huggingface", "huggingface", **stated) == (6, 1e-5)
-    with pytest.raises(UserError, match="quick_gelu; accepted: gelu"):
-        told("vit_base_patch16_224", "vit_huggingface", "huggingface", config__hidden_act="quick_gelu")
+    with pytest.raises(UserError, match="activation 'mish'"):
+        told("vit_base_patch16_224", "vit_huggingface", "huggingface", **facts, config__hidden_act="mish")
 
 
 def test_inspect(tmp_path: Path) -> None:

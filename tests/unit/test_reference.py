@@ -1,0 +1,267 @@
+"""Proof by the origin itself: what its network computed is compared layer by layer, and planted causes are named."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from origins import resnet, trunk, vit, vit_trunk
+from torch import nn
+from torchvision.transforms import v2
+
+from cgh_bench.backbones.base import ACTIVATIONS
+from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.vit import ViT
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.reading import reference
+
+SIZE = 64
+IMAGENET = Preprocessing()
+
+
+def checkpoint(architecture: Any, weights: Any) -> Checkpoint:
+    return Checkpoint("sample", architecture, weights, IMAGENET, Origin("unknown"))
+
+
+def prepared(mean: Any = IMAGENET.mean, std: Any = IMAGENET.std, white: float = 1.0, bgr: bool = False) -> Callable:
+    steps = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    normalize = v2.Normalize(mean, std)
+
+    def prepare(image: Any) -> Any:
+        pixels = steps(image) * white
+        return normalize(pixels.flip(0) if bgr else pixels)
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Any, Checkpoint]:
+    model = resnet("resnet18")
+    model.fc = nn.Identity()
+    return model, checkpoint(ResNet("resnet18"), trunk(model))
+
+
+@pytest.fixture(scope="module")
+def cifar() -> tuple[Any, Checkpoint]:
+    model = resnet("resnet18", stem="cifar")
+    model.fc = nn.Identity()
+    return model, checkpoint(ResNet("resnet18", "cifar"), trunk(model))
+
+
+@pytest.fixture(scope="module")
+def deep() -> tuple[Any, Checkpoint]:
+    model = resnet("resnet50")
+    model.fc = nn.Identity()
+    return model, checkpoint(ResNet("resnet50"), trunk(model))
+
+
+@pytest.fixture(scope="module")
+def transformer() -> tuple[Any, Checkpoint]:
+    model = vit(num_classes=0)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model.eval(), checkpoint(ViT("vit_tiny_patch16_64"), vit_trunk(model))
+
+
+def set_conv1(**values: int) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        for name, value in values.items():
+            setattr(model.conv1, name, (value, value))
+
+    return change
+
+
+def set_pool(model: Any) -> None:
+    model.maxpool = nn.Identity() if isinstance(model.maxpool, nn.MaxPool2d) else nn.MaxPool2d(3, 2, 1)
+
+
+def both(*changes: Callable[[Any], None]) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        for each in changes:
+            each(model)
+
+    return change
+
+
+def dilated(*which: bool, first: bool = False) -> Callable[[Any], None]:
+    """What torchvision builds with `replace_stride_with_dilation`."""
+
+    def change(model: Any) -> None:
+        import torchvision
+
+        with torch.device("meta"):
+            other = torchvision.models.resnet50(replace_stride_with_dilation=list(which))
+        for name, module in other.named_modules():
+            if isinstance(module, nn.Conv2d):
+                mine = model.get_submodule(name)
+                mine.stride, mine.padding, mine.dilation = module.stride, module.padding, module.dilation
+        if first:
+            block = model.layer4[0].conv2
+            block.padding = block.dilation = model.layer4[1].conv2.dilation
+
+    return change
+
+
+def caffe(model: Any) -> None:
+    for module in model.modules():
+        if hasattr(module, "conv3"):
+            module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+
+
+def eps(value: float) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+                module.eps = value
+
+    return change
+
+
+def activation(name: str) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        for module in list(model.modules()):
+            for child, kind in list(module.named_children()):
+                if isinstance(kind, nn.ReLU | nn.GELU) or type(kind).__name__ == "GELU":
+                    setattr(module, child, ACTIVATIONS[name]())
+
+    return change
+
+
+def heads(count: int) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        for block in model.blocks:
+            block.attn.num_heads, block.attn.head_dim = count, 192 // count
+            block.attn.scale = (192 // count) ** -0.5
+
+    return change
+
+
+def pool_by_mean(model: Any) -> None:
+    model.global_pool = "avg"
+
+
+@dataclass(frozen=True)
+class Planted:
+    of: str
+    change: Callable[[Any], None] | None
+    told: str
+    prepare: Any = None
+
+
+PLANTED = {
+    "3x3 stem pads by 2": Planted("cifar", set_conv1(padding=2), "stem.padding=2"),
+    "3x3 stem pads by 0": Planted("cifar", set_conv1(padding=0), "stem.padding=0"),
+    "3x3 stem strides": Planted("cifar", set_conv1(stride=2), "stem.stride=2"),
+    "3x3 stem with a pool": Planted("cifar", set_pool, "stem.pool=true"),
+    "3x3 stem strides, with a pool": Planted("cifar", both(set_conv1(stride=2), set_pool), "stem.pool=true"),
+    "7x7 stem does not stride": Planted("small", set_conv1(stride=1), "stem.stride=1"),
+    "7x7 stem pads by 2": Planted("small", set_conv1(padding=2), "stem.padding=2"),
+    "7x7 stem without a pool": Planted("small", set_pool, "stem.pool=false"),
+    "epsilon of TensorFlow": Planted("small", eps(1e-3), "norm_eps=0.001"),
+    "epsilon 1e-4": Planted("small", eps(1e-4), "norm_eps=0.0001"),
+    "GELU in a ResNet": Planted("small", activation("gelu"), "activation=gelu"),
+    "SiLU in a ResNet": Planted("small", activation("silu"), "activation=silu"),
+    "GELU and epsilon": Planted("small", both(activation("gelu"), eps(1e-3)), "activation=gelu"),
+    "the last stage dilates": Planted("deep", dilated(False, False, True), "dilation=1,1,1,2"),
+    "two stages dilate": Planted("deep", dilated(False, True, True), "dilation=1,1,2,4"),
+    "from its first block": Planted("deep", dilated(False, False, True, first=True), "dilate_first=true"),
+    "caffe's stride": Planted("deep", caffe, "stride_in_1x1=true"),
+    "six heads": Planted("transformer", heads(6), "heads=6"),
+    "twelve heads": Planted("transformer", heads(12), "heads=12"),
+    "one head": Planted("transformer", heads(1), "heads=1"),
+    "epsilon of PyTorch": Planted("transformer", eps(1e-5), "norm_eps=1e-05"),
+    "epsilon 1e-3": Planted("transformer", eps(1e-3), "norm_eps=0.001"),
+    "quick GELU": Planted("transformer", activation("quick_gelu"), "activation=quick_gelu"),
+    "GELU by tanh": Planted("transformer", activation("gelu_tanh"), "activation=gelu_tanh"),
+    "ReLU in a ViT": Planted("transformer", activation("relu"), "activation=relu"),
+    "the mean of the patches": Planted("transformer", pool_by_mean, "pooling=patch_mean"),
+    "heads and epsilon": Planted("transformer", both(heads(12), eps(1e-3)), "heads=12"),
+    "heads and pooling": Planted("transformer", both(heads(12), pool_by_mean), "pooling=patch_mean"),
+    "mean and std of Inception": Planted("small", None, "preprocessing=inception", prepared([0.5] * 3, [0.5] * 3)),
+    "no normalisation": Planted("small", None, "preprocessing=none", prepared([0.0] * 3, [1.0] * 3)),
+    "BGR": Planted("small", None, "channel_order=BGR", prepared(bgr=True)),
+    "pixels to 255": Planted("small", None, "input_range=255", prepared([120.0] * 3, [1.0] * 3, white=255.0)),
+    "another mean": Planted("small", None, "mean=0.4,0.5,0.6", prepared([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])),
+}
+
+
+@pytest.mark.parametrize("cause", PLANTED)
+def test_a_planted_cause_is_named(cause: str, request: pytest.FixtureRequest) -> None:
+    planted = PLANTED[cause]
+    model, read = request.getfixturevalue(planted.of)
+    other = copy.deepcopy(model)
+    if planted.change:
+        planted.change(other)
+    found = reference.record(other, planted.prepare or prepared(), (SIZE, SIZE))
+    with pytest.raises(CheckFailed) as told:
+        reference.certified(read, found)
+    assert f"--set {planted.told}" in str(told.value) or f" {planted.told}" in str(told.value)
+    assert "first layer that differs" not in str(told.value)
+
+
+def test_what_agrees_is_certified(small: Any, transformer: Any, tmp_path: Path) -> None:
+    for model, read in (small, transformer):
+        file = tmp_path / "ref.npz"
+        reference.reference_script.record(model, file, prepared(), SIZE)
+        proven, proof = reference.certified(read, reference.read(file))
+        assert (proven.origin.reach, proven.id) == ("origin", read.id)
+        assert (proof["preprocessing"], proof["feature"]) == ("compared", "compared")
+        assert proof["stages"][0]["relative"] < 1e-6
+
+
+def test_names_do_not_matter(small: Any) -> None:
+    """lightly and others build a Sequential of a ResNet's children."""
+    model, read = small
+    found = reference.record(nn.Sequential(*list(model.children())), prepared(), (SIZE, SIZE))
+    assert len(reference.certified(read, found)[1]["stages"]) == 40
+
+
+def test_positions_of_another_size(transformer: Any) -> None:
+    _, read = transformer
+    other = replace(read, architecture=replace(read.architecture, positions="dino"))
+    found = reference.record(other.backbone(), prepared(), (96, 96))
+    with pytest.raises(CheckFailed, match="--set positions=dino"):
+        reference.certified(read, found)
+
+
+def test_antialiasing(small: Any) -> None:
+    model, read = small
+    blurred = timm.create_model("resnetblur18", num_classes=0)
+    blurred.load_state_dict(model.state_dict())
+    with pytest.raises(CheckFailed, match="--arch resnetblur18"):
+        reference.certified(read, reference.record(blurred, prepared(), (SIZE, SIZE)))
+
+
+def test_other_weights(small: Any) -> None:
+    model, _ = small
+    teacher = resnet("resnet18", seed=5)
+    read = checkpoint(ResNet("resnet18"), trunk(teacher))
+    found = reference.record(model, prepared(), (SIZE, SIZE))
+    right = checkpoint(ResNet("resnet18"), trunk(model))
+    with pytest.raises(CheckFailed, match="other weights"):
+        reference.certified(read, found)
+    with pytest.raises(CheckFailed, match="--branch student"):
+        reference.certified(read, found, lambda: [("--branch student", right)])
+
+
+def test_an_unknown_cause_is_placed(small: Any) -> None:
+    model, read = small
+    other = copy.deepcopy(model)
+    other.layer3[1].conv1.padding = (0, 0)
+    other.layer3[1].conv2.padding = (2, 2)
+    with pytest.raises(CheckFailed, match=r"layer3.1.conv1 \(layer3.1.conv1 here\) is the first layer"):
+        reference.certified(read, reference.record(other, prepared(), (SIZE, SIZE)))
+
+
+def test_what_is_not_a_reference(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.ones(2))
+    for path in (tmp_path / "x.npz", tmp_path / "absent.npz"):
+        with pytest.raises(UserError, match="reference script"):
+            reference.read(path)
