@@ -51,15 +51,15 @@ def main() -> None:
 
 def measure(arch: str, images: int) -> dict[str, float]:
     """Images a second of the bare network and of the whole extraction, and their ratio."""
-    trunk = random_checkpoint(arch)
+    backbone = random_checkpoint(arch)
     pixels = np.random.default_rng(0).integers(0, 256, (images, 3, SIDE, SIDE), dtype=np.uint8)
     labels = np.zeros(images, np.int64)
     rates: dict[str, list[float]] = {"forward": [], "extraction": []}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(REPEATS):
             held = ColourImages("noise", ("noise",), labels, str(repeat), pixels)
-            rates["forward"].append(images / forward(trunk, images))
-            rates["extraction"].append(images / extraction(trunk, held, Path(folder, str(repeat))))
+            rates["forward"].append(images / forward(backbone, images))
+            rates["extraction"].append(images / extraction(backbone, held, Path(folder, str(repeat))))
             print(arch, {kind: round(values[-1], 1) for kind, values in rates.items()}, file=sys.stderr, flush=True)
     share = median(mine / bare for bare, mine in zip(rates["forward"], rates["extraction"], strict=True))
     shown = {f"{kind}_images_a_second": round(median(values), 1) for kind, values in rates.items()}
@@ -71,10 +71,10 @@ def clock() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
-def forward(trunk: Checkpoint, images: int) -> float:
+def forward(backbone: Checkpoint, images: int) -> float:
     """Seconds of the bare network on one batch that is there already, as often as needed."""
-    network = trunk.backbone()
-    targets = trunk.architecture.targets("layer4")
+    network = backbone.backbone()
+    targets = backbone.architecture.targets("layer4")
     batch = torch.randn(BATCH_SIZE, 3, SIDE, SIDE)  # zeros may be one page of memory, read over and over
     with torch.inference_mode():
         network.pooled(batch[:2], targets)
@@ -84,10 +84,10 @@ def forward(trunk: Checkpoint, images: int) -> float:
         return clock() - started
 
 
-def extraction(trunk: Checkpoint, images: ImageSet, cache: Path) -> float:
+def extraction(backbone: Checkpoint, images: ImageSet, cache: Path) -> float:
     """Seconds of the whole extraction, to the bank on disk."""
     started = clock()
-    extract(trunk, images, AS_IS, "layer4", cache)
+    extract(backbone, images, AS_IS, "layer4", cache)
     return clock() - started
 
 

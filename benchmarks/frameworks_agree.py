@@ -2,7 +2,7 @@
 
     python benchmarks/frameworks_agree.py --work work
 
-Trunk and training have the same seed in both frameworks. Finished evaluations in WORK are not repeated: with
+Backbone and training have the same seed in both frameworks. Finished evaluations in WORK are not repeated: with
 `results/animals_seeds.jsonl` as WORK/results.jsonl mmdetection's half is there already. Each run takes about three
 minutes of a core. Saves `results/frameworks_agree.jsonl` (every result with its provenance) and
 `results/frameworks_agree.md`; fails where Welch's 95 % interval of a difference leaves out 0.

@@ -2,7 +2,7 @@
 
     python benchmarks/linear.py
 
-Saves `results/linear.json`. Ratios are of the whole step (trunk, heads, optimiser) and of the whole fit (L-BFGS to the
+Saves `results/linear.json`. Ratios are of a whole step (backbone, heads, optimiser) and a whole fit (L-BFGS to the
 same tolerance). Seconds are of the CPU, on one thread, as the machine may have other work; each is the smaller of two,
 taken in turn, but for ImageNet's parts, which are measured once.
 """
@@ -55,15 +55,15 @@ def main() -> None:
 
 
 def heads_at_once(arch: str, count: int) -> dict[str, float]:
-    """Seconds of a step (trunk forward at 224 pixels, heads forward and backward, SGD) with one head and with many."""
-    trunk = random_checkpoint(arch).backbone(copy=False)
+    """Seconds per step (backbone forward at 224 pixels, heads forward and backward, SGD), one head and many."""
+    backbone = random_checkpoint(arch).backbone(copy=False)
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(CLASSES, (BATCH,))
-    first = 0.01 * torch.randn(trunk.dim + 1, CLASSES)
+    first = 0.01 * torch.randn(backbone.dim + 1, CLASSES)
     heads = {n: Heads(first, torch.full((n,), 0.1), torch.zeros(n), SGD) for n in (1, count)}
 
     @torch.no_grad()
     def step(n: int) -> None:
-        heads[n].step(trunk(images), labels, 1.0)
+        heads[n].step(backbone(images), labels, 1.0)
 
     one, many = in_turn([lambda: step(1), lambda: step(count)])
     return {"batch": BATCH, "heads": count, "one_s": one, "many_s": many, "ratio": round(many / one, 3)}

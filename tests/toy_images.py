@@ -1,4 +1,4 @@
-"""Four kinds of small picture that a random trunk tells apart, held in memory."""
+"""Four kinds of small picture that a random backbone tells apart, held in memory."""
 
 import numpy as np
 

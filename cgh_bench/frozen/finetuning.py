@@ -26,14 +26,14 @@ class Network(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint, classes: int, seed: int) -> None:
         super().__init__()
-        self.preprocessing, self.trunk = checkpoint.preprocessing, checkpoint.backbone()
+        self.preprocessing, self.backbone = checkpoint.preprocessing, checkpoint.backbone()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.head = nn.Linear(self.trunk.dim, classes)
+            self.head = nn.Linear(self.backbone.dim, classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to logits (B, C)."""
-        logits: Tensor = self.head(self.trunk(self.preprocessing(pixels)))
+        logits: Tensor = self.head(self.backbone(self.preprocessing(pixels)))
         return logits
 
 

@@ -121,7 +121,7 @@ class SgdProbe:
         self, checkpoint: Checkpoint, features: Sequence[str], heads: Sequence[Heads], device: torch.device
     ) -> None:
         self.checkpoint, self.names, self.heads, self.device = checkpoint, features, heads, device
-        self.trunk = checkpoint.backbone().to(device)
+        self.backbone = checkpoint.backbone().to(device)
         self.targets = [checkpoint.architecture.targets(name) for name in features]
         self.banks: dict[str, list[FeatureBank]] = {}
 
@@ -129,7 +129,7 @@ class SgdProbe:
     def learn(self, batch: Batch, factor: float) -> float:
         """A step of all heads; the loss of the best of them. Every process sees the features of all."""
         labels = dist.gather(batch.labels)[: batch.total]
-        found = self.trunk.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
+        found = self.backbone.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
         losses = torch.cat(
             [
                 heads.step(dist.gather(features)[: batch.total], labels, factor)
@@ -159,7 +159,7 @@ class SgdProbe:
 
     def require_frozen(self) -> None:
         """Prove by the hash of all its tensors, BatchNorm statistics included, that the backbone has not changed."""
-        weights = {key: tensor.cpu() for key, tensor in self.trunk.state_dict().items()}
+        weights = {key: tensor.cpu() for key, tensor in self.backbone.state_dict().items()}
         if replace(self.checkpoint, weights=weights).id != self.checkpoint.id:
             raise CheckFailed(f"{self.checkpoint.name} changed while the linear probe was trained; it must stay frozen")
 

@@ -103,7 +103,7 @@ class FineTune(ImageTask):
         with dist.process_group() as device:
             network = Network(checkpoint, len(images.classes), seed).to(device)
             groups = [
-                {"params": network.trunk.parameters(), "first_rate": self.trunk_rate},
+                {"params": network.backbone.parameters(), "first_rate": self.trunk_rate},
                 {"params": network.head.parameters(), "first_rate": self.head_rate},
             ]
             descent = torch.optim.SGD(groups, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)

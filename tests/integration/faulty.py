@@ -60,7 +60,7 @@ def report(folder: Path) -> None:
 
 
 def convert(folder: Path) -> None:
-    """A trunk for another library."""
+    """A backbone for another library."""
     from cgh_bench import checkpoint
     from cgh_bench.converters.base import find as find_converter
 
@@ -68,7 +68,7 @@ def convert(folder: Path) -> None:
 
 
 def save(folder: Path) -> None:
-    """A trunk in our own format."""
+    """A backbone in our own format."""
     from cgh_bench import checkpoint
 
     checkpoint.save(checkpoint.random_checkpoint("resnet18"), folder / "out.safetensors")
@@ -86,12 +86,12 @@ def transfer(folder: Path) -> None:
 
     real = frameworks.FRAMEWORKS["mmdet"]
     script = folder / "train.py"
-    trunk = random_checkpoint("resnet18")
-    script.write_text(STAND_IN.replace("GIVEN", str(real.tensors_given(trunk))), encoding="utf-8")
+    backbone = random_checkpoint("resnet18")
+    script.write_text(STAND_IN.replace("GIVEN", str(real.tensors_given(backbone))), encoding="utf-8")
     frameworks.FRAMEWORKS["mmdet"] = StandIn(**{**vars(real), "modules": ()})
     job = process.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
     converter = converters.find(real.converter)
-    metrics = process.run(job, trunk, lambda path: converter.write(trunk, path), folder, folder / "transfer")
+    metrics = process.run(job, backbone, lambda path: converter.write(backbone, path), folder, folder / "transfer")
     (folder / "transfer.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 

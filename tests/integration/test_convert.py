@@ -128,12 +128,12 @@ model = dict(data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.
 '''
 config = Config.fromstring(text, '.py')
 torch.manual_seed(0)
-trunk, head = MODELS.build(config.backbone), MODELS.build(config.shared_head)
-for module in (*trunk.modules(), *head.modules()):
+backbone, head = MODELS.build(config.backbone), MODELS.build(config.shared_head)
+for module in (*backbone.modules(), *head.modules()):
     if isinstance(module, torch.nn.BatchNorm2d):
         module.running_mean.normal_(); module.running_var.uniform_(0.5, 2); module.weight.data.uniform_(0.5, 1.5)
-trunk.eval(); head.eval()
-state = {f'backbone.{k}': v for k, v in trunk.state_dict().items()}
+backbone.eval(); head.eval()
+state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
 state |= {f'roi_head.shared_head.{k}': v for k, v in head.state_dict().items()}
 state |= {'rpn_head.rpn_conv.weight': torch.ones(1)}
 hub = {'log_scalars': {'train/loss': HistoryBuffer([1.0, 2.0], [1, 1])}}
@@ -141,13 +141,13 @@ meta = {'cfg': config.pretty_text, 'mmengine_version': 'x'}
 torch.save({'meta': meta, 'state_dict': state, 'message_hub': hub}, sys.argv[2])
 x = torch.load(sys.argv[3], weights_only=True)
 with torch.inference_mode():
-    torch.save(head(trunk(x)[0]), sys.argv[4])
+    torch.save(head(backbone(x)[0]), sys.argv[4])
 """
 
 
 @pytest.mark.slow
 def test_a_real_c4_detector_is_read_so_that_it_computes_the_same(tmp_path: Path) -> None:
-    """mmdet's own caffe trunk and shared head, with a HistoryBuffer; the last stage is the head's."""
+    """mmdet's own caffe backbone and shared head, with a HistoryBuffer; the last stage is the head's."""
     require("mmdet")
     checkpoint_path, images, out = (tmp_path / name for name in ("d.pth", "i.pt", "o.pt"))
     prepared = CAFFE(probe_images().float() / 255)

@@ -22,14 +22,14 @@ NAMES = [name for name in TASKS if name.startswith("animals_") and not name.star
 
 @pytest.mark.parametrize("name", NAMES)
 def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path) -> None:
-    workspace, trunk = Workspace(tmp_path), random_checkpoint("resnet18")
+    workspace, backbone = Workspace(tmp_path), random_checkpoint("resnet18")
     settings = ["epochs=1"] if name in TRAINED else []
     (evaluation,) = prepare([name], workspace, settings, toy_data(80, 12, side=48))
-    assert plan(evaluation, trunk, workspace)
+    assert plan(evaluation, backbone, workspace)
     assert not list(tmp_path.iterdir())
-    result = evaluate(evaluation, trunk, 0, workspace)
+    result = evaluate(evaluation, backbone, 0, workspace)
     assert {metric.name for metric in evaluation.task.METRICS if metric.always} <= result.metrics.keys()
     assert all(math.isfinite(value) and value <= 100 for value in result.metrics.values())
-    assert any(workspace.evaluation(trunk, evaluation.protocol, 0).iterdir())
+    assert any(workspace.evaluation(backbone, evaluation.protocol, 0).iterdir())
     assert results.read(workspace.store) == ([result], [])
-    assert find_finished(evaluation, trunk, 0, workspace) == result
+    assert find_finished(evaluation, backbone, 0, workspace) == result

@@ -11,7 +11,7 @@ from PIL import Image
 
 
 @pytest.mark.slow
-def test_each_epochs_trunk_is_evaluated_until_the_run_is_done(tmp_path):
+def test_each_epochs_backbone_is_evaluated_until_the_run_is_done(tmp_path):
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for number in range(32):
@@ -30,6 +30,6 @@ def test_each_epochs_trunk_is_evaluated_until_the_run_is_done(tmp_path):
         watch.kill()
     results = [json.loads(line) for line in (tmp_path / "work/results.jsonl").read_text().splitlines()]
     name = f"cgh_r18_animals with {', '.join(settings)}"
-    # The last epoch's trunk is the run's, whose evaluation is that of the snapshot.
+    # The last epoch's backbone is the run's, whose evaluation is that of the snapshot.
     assert [result["checkpoint_name"] for result in results] == [f"{name}, epoch 1", f"{name}, epoch 2"]
     assert all(10 < result["metrics"]["top1"] <= 100 for result in results)

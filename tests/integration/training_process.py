@@ -34,7 +34,7 @@ TASKS = {
 
 
 def main(arch: str, out: str) -> None:
-    """Train in `out` the task for that trunk."""
+    """Train in `out` the task for that backbone."""
     torch.set_num_threads(1)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

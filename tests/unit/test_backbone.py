@@ -1,4 +1,4 @@
-"""The trunk against torchvision's own network, and against independent arithmetic where torchvision has none."""
+"""The backbone against torchvision's own network, and against independent arithmetic where torchvision has none."""
 
 import pytest
 import torch
@@ -20,29 +20,29 @@ def on_meta(architecture: Architecture) -> Backbone:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_pyramid_is_torchvisions(name: str) -> None:
     reference = torchvision.models.get_model(name, weights=None).eval()
-    trunk = ResNetBackbone(ResNet(name)).eval()
-    trunk.load_state_dict({k: v for k, v in reference.state_dict().items() if not k.startswith("fc.")})
+    backbone = ResNetBackbone(ResNet(name)).eval()
+    backbone.load_state_dict({k: v for k, v in reference.state_dict().items() if not k.startswith("fc.")})
     with torch.inference_mode():
         x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(IMAGES))))
-        maps = trunk.pyramid(IMAGES)
+        maps = backbone.pyramid(IMAGES)
         for stage in STAGES:
             x = getattr(reference, stage)(x)
             assert torch.equal(maps[stage], x)
         reference.fc = nn.Identity()
-        torch.testing.assert_close(trunk(IMAGES), reference(IMAGES))
+        torch.testing.assert_close(backbone(IMAGES), reference(IMAGES))
 
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_names_channels_and_depth(name: str) -> None:
-    trunk, architecture = on_meta(ResNet(name)), ResNet(name)
+    backbone, architecture = on_meta(ResNet(name)), ResNet(name)
     with torch.device("meta"):
         whole = torchvision.models.get_model(name, weights=None)
-    assert {f"{k}.weight" for k in ("conv1", "layer1.0.conv1")} <= trunk.state_dict().keys()
-    assert [k for k in whole.state_dict() if not k.startswith("fc.")] == list(trunk.state_dict())
-    assert trunk.dim == whole.fc.in_features == trunk.stages["layer4"].channels
-    layers = sum(isinstance(m, nn.Conv2d) and "downsample" not in k for k, m in trunk.named_modules()) + 1
+    assert {f"{k}.weight" for k in ("conv1", "layer1.0.conv1")} <= backbone.state_dict().keys()
+    assert [k for k in whole.state_dict() if not k.startswith("fc.")] == list(backbone.state_dict())
+    assert backbone.dim == whole.fc.in_features == backbone.stages["layer4"].channels
+    layers = sum(isinstance(m, nn.Conv2d) and "downsample" not in k for k, m in backbone.named_modules()) + 1
     assert architecture.depth == layers
-    block = trunk.layer1[0]
+    block = backbone.layer1[0]
     assert architecture.has_bottlenecks == hasattr(block, "conv3")
     if architecture.has_bottlenecks:
         groups, width = architecture.groups_and_width
@@ -58,13 +58,13 @@ def test_stems(stem: str, first: tuple[int, int]) -> None:
 
 def test_stride_in_the_first_convolution() -> None:
     """A caffe block reads every second pixel before its 1x1; the weights are the same, the outputs are not."""
-    trunk, caffe = (
+    backbone, caffe = (
         ResNetBackbone(ResNet("resnet50")).eval(),
         ResNetBackbone(ResNet("resnet50", stride_in_1x1=True)).eval(),
     )
-    caffe.load_state_dict(trunk.state_dict())
+    caffe.load_state_dict(backbone.state_dict())
     x = torch.randn(1, 256, 8, 8, generator=torch.Generator().manual_seed(0))
-    block, ours = trunk.layer2[0], caffe.layer2[0]
+    block, ours = backbone.layer2[0], caffe.layer2[0]
     with torch.inference_mode():
         y = block.relu(block.bn1(block.conv1(x[..., ::2, ::2])))
         y = block.relu(block.bn2(nn.functional.conv2d(y, block.conv2.weight, padding=1)))

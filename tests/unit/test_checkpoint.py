@@ -122,7 +122,7 @@ def test_without_the_last_stage(tmp_path: Path) -> None:
     refused(written(tmp_path, state), "layer4. is missing")
 
 
-def test_superfluous_tensors_inside_the_trunk(tmp_path: Path) -> None:
+def test_superfluous_tensors_inside_the_backbone(tmp_path: Path) -> None:
     """A squeeze-and-excitation network is no plain ResNet, however much of it matches."""
     state = resnet().state_dict() | {"layer1.0.se.fc1.weight": torch.ones(2, 2)}
     refused(written(tmp_path, state), "layer1.0.se.fc1.weight, which a plain ResNet does not have")
@@ -164,7 +164,7 @@ def test_heads_of_any_name_are_ignored(tmp_path: Path, head: str) -> None:
     assert read.origin.ignored == (f"{head}.weight",)
 
 
-def test_two_different_trunks_of_no_known_origin(tmp_path: Path) -> None:
+def test_two_different_backbones_of_no_known_origin(tmp_path: Path) -> None:
     path = written(tmp_path, Holder(first=resnet(seed=1), second=resnet(seed=2)).state_dict())
     told = refused(path, "2 different networks, at first, second.*--branch")
     assert "moco_v2" in told
@@ -173,7 +173,7 @@ def test_two_different_trunks_of_no_known_origin(tmp_path: Path) -> None:
     refused(path, "2 different networks", branch="third")
 
 
-def test_the_same_trunk_twice_is_one(tmp_path: Path) -> None:
+def test_the_same_backbone_twice_is_one(tmp_path: Path) -> None:
     model = resnet()
     assert load(written(tmp_path, Holder(first=model, second=model).state_dict())).origin.source == "unknown"
 

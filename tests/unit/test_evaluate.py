@@ -71,7 +71,7 @@ def toy(answer: float = 1.0, overridden: tuple[str, ...] = ()) -> Evaluation:
 
 
 @pytest.fixture
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
@@ -102,7 +102,7 @@ def test_a_folder_of_the_users_is_its_content_wherever_it_lies(tmp_path: Path, m
 
 
 def test_another_folder_of_the_same_names_and_sizes_is_not_taken_for_the_first(
-    trunk: Checkpoint, tmp_path: Path
+    backbone: Checkpoint, tmp_path: Path
 ) -> None:
     draw, workspace = np.random.default_rng(0), Workspace(tmp_path / "work")
     settings = [f"data={tmp_path / 'zoo'}", "transform.resize=32", "transform.crop=32"]
@@ -119,20 +119,20 @@ def test_another_folder_of_the_same_names_and_sizes_is_not_taken_for_the_first(
         return evaluation
 
     clear = paint(noise=False)
-    assert evaluate(clear, trunk, 0, workspace).metrics["top1"] == 100
-    assert find_finished(clear, trunk, 0, workspace)
+    assert evaluate(clear, backbone, 0, workspace).metrics["top1"] == 100
+    assert find_finished(clear, backbone, 0, workspace)
     noise = paint(noise=True)
     assert noise.protocol != clear.protocol
-    assert find_finished(noise, trunk, 0, workspace) is None
+    assert find_finished(noise, backbone, 0, workspace) is None
     features = [path.parent.name for path in (workspace.cache / "features").glob("*/features.npy")]
-    evaluate(noise, trunk, 0, workspace)
+    evaluate(noise, backbone, 0, workspace)
     assert len(list((workspace.cache / "features").glob("*/features.npy"))) == len(features) + 2
 
 
-def test_a_task_that_can_tells_what_it_will_take(trunk: Checkpoint, tmp_path: Path) -> None:
-    assert plan(toy(), trunk, Workspace(tmp_path)) == []
+def test_a_task_that_can_tells_what_it_will_take(backbone: Checkpoint, tmp_path: Path) -> None:
+    assert plan(toy(), backbone, Workspace(tmp_path)) == []
     (evaluation,) = prepare(["animals_knn"], Workspace(tmp_path))
-    lines = plan(evaluation, trunk, Workspace(tmp_path))
+    lines = plan(evaluation, backbone, Workspace(tmp_path))
     assert [line.split()[0] for line in lines] == ["features", "features", "search:"]
     assert "at most" in lines[-1]
     assert not list(tmp_path.iterdir())
@@ -143,13 +143,13 @@ def test_any_changed_field_is_another_protocol() -> None:
     assert len(ids) == 4
 
 
-def test_a_result_says_where_it_comes_from(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_a_result_says_where_it_comes_from(backbone: Checkpoint, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     evaluation = toy(overridden=("answer=1.0",))
-    assert find_finished(evaluation, trunk, 3, workspace) is None
-    result = evaluate(evaluation, trunk, 3, workspace)
+    assert find_finished(evaluation, backbone, 3, workspace) is None
+    result = evaluate(evaluation, backbone, 3, workspace)
     assert result.metrics == {"score": 4.0}
-    assert (result.checkpoint, result.seed, result.data) == (trunk.id, 3, "data")
+    assert (result.checkpoint, result.seed, result.data) == (backbone.id, 3, "data")
     assert result.overridden == ("answer=1.0",)
     assert result.origin["source"] == "random"
     assert {"torch", "pillow", "timm", "scikit-learn", "scipy", "pycocotools"} <= set(result.versions)
@@ -157,16 +157,16 @@ def test_a_result_says_where_it_comes_from(trunk: Checkpoint, tmp_path: Path) ->
     stored, complaints = results.read(workspace.store)
     assert stored == [result]
     assert not complaints
-    assert find_finished(evaluation, trunk, 3, workspace) == result
-    assert find_finished(evaluation, trunk, 4, workspace) is None
-    assert find_finished(toy(2.0), trunk, 3, workspace) is None
+    assert find_finished(evaluation, backbone, 3, workspace) == result
+    assert find_finished(evaluation, backbone, 4, workspace) is None
+    assert find_finished(toy(2.0), backbone, 3, workspace) is None
 
 
-def test_a_metric_that_does_not_come_is_a_failed_run(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_a_metric_that_does_not_come_is_a_failed_run(backbone: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="toy did not report score"):
-        evaluate(toy(0.0), trunk, 0, Workspace(tmp_path))
+        evaluate(toy(0.0), backbone, 0, Workspace(tmp_path))
     with pytest.raises(UserError, match="not a finite number"):
-        evaluate(toy(float("nan")), trunk, 0, Workspace(tmp_path))
+        evaluate(toy(float("nan")), backbone, 0, Workspace(tmp_path))
     assert not Workspace(tmp_path).store.exists()
 
 
@@ -181,11 +181,11 @@ def test_naming_the_data_is_no_override_where_the_task_has_none() -> None:
         configured("animal_knn", ())
 
 
-def test_images_in_memory_are_evaluated_under_their_own_content(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_images_in_memory_are_evaluated_under_their_own_content(backbone: Checkpoint, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     (evaluation,) = prepare(["animals_knn"], workspace, ["k=3"], toy_data())
     assert evaluation.overridden == ("k=3", "data=toy")
-    result = evaluate(evaluation, trunk, 0, workspace)
+    result = evaluate(evaluation, backbone, 0, workspace)
     assert result.data == toy_data().fingerprint
     assert result.config["data"] == "toy"
     (other,) = prepare(["animals_knn"], workspace, ["k=3"], toy_data(train=36))

@@ -17,7 +17,7 @@ from cgh_bench.frozen.features import extract, extract_all, plan
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
@@ -26,31 +26,31 @@ def pictures(n: int = 9, content: str = "f") -> GreyImages:
     return GreyImages("toy/train", ("a", "b"), np.arange(n) % 2, content, pixels)
 
 
-def test_features_are_the_trunks_own_in_order(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_features_are_the_backbones_own_in_order(backbone: Checkpoint, tmp_path: Path) -> None:
     images = pictures()
-    bank = extract(trunk, images, AS_IS, "layer4", tmp_path)
+    bank = extract(backbone, images, AS_IS, "layer4", tmp_path)
     batch = torch.stack([images.image(i) for i in range(9)]) / 255
     with torch.inference_mode():
-        expected = trunk.backbone()(trunk.preprocessing(batch))
+        expected = backbone.backbone()(backbone.preprocessing(batch))
     np.testing.assert_allclose(bank.features, expected.numpy(), rtol=1e-4, atol=1e-5)
     assert isinstance(bank.features, np.memmap)
     assert not bank.features.flags.writeable
 
 
-def test_a_hypercolumn_is_the_stages_side_by_side(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_a_hypercolumn_is_the_stages_side_by_side(backbone: Checkpoint, tmp_path: Path) -> None:
     images = pictures()
-    both = extract(trunk, images, AS_IS, "layer4+layer3", tmp_path).features
+    both = extract(backbone, images, AS_IS, "layer4+layer3", tmp_path).features
     assert both.shape == (9, 256 + 512)
     # 2x2 to 1x1 is the mean of all positions: the pooled stage itself.
-    third = extract(trunk, images, AS_IS, "layer3", tmp_path).features
+    third = extract(backbone, images, AS_IS, "layer3", tmp_path).features
     np.testing.assert_allclose(both[:, :256], third, rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="did you mean layer4"):
-        extract(trunk, images, AS_IS, "layer5", tmp_path)
+        extract(backbone, images, AS_IS, "layer5", tmp_path)
 
 
-def test_several_features_are_one_pass(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_several_features_are_one_pass(backbone: Checkpoint, tmp_path: Path) -> None:
     names = ("layer4", "layer3+layer4", "layer2")
-    alone = [extract(trunk, pictures(), AS_IS, name, tmp_path / "alone") for name in names]
+    alone = [extract(backbone, pictures(), AS_IS, name, tmp_path / "alone") for name in names]
     read: list[int] = []
 
     class Counted(GreyImages):
@@ -59,13 +59,13 @@ def test_several_features_are_one_pass(trunk: Checkpoint, tmp_path: Path) -> Non
             return super().image(index)
 
     images = Counted(**vars(pictures()))
-    extract(trunk, images, AS_IS, "layer4", tmp_path / "together")
-    together = extract_all(trunk, images, AS_IS, names, tmp_path / "together")
+    extract(backbone, images, AS_IS, "layer4", tmp_path / "together")
+    together = extract_all(backbone, images, AS_IS, names, tmp_path / "together")
     assert read == 2 * list(range(9))  # layer4 was there already
     for one, other in zip(alone, together, strict=True):
         assert one.fingerprint == other.fingerprint
         np.testing.assert_array_equal(one.features, other.features)
-    again = extract_all(trunk, images, AS_IS, ("layer2", "layer2", "layer4+layer3"), tmp_path / "together")
+    again = extract_all(backbone, images, AS_IS, ("layer2", "layer2", "layer4+layer3"), tmp_path / "together")
     assert [bank.fingerprint for bank in again] == [alone[2].fingerprint] * 2 + [alone[1].fingerprint]
     assert len(read) == 18
 
@@ -80,21 +80,23 @@ def test_one_pass_of_any_trunk_gives_what_each_target_is_alone() -> None:
                 assert torch.equal(found, network.pooled(images, target))
 
 
-def test_the_cache_knows_weights_data_and_transform(trunk: Checkpoint, tmp_path: Path) -> None:
-    first = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+def test_the_cache_knows_weights_data_and_transform(backbone: Checkpoint, tmp_path: Path) -> None:
+    first = extract(backbone, pictures(), AS_IS, "layer4", tmp_path)
     others = [
         extract(random_checkpoint("resnet18", seed=1), pictures(), AS_IS, "layer4", tmp_path),
-        extract(trunk, pictures(content="g"), AS_IS, "layer4", tmp_path),
-        extract(trunk, pictures(), EvalTransform(resize=64, crop=None), "layer4", tmp_path),
-        extract(trunk, pictures(), AS_IS, "layer3", tmp_path),
+        extract(backbone, pictures(content="g"), AS_IS, "layer4", tmp_path),
+        extract(backbone, pictures(), EvalTransform(resize=64, crop=None), "layer4", tmp_path),
+        extract(backbone, pictures(), AS_IS, "layer3", tmp_path),
     ]
     assert len({first.fingerprint, *(bank.fingerprint for bank in others)}) == 5
-    assert extract(trunk, pictures(), AS_IS, "layer4", tmp_path).fingerprint == first.fingerprint
+    assert extract(backbone, pictures(), AS_IS, "layer4", tmp_path).fingerprint == first.fingerprint
 
 
-def test_an_interrupted_extraction_goes_on(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_extraction_goes_on(
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 2)  # far from the next regular save
-    whole = extract(trunk, pictures(), AS_IS, "layer4", tmp_path / "whole").features
+    whole = extract(backbone, pictures(), AS_IS, "layer4", tmp_path / "whole").features
 
     seen: list[int] = []
 
@@ -106,32 +108,32 @@ def test_an_interrupted_extraction_goes_on(trunk: Checkpoint, tmp_path: Path, mo
             return super().image(index)
 
     with pytest.raises(KeyboardInterrupt):
-        extract(trunk, Interrupted(**vars(pictures())), AS_IS, "layer4", tmp_path / "parts")
-    resumed = extract(trunk, Interrupted(**vars(pictures())), AS_IS, "layer4", tmp_path / "parts").features
+        extract(backbone, Interrupted(**vars(pictures())), AS_IS, "layer4", tmp_path / "parts")
+    resumed = extract(backbone, Interrupted(**vars(pictures())), AS_IS, "layer4", tmp_path / "parts").features
     assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
     np.testing.assert_array_equal(resumed, whole)
 
 
-def test_a_trunk_that_moves_is_caught(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_that_moves_is_caught(backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def in_training_mode(self: Checkpoint) -> torch.nn.Module:
         return original(self).train()
 
     original = Checkpoint.backbone
     monkeypatch.setattr(Checkpoint, "backbone", in_training_mode)
     with pytest.raises(CheckFailed, match=r"bn1.running_mean changed"):
-        extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+        extract(backbone, pictures(), AS_IS, "layer4", tmp_path)
     assert [path.name for path in tmp_path.glob("*/*")] == ["features.npy"]
 
 
-def test_features_that_are_not_finite_name_their_images(trunk: Checkpoint, tmp_path: Path) -> None:
-    weights = {**trunk.weights, "conv1.weight": torch.full_like(trunk.weights["conv1.weight"], torch.nan)}
-    broken = Checkpoint("broken", trunk.architecture, weights, trunk.preprocessing, trunk.origin)
+def test_features_that_are_not_finite_name_their_images(backbone: Checkpoint, tmp_path: Path) -> None:
+    weights = {**backbone.weights, "conv1.weight": torch.full_like(backbone.weights["conv1.weight"], torch.nan)}
+    broken = Checkpoint("broken", backbone.architecture, weights, backbone.preprocessing, backbone.origin)
     with pytest.raises(UserError, match=r"not finite for 9 images \(number 0, number 1, .*inspect"):
         extract(broken, pictures(), AS_IS, "layer4", tmp_path)
 
 
-def test_done_is_written_last(trunk: Checkpoint, tmp_path: Path) -> None:
-    bank = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+def test_done_is_written_last(backbone: Checkpoint, tmp_path: Path) -> None:
+    bank = extract(backbone, pictures(), AS_IS, "layer4", tmp_path)
     done = json.loads((tmp_path / bank.fingerprint / "done.json").read_text())
     assert done["images"] == "toy/train"
     assert done["checkpoint"] == "random:resnet18"
@@ -149,59 +151,59 @@ def folder_of_pictures(root: Path, broken: int) -> Path:
 
 
 def test_all_images_that_cannot_be_read_are_named_in_one_line(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 4)
     images = load_folder(folder_of_pictures(tmp_path / "zoo", broken=2), "train")
     with pytest.raises(UserError, match=r"^2 images of zoo/train cannot be used: .*22\.bmp.* \| .*23\.bmp.*$"):
-        extract(trunk, images, AS_IS, "layer4", tmp_path)
+        extract(backbone, images, AS_IS, "layer4", tmp_path)
     Image.new("RGB", (16, 32)).save(images.folder / "cat/22.bmp")
     Image.new("RGB", (32, 32)).save(images.folder / "cat/23.bmp")
     with pytest.raises(UserError, match=r"\(16x32, 32x32\).*transform.crop=16"):
-        extract(trunk, load_folder(tmp_path / "zoo", "train"), AS_IS, "layer4", tmp_path)
+        extract(backbone, load_folder(tmp_path / "zoo", "train"), AS_IS, "layer4", tmp_path)
     many = load_folder(folder_of_pictures(tmp_path / "bad", broken=24), "train")
     with pytest.raises(UserError, match=r"^20 or more images"):
-        extract(trunk, many, AS_IS, "layer4", tmp_path)
+        extract(backbone, many, AS_IS, "layer4", tmp_path)
 
 
-def test_a_file_that_was_written_again_is_read_again(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_a_file_that_was_written_again_is_read_again(backbone: Checkpoint, tmp_path: Path) -> None:
     folder = folder_of_pictures(tmp_path / "zoo", broken=0)
-    before = extract(trunk, load_folder(folder, "train"), AS_IS, "layer1", tmp_path)
+    before = extract(backbone, load_folder(folder, "train"), AS_IS, "layer1", tmp_path)
     size = (folder / "train/cat/00.bmp").stat().st_size
     Image.new("RGB", (32, 32), (200, 0, 0)).save(folder / "train/cat/00.bmp")
     assert (folder / "train/cat/00.bmp").stat().st_size == size
-    after = extract(trunk, load_folder(folder, "train"), AS_IS, "layer1", tmp_path)
+    after = extract(backbone, load_folder(folder, "train"), AS_IS, "layer1", tmp_path)
     assert not np.array_equal(before.features[0], after.features[0])
     np.testing.assert_array_equal(before.features[1:], after.features[1:])
 
 
-def test_a_bank_cut_short_is_made_again(trunk: Checkpoint, tmp_path: Path) -> None:
-    whole = extract(trunk, pictures(), AS_IS, "layer4", tmp_path)
+def test_a_bank_cut_short_is_made_again(backbone: Checkpoint, tmp_path: Path) -> None:
+    whole = extract(backbone, pictures(), AS_IS, "layer4", tmp_path)
     path = tmp_path / whole.fingerprint / "features.npy"
     expected = np.array(whole.features)
     path.write_bytes(path.read_bytes()[:-4])
-    np.testing.assert_array_equal(extract(trunk, pictures(), AS_IS, "layer4", tmp_path).features, expected)
+    np.testing.assert_array_equal(extract(backbone, pictures(), AS_IS, "layer4", tmp_path).features, expected)
 
 
-def test_the_plan_says_what_is_to_do(trunk: Checkpoint, tmp_path: Path) -> None:
-    (line,) = plan(trunk, pictures(), AS_IS, ("layer4", "layer3"), tmp_path)
+def test_the_plan_says_what_is_to_do(backbone: Checkpoint, tmp_path: Path) -> None:
+    (line,) = plan(backbone, pictures(), AS_IS, ("layer4", "layer3"), tmp_path)
     assert line.startswith("features layer4, layer3 of toy/train: 9 images, 0.00 GB on disk, about 0 s at ")
     assert not list(tmp_path.iterdir())
-    extract(trunk, pictures(), AS_IS, "layer4", tmp_path / "features")
-    cached, rest = plan(trunk, pictures(), AS_IS, ("layer3", "layer4"), tmp_path)
+    extract(backbone, pictures(), AS_IS, "layer4", tmp_path / "features")
+    cached, rest = plan(backbone, pictures(), AS_IS, ("layer3", "layer4"), tmp_path)
     assert cached == "features layer4 of toy/train: 9 images, in the cache"
     assert rest.startswith("features layer3 of toy/train: 9 images, ")
 
 
 def test_the_plan_leaves_it_to_the_run_to_name_all_images_that_cannot_be_read(
-    trunk: Checkpoint, tmp_path: Path
+    backbone: Checkpoint, tmp_path: Path
 ) -> None:
     folder = folder_of_pictures(tmp_path / "zoo", broken=3)
-    (line,) = plan(trunk, load_folder(folder, "train"), AS_IS, ("layer4",), tmp_path)
+    (line,) = plan(backbone, load_folder(folder, "train"), AS_IS, ("layer4",), tmp_path)
     assert line.startswith("features layer4 of zoo/train: 24 images, ")
     folder = folder_of_pictures(tmp_path / "bad", broken=24)
     with pytest.raises(UserError, match=r"^24 or more images of bad/train cannot be used"):
-        plan(trunk, load_folder(folder, "train"), AS_IS, ("layer4",), tmp_path)
+        plan(backbone, load_folder(folder, "train"), AS_IS, ("layer4",), tmp_path)
 
 
 @pytest.mark.parametrize(("images", "processes"), [(9, 2), (1, 3), (10, 4), (7, 7)])

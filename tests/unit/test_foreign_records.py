@@ -151,22 +151,22 @@ def test_any_setting(text: str, kind: Any) -> None:
         assert not isinstance(error, UnicodeError)
 
 
-TRUNK = random_checkpoint("resnet18")
+GIVEN = random_checkpoint("resnet18")
 
 
 @bounded
 @given(
-    text=damaged(describe(TRUNK).encode()).map(lambda content: content.decode(errors="replace")) | JSON.map(json.dumps)
+    text=damaged(describe(GIVEN).encode()).map(lambda content: content.decode(errors="replace")) | JSON.map(json.dumps)
 )
 def test_any_description_of_weights(text: str) -> None:
-    tried(from_description, text, TRUNK.weights)
+    tried(from_description, text, GIVEN.weights)
 
 
 @bounded
 @given(field=st.sampled_from(["name", "architecture", "preprocessing", "origin"]), value=JSON)
 def test_a_description_with_any_value(field: str, value: Any) -> None:
-    whole = json.loads(describe(TRUNK))
-    tried(from_description, json.dumps(whole | {field: value}), TRUNK.weights)
+    whole = json.loads(describe(GIVEN))
+    tried(from_description, json.dumps(whole | {field: value}), GIVEN.weights)
     if isinstance(whole[field], dict):
         for inner in whole[field]:
-            tried(from_description, json.dumps(whole | {field: whole[field] | {inner: value}}), TRUNK.weights)
+            tried(from_description, json.dumps(whole | {field: whole[field] | {inner: value}}), GIVEN.weights)

@@ -53,7 +53,7 @@ def a_run(task: str, tmp_path: Path) -> Result:
         protocol=protocol_id(task, find(task)),
         metrics={"mIoU": 1.0},
         checkpoint="0" * 16,
-        checkpoint_name="a trunk",
+        checkpoint_name="a backbone",
         origin={},
         data=data,
         config={"data": name},

@@ -47,9 +47,9 @@ def test_the_state_is_as_large_as_a_saved_one(tool: ModuleType, name: str, tmp_p
 
 
 def test_features_are_as_large_as_their_file_and_as_planned(tmp_path: Path) -> None:
-    images, trunk = load("animals", "val"), random_checkpoint("resnet18")
+    images, backbone = load("animals", "val"), random_checkpoint("resnet18")
     open_bank(tmp_path, len(images), 512)
     size = (tmp_path / "features.npy").stat().st_size
     assert bank_bytes(len(images), 512) == size - 128, "but for the head of the file"
-    (line,) = plan(trunk, images, AS_IS, ("layer4",), tmp_path)
+    (line,) = plan(backbone, images, AS_IS, ("layer4",), tmp_path)
     assert f", {size / 1e9:.2f} GB on disk" in line

@@ -29,43 +29,43 @@ TOY = FineTune(
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-def run(task: FineTune, trunk: Checkpoint, folder: Path) -> dict[str, float]:
+def run(task: FineTune, backbone: Checkpoint, folder: Path) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
-    return task.run(trunk, toy_data(), Folders(folder, folder / "cache"), 0)
+    return task.run(backbone, toy_data(), Folders(folder, folder / "cache"), 0)
 
 
 def network(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "state.pt", weights_only=True)["learner"]["network"]
 
 
-def test_it_learns(trunk: Checkpoint, tmp_path: Path) -> None:
-    metrics = run(replace(TOY, trunk_rate=0.001, head_rate=0.02, epochs=6), trunk, tmp_path)
+def test_it_learns(backbone: Checkpoint, tmp_path: Path) -> None:
+    metrics = run(replace(TOY, trunk_rate=0.001, head_rate=0.02, epochs=6), backbone, tmp_path)
     assert metrics["top1"] >= 50  # 25 is chance
     assert metrics["top1"] <= metrics["top1_selected_on_val"]
     assert "top5" not in metrics  # of four classes
 
 
-def test_trunk_and_head_have_a_rate_each(trunk: Checkpoint, tmp_path: Path) -> None:
-    run(replace(TOY, trunk_rate=0.0, epochs=1), trunk, tmp_path / "trunk")
-    run(replace(TOY, head_rate=0.0, epochs=1), trunk, tmp_path / "head")
-    fixed, moved = network(tmp_path / "trunk"), network(tmp_path / "head")
-    before = trunk.weights["layer4.1.conv2.weight"]
-    assert torch.equal(fixed["trunk.layer4.1.conv2.weight"], before)
-    assert not torch.equal(moved["trunk.layer4.1.conv2.weight"], before)
+def test_backbone_and_head_have_a_rate_each(backbone: Checkpoint, tmp_path: Path) -> None:
+    run(replace(TOY, trunk_rate=0.0, epochs=1), backbone, tmp_path / "backbone")
+    run(replace(TOY, head_rate=0.0, epochs=1), backbone, tmp_path / "head")
+    fixed, moved = network(tmp_path / "backbone"), network(tmp_path / "head")
+    before = backbone.weights["layer4.1.conv2.weight"]
+    assert torch.equal(fixed["backbone.layer4.1.conv2.weight"], before)
+    assert not torch.equal(moved["backbone.layer4.1.conv2.weight"], before)
     assert not torch.equal(fixed["head.weight"], moved["head.weight"])
     # BatchNorm is trained: its statistics follow the data even where nothing else moves.
-    assert not torch.equal(fixed["trunk.bn1.running_mean"], trunk.weights["bn1.running_mean"])
+    assert not torch.equal(fixed["backbone.bn1.running_mean"], backbone.weights["bn1.running_mean"])
 
 
 def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {key: tensor.clone() for key, tensor in trunk.weights.items()}
-    metrics = run(TOY, trunk, tmp_path / "whole")
+    before = {key: tensor.clone() for key, tensor in backbone.weights.items()}
+    metrics = run(TOY, backbone, tmp_path / "whole")
     learn = Tuning.learn
     steps = iter(range(7))  # of ten
 
@@ -76,15 +76,15 @@ def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
 
     monkeypatch.setattr(Tuning, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(TOY, trunk, tmp_path / "part")
+        run(TOY, backbone, tmp_path / "part")
     monkeypatch.setattr(Tuning, "learn", learn)
-    assert run(TOY, trunk, tmp_path / "part") == metrics
+    assert run(TOY, backbone, tmp_path / "part") == metrics
     whole, part = network(tmp_path / "whole"), network(tmp_path / "part")
     assert all(torch.equal(whole[key], part[key]) for key in whole)
-    assert all(torch.equal(before[key], trunk.weights[key]) for key in before)
+    assert all(torch.equal(before[key], backbone.weights[key]) for key in before)
 
 
-def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_labelled_share_is_seen(backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     learn = Tuning.learn
 
@@ -93,7 +93,7 @@ def test_only_the_labelled_share_is_seen(trunk: Checkpoint, tmp_path: Path, monk
         return learn(self, batch, factor)
 
     monkeypatch.setattr(Tuning, "learn", noting)
-    run(replace(TOY, labelled=0.3, epochs=1), trunk, tmp_path)
+    run(replace(TOY, labelled=0.3, epochs=1), backbone, tmp_path)
     assert sum(seen) == 12
 
 
@@ -104,29 +104,29 @@ class Unreadable(GreyImages):
         return super().image(index)
 
 
-def test_a_val_image_that_cannot_be_read_is_found_before_training(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_a_val_image_that_cannot_be_read_is_found_before_training(backbone: Checkpoint, tmp_path: Path) -> None:
     data = toy_data()
     broken = DataPair("toy", data.train, Unreadable(**vars(data.val)))
     with pytest.raises(UserError, match="^cannot read 7.png$"):
-        TOY.run(trunk, broken, Folders(tmp_path, tmp_path / "cache"), 0)
+        TOY.run(backbone, broken, Folders(tmp_path, tmp_path / "cache"), 0)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_plan_counts_the_labelled_images_and_val(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgh_bench.frozen.extraction.images_per_second", lambda work: 12.0)
-    (line,) = replace(TOY, labelled=0.3).plan(trunk, toy_data(), Folders(tmp_path, tmp_path))
+    (line,) = replace(TOY, labelled=0.3).plan(backbone, toy_data(), Folders(tmp_path, tmp_path))
     # Two epochs of 3 times 12 forward passes to train and 24 to assess.
     assert line == "2 epochs of 12 random crops, about 10 s at 12 forward passes a second"
 
 
 def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgh_bench.core.dist.world_size", lambda: 2)
     with pytest.raises(UserError, match="BatchNorm, which needs a GPU each"):
-        run(TOY, trunk, tmp_path)
+        run(TOY, backbone, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,19 +135,21 @@ def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
         ({"batch_size": 1}, r"a step of one image \(40 images, batch_size 1\)"),
     ],
 )
-def test_plan_and_run_refuse_the_same(trunk: Checkpoint, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+def test_plan_and_run_refuse_the_same(
+    backbone: Checkpoint, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
     task = replace(TOY, **wrong)
     for refused in (
-        lambda: task.plan(trunk, toy_data(), Folders(tmp_path, tmp_path)),
-        lambda: run(task, trunk, tmp_path),
+        lambda: task.plan(backbone, toy_data(), Folders(tmp_path, tmp_path)),
+        lambda: run(task, backbone, tmp_path),
     ):
         with pytest.raises(UserError, match=message):
             refused()
 
 
-def test_a_rate_that_explodes_is_said(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_a_rate_that_explodes_is_said(backbone: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the loss is not finite in epoch 1"):
-        run(replace(TOY, trunk_rate=1e20, head_rate=1e20), trunk, tmp_path)
+        run(replace(TOY, trunk_rate=1e20, head_rate=1e20), backbone, tmp_path)
 
 
 @pytest.mark.parametrize(

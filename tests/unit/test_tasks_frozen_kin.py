@@ -31,26 +31,26 @@ from cgh_bench.tasks.svm import Svm, average_precision
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
 Pair = tuple[GreyImages, GreyImages]
 
 
-def run(task: Any, trunk: Checkpoint, folder: Path, pair: Pair | None = None) -> dict[str, float]:
+def run(task: Any, backbone: Checkpoint, folder: Path, pair: Pair | None = None) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     data = DataPair("toy", *(pair or toy_pair()))
     task.check(data)
-    return task.run(trunk, data, Folders(folder, folder / "cache"), 0)
+    return task.run(backbone, data, Folders(folder, folder / "cache"), 0)
 
 
-def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(backbone: Checkpoint, tmp_path: Path) -> None:
     task = LogisticRegression("toy", AS_IS, strengths=(1e-3, 0.1, 10.0), tolerance=1e-7)
-    metrics = run(task, trunk, tmp_path)
+    metrics = run(task, backbone, tmp_path)
     grid = json.loads((tmp_path / "grid.json").read_text())
     assert grid["chosen"] == task.strengths[int(np.argmax(grid["held_out"]))]
-    train, val = (extract(trunk, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
+    train, val = (extract(backbone, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
     mean, deviation = train.features.mean(axis=0), train.features.std(axis=0)
     deviation[deviation == 0] = np.inf
     best = Reference(C=1 / (grid["chosen"] * 40), tol=1e-10, max_iter=10_000)
@@ -60,22 +60,22 @@ def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(trunk: Chec
     assert metrics["accuracy_selected_on_val"] == max(grid["val"])
 
 
-def test_the_authors_validation_images_choose(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_the_authors_validation_images_choose(backbone: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     # Where the images to choose on are labelled wrongly, another strength is chosen: they are what is looked at.
     rows = np.arange(20, 40)
     upside_down = replace(train, labels=np.where(np.arange(40) >= 20, 3 - train.labels, train.labels), held_out=rows)
     task = LogisticRegression("toy", AS_IS, strengths=(1e-3, 1e3))
-    run(task, trunk, tmp_path, (upside_down, val))
+    run(task, backbone, tmp_path, (upside_down, val))
     assert json.loads((tmp_path / "grid.json").read_text())["held_out"][0] < 30
 
 
-def test_the_mean_over_classes_counts_each_class_alike(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_the_mean_over_classes_counts_each_class_alike(backbone: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     rows = np.flatnonzero((val.labels == 0) | (np.arange(24) < 6))
     skewed = replace(val, labels=val.labels[rows], pixels=val.pixels[rows], content="skewed")
     task = LogisticRegression("toy", AS_IS, metric="class_balanced", strengths=(1e3,))
-    metrics = run(task, trunk, tmp_path, (train, skewed))
+    metrics = run(task, backbone, tmp_path, (train, skewed))
     assert metrics["accuracy"] == metrics["class_balanced"] != metrics["top1"]
 
 
@@ -102,9 +102,9 @@ def test_average_precision_by_hand_and_beside_scikit_learn() -> None:
     assert theirs <= average_precision(many, hits) < theirs + 0.05
 
 
-def test_svm_of_one_cost_is_scikit_learns(trunk: Checkpoint, tmp_path: Path) -> None:
-    metrics = run(Svm("toy", AS_IS, costs=(1.0,), shots=(), shot_costs=(1.0,)), trunk, tmp_path)
-    train, val = (extract(trunk, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
+def test_svm_of_one_cost_is_scikit_learns(backbone: Checkpoint, tmp_path: Path) -> None:
+    metrics = run(Svm("toy", AS_IS, costs=(1.0,), shots=(), shot_costs=(1.0,)), backbone, tmp_path)
+    train, val = (extract(backbone, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
     unit = [bank.features / np.linalg.norm(bank.features, axis=1, keepdims=True) for bank in (train, val)]
     precisions = []
     for label in range(4):
@@ -117,7 +117,9 @@ def test_svm_of_one_cost_is_scikit_learns(trunk: Checkpoint, tmp_path: Path) -> 
     }
 
 
-def test_shots_draw_so_many_and_more_help(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shots_draw_so_many_and_more_help(
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[tuple[int, int]] = []
     fit = svm._OneClass._fit
 
@@ -127,34 +129,34 @@ def test_shots_draw_so_many_and_more_help(trunk: Checkpoint, tmp_path: Path, mon
 
     monkeypatch.setattr(svm._OneClass, "_fit", noting)
     task = Svm("toy", AS_IS, costs=(1.0,), shots=(1, 8), shot_costs=(1.0,), repeats=3)
-    metrics = run(task, trunk, tmp_path)
+    metrics = run(task, backbone, tmp_path)
     fits = len(drawn)
-    planned = task.plan(trunk, toy_data(), Folders(tmp_path, tmp_path))[-1]
+    planned = task.plan(backbone, toy_data(), Folders(tmp_path, tmp_path))[-1]
     assert planned.startswith(f"{fits} linear SVMs on up to 40 images each, about ")
     assert planned.endswith(" s, at most 1 MB of memory")
     assert drawn.count((1, 3)) == 12
     assert drawn.count((8, 24)) == 12
     assert metrics["mAP_k8"] > metrics["mAP_k1"]
     assert metrics["mAP_k1_selected_on_val"] >= metrics["mAP_k1"]
-    assert run(task, trunk, tmp_path) == metrics
+    assert run(task, backbone, tmp_path) == metrics
 
 
-def test_what_is_marked_as_not_counted_is_not(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_what_is_marked_as_not_counted_is_not(backbone: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     marks = [np.eye(4, dtype=np.int64)[images.labels] for images in (train, val)]
     pair = replace(train, labels=marks[0]), replace(val, labels=marks[1])
     task = Svm("toy", AS_IS, costs=(1.0,), shots=(), shot_costs=(1.0,))
-    plain = run(task, trunk, tmp_path / "plain", pair)
-    assert plain == run(task, trunk, tmp_path / "single")
+    plain = run(task, backbone, tmp_path / "plain", pair)
+    assert plain == run(task, backbone, tmp_path / "single")
     # Wrong marks on some images change the answer; the same images marked -1 do not count as wrong.
     wrong = marks[1].copy()
     wrong[:8] = 1 - wrong[:8]
     ignored = np.where(wrong == marks[1], marks[1], -1)
-    worse = run(task, trunk, tmp_path / "wrong", (pair[0], replace(val, labels=wrong)))
-    spared = run(task, trunk, tmp_path / "spared", (pair[0], replace(val, labels=ignored)))
+    worse = run(task, backbone, tmp_path / "wrong", (pair[0], replace(val, labels=wrong)))
+    spared = run(task, backbone, tmp_path / "spared", (pair[0], replace(val, labels=ignored)))
     assert worse["mAP"] < min(plain["mAP"], spared["mAP"])
     with pytest.raises(UserError, match="multi-label"):
-        run(LogisticRegression("toy", AS_IS), trunk, tmp_path, pair)
+        run(LogisticRegression("toy", AS_IS), backbone, tmp_path, pair)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +167,12 @@ def test_what_is_marked_as_not_counted_is_not(trunk: Checkpoint, tmp_path: Path)
     ],
 )
 def test_too_few_images_for_svms(
-    trunk: Checkpoint, tmp_path: Path, train_labels: list[int], val_labels: list[int], message: str
+    backbone: Checkpoint, tmp_path: Path, train_labels: list[int], val_labels: list[int], message: str
 ) -> None:
     train, val = toy_pair()
     pair = replace(train, labels=np.array(train_labels)), replace(val, labels=np.array(val_labels))
     with pytest.raises(UserError, match=message):
-        run(Svm("toy", AS_IS, costs=(1.0,), shots=(2,), shot_costs=(1.0,)), trunk, tmp_path, pair)
+        run(Svm("toy", AS_IS, costs=(1.0,), shots=(2,), shot_costs=(1.0,)), backbone, tmp_path, pair)
 
 
 @pytest.mark.parametrize(("found", "right"), [([2, 2, 2, 0, 0, 1], 6), ([0] * 6, 3), ([1, 1, 0, 0, 0, 0], 4)])
@@ -181,14 +183,14 @@ def test_clusters_are_matched_to_classes_one_each(found: list[int], right: int) 
     assert (classes[found] == truth).sum() == right
 
 
-def test_clusters_of_well_parted_images_are_the_classes(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_clusters_of_well_parted_images_are_the_classes(backbone: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     levels = (40 + 60 * val.labels)[:, None, None] * np.ones((1, 32, 32))
     flat = replace(val, pixels=levels.astype(np.uint8), content="flat")
-    metrics = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, flat))
+    metrics = run(Clusters("toy", AS_IS), backbone, tmp_path, (train, flat))
     assert metrics == pytest.approx({"NMI": 100, "AMI": 100, "ARI": 100, "accuracy": 100})
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 32)).astype(np.uint8)
-    by_chance = run(Clusters("toy", AS_IS), trunk, tmp_path, (train, replace(val, pixels=noise, content="noise")))
+    by_chance = run(Clusters("toy", AS_IS), backbone, tmp_path, (train, replace(val, pixels=noise, content="noise")))
     assert abs(by_chance["ARI"]) < 25
 
 
@@ -240,8 +242,10 @@ def test_too_few_images_are_refused_before_any_work(task: Any, message: str) -> 
         task.check(DataPair("toy", train, val))
 
 
-def test_features_that_are_not_finite_name_the_images(trunk: Checkpoint, tmp_path: Path) -> None:
-    broken = replace(trunk, weights={**trunk.weights, "conv1.weight": trunk.weights["conv1.weight"] * torch.nan})
+def test_features_that_are_not_finite_name_the_images(backbone: Checkpoint, tmp_path: Path) -> None:
+    broken = replace(
+        backbone, weights={**backbone.weights, "conv1.weight": backbone.weights["conv1.weight"] * torch.nan}
+    )
     for task in (LogisticRegression("toy", AS_IS), Svm("toy", AS_IS, shots=()), Clusters("toy", AS_IS)):
         with pytest.raises(UserError, match="not finite"):
             run(task, broken, tmp_path)

@@ -183,7 +183,7 @@ def test_bad_settings_and_missing_data_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
@@ -219,22 +219,22 @@ SINGLE_LABEL: dict[str, ImageTask] = {
 
 @pytest.mark.parametrize("name", SINGLE_LABEL)
 def test_every_task_runs_also_with_one_val_image_and_absent_classes(
-    name: str, trunk: Checkpoint, folders: Folders
+    name: str, backbone: Checkpoint, folders: Folders
 ) -> None:
     task = SINGLE_LABEL[name]
     for data in (toy(), toy("single", 1)):
         task.check(data)
-        metrics = task.run(trunk, data, folders, 0)
+        metrics = task.run(backbone, data, folders, 0)
         assert {metric.name for metric in task.METRICS if metric.always} <= metrics.keys()
         assert metrics["top1"] >= 90
-        assert task.run(trunk, data, folders, 0) == metrics
-        assert any("in the cache" in line for line in task.plan(trunk, data, folders))
+        assert task.run(backbone, data, folders, 0) == metrics
+        assert any("in the cache" in line for line in task.plan(backbone, data, folders))
     with pytest.raises(UserError, match="multi-label"):
         task.check(toy("several"))
 
 
-def test_what_a_run_leaves_behind(trunk: Checkpoint, folders: Folders) -> None:
-    KNN("toy", AS_IS, k=3).run(trunk, toy(), folders, 0)
+def test_what_a_run_leaves_behind(backbone: Checkpoint, folders: Folders) -> None:
+    KNN("toy", AS_IS, k=3).run(backbone, toy(), folders, 0)
     with (folders.run / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["class"], row["train"], row["val"]) for row in rows] == [
@@ -244,23 +244,23 @@ def test_what_a_run_leaves_behind(trunk: Checkpoint, folders: Folders) -> None:
         ("none", "6", "0"),
     ]
     assert rows[3]["accuracy"] == ""
-    KNNGrid("toy", AS_IS, features=("layer4",), ks=(1, 5), temperatures=(0.1,)).run(trunk, toy(), folders, 0)
+    KNNGrid("toy", AS_IS, features=("layer4",), ks=(1, 5), temperatures=(0.1,)).run(backbone, toy(), folders, 0)
     grid = json.loads((folders.run / "grid.json").read_text())
     assert [point[:3] for point in grid["points"]] == [["layer4", 1, 0.1], ["layer4", 5, 0.1]]
 
 
-def test_the_grid_is_the_tasks_of_its_points(trunk: Checkpoint, folders: Folders) -> None:
+def test_the_grid_is_the_tasks_of_its_points(backbone: Checkpoint, folders: Folders) -> None:
     KNNGrid("toy", AS_IS, features=("layer2",), ks=(2, 7), temperatures=(0.05, 1.0), selection_images=24).run(
-        trunk, toy(), folders, 0
+        backbone, toy(), folders, 0
     )
     for feature, k, temperature, on_train, on_val in json.loads((folders.run / "grid.json").read_text())["points"]:
-        alone = LeaveOneOut("toy", AS_IS, feature, "train", k, temperature).run(trunk, toy(), folders, 0)
+        alone = LeaveOneOut("toy", AS_IS, feature, "train", k, temperature).run(backbone, toy(), folders, 0)
         assert on_train == alone["top1"]
-        assert on_val == KNN("toy", AS_IS, feature, k, (), temperature).run(trunk, toy(), folders, 0)["top1"]
+        assert on_val == KNN("toy", AS_IS, feature, k, (), temperature).run(backbone, toy(), folders, 0)["top1"]
 
 
-def test_several_classes_an_image(trunk: Checkpoint, folders: Folders) -> None:
-    metrics = KNNMultiLabel("several", AS_IS, k=3).run(trunk, toy("several"), folders, 0)
+def test_several_classes_an_image(backbone: Checkpoint, folders: Folders) -> None:
+    metrics = KNNMultiLabel("several", AS_IS, k=3).run(backbone, toy("several"), folders, 0)
     assert min(metrics.values()) > 95
     with pytest.raises(UserError, match="use the task knn"):
         KNNMultiLabel("toy", AS_IS).check(toy())
@@ -279,19 +279,19 @@ def test_splits_of_other_classes_are_refused() -> None:
         DataPair("zoo", shades("zoo/train", 4, "zoo"), other)
 
 
-def test_too_few_images_for_the_shots(trunk: Checkpoint, folders: Folders) -> None:
+def test_too_few_images_for_the_shots(backbone: Checkpoint, folders: Folders) -> None:
     with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
         KNNFewShot("toy", AS_IS, shots=7).check(toy())
-    few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(trunk, toy(), folders, 0)
+    few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(backbone, toy(), folders, 0)
     top1 = json.loads((folders.run / "repeats.json").read_text())["top1"]
     assert few["top1_std"] == pytest.approx(np.std(top1, ddof=1))
 
 
-def test_an_approximate_index_that_cannot_be_is_one_line(trunk: Checkpoint, folders: Folders) -> None:
+def test_an_approximate_index_that_cannot_be_is_one_line(backbone: Checkpoint, folders: Folders) -> None:
     for index, search, why in (
         ("IVF4096,Flat", "nprobe=1", r"on 24 rows: Number of training points \(24\) should be at least"),
         ("Nonsense", "nprobe=1", "Nonsense"),
         ("IVF2,Flat", "efSearch=1", "efSearch"),
     ):
         with pytest.raises(UserError, match=rf"^faiss cannot use index '{index}' with search '{search}' .*{why}"):
-            KNNApproximate("toy", AS_IS, index=index, search=search).run(trunk, toy(), folders, 0)
+            KNNApproximate("toy", AS_IS, index=index, search=search).run(backbone, toy(), folders, 0)

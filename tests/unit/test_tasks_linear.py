@@ -36,13 +36,13 @@ TOY = LinearSgd(
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-def run(task: Any, trunk: Checkpoint, folder: Path, seed: int = 0) -> dict[str, float]:
+def run(task: Any, backbone: Checkpoint, folder: Path, seed: int = 0) -> dict[str, float]:
     (folder / "run").mkdir(parents=True, exist_ok=True)
-    return task.run(trunk, toy_data(), Folders(folder / "run", folder / "cache"), seed)
+    return task.run(backbone, toy_data(), Folders(folder / "run", folder / "cache"), seed)
 
 
 def weights(folder: Path, feature: str) -> torch.Tensor:
@@ -51,9 +51,9 @@ def weights(folder: Path, feature: str) -> torch.Tensor:
 
 
 def test_the_head_is_chosen_on_held_out_images_and_the_literatures_number_stands_beside(
-    trunk: Checkpoint, tmp_path: Path
+    backbone: Checkpoint, tmp_path: Path
 ) -> None:
-    metrics = run(TOY, trunk, tmp_path)
+    metrics = run(TOY, backbone, tmp_path)
     record = json.loads((tmp_path / "run" / "epochs.json").read_text())
     assert [tuple(head) for head in record["heads"]] == TOY.grid
     assert len(TOY.grid) == 8
@@ -64,26 +64,26 @@ def test_the_head_is_chosen_on_held_out_images_and_the_literatures_number_stands
     assert metrics["top1_selected_on_val"] == max(max(epoch["val_top1"]) for epoch in record["epochs"])
     assert len(record["epochs"]) == 4
     assert max(last["val_top1"]) > 50
-    assert run(TOY, trunk, tmp_path / "again") == metrics
+    assert run(TOY, backbone, tmp_path / "again") == metrics
 
 
-def test_heads_trained_together_are_heads_trained_alone(trunk: Checkpoint, tmp_path: Path) -> None:
-    run(TOY, trunk, tmp_path / "all")
+def test_heads_trained_together_are_heads_trained_alone(backbone: Checkpoint, tmp_path: Path) -> None:
+    run(TOY, backbone, tmp_path / "all")
     for number, (rate, decay) in ((1, (0.03, 1e-2)), (2, (1.0, 0.0))):
         feature = TOY.features[number - 1]
         one = replace(TOY, features=(feature,), learning_rates=(rate,), weight_decays=(decay,))
-        run(one, trunk, tmp_path / str(number))
+        run(one, backbone, tmp_path / str(number))
         torch.testing.assert_close(
             weights(tmp_path / "all", feature)[:, number], weights(tmp_path / str(number), feature)[:, 0]
         )
 
 
-def test_without_augmentation_it_is_sgd_on_the_cached_features(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_without_augmentation_it_is_sgd_on_the_cached_features(backbone: Checkpoint, tmp_path: Path) -> None:
     plain = replace(TOY, features=("layer4",), crop=Crop(32, (1.0, 1.0), 0.0), epochs=5, batch_size=100, held_out=0.25)
-    run(plain, trunk, tmp_path)
+    run(plain, backbone, tmp_path)
     images, _ = toy_pair()
     rows, _ = hold_out(images, 0.25, 0)
-    bank = extract(trunk, images, AS_IS, "layer4", tmp_path / "cache")
+    bank = extract(backbone, images, AS_IS, "layer4", tmp_path / "cache")
     first = 0.01 * torch.randn(513, 4, generator=torch.Generator().manual_seed(0))
     first[-1] = 0
     heads = Heads(first, torch.tensor([0.03, 0.03, 1.0, 1.0]), torch.tensor([0, 1e-2] * 2), Descent())
@@ -92,8 +92,8 @@ def test_without_augmentation_it_is_sgd_on_the_cached_features(trunk: Checkpoint
     torch.testing.assert_close(weights(tmp_path, "layer4"), heads.weights, atol=1e-4, rtol=1e-3)
 
 
-def test_interrupted_is_uninterrupted(trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics = run(TOY, trunk, tmp_path / "whole")
+def test_interrupted_is_uninterrupted(backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = run(TOY, backbone, tmp_path / "whole")
     assess = SgdProbe.assess
     calls = []
 
@@ -105,15 +105,15 @@ def test_interrupted_is_uninterrupted(trunk: Checkpoint, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(SgdProbe, "assess", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(TOY, trunk, tmp_path / "part")
+        run(TOY, backbone, tmp_path / "part")
     monkeypatch.setattr(SgdProbe, "assess", assess)
-    assert run(TOY, trunk, tmp_path / "part") == metrics
+    assert run(TOY, backbone, tmp_path / "part") == metrics
     for feature in TOY.features:
         assert torch.equal(weights(tmp_path / "whole", feature), weights(tmp_path / "part", feature))
 
 
-def test_a_trunk_whose_statistics_move_is_caught(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_backbone_whose_statistics_move_is_caught(
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pooled_all = Backbone.pooled_all
 
@@ -122,23 +122,23 @@ def test_a_trunk_whose_statistics_move_is_caught(
 
     monkeypatch.setattr(Backbone, "pooled_all", careless)
     with pytest.raises(CheckFailed, match="must stay frozen"):
-        run(replace(TOY, epochs=1), trunk, tmp_path)
+        run(replace(TOY, epochs=1), backbone, tmp_path)
 
 
-def test_one_head_needs_nothing_held_out(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_one_head_needs_nothing_held_out(backbone: Checkpoint, tmp_path: Path) -> None:
     one = replace(
         TOY, features=("layer4",), learning_rates=(0.3,), weight_decays=(0.0,), held_out=0.0, descent=Descent(trust=0.1)
     )
-    metrics = run(one, trunk, tmp_path)
+    metrics = run(one, backbone, tmp_path)
     last = json.loads((tmp_path / "run" / "epochs.json").read_text())["epochs"][-1]
     assert set(last) == {"val_top1", "val_top5"}
     assert metrics["top1"] == last["val_top1"][0]
 
 
-def test_all_heads_diverged_is_said(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_all_heads_diverged_is_said(backbone: Checkpoint, tmp_path: Path) -> None:
     broken = replace(TOY, learning_rates=(1e35,), weight_decays=(1e5,))
     with pytest.raises(UserError, match="the loss is not finite in epoch 1"):
-        run(broken, trunk, tmp_path)
+        run(broken, backbone, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_the_protocols_say_what_their_sources_say() -> None:
     assert dinov2.learning_rates[-1] == pytest.approx(0.1 * 1024 / 256)
 
 
-def test_the_cached_probe_keeps_its_choice(trunk: Checkpoint, tmp_path: Path) -> None:
-    metrics = run(Linear("toy", AS_IS), trunk, tmp_path)
+def test_the_cached_probe_keeps_its_choice(backbone: Checkpoint, tmp_path: Path) -> None:
+    metrics = run(Linear("toy", AS_IS), backbone, tmp_path)
     grid = json.loads((tmp_path / "run" / "grid.json").read_text())
     chosen = int(np.argmax(grid["held_out_top1"]))
     assert grid["chosen"] == grid["weight_decays"][chosen]
@@ -203,8 +203,8 @@ def test_the_cached_probe_keeps_its_choice(trunk: Checkpoint, tmp_path: Path) ->
     assert metrics["top1"] > 80
 
 
-def test_the_plan_says_how_long_and_how_large(trunk: Checkpoint, tmp_path: Path) -> None:
-    lines = TOY.plan(trunk, toy_data(), Folders(tmp_path / "run", tmp_path / "cache"))
+def test_the_plan_says_how_long_and_how_large(backbone: Checkpoint, tmp_path: Path) -> None:
+    lines = TOY.plan(backbone, toy_data(), Folders(tmp_path / "run", tmp_path / "cache"))
     assert lines[0].startswith("features layer4, layer2+layer3 of toy/val: 24 images, ")
     assert lines[1] == "8 heads, 0 MB of memory with momentum and gradient"
     assert lines[2].startswith("4 epochs of 40 random crops, about ")

@@ -30,13 +30,13 @@ TOY = Linear("toy", AS_IS, views=2, crop=CROP)
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Checkpoint:
+def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
-def run(task: Linear, trunk: Checkpoint, folder: Path) -> dict[str, Any]:
+def run(task: Linear, backbone: Checkpoint, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    return {"metrics": task.run(trunk, toy_data(), Folders(folder, folder / "cache"), 0)} | json.loads(
+    return {"metrics": task.run(backbone, toy_data(), Folders(folder, folder / "cache"), 0)} | json.loads(
         (folder / "grid.json").read_text()
     )
 
@@ -80,39 +80,39 @@ def test_no_image_is_on_both_sides_in_any_view(images: int, count: int, seed: in
 
 
 def test_held_out_images_are_held_out_in_all_views_and_val_is_untouched(
-    trunk: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     choose = probe.choose
     monkeypatch.setattr(probe, "choose", lambda *given: (seen.append(given), choose(*given))[1])
-    run(TOY, trunk, tmp_path)
+    run(TOY, backbone, tmp_path)
     (train, val, (fitted, held), *_), (images, val_images) = seen[0], toy_pair()
     assert (len(train.features), len(fitted), len(held)) == (120, 108, 4)
     assert held.max() < 40  # judged untouched
     assert not set((fitted % 40).tolist()) & set(held.tolist())
     assert np.array_equal(train.labels[fitted], images.labels[fitted % 40])
-    plain = extract(trunk, val_images, AS_IS, "layer4", tmp_path / "other")
+    plain = extract(backbone, val_images, AS_IS, "layer4", tmp_path / "other")
     np.testing.assert_array_equal(val.features, plain.features)
-    whole = extract(trunk, images, AS_IS, "layer4", tmp_path / "other")
+    whole = extract(backbone, images, AS_IS, "layer4", tmp_path / "other")
     np.testing.assert_allclose(train.features[:40], whole.features, rtol=1e-4, atol=1e-5)
     assert np.abs(train.features[40:80] - whole.features).max() > 0.01
 
 
-def test_without_views_nothing_has_changed(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_without_views_nothing_has_changed(backbone: Checkpoint, tmp_path: Path) -> None:
     none = replace(TOY, views=0)
     images, val = toy_pair()
-    banks = [extract(trunk, some, AS_IS, "layer4", tmp_path / "cache/features") for some in (images, val)]
+    banks = [extract(backbone, some, AS_IS, "layer4", tmp_path / "cache/features") for some in (images, val)]
     grid = Grid(none.weight_decays, none.iterations, none.tolerance)
     expected = probe.choose(*banks, hold_out(images, 0.1, 0), grid, accuracy)
-    found = run(none, trunk, tmp_path)
+    found = run(none, backbone, tmp_path)
     assert (found["held_out_top1"], found["val_top1"]) == (expected.held_out, expected.val)
     assert len(list((tmp_path / "cache/features").glob("*/features.npy"))) == 2
     assert protocol_id("t", Linear("toy", AS_IS)) == protocol_id("t", Linear("toy", AS_IS, views=0))
     assert len({protocol_id("t", task) for task in (Linear("toy", AS_IS), none, TOY, replace(TOY, views=3))}) == 4
 
 
-def test_the_plan_counts_the_views(trunk: Checkpoint, tmp_path: Path) -> None:
-    lines = TOY.plan(trunk, toy_data(), Folders(tmp_path, tmp_path))
+def test_the_plan_counts_the_views(backbone: Checkpoint, tmp_path: Path) -> None:
+    lines = TOY.plan(backbone, toy_data(), Folders(tmp_path, tmp_path))
     assert lines[0].startswith("features layer4 of toy/train in 3 views: 120 images, 0.00 GB on disk, about ")
     assert lines[1].startswith("features layer4 of toy/val: 24 images, ")
     assert lines[2].startswith("fit: 12 classifiers of 512 × 4 on 120 rows, ")
@@ -127,8 +127,8 @@ def test_a_multi_label_dataset_is_refused() -> None:
             replace(TOY, views=views).check(DataPair("several", train, val))
 
 
-def test_impossible_views(trunk: Checkpoint, tmp_path: Path) -> None:
+def test_impossible_views(backbone: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="views -1 must not be below 0"):
         replace(TOY, views=-1)
     with pytest.raises(UserError, match=r"^crops of 224x224 pixels beside images of 32x32; set crop.size"):
-        run(replace(TOY, crop=Crop()), trunk, tmp_path)
+        run(replace(TOY, crop=Crop()), backbone, tmp_path)
