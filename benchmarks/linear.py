@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.core.descent import Descent
 from cgh_bench.frozen import probe
-from cgh_bench.frozen.heads import SGD, Heads
+from cgh_bench.frozen.heads import Heads
 
 CLASSES = 1000
 IMAGENET = 1_281_167
@@ -59,7 +60,7 @@ def heads_at_once(arch: str, count: int) -> dict[str, float]:
     backbone = random_checkpoint(arch).backbone(copy=False)
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(CLASSES, (BATCH,))
     first = 0.01 * torch.randn(backbone.dim + 1, CLASSES)
-    heads = {n: Heads(first, torch.full((n,), 0.1), torch.zeros(n), SGD) for n in (1, count)}
+    heads = {n: Heads(first, torch.full((n,), 0.1), torch.zeros(n), Descent()) for n in (1, count)}
 
     @torch.no_grad()
     def step(n: int) -> None:
@@ -76,10 +77,10 @@ def cached_grid(n: int, dim: int, classes: int) -> dict[str, float]:
     converge in a few steps, and on a core the gradients of twelve are twelve times the work of one.
     """
     features, labels = made_up(n, dim, classes)
-    task = probe.problem(features, labels, np.arange(n))
+    task = probe.problem(features, labels, classes, np.arange(n))
 
     def fit(decays: tuple[float, ...]) -> None:
-        probe.fit(task, decays, torch.zeros(len(decays), dim + 1, classes), 300, 1e-4)
+        probe.fit(task, decays, 300, 1e-6)
 
     *alone, grid = in_turn([lambda d=decay: fit((d,)) for decay in GRID] + [lambda: fit(GRID)])
     return {
@@ -101,10 +102,9 @@ def cached_imagenet(folder: Path) -> dict[str, float]:
     np.save(folder / "features.npy", features)
     del features
     mapped = np.load(folder / "features.npy", mmap_mode="r")
-    start = torch.zeros(len(GRID), 2049, CLASSES)
     rows = {part: np.arange(IMAGENET // part) for part in (40, 20)}
-    tasks = {part: probe.problem(mapped, labels, rows[part]) for part in rows}
-    small, large = in_turn([lambda t=task: probe.fit(t, GRID, start, 0, 1e-4) for task in tasks.values()], repeats=1)
+    tasks = {part: probe.problem(mapped, labels, CLASSES, rows[part]) for part in rows}
+    small, large = in_turn([lambda t=task: probe.fit(t, GRID, 0, 1e-6) for task in tasks.values()], repeats=1)
     return {
         "grid": len(GRID),
         "evaluation_at_1/40_s": small,

@@ -32,6 +32,8 @@ class Metric:
 
 TOP5 = Metric("top5", always=False)
 """Reported for more than five classes."""
+CONVERGED = Metric("converged")
+"""How many of the grid's classifiers reached their optimum within the iterations."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, Crop, EvalTransform
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
-from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import CONVERGED, TOP5, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 class Linear(FeatureTask):
     """Classify each val image by the best linear classifier on the train images' features."""
 
-    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"), CONVERGED)
 
     weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
     """Each multiplies half the squared norm of the weights (not of the biases), beside the mean cross-entropy."""
     held_out: float = 0.1
     """The fraction of every class's train images on which the weight decay is chosen."""
     iterations: int = 300
-    tolerance: float = 1e-4
+    tolerance: float = 1e-6
+    """See `probe.minimise`."""
     views: int = later(0)
     """Random crops of every train image that are learned from beside the untouched one; the same for all seeds."""
     crop: Crop = later(IMAGENET_CROP)  # noqa: RUF009 (it makes a field)
@@ -88,8 +89,14 @@ class Linear(FeatureTask):
         train, val = self.features(checkpoint, data, folders)
         split = in_all_views(fitted, len(data.train), self.views), held
         choice = probe.choose(train, val, split, self._grid(), accuracy)
-        record = {"weight_decays": self.weight_decays, "held_out_top1": choice.held_out, "val_top1": choice.val}
-        folders.write("grid.json", json.dumps({**record, "chosen": self.weight_decays[choice.index]}))
+        record = {
+            "weight_decays": self.weight_decays,
+            "held_out_top1": choice.held_out,
+            "val_top1": choice.val,
+            "converged": choice.converged,
+            "chosen": self.weight_decays[choice.index],
+        }
+        folders.write("grid.json", json.dumps(record))
         ranks = true_ranks(choice.scores[:, None], torch.tensor(val.labels))[:, 0]
         best = {"top1_selected_on_val": choice.best == val.labels}
         folders.keep(classification(data.val, choice.scores.argmax(dim=1).numpy(), ranks.numpy(), right=best))
@@ -97,6 +104,7 @@ class Linear(FeatureTask):
             "top1": choice.val[choice.index],
             **top5(ranks, len(val.classes)),
             "top1_selected_on_val": max(choice.val),
+            "converged": choice.share_converged,
         }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
-from cgh_bench.tasks.base import FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import CONVERGED, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ class LogisticRegression(FeatureTask):
         Metric("top1"),
         Metric("class_balanced"),
         Metric("accuracy_selected_on_val"),
+        CONVERGED,
     )
 
     transform: EvalTransform = TRANSFER
@@ -41,7 +42,8 @@ class LogisticRegression(FeatureTask):
     held_out: float = 0.2
     """The fraction of every class's train images to choose on, where the dataset has no validation images."""
     iterations: int = 300
-    tolerance: float = 1e-4
+    tolerance: float = 1e-6
+    """See `probe.minimise`."""
 
     def __post_init__(self) -> None:
         if min(self.strengths, default=0) <= 0 or not 0 < self.held_out < 1:
@@ -78,8 +80,14 @@ class LogisticRegression(FeatureTask):
         train, val = self.features(checkpoint, data, folders)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
         choice = probe.choose(train, val, hold_out(data.train, self.held_out, seed), self._grid(), chosen_by)
-        record = {"strengths": self.strengths, "held_out": choice.held_out, "val": choice.val}
-        folders.write("grid.json", json.dumps({**record, "chosen": self.strengths[choice.index]}))
+        record = {
+            "strengths": self.strengths,
+            "held_out": choice.held_out,
+            "val": choice.val,
+            "converged": choice.converged,
+            "chosen": self.strengths[choice.index],
+        }
+        folders.write("grid.json", json.dumps(record))
         predicted, truth = choice.scores.argmax(dim=1), torch.tensor(val.labels)
         measures = {"accuracy": self.metric, "top1": "top1", "class_balanced": "class_balanced"}
         best = {"accuracy_selected_on_val": choice.best == val.labels} if self.metric == "top1" else {}
@@ -89,6 +97,7 @@ class LogisticRegression(FeatureTask):
             "top1": 100 * accuracy(predicted, truth),
             "class_balanced": 100 * class_balanced_accuracy(predicted, truth),
             "accuracy_selected_on_val": max(choice.val),
+            "converged": choice.share_converged,
         }
 
 

@@ -35,13 +35,13 @@ sun397_knn@e1d91164 caltech101_knn@2aa77f0f voc07_knn@cb87bfdb knn_multi_label@7
 knn_1shot@2e2eeacd knn_5shot@5e95609c knn_10shot@ae367db4 animals_knn_5shot@76dd27cf
 knn_grid@480f3a65 animals_knn_grid@54a8af06 imagenet_knn_grid@424947ac
 knn_leave_one_out@667b1c62 animals_knn_leave_one_out@0e749658
-linear@c45a92c9 linear_views@807a9bc5 animals_linear@3a3b0567 animals_linear_views@6413f0f6
+linear@80a0953d linear_views@d6a1e391 animals_linear@76e1b616 animals_linear_views@a0d83d2f
 linear_sgd@09b888ea imagenet_linear_moco@6f5b1cc7 imagenet_linear_cgh@966d2e3f imagenet_linear_swav@d2b1a60a
 imagenet_linear_lewel@2c80c152 imagenet_linear_simsiam@3c6fe11f imagenet_linear_dinov2@3ebc47fd
 animals_linear_sgd@5deda565
-food101_logistic@c304b12c cifar10_logistic@1a0a490c cifar100_logistic@7ab48d2c sun397_logistic@69afc9fb
-cars_logistic@d1da5e31 dtd_logistic@f1082ec8 aircraft_logistic@63973020 pets_logistic@d06e4292
-caltech101_logistic@21c0de91 flowers102_logistic@41aae50b logistic@13e3e00f animals_logistic@48d7916b
+food101_logistic@62001806 cifar10_logistic@99d5ccb4 cifar100_logistic@d2f41820 sun397_logistic@3aabc2be
+cars_logistic@b14ee7e9 dtd_logistic@b4d0cd1c aircraft_logistic@db6590ac pets_logistic@411d5860
+caltech101_logistic@842a1c9f flowers102_logistic@35e8cbbb logistic@87b3357f animals_logistic@5dd206a0
 voc07_svm@05cf9438 animals_svm@f425492d
 """
 IN_FRAMEWORKS = ("cgh_bench.tasks.detection", "cgh_bench.tasks.segmentation")

@@ -49,7 +49,7 @@ def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(backbone: C
     task = LogisticRegression("toy", AS_IS, strengths=(1e-3, 0.1, 10.0), tolerance=1e-7)
     metrics = run(task, backbone, tmp_path)
     grid = json.loads((tmp_path / "grid.json").read_text())
-    assert grid["chosen"] == task.strengths[int(np.argmax(grid["held_out"]))]
+    assert grid["chosen"] == max(zip(grid["held_out"], task.strengths, strict=True))[1]
     train, val = (extract(backbone, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
     mean, deviation = train.features.mean(axis=0), train.features.std(axis=0)
     deviation[deviation == 0] = np.inf

@@ -196,7 +196,9 @@ def test_the_protocols_say_what_their_sources_say() -> None:
 def test_the_cached_probe_keeps_its_choice(backbone: Checkpoint, tmp_path: Path) -> None:
     metrics = run(Linear("toy", AS_IS), backbone, tmp_path)
     grid = json.loads((tmp_path / "run" / "grid.json").read_text())
-    chosen = int(np.argmax(grid["held_out_top1"]))
+    chosen = max(range(12), key=lambda i: (grid["held_out_top1"][i], grid["weight_decays"][i]))
+    assert grid["converged"] == [True] * 12
+    assert metrics["converged"] == 100
     assert grid["chosen"] == grid["weight_decays"][chosen]
     assert metrics["top1"] == grid["val_top1"][chosen]
     assert metrics["top1_selected_on_val"] == max(grid["val_top1"])
