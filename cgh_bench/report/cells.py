@@ -88,8 +88,7 @@ class Column:
     @property
     def header(self) -> str:
         """With the unit if it is not per cent, and an arrow if lower is better."""
-        unit = "" if self.metric.unit == "%" else f" [{self.metric.unit}]"
-        return self.definition.header + unit + ("" if self.metric.higher_is_better else " ↓")
+        return self.definition.header + self.metric.suffix
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
     line = Text(f"{result.task}, seed {result.seed}: ")
     reported = [metric for metric in tasks.find(result.task).METRICS if metric.name in result.metrics]
     for number, metric in enumerate(reported):
-        unit = "" if metric.unit == "%" else f" {metric.unit}"
+        unit = "" if metric.unit in ("%", "") else f" {metric.unit}"
         line.append(("  " if number else "") + f"{metric_label(metric.name)} ")
         line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")
     line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")

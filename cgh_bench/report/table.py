@@ -56,8 +56,9 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
     for index, column in enumerate(columns):
         in_column = [line[index] for line in grid]
         # The spread over trainings of a backbone says nothing about the spread over repeats of a task.
-        if len({cell.replicate for cell in in_column if cell.n}) == 1:
-            order = ranks([cell.values for cell in in_column], column.metric.higher_is_better)
+        higher = column.metric.higher_is_better
+        if higher is not None and len({cell.replicate for cell in in_column if cell.n}) == 1:
+            order = ranks([cell.values for cell in in_column], higher)
             for line, rank in zip(grid, order, strict=True):
                 line[index] = replace(line[index], rank=rank)
     rows = tuple(Row(row, tuple(line)) for row, line in zip(what.rows, grid, strict=True))

@@ -96,8 +96,8 @@ def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[s
 
 
 def _heading(metric: Metric) -> dict[str, Any]:
-    unit = "" if metric.unit == "%" else f" [{metric.unit}]"
-    return {"name": metric.name, "label": metric_label(metric.name) + unit, "higher": metric.higher_is_better}
+    label = metric_label(metric.name) + metric.suffix
+    return {"name": metric.name, "label": label, "higher": metric.higher_is_better}
 
 
 def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, Any]]:

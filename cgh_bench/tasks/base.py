@@ -25,9 +25,16 @@ class Metric:
 
     name: str
     unit: str = "%"
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None: neither is."""
     always: bool = True
     """Whether every run reports it, or only some data allow it."""
+
+    @property
+    def suffix(self) -> str:
+        """Behind its name in a table: the unit if it has one that is not per cent, and an arrow if lower is better."""
+        unit = "" if self.unit in ("%", "") else f" [{self.unit}]"
+        return unit + (" ↓" if self.higher_is_better is False else "")
 
 
 TOP5 = Metric("top5", always=False)

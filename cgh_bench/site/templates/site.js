@@ -54,7 +54,7 @@ function leaderboard() {
       { key: "epochs", label: "Epochs", of: (row) => row.epochs, up: true },
       { key: "views", label: "Views per epoch", of: (row) => row.views || null, up: true },
       ...board.metrics.map((metric) => ({
-        key: `metric ${metric.name}`, label: metric.label + (metric.higher ? "" : " ↓"), numeric: true, up: !metric.higher,
+        key: `metric ${metric.name}`, label: metric.label, numeric: true, up: metric.higher === false,
         of: (row) => row.values[metric.name]?.[0] ?? null, name: metric.name,
       })),
     ].filter((column) => board.rows.some((row) => column.of(row) !== null));
@@ -179,6 +179,7 @@ function comparison() {
     const half = each.pairs[Math.max(a, b)][Math.min(a, b)] / 1000;
     const shown = [difference.toFixed(2), range(difference - half, difference + half)];
     if (Math.abs(difference) <= half) return [...shown, "No significant difference"];
+    if (each.higher === null) return [...shown, "Different; neither is better"];
     return [...shown, `${names[(difference > 0) === each.higher ? 0 : 1]} is better`];
   }
 
