@@ -35,7 +35,7 @@ ACRONYMS = {"KNN": "kNN", "Svm": "SVM", "Sgd": "SGD", "Cityscapes": "Cityscapes"
 UNSET = ("iterations", "settings")
 """Fields that say nothing when they are empty: the protocol's own values hold."""
 FEW = " (for more than five classes)"
-ARROWS = {True: "", False: " (lower is better)"}
+ARROWS = {True: "", False: " (lower is better)", None: " (neither direction is better)"}
 
 
 def page() -> str:
@@ -50,7 +50,7 @@ def _kind(kind: type, tasks: dict[str, Task]) -> str:
     """A section: what tasks of this kind do, a table of them, and the values that they share."""
     about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     metrics = ", ".join(
-        f"`{m.name}` in {m.unit}{ARROWS[m.higher_is_better]}{'' if m.always else FEW}"
+        f"`{m.name}`{m.unit and f' in {m.unit}'}{ARROWS[m.higher_is_better]}{'' if m.always else FEW}"
         for m in next(iter(tasks.values())).METRICS
     )
     values = {name: _values(task) for name, task in tasks.items()}

@@ -165,6 +165,26 @@ def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: i
     print(f"imported {metrics} for {ckpt}, {how}")
 
 
+@results.command()
+@click.argument("metric", metavar="TASK.METRIC")
+@options.work
+def correlate(metric: str, work: Path) -> None:
+    """Correlate a metric with all others, over checkpoints.
+
+    Printed is Spearman's rank correlation with its 95 % interval by the bootstrap over checkpoints: whether TASK.METRIC
+    ranks your checkpoints as the others do. Seeds of one recipe count as checkpoints, and are alike: the interval is
+    then too narrow.
+
+    \b
+    Example:
+      cgh-bench results correlate animals_label_free.rankme
+    """
+    from cgh_bench.report.correlation import correlations
+    from cgh_bench.report.formats import show_correlations
+
+    show_correlations(correlations(_read(work), metric))
+
+
 def _write(text: str, out: Path | None) -> None:
     from cgh_bench.core.files import write_text
 

@@ -127,7 +127,8 @@ def _effective_number(values: Floats, eps: float) -> float:
 
 
 def _eigenvalues(symmetric: Floats) -> Floats:
-    return np.maximum(np.linalg.eigvalsh(symmetric)[::-1], 0)
+    descending = np.linalg.eigvalsh(symmetric)[::-1].astype(np.float64)
+    return np.maximum(descending, 0)
 
 
 def _gram(features: Features, mean: Floats) -> Floats:
@@ -142,4 +143,5 @@ def _gram(features: Features, mean: Floats) -> Floats:
 def _outer(features: NDArray[np.floating]) -> Floats:
     """Products of the rows, (N, N)."""
     rows = features.astype(np.float64)
-    return rows @ rows.T
+    products: Floats = rows @ rows.T
+    return products

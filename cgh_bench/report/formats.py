@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Callable, Sequence
 from html import escape
@@ -17,6 +18,7 @@ from cgh_bench.core.errors import printable
 from cgh_bench.core.registry import registered
 from cgh_bench.published import PublishedResult
 from cgh_bench.report.cells import Cell, Column, Row, Table, metric_label
+from cgh_bench.report.correlation import FEWEST, Correlation
 from cgh_bench.results import Result
 
 RANKS = {0: "", 1: "best", 2: "second"}
@@ -210,6 +212,18 @@ def _summary(number: int, result: Result) -> tuple[str, Text, Text, str, str, st
         f"{printable(metric_label(main))} {result.metrics.get(main, float('nan')):.2f}",
         printable(result.started[:16].replace("T", " ")),
     )
+
+
+def show_correlations(correlations: Sequence[Correlation], console: Console | None = None) -> None:
+    """One line for each."""
+    drawn = _grid("protocol", "metric", "ρ", "95 % interval", "checkpoints")
+    for each in correlations:
+        shown = ("–", "") if math.isnan(each.rho) else (f"{each.rho:+.2f}", f"{each.low:+.2f} to {each.high:+.2f}")
+        drawn.add_row(Text(printable(each.protocol)), Text(printable(each.metric)), *shown, str(each.checkpoints))
+    console = console or Console(highlight=False)
+    console.print(drawn)
+    if any(math.isnan(each.rho) for each in correlations):
+        console.print(f"–: fewer than {FEWEST} checkpoints in common, or all with one value", style="dim")
 
 
 def show_published(protocol: str = "", method: str = "", console: Console | None = None) -> None:
