@@ -97,6 +97,8 @@ class Origin:
     """The commit of the hub's repository."""
     licence: str = ""
     """As the hub states it."""
+    subset: str = ""
+    """How much of the published data they were trained on, if fewer images were meant."""
     transform: EvalTransform | None = None
     """How the hub's own code cuts images, where it says so: what the setting `transform=hub` takes."""
     properties: tuple[Property, ...] = ()

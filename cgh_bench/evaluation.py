@@ -65,8 +65,8 @@ class Evaluation:
 def protocol_id(name: str, task: Task[Any], own_data: str = "") -> str:
     """Name and fingerprint of the whole configuration: whatever changes a number's meaning changes this.
 
-    Data that are not known by name enter by their content, the fingerprint `own_data`, so that the id is the same
-    wherever a folder lies, on any machine.
+    Data that are not known by name, and subsets of known ones, enter by their content, the fingerprint `own_data`, so
+    that the id is the same wherever a folder lies, on any machine, and never that of the published data.
     """
     config = identity(task)
     if own_data:
@@ -104,7 +104,7 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
         raise UserError(f"{name} needs the files of its own dataset; images in memory are for frozen-feature tasks")
     data = pair or task.load_data(workspace.cache)
     task.check(data)
-    known = not pair and task.data in {*catalog(), *layouts()}
+    known = not pair and task.data in {*catalog(), *layouts()} and not data.subset
     return Evaluation(name, task, data, protocol_id(name, task, "" if known else data.fingerprint), overridden)
 
 
@@ -167,6 +167,7 @@ def evaluate(
         checkpoint_name=checkpoint.name,
         origin=plain(checkpoint.origin),
         data=evaluation.data.fingerprint,
+        subset=evaluation.data.subset or str(checkpoint.origin.subset),
         config=plain(task),
         seed=seed,
         overridden=evaluation.overridden,

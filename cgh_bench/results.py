@@ -40,6 +40,8 @@ class Result:
     seed: int
     overridden: tuple[str, ...] = ()
     """The `--set` values that made this run differ from the registered task; such a result appears in no table."""
+    subset: str = ""
+    """How much of the published data was used, if fewer images were meant; such a result appears in no table."""
     commit: str = ""
     """Git commit of the code, `-dirty` appended where files differed; empty outside a checkout."""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)

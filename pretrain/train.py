@@ -320,7 +320,8 @@ def _exported(run: Run, title: str, name: str) -> Checkpoint:
     """The backbone as a canonical checkpoint named `title`, from the recipe named `name`."""
     recipe = run.recipe
     weights = {key: value.cpu().contiguous() for key, value in run.method.backbone.state_dict().items()}
-    origin = Origin("pretrain", recipe=name, recipe_fingerprint=fingerprint(recipe), seed=recipe.seed)
+    subset = run.batches.images.subset
+    origin = Origin("pretrain", recipe=name, recipe_fingerprint=fingerprint(recipe), seed=recipe.seed, subset=subset)
     return Checkpoint(title, recipe.architecture, weights, recipe.preprocessing, origin)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from cgh_bench import __version__
-from cgh_bench.cli import checkpoints, doctor, evaluating, features, listing, pretraining, reporting, results
+from cgh_bench.cli import checkpoints, data, doctor, evaluating, features, listing, pretraining, reporting, results
 from cgh_bench.cli.options import SETTINGS, Group
 from cgh_bench.core.errors import CheckFailed, UserError, printable
 
@@ -30,6 +30,7 @@ def app() -> None:
 for command in (
     reporting.demo,
     doctor.doctor,
+    data.data,
     pretraining.pretrain,
     checkpoints.inspect,
     checkpoints.convert,

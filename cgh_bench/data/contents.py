@@ -32,7 +32,9 @@ def digest(path: Path) -> bytes:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
-def contents(root: Path, names: Sequence[str], cache: Path | None, read: Read = digest) -> list[bytes]:
+def contents(
+    root: Path, names: Sequence[str], cache: Path | None, read: Read = digest, kind: str = "", title: str = "hashing"
+) -> list[bytes]:
     """What `read` makes of each file, in the order of `names`.
 
     Args:
@@ -40,14 +42,16 @@ def contents(root: Path, names: Sequence[str], cache: Path | None, read: Read = 
         names: of the files, relative to it.
         cache: where to remember; None reads every file.
         read: called only for files that are new, or have another `State` than remembered.
+        kind: the name of what `read` makes, if it is not `digest`.
+        title: of the progress bar.
 
     Raises:
         UserError: a file is absent or cannot be read.
     """
     if cache is None:
-        return list(dict(_read_all(root, names, read)).values())
+        return list(dict(_read_all(root, names, read, title)).values())
     states = {name: _state(root / name) for name in names}
-    memory = _Memory(cache / MEMORY, root)
+    memory = _Memory(cache / MEMORY, root, kind)
     known = memory.recall(states)
     if len(known) < len(states):
         with alone_in(cache / "contents", wait=True):  # of several processes, one reads
@@ -55,7 +59,7 @@ def contents(root: Path, names: Sequence[str], cache: Path | None, read: Read = 
             fresh: dict[str, bytes] = {}
             saved = time.monotonic()
             try:
-                for name, found in _read_all(root, [name for name in states if name not in known], read):
+                for name, found in _read_all(root, [name for name in states if name not in known], read, title):
                     known[name] = fresh[name] = found
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                         memory.save(states, fresh)
@@ -77,7 +81,7 @@ def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot read {path} ({error.strerror}); restore the file or remove it from the dataset")
 
 
-def _read_all(root: Path, names: Sequence[str], read: Read) -> Iterator[tuple[str, bytes]]:
+def _read_all(root: Path, names: Sequence[str], read: Read, title: str) -> Iterator[tuple[str, bytes]]:
     """Each name with what is read of the file, in order; by several threads, which hashing leaves free."""
 
     def one(name: str) -> tuple[str, bytes]:
@@ -94,7 +98,7 @@ def _read_all(root: Path, names: Sequence[str], read: Read) -> Iterator[tuple[st
     if len(names) < FILES_SHOWN:
         yield from results()
         return
-    with progress(f"hashing {root.name}", len(names)) as tick:
+    with progress(f"{title} {root.name}", len(names)) as tick:
         for done, result in enumerate(results(), start=1):
             yield result
             tick(done)
@@ -103,8 +107,8 @@ def _read_all(root: Path, names: Sequence[str], read: Read) -> Iterator[tuple[st
 class _Memory:
     """A database of what was read below `root`. Where it cannot be used, nothing is remembered."""
 
-    def __init__(self, path: Path, root: Path) -> None:
-        self.path, self.root = path, os.fsencode(root.resolve())
+    def __init__(self, path: Path, root: Path, kind: str) -> None:
+        self.path, self.root = path, os.fsencode(root.resolve()) + (f"\0{kind}".encode() if kind else b"")
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:

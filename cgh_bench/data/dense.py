@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from cgh_bench.core.errors import unknown
+from cgh_bench.core.config import fingerprint
+from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
 from cgh_bench.data import catalog, data_root
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.layout import Layout, verify
+from cgh_bench.data.layout import Layout, check
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Located:
     """The folder that holds the dataset's own folder, as `CGH_DATA` does."""
     fingerprint: str
     """Sixteen hex digits of its content."""
+    train: str
+    """The same of what is trained on."""
+    subset: str = ""
+    """How much of the published data is there, if fewer images are meant."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class Generated:
     def fingerprint(self) -> str:
         """As of `Located`."""
         return _written(self.name, self.cache_folder).fingerprint
+
+    @property
+    def train(self) -> str:
+        """As of `Located`."""
+        return _written(self.name, self.cache_folder).train
+
+    @property
+    def subset(self) -> str:
+        """It is always whole."""
+        return ""
 
 
 DenseData = Located | Generated
@@ -68,12 +83,18 @@ def _written(name: str, cache_folder: Path) -> Located:
     entry = catalog()[name]
     assert isinstance(entry, DetectionScenes)
     folder = entry.write(cache_folder / name)
-    digest = hashlib.sha256()
-    for split in ("train", "val"):
-        digest.update((folder / split / "annotations.json").read_bytes())
-    return Located(cache_folder, digest.hexdigest()[:16])
+    train, val = ((folder / split / "annotations.json").read_bytes() for split in ("train", "val"))
+    whole, learned = (hashlib.sha256(content).hexdigest()[:16] for content in (train + val, train))
+    return Located(cache_folder, whole, learned)
 
 
 @cache
 def _found(name: str, root: Path, cache_folder: Path) -> Located:
-    return Located(root, verify(name, layouts()[name], root, cache_folder))
+    layout = layouts()[name]
+    found = check(name, layout, root, cache_folder)
+    if found.problems:
+        first = found.problems[0].replace("\n", "\\n")  # names of images, that a file of others' holds
+        more = len(found.problems) - 1
+        rest = f", and {more} more problem{'s' * (more > 1)} (cgh-bench data check {name} lists them)" if more else ""
+        raise UserError(f"{name} is not complete: {first}{rest} ($CGH_DATA is {root}); to get it, {layout.how}")
+    return Located(root, fingerprint([found.train, found.val]), found.train, found.subset)

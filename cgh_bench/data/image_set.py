@@ -4,7 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -63,6 +63,8 @@ class ImageSet(ABC):
     """(N,) indices into `classes`; of a multi-label set (N, C): 1 present, 0 absent, -1 not counted."""
     held_out: NDArray[np.int64] | None = field(default=None, kw_only=True)
     """Rows of a train split that the set's authors set apart to choose hyper-parameters on."""
+    subset: str = field(default="", kw_only=True)
+    """How much of the published data is there, if fewer images are meant (`layout.SUBSET`)."""
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -226,6 +228,11 @@ class DataPair:
         """Sixteen hex digits of the train and the val images together."""
         return fingerprint([self.train.fingerprint, self.val.fingerprint])
 
+    @property
+    def subset(self) -> str:
+        """How much of the published data is there, if fewer images are meant."""
+        return self.train.subset or self.val.subset
+
 
 def workers(images: Images) -> int:
     """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory."""
@@ -298,7 +305,9 @@ class FetchedImages:
                 f"{images.name} in {folder} has {len(images)} images, {published} were published (if fewer are meant, "
                 f"make an empty file {folder / SUBSET}); to get it: {self.how}"
             )
-        return images
+        if published in (0, len(images)):
+            return images
+        return replace(images, subset=f"{len(images):,} of {published:,} {split} images")
 
 
 @dataclass(frozen=True)

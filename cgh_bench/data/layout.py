@@ -1,33 +1,25 @@
-"""What a fetched dataset must look like on disk, checked file by file before any work, and its fingerprint."""
+"""What a fetched dataset must look like on disk, checked file by file before any work, and its fingerprints."""
 
 import hashlib
 import json
-import mmap
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
-
-import numpy as np
-from PIL import Image
+from typing import Literal
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import sha256
+from cgh_bench.data import annotations
+from cgh_bench.data.annotations import Facts
 from cgh_bench.data.contents import contents
-from cgh_bench.data.decoding import UNDECODABLE
 
+Split = Literal["train", "val"]
 SUBSET = "SUBSET"
 """A file of this name in a set's folder says that fewer images than published are meant."""
-IGNORED = 255
-"""The value of a map's pixels that belong to no class."""
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-"""The sides of a box in VOC."""
 LONGEST_NAME = 200
 """Characters of a name that an error repeats."""
-MOST_BYTES_OF_CATEGORIES = 1_000_000
-MOST_SPACE_AT_END = 1_000
+VERSION = 1
+"""Of what is remembered of a file; another one has every file read again."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,10 @@ class Part:
     """What annotations may name; of maps, how many values from 0 on beside 255; 0: not looked at."""
     listed: str = ""
     """The file with the names of the images; else all that are there."""
+    split: Split = "train"
+    """What the images are for."""
+    scored: bool = False
+    """Whether the metric is computed from these annotations, so that they need all that it reads."""
 
 
 @dataclass(frozen=True)
@@ -56,39 +52,193 @@ class Layout:
     """On disk, unpacked."""
     how: str
     """Where to get it, and what to do with it."""
+    not_in_path: tuple[str, ...] = ()
+    """What the path of the folder must not contain, because the dataset's tools replace it."""
 
 
-def verify(name: str, layout: Layout, root: Path, cache: Path | None = None) -> str:
-    """Check that the dataset below `root` is there and whole; its fingerprint, sixteen hex digits.
+@dataclass
+class Checked:
+    """What was found in the files of a dataset."""
 
-    The fingerprint covers the names and bytes of images and annotations; of maps the pixels, however they are packed.
-    The order of lists does not enter. `cache` is where hashes of files are remembered.
+    problems: list[str] = field(default_factory=list)
+    """What would stop a training, an evaluation, or make its number wrong; one line each, with the file."""
+    notes: list[str] = field(default_factory=list)
+    """What is worth knowing."""
+    subset: str = ""
+    """How much of the published data is there, if fewer images are meant."""
+    train: str = ""
+    """Sixteen hex digits of the content of what is trained on."""
+    val: str = ""
+    """The same of what is reported on."""
 
-    Raises:
-        UserError: absent, half unpacked, images without annotations or the reverse, or other classes: one line says
-            what is missing, where it is expected and how to get it.
+
+def check(name: str, layout: Layout, root: Path, cache: Path | None = None) -> Checked:
+    """Check every file of the dataset below `root`, in parallel; what was read of a file is remembered in `cache`.
+
+    The fingerprints cover names and content: of PNG images and maps the pixels, of JPEG images the bytes, of
+    annotations what they say of each image. The order of lists, ids and compression do not enter.
     """
-    folder = root / layout.folder
-    total = hashlib.sha256(name.encode())
-    try:
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}")
-        for part in layout.parts:
-            names = sorted(image_names(part, folder))
-            _require_all(part, folder, names)
-            for text in (*names, *_contents(part, folder, names, cache)):
-                total.update(f"{text}\0".encode())
-    except UserError as error:
-        said = str(error).replace("\n", "\\n")  # names of images, that a file of others' holds
-        raise UserError(f"{name} is not complete: {said} ($CGH_DATA is {root}); to get it, {layout.how}") from None
-    return total.hexdigest()[:16]
+    folder, found = root / layout.folder, Checked()
+    if not folder.is_dir():
+        found.problems.append(f"there is no folder {folder}")
+        return found
+    found.problems += [
+        f"the path {folder.resolve()} contains {word!r}, which the dataset's tools replace; move the dataset"
+        for word in layout.not_in_path
+        if word in str(folder.resolve().parent)
+    ]
+    totals = {split: hashlib.sha256(f"{name} {split}".encode()) for split in ("train", "val")}
+    pictures: dict[str, dict[str, str]] = {"train": {}, "val": {}}
+    counts = [0, 0]
+    for part in layout.parts:
+        read = _Reading(part, folder, cache)
+        try:
+            read.all()
+        except UserError as error:
+            read.wrong.append(str(error))
+        found.problems += read.wrong
+        if not read.lines:
+            continue
+        totals[part.split].update("\0".join(sorted(read.lines)).encode(errors="surrogatepass"))
+        if part.split == "train":
+            found.problems += _listed_before(pictures["train"], read.pictures, folder)
+        pictures[part.split] |= read.pictures
+        if part.classes:  # else its images are counted with another part
+            counts = [counts[0] + len(read.names), counts[1] + part.count]
+        if len(read.names) != part.count and not (folder / SUBSET).exists():
+            found.problems.append(
+                f"{folder / part.images} has {len(read.names)} images, {part.count} were published (if fewer are "
+                f"meant, make an empty file {folder / SUBSET})"
+            )
+    if counts[0] != counts[1] and (folder / SUBSET).exists():
+        found.subset = f"{counts[0]:,} of {counts[1]:,} images"
+        found.notes.append(f"a subset: {found.subset}; its results are under a protocol of their own")
+    _compare_splits(found, pictures)
+    found.train, found.val = (totals[split].hexdigest()[:16] for split in ("train", "val"))
+    return found
+
+
+def _listed_before(before: dict[str, str], now: dict[str, str], folder: Path) -> Iterator[str]:
+    again = sorted(before.keys() & now.keys())
+    if again:
+        yield f"{len(again)} images are listed twice for training, the first is {folder / again[0]}"
+
+
+def _compare_splits(found: Checked, pictures: dict[str, dict[str, str]]) -> None:
+    """Whether val has the images of train, by name or by content."""
+    train, val = pictures["train"], pictures["val"]
+    names = sorted(train.keys() & val.keys())
+    if names:
+        found.problems.append(f"{len(names)} val images are listed for training too, the first is {names[0]}")
+        return
+    contents_of_train = set(train.values())
+    same = sorted(path for path, digest in val.items() if digest in contents_of_train)
+    if same and len(same) == len(val):
+        found.problems.append(f"all {len(same)} val images are train images too, the first is {same[0]}")
+    elif same:
+        found.notes.append(f"{len(same)} val images are in train too, under another name; the first is {same[0]}")
+
+
+class _Reading:
+    """One part as it is read."""
+
+    def __init__(self, part: Part, folder: Path, cache: Path | None) -> None:
+        self.part, self.folder, self.cache = part, folder, cache
+        self.names: list[str] = []
+        self.wrong: list[str] = []
+        self.lines: list[str] = []
+        """Something that changes with each image and its annotations."""
+        self.pictures: dict[str, str] = {}
+        """The digest of each image by its path below the folder."""
+
+    def all(self) -> None:
+        """Read the part.
+
+        Raises:
+            UserError: images or annotations are absent, or the file that lists them cannot be read.
+        """
+        if "{}" in self.part.annotations:
+            self.names = image_names(self.part, self.folder)
+            self._require_present((self.part.annotations, self.part.images))
+            said = self._said_of_each()
+        else:
+            said = self._said_in_one()
+            if not said:
+                return
+            self.names = list(said)
+            self._require_present((self.part.images,))
+        repeated = [name for name, count in Counter(self.names).items() if count > 1]
+        if repeated:
+            self.wrong.append(f"{self.folder / self.part.listed} lists {repeated[0]} twice")
+        self._images(said)
+        if said and not sum(each.get("objects", 0) for each in said.values()):
+            self.wrong.append(f"{self.folder / self.part.annotations} has no object in any of {len(said)} images")
+
+    def _require_present(self, patterns: Sequence[str]) -> None:
+        for pattern in patterns:
+            absent = _absent([self.folder / pattern.format(name) for name in self.names])
+            if absent:
+                raise UserError(
+                    f"{len(absent)} of {len(self.names)} files {pattern} are absent, the first is {absent[0]}"
+                )
+
+    def _said_in_one(self) -> dict[str, Facts]:
+        """What a JSON for all images says, by file name."""
+        path, (classes, scored) = self.folder / self.part.annotations, (self.part.classes, self.part.scored)
+        _require_file(path)
+        assert isinstance(classes, tuple)
+        (facts,) = self._facts([self.part.annotations], lambda file: annotations.coco(file, classes, scored))
+        if self._note_faults(path, facts):
+            return {}
+        return {
+            name: {"size": [width, height], "digest": digest, "objects": objects}
+            for name, (width, height, digest, objects) in facts["images"].items()
+        }
+
+    def _said_of_each(self) -> dict[str, Facts]:
+        """What the annotations of each image say, by its name."""
+        classes, scored = self.part.classes, self.part.scored
+        if isinstance(classes, int):
+            found = self._facts(self._paths(self.part.annotations), lambda file: annotations.class_map(file, classes))
+        else:
+            found = self._facts(self._paths(self.part.annotations), lambda file: annotations.voc(file, classes, scored))
+        for name, facts in zip(self.names, found, strict=True):
+            self._note_faults(self.folder / self.part.annotations.format(name), facts)
+        return dict(zip(self.names, found, strict=True))
+
+    def _images(self, said: dict[str, Facts]) -> None:
+        """Read the images, and compare their sizes with what is said of them."""
+        paths = self._paths(self.part.images)
+        for name, path, facts in zip(self.names, paths, self._facts(paths, annotations.image), strict=True):
+            if self._note_faults(self.folder / path, facts) or "digest" not in said[name]:
+                continue
+            if facts["size"] != said[name]["size"]:
+                (width, height), (other, high) = facts["size"], said[name]["size"]
+                turned = " once turned as its EXIF orientation says" if facts["turned"] else ""
+                self.wrong.append(
+                    f"{self.folder / path} is {width}×{height} pixels{turned}, but "
+                    f"{self.folder / self.part.annotations.format(name)} is for {other}×{high}"
+                )
+            self.pictures[path] = facts["digest"]
+            self.lines.append(f"{name} {facts['digest']} {said[name]['digest']}")
+
+    def _note_faults(self, path: Path, facts: Facts) -> bool:
+        """Note what is wrong with a file; whether anything is."""
+        self.wrong += [f"{path} {fault[:LONGEST_NAME]}" for fault in facts["wrong"]]
+        return bool(facts["wrong"])
+
+    def _paths(self, pattern: str) -> list[str]:
+        return [pattern.format(name) for name in self.names]
+
+    def _facts(self, paths: list[str], read: Callable[[Path], Facts]) -> list[Facts]:
+        image = read is annotations.image
+        kind = f"{VERSION} {'image' if image else (self.part.classes, self.part.scored)}"
+        found = contents(self.folder, paths, self.cache, lambda path: json.dumps(read(path)).encode(), kind, "checking")
+        return [json.loads(each) for each in found]
 
 
 def image_names(part: Part, folder: Path) -> list[str]:
-    """What fills `{}`, in the order of its list, else sorted."""
-    if "{}" not in part.annotations:
-        with _mapped(folder / part.annotations) as text:
-            return [name.decode(errors="replace") for name in re.findall(rb'"file_name":\s*"([^"]+)"', text)]
+    """What fills `{}`, in the order of its list, else sorted; of parts with one annotation file an image."""
     if part.listed:
         return [line.split()[0] for line in _read(folder / part.listed).splitlines() if line.strip()]
     return sorted(set(_found(part.images, folder)) | set(_found(part.annotations, folder)))
@@ -102,13 +252,6 @@ def _read(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 ({error})") from None
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    """The bytes of a file that may be larger than what one wants in memory."""
-    _require_file(path)
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def _require_file(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         raise UserError(f"{path} is absent or empty")
@@ -119,19 +262,8 @@ def _found(pattern: str, folder: Path) -> Iterator[str]:
     before, after = pattern.split("{}")
     start = folder / before
     for path in start.rglob(f"*{after}"):
-        yield path.relative_to(start).as_posix().removesuffix(after)
-
-
-def _require_all(part: Part, folder: Path, names: list[str]) -> None:
-    for pattern in (part.images, part.annotations):
-        absent = _absent([folder / pattern.format(name) for name in names])
-        if absent:
-            raise UserError(f"{len(absent)} of {len(names)} files {pattern} are absent, the first is {absent[0]}")
-    if len(names) != part.count and not (folder / SUBSET).exists():
-        raise UserError(
-            f"{folder / part.images} has {len(names)} images, {part.count} were published (if fewer are meant, "
-            f"make an empty file {folder / SUBSET})"
-        )
+        if not path.name.startswith("."):
+            yield path.relative_to(start).as_posix().removesuffix(after)
 
 
 def _absent(paths: list[Path]) -> list[Path]:
@@ -145,69 +277,3 @@ def _absent(paths: list[Path]) -> list[Path]:
         except (OSError, ValueError) as error:
             raise UserError(f"the folder {str(parent)[:LONGEST_NAME]!r} cannot be listed ({error})") from None
     return [path for path in paths if path.name not in present[path.parent]]
-
-
-def _contents(part: Part, folder: Path, names: list[str], cache: Path | None) -> Iterator[str]:
-    """Something that changes with each annotation and image; annotations are checked on the way."""
-    annotations = [part.annotations.format(name) for name in names]
-    if "{}" not in part.annotations:
-        _require_categories(part, folder / part.annotations)
-        yield sha256(folder / part.annotations)
-    elif part.annotations.endswith(".xml"):
-        for path in annotations:
-            text = _read(folder / path)
-            _require_objects(part, folder / path, text)
-            yield text
-    else:
-        yield from (found.hex() for found in contents(folder, annotations, cache, partial(_map, part)))
-    images = [part.images.format(name) for name in names]
-    yield from (found.hex() for found in contents(folder, images, cache))
-
-
-def _require_categories(part: Part, path: Path) -> None:
-    """Check the classes of a COCO file, of which only the list of categories is parsed."""
-    with _mapped(path) as text:
-        if not text[-MOST_SPACE_AT_END:].rstrip().endswith(b"}"):
-            raise UserError(f"{path} is cut short: it does not end with the brace that it begins with")
-        start = re.search(rb'"categories":\s*', text)
-        listed = text[start.end() : start.end() + MOST_BYTES_OF_CATEGORIES].decode(errors="replace") if start else "[]"
-    try:
-        categories, _ = json.JSONDecoder().raw_decode(listed)
-        given = [str(category["name"]) for category in categories]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path} is cut short, or no JSON of COCO's form ({error})") from None
-    assert isinstance(part.classes, tuple)
-    if sorted(given) != sorted(part.classes):
-        odd = sorted(set(given) ^ set(part.classes))
-        raise UserError(f"{path} has {len(given)} classes, {len(part.classes)} are expected; they differ in {odd[:3]}")
-
-
-def _require_objects(part: Part, path: Path, text: str) -> None:
-    assert isinstance(part.classes, tuple)
-    try:
-        objects = ElementTree.fromstring(text).findall("object")
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path} is no XML ({error})") from None
-    other = sorted({item.findtext("name") or "" for item in objects} - set(part.classes))
-    if other:
-        raise UserError(f"{path} names the class {other[0]!r}, which is none of the {len(part.classes)}")
-    corners = [item.findtext(f"bndbox/{corner}", "") for item in objects for corner in CORNERS]
-    if not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", corner) for corner in corners):
-        raise UserError(f"{path} has an object without the numbers {', '.join(CORNERS)} in its bndbox")
-
-
-def _map(part: Part, path: Path) -> bytes:
-    """Sixteen bytes that change with the size and pixels of a map of class indices, which is checked."""
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except UNDECODABLE as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-    if part.classes:
-        assert isinstance(part.classes, int)
-        if values.ndim != 2:
-            raise UserError(f"{path} has colours, not indices of classes")
-        other = values[(values >= part.classes) & (values != IGNORED)]
-        if other.size:
-            raise UserError(f"{path} has the class {other.min()}, only 0 to {part.classes - 1} are expected")
-    return hashlib.blake2b(str(values.shape).encode() + values.tobytes(), digest_size=16).digest()

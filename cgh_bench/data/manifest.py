@@ -207,6 +207,11 @@ def _arrow_rows(path: Path) -> list[Row]:
     names = kept.get("info", {}).get("features", {}).get("label", {}).get("names")
     columns = {name: table[name].to_pylist() for name in table.column_names if name != "image"}
     if names and "label" in columns:
+        odd = [label for label in columns["label"] if label not in range(len(names))]
+        if odd:
+            raise UserError(
+                f"{path} has the label {odd[0]}, but names {len(names)} classes; 0 to {len(names) - 1} exist"
+            )
         columns["label"] = [names[label] for label in columns["label"]]
     if "image" in table.column_names:
         columns["image"] = list(table["image"])

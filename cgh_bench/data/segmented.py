@@ -13,13 +13,14 @@ from PIL import Image
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data import catalog, find_folder
+from cgh_bench.data.annotations import IGNORED
 from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import UNDECODABLE, read_image
 from cgh_bench.data.demo.scenes import NAME as SCENES
 from cgh_bench.data.demo.silhouettes import CLASSES as ANIMALS
 from cgh_bench.data.dense import layouts, locate
 from cgh_bench.data.folder import SUFFIXES
-from cgh_bench.data.layout import IGNORED, Layout, Part, image_names
+from cgh_bench.data.layout import Layout, Part, image_names
 from cgh_bench.data.layouts import cityscapes, voc
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class SegmentedPair:
     val: SegmentedImages
     fingerprint: str
     """Sixteen hex digits of both."""
+    subset: str = ""
+    """How much of the published data is there, if fewer images are meant."""
 
 
 def load_segmented(name: str, cache: Path) -> SegmentedPair:
@@ -147,7 +150,8 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
         splits = {split: _listed(located.root / name / split) for split in ("train", "val")}
     else:
         splits = _fetched(name, layouts()[name], located.root)
-    return _pair(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
+    found = _pair(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
+    return replace(found, subset=located.subset)
 
 
 def _pair(name: str, classes: Sequence[str], splits: Mapping[str, Paths], content: str) -> SegmentedPair:

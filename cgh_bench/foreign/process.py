@@ -4,7 +4,8 @@ The contract with the module `train` of a framework's folder in `transfer_config
 --gpus --seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`. It writes `metrics.json` {metric:
 value}, `versions.json` {package: version} and `loaded.json` (see `_require_arrived`) to the work folder. Each line of
 its output that is a JSON object with `phase`, `done`, `of` and `loss` reports progress. On SIGINT it saves its state as
-`state.pth` and exits with 130. On Linux it dies with the process that `CGH_PARENT` names.
+`state.pth` and exits with 130. A trained network (`model.pth`) is only evaluated. On Linux it dies with the process
+that `CGH_PARENT` names.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ class Launch:
     """Images per process at a time. None: `$CGH_IMAGES_AT_A_TIME`, else the process's whole share of the batch."""
 
     def processes(self) -> int:
-        """How many processes to start: on GPUs if the machine has any, else on CPUs. 0: one, on the CPU.
+        """How many processes to start, one per GPU. 0: one, on the CPU.
 
         Raises:
             UserError: more than there are GPUs, or the environment variable is not a number.
@@ -58,8 +59,11 @@ class Launch:
 
         present = torch.cuda.device_count()
         wanted = _from_environment("CGH_GPUS", present) if self.gpus is None else self.gpus
-        if present and wanted > present:
-            raise UserError(f"--gpus {wanted} requested, but only {present} visible; use --gpus {present} or fewer")
+        if wanted > present:
+            only = (
+                f"only {present} visible; use --gpus {present} or fewer" if present else "none is visible; use --gpus 0"
+            )
+            raise UserError(f"--gpus {wanted} requested, but {only}")
         return wanted
 
     def arguments(self) -> list[str]:
@@ -87,7 +91,9 @@ class Job:
     """The name of the protocol file."""
     seed: int
     identity: str
-    """Fingerprint of the protocol and the data: a run with another one is never resumed."""
+    """Fingerprint of the protocol and of what is trained on: a run with another one is never resumed."""
+    val: str = ""
+    """Fingerprint of what is evaluated on: with another one, the trained network is evaluated again."""
     iterations: int | None = None
     """None: as many as in the protocol file."""
     settings: tuple[str, ...] = ()
@@ -122,7 +128,7 @@ def run(
     """
     framework = frameworks.find(job.framework)
     frameworks.require_installed(job.framework)
-    _take_over(folder, json.dumps({"checkpoint": checkpoint.id, **plain(job)}, indent=1))
+    _take_over(folder, {"checkpoint": checkpoint.id, **plain(job)})
     if not (folder / "metrics.json").exists():
         weights = folder / "weights.pth"
         write_weights(weights)
@@ -147,16 +153,21 @@ def run(
     return metrics
 
 
-def _take_over(folder: Path, identity: str) -> None:
-    """Make `folder` the folder of the run `identity`; what another run left in it is removed."""
+def _take_over(folder: Path, job: dict[str, Any]) -> None:
+    """Make `folder` the folder of the run `job`; what another run left in it is removed, of other val its metrics."""
     note = folder / "job.json"
-    if note.exists() and note.read_text(encoding="utf-8") != identity:
+    there = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    if there and {**there, "val": ""} != {**job, "val": ""}:
         remove_tree(folder)
-    if not note.exists():
+        there = {}
+    if there and there["val"] != job["val"]:
+        (folder / "metrics.json").unlink(missing_ok=True)
+    if not there:
         remove_unfinished(folder)
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not a run folder; remove it or choose another")
-        write_text(note, identity)
+    if there != job:
+        write_text(note, json.dumps(job, indent=1))
 
 
 def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:

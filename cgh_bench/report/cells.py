@@ -120,7 +120,9 @@ def newest_data(results: Iterable[Result], protocols: Collection[str]) -> dict[s
 
     An imported result has no fingerprint; whoever named its protocol vouches for its data.
     """
-    return {r.protocol: r.data for r in _by_time(results) if r.protocol in protocols and not r.overridden}
+    return {
+        r.protocol: r.data for r in _by_time(results) if r.protocol in protocols and not r.overridden and not r.subset
+    }
 
 
 def usable(mine: Sequence[Result], data: Mapping[str, str], label: str, notes: list[str]) -> list[Result]:
@@ -144,6 +146,7 @@ def usable(mine: Sequence[Result], data: Mapping[str, str], label: str, notes: l
         return kept
 
     left_over = keep(lambda result: not result.overridden, "overridden settings")
+    left_over = keep(lambda result: not result.subset, "a subset of the published data")
     left_over = keep(lambda result: result.protocol in data or not result.imported, "imported without a protocol")
     left_over = keep(lambda result: result.protocol in data, "not the current protocol")
     left_over = keep(

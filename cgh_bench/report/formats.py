@@ -170,6 +170,8 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
         unit = "" if metric.unit in ("%", "") else f" {metric.unit}"
         line.append(("  " if number else "") + f"{metric_label(metric.name)} ")
         line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")
+    if result.subset:
+        line.append(f"  on a subset ({result.subset})")
     line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")
     (console or Console(highlight=False)).print(line)
 
@@ -204,6 +206,8 @@ def _summary(number: int, result: Result) -> tuple[str, Text, Text, str, str, st
     declared = [metric.name for metric in known.METRICS if metric.name in result.metrics] if known else []
     main = next(iter([*declared, *result.metrics]), "")
     marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(result.overridden)
+    marks += [f"subset: {result.subset}"] * bool(result.subset)
+    marks += [f"data: {result.config.get('data')}"] * bool(known and not known.data)
     return (
         str(number),
         Text(printable(result.protocol if not result.imported else f"{result.task} {result.protocol}")),

@@ -120,7 +120,7 @@ def boards(records: Iterable[Result]) -> list[Board]:
     registry: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
     measured: dict[str, tuple[str, Task[Any]]] = {}
     for record in records:
-        if record.overridden or record.protocol in measured or record.task not in registry:
+        if record.overridden or record.subset or record.protocol in measured or record.task not in registry:
             continue
         if task := _current(record):
             measured[record.protocol] = record.task, task

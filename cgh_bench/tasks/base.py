@@ -87,6 +87,11 @@ class Data(Protocol):
         """Sixteen hex digits of the content."""
         ...
 
+    @property
+    def subset(self) -> str:
+        """How much of the published data is there, if fewer images are meant; else empty."""
+        ...
+
 
 D = TypeVar("D", bound=Data)
 

@@ -91,16 +91,16 @@ class Transfer(Task[DenseData]):
     def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
         """Time and disk that `run` will take."""
         self.check_backbone(checkpoint)
-        folders.launch.processes()
+        gpus = folders.launch.processes()
         place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
         free = shutil.disk_usage(place).free / 1e9
         short = ": NOT ENOUGH" if free < GIGABYTES else ""
         return [
-            self._time(folders),
+            self._time(folders, gpus),
             f"disk: up to {GIGABYTES:g} GB in {folders.run}, {free:.0f} GB free{short}",
         ]
 
-    def _time(self, folders: Folders) -> str:
+    def _time(self, folders: Folders, gpus: int) -> str:
         records, _ = results.read(folders.cache.with_name("results.jsonl"))
         earlier = [record.seconds for record in records if record.protocol == folders.run.parent.name]
         if earlier:
@@ -110,7 +110,6 @@ class Transfer(Task[DenseData]):
         if self.protocol not in SECONDS_PER_STEP:
             return "time: unknown until the first run"
         seconds = SECONDS_PER_STEP[self.protocol] * (self.iterations or steps(self.protocol))
-        gpus = folders.launch.processes()
         here = f"{duration(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} of them" if gpus else "days to weeks on CPUs"
         return f"time: about {duration(seconds)} on eight V100s (detectron2's model zoo), {here}"
 
@@ -134,7 +133,8 @@ class Transfer(Task[DenseData]):
             seed=seed,
             iterations=self.iterations,
             settings=self.settings,
-            identity=fingerprint([self, data.fingerprint]),
+            identity=fingerprint([self, data.train]),
+            val=data.fingerprint,
         )
         converter = find_converter(frameworks.find(self.framework).converter)
         metrics = process.run(

@@ -28,6 +28,7 @@ pytest.importorskip("mmseg")
 KILLS = 10
 OURS = """
 import sys
+import torch
 from cgh_bench.cli import main
 from cgh_bench.data import dense
 from cgh_bench.data.demo.composition import SceneSettings
@@ -37,6 +38,7 @@ from cgh_bench.data.demo.scenes import write_scenes
 tiny = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 entry = DetectionScenes("a few scenes", "embedded", lambda out: write_scenes(out, tiny))
 dense.catalog = lambda: {"animal_scenes": entry}
+torch.cuda.device_count = lambda: 2  # processes on CPUs do as well here
 main()
 """
 THEIRS = """

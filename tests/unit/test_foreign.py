@@ -47,12 +47,16 @@ STAND_IN = """
         state.write_text(str(done))
         sys.exit(130)
     signal.signal(signal.SIGINT, stop)
-    for done in range(start + 1, 5):
+    trained = work / "model.pth"
+    for done in range(start + 1, 1 if trained.exists() else 5):
         print(json.dumps({"phase": "train", "done": done, "of": 4, "loss": 1 / done}), flush=True)
         if mode == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.2 if mode == "slow" else 0)
+    trained.touch()
     print(json.dumps({"phase": "test", "done": 1, "of": 1, "loss": None}), flush=True)
+    if os.path.exists(os.environ["CGH_DATA"] + "/damaged"):
+        sys.exit("val is damaged")
     (work / "metrics.json").write_text(json.dumps({"AP": 10.0 + int(options.seed)}))
     state.unlink(missing_ok=True)
 """
@@ -132,6 +136,21 @@ def test_another_run_in_the_folder_is_removed_first(stand_in, checkpoint, tmp_pa
     (folder / "state.pth").write_text("3")
     assert run(job(seed=1, identity="two"), checkpoint, tmp_path, folder) == {"AP": 11.0}
     assert starts(folder) == [0]
+
+
+def test_another_val_is_evaluated_with_what_was_trained(stand_in, checkpoint, tmp_path, capfd):
+    """Such as one that was repaired because the evaluation failed."""
+    folder = tmp_path / "run"
+    (tmp_path / "damaged").touch()
+    with pytest.raises(UserError, match="val is damaged"):
+        run(dataclasses.replace(job(), val="a"), checkpoint, tmp_path, folder)
+    (tmp_path / "damaged").unlink()
+    assert "train: 4/4" in capfd.readouterr().err
+    for val in "bc":
+        assert run(dataclasses.replace(job(), val=val), checkpoint, tmp_path, folder) == {"AP": 10.0}
+        assert "train:" not in capfd.readouterr().err
+    assert run(dataclasses.replace(job(), val="c"), checkpoint, tmp_path, folder) == {"AP": 10.0}
+    assert len(starts(folder)) == 3
 
 
 def test_killed_while_it_takes_the_folder_over(stand_in, checkpoint, tmp_path, monkeypatch):

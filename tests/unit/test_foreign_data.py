@@ -170,8 +170,19 @@ def test_classes_that_are_no_numbers(tmp_path: Path, label: bytes) -> None:
 
 COCO = json.dumps(
     {
-        "images": [{"file_name": "a.jpg"}, {"file_name": "b.jpg"}],
-        "categories": [{"id": 1, "name": "cat"}, {"name": "dog"}],
+        "images": [{"id": n, "file_name": f"{n}.jpg", "width": 32, "height": 24} for n in "ab"],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": "a",
+                "category_id": 1,
+                "bbox": [1, 2, 3, 4],
+                "area": 12,
+                "iscrowd": 0,
+                "segmentation": [],
+            }
+        ],
     }
 ).encode()
 VOC = b"""<?xml version="1.0" encoding="utf-8"?>
@@ -191,14 +202,14 @@ def verified(folder: Path, kind: str, content: bytes) -> None:
     annotations, images, _ = KINDS[kind]
     folder.mkdir(exist_ok=True)
     for name in "ab":
-        (folder / f"{name}.jpg").write_bytes(b"")
+        (folder / f"{name}.jpg").write_bytes(PICTURES["png"])
         (folder / f"{name}.xml").write_bytes(content if kind == "voc" else VOC)
         (folder / f"{name}.png").write_bytes(content if kind == "map" else MAP)
     (folder / "all.json").write_bytes(content if kind == "coco" else COCO)
     (folder / "list.txt").write_bytes(content if kind == "list" else LISTED)
     classes = 255 if kind == "map" else ("cat", "dog")
     part = layout.Part(images, annotations, 2, classes, "" if kind == "coco" else "list.txt")
-    tried(layout.verify, "set", layout.Layout(folder.name, (part,), 1.0, "fetch it"), folder.parent)
+    tried(layout.check, "set", layout.Layout(folder.name, (part,), 1.0, "fetch it"), folder.parent)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,8 +223,15 @@ def test_damaged_annotations(tmp_path: Path, kind: str, data: st.DataObject) -> 
 @bounded
 @given(value=JSON, name=JSON)
 def test_categories_of_any_kind(tmp_path: Path, value: Any, name: Any) -> None:
+    good = json.loads(COCO)
     for categories in (value, [value], [{"name": name}]):
-        verified(tmp_path / "set", "coco", json.dumps({"categories": categories}).encode())
+        verified(tmp_path / "set", "coco", json.dumps({**good, "categories": categories}).encode())
+    for key in good["annotations"][0]:
+        verified(
+            tmp_path / "set",
+            "coco",
+            json.dumps({**good, "annotations": [good["annotations"][0] | {key: value}]}).encode(),
+        )
 
 
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))

@@ -154,7 +154,6 @@ def machine(monkeypatch):
         (4, Launch(), ["--gpus=4"]),
         (4, Launch(gpus=0), ["--gpus=0"]),
         (4, Launch(2, 1), ["--gpus=2", "--images-at-a-time=1"]),
-        (0, Launch(gpus=2), ["--gpus=2"]),  # processes on CPUs
     ],
 )
 def test_what_the_process_is_told_of_gpus_and_images(machine, present, launch, expected):
@@ -172,10 +171,14 @@ def test_the_environment_chooses_where_nothing_else_does(machine):
         Launch().processes()
 
 
-def test_more_gpus_than_there_are(machine):
-    machine(1)
-    with pytest.raises(UserError, match="--gpus 2 requested, but only 1"):
+@pytest.mark.parametrize(("present", "said"), [(1, "only 1 visible"), (0, "none is visible; use --gpus 0")])
+def test_more_gpus_than_there_are(machine, present, said, tmp_path):
+    machine(present)
+    with pytest.raises(UserError, match=f"--gpus 2 requested, but {said}"):
         Launch(gpus=2).processes()
+    folders = Folders(tmp_path, tmp_path, Launch(gpus=2))
+    with pytest.raises(UserError, match="--gpus 2 requested"):  # so that --dry-run refuses it too
+        tasks.find("coco_fpn").plan(random_checkpoint("resnet50"), None, folders)
 
 
 # plans
@@ -191,7 +194,7 @@ def plan(tmp_path, monkeypatch):
         monkeypatch.setattr(transfer.results, "read", lambda store: (records, []))
         task, _ = configured(name, [f"{field}={value}" for field, value in settings.items()])
         folders = Folders(tmp_path / "eval" / "backbone" / f"{name}@1" / "seed0", tmp_path / "cache", Launch(gpus))
-        return task.plan(random_checkpoint(task.arch), dense.Located(tmp_path, ""), folders)
+        return task.plan(random_checkpoint(task.arch), dense.Located(tmp_path, "", ""), folders)
 
     return lines
 

@@ -34,7 +34,7 @@ def finish(work: Path, metrics: Mapping[str, float], modules: Sequence[str]) -> 
     """Record a finished run in the folder `work`: the versions of `modules` and its metrics. Its state is removed."""
     write_json(work / "versions.json", versions(modules))
     write_json(work / "metrics.json", metrics)
-    (work / "state.pth").unlink()
+    (work / "state.pth").unlink(missing_ok=True)
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:

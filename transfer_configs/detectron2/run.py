@@ -3,6 +3,7 @@
 import argparse
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,9 +123,17 @@ class Run:
             self.watch.tick(phase, done, of)
 
     def keep_weights(self) -> None:
-        """Save the fine-tuned weights, without the optimiser."""
-        with replacing(self.work / "model.pth") as path:
-            torch.save(self.model.state_dict(), path)
+        """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do."""
+        if comm.is_main_process():
+            with replacing(self.work / "model.pth") as path:
+                torch.save(self.model.state_dict(), path)
+
+    def restore_trained(self) -> bool:
+        """Put the weights of an earlier, finished training into the model, if there are any."""
+        path: Path = self.work / "model.pth"
+        if path.exists():
+            self.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return path.exists()
 
     def _write_state(self) -> None:
         """Save everything that the rest of the run depends on, as tensors and plain values for `weights_only`."""

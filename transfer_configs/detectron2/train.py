@@ -43,14 +43,15 @@ def main() -> int:
     weights = torch.load(options.weights, map_location="cpu", weights_only=True)["model"]
     try:
         run = Run(config, weights, options, at_a_time)
-        run.train()
+        if not (options.resume and run.restore_trained()):
+            run.train()
+            run.keep_weights()
         metrics = run.test()
     except Interrupted:
         return processes.INTERRUPTED
     except torch.cuda.OutOfMemoryError as error:
         raise SystemExit(processes.out_of_memory(at_a_time)) from error
     if comm.is_main_process():
-        run.keep_weights()
         records.finish(options.work, metrics, MODULES)
     return 0
 

@@ -54,7 +54,9 @@ def main() -> int:
         runner = Runner.from_cfg(config)
         transfer = Transfer(config, options.weights, options.work, options.resume)
         runner.register_hook(transfer)
-        runner.train()
+        if not (options.resume and transfer.restore_trained(runner)):
+            runner.train()
+            transfer.keep_weights(runner)
         metrics = runner.test()
     except Interrupted:
         return processes.INTERRUPTED
@@ -62,7 +64,6 @@ def main() -> int:
         images = config.train_cfg.get("images_at_a_time", config.train_dataloader.batch_size)
         raise SystemExit(processes.out_of_memory(images)) from error
     if get_rank() == 0:
-        transfer.keep_weights(runner)
         records.finish(options.work, metrics, MODULES)
     return 0
 

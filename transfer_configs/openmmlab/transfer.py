@@ -105,9 +105,17 @@ class Transfer(Hook):
             raise Interrupted
 
     def keep_weights(self, runner: Runner) -> None:
-        """Save the fine-tuned weights, without the optimiser."""
-        with replacing(self.work / "model.pth") as path:
-            torch.save(state.bare(runner.model).state_dict(), path)
+        """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do."""
+        if get_rank() == 0:
+            with replacing(self.work / "model.pth") as path:
+                torch.save(state.bare(runner.model).state_dict(), path)
+
+    def restore_trained(self, runner: Runner) -> bool:
+        """Put the weights of an earlier, finished training into the model, if there are any."""
+        path = self.work / "model.pth"
+        if path.exists():
+            state.bare(runner.model).load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return path.exists()
 
 
 def channel_order(preprocessor: torch.nn.Module) -> str:

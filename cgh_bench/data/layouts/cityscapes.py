@@ -1,6 +1,6 @@
 """Cityscapes, fine annotations (https://www.cityscapes-dataset.com)."""
 
-from cgh_bench.data.layout import Layout, Part
+from cgh_bench.data.layout import Layout, Part, Split
 
 CLASSES_WITH_INSTANCES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 NAMES = (
@@ -15,13 +15,14 @@ GET = (
 )
 
 
-def _maps(split: str, kind: str, count: int, classes: int) -> Part:
-    return Part(f"leftImg8bit/{split}/{{}}_leftImg8bit.png", f"gtFine/{split}/{{}}_gtFine_{kind}.png", count, classes)
+def _maps(split: Split, kind: str, count: int, classes: int) -> Part:
+    files = f"leftImg8bit/{split}/{{}}_leftImg8bit.png", f"gtFine/{split}/{{}}_gtFine_{kind}.png"
+    return Part(*files, count, classes, split=split, scored=split == "val")
 
 
-def _instances(split: str, count: int) -> Part:
+def _instances(split: Split, count: int) -> Part:
     annotations = f"annotations/instancesonly_filtered_gtFine_{split}.json"
-    return Part(f"leftImg8bit/{split}/{{}}", annotations, count, CLASSES_WITH_INSTANCES)
+    return Part(f"leftImg8bit/{split}/{{}}", annotations, count, CLASSES_WITH_INSTANCES, split=split)
 
 
 LAYOUTS = {
@@ -44,5 +45,6 @@ LAYOUTS = {
         gigabytes=12.0,
         how=f"{GET} and run mmdetection's tools/dataset_converters/cityscapes.py $CGH_DATA/cityscapes "
         "--out-dir $CGH_DATA/cityscapes/annotations",
+        not_in_path=("leftImg8bit", "gtFine"),
     ),
 }

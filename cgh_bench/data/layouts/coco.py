@@ -17,7 +17,7 @@ LAYOUTS = {
         folder="coco",
         parts=(
             Part("train2017/{}", "annotations/instances_train2017.json", 118_287, CLASSES),
-            Part("val2017/{}", "annotations/instances_val2017.json", 5_000, CLASSES),
+            Part("val2017/{}", "annotations/instances_val2017.json", 5_000, CLASSES, split="val", scored=True),
         ),
         gigabytes=20.0,
         how="unpack http://images.cocodataset.org/zips/train2017.zip, …/zips/val2017.zip and "
