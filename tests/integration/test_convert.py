@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import run
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
@@ -165,11 +166,6 @@ def test_a_real_c4_detector_is_read_so_that_it_computes_the_same(tmp_path: Path)
 
 
 # The command
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cgh_bench", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_the_command(tmp_path: Path) -> None:
