@@ -29,8 +29,9 @@ def _rows_and_checkpoints(command: Any) -> Any:
 
 @click.command(cls=options.Command)
 @options.seeds
+@options.jobs
 @options.work
-def demo(seeds: int, work: Path) -> None:
+def demo(seeds: int, jobs: int | None, work: Path) -> None:
     """Run everything end to end on the bundled synthetic images.
 
     Pretrains, converts, evaluates, prints the table of results and writes the web site. Finished steps are reused.
@@ -40,7 +41,7 @@ def demo(seeds: int, work: Path) -> None:
       cgh-bench demo
       cgh-bench demo --seeds 3
     """
-    _print(_fill("animals", range(seeds), (), None, work), "terminal")
+    _print(_fill("animals", range(seeds), (), None, work, jobs), "terminal")
     _write_site(work, work / "site")
 
 
@@ -51,6 +52,7 @@ def demo(seeds: int, work: Path) -> None:
 @click.option("--format", default="terminal", metavar="FORMAT", help="terminal, md, tex, csv or html.")
 @options.flag("--check", help="Compare with the reference table; exit 1 if any cell disagrees.")
 @_rows_and_checkpoints
+@options.jobs
 @options.work
 def table(
     table: str,
@@ -60,6 +62,7 @@ def table(
     check: bool,
     rows: tuple[str, ...],
     checkpoints: Path | None,
+    jobs: int | None,
     work: Path,
 ) -> None:
     """Print a table of measured and published results.
@@ -72,7 +75,7 @@ def table(
       cgh-bench table animals --format tex
       cgh-bench table voc_det
     """
-    filled = _fill(table, range(seeds if run else 0), rows, checkpoints, work)
+    filled = _fill(table, range(seeds if run else 0), rows, checkpoints, work, jobs)
     _print(filled, format)
     if check:
         _judge(filled)
@@ -82,10 +85,17 @@ def table(
 @click.argument("table")
 @options.seeds
 @_rows_and_checkpoints
+@options.jobs
 @options.dry_run
 @options.work
 def reproduce(
-    table: str, seeds: int, rows: tuple[str, ...], checkpoints: Path | None, dry_run: bool, work: Path
+    table: str,
+    seeds: int,
+    rows: tuple[str, ...],
+    checkpoints: Path | None,
+    jobs: int | None,
+    dry_run: bool,
+    work: Path,
 ) -> None:
     """Run what is missing from a table and compare it.
 
@@ -107,7 +117,7 @@ def reproduce(
         for line in reproduce.plan(chosen, range(seeds), Workspace(work), _below(checkpoints)):
             print(line)
         return
-    _judge(_fill(table, range(seeds), rows, checkpoints, work))
+    _judge(_fill(table, range(seeds), rows, checkpoints, work, jobs))
 
 
 @click.command(cls=options.Command)
@@ -215,7 +225,9 @@ def _below(checkpoints: Path | None) -> Path:
     return checkpoints or Path(os.environ.get("CGH_DATA", "data")) / "checkpoints"
 
 
-def _fill(name: str, seeds: range, rows: tuple[str, ...], checkpoints: Path | None, work: Path) -> "Table":
+def _fill(
+    name: str, seeds: range, rows: tuple[str, ...], checkpoints: Path | None, work: Path, jobs: int | None
+) -> "Table":
     """The table, after evaluating what is missing for each of the seeds."""
     from cgh_bench import results
     from cgh_bench.report import table as tables
@@ -225,8 +237,10 @@ def _fill(name: str, seeds: range, rows: tuple[str, ...], checkpoints: Path | No
     chosen = _chosen(name, rows, run=bool(seeds))
     if seeds:
         from cgh_bench import reproduce
+        from cgh_bench.core.dist import pick_device
 
-        reproduce.run(chosen, seeds, workspace, _below(checkpoints))
+        jobs = jobs or ((os.cpu_count() or 1) if pick_device().type == "cpu" else 1)
+        reproduce.run(chosen, seeds, workspace, _below(checkpoints), jobs)
     records, complaints = results.read(workspace.store)
     for complaint in complaints:
         print(complaint, file=sys.stderr)

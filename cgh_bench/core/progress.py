@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 30.0
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
+_label: ContextVar[str] = ContextVar("label", default="")
 
 
 class Tick(Protocol):
@@ -37,10 +38,22 @@ def showing(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
+def one_of_several(label: str) -> Iterator[None]:
+    """Within the block, show progress in lines that begin with `label`: others write to the same terminal."""
+    token = _label.set(label)
+    try:
+        yield
+    finally:
+        _label.reset(token)
+
+
+@contextmanager
 def progress(title: str, total: int) -> Iterator[Tick]:
     """Show the progress of `total` steps on standard error: the block calls what it is given with the steps done."""
     if not is_shown():
         yield lambda done, note="": None
+    elif _label.get():
+        yield _Lines(f"{_label.get()}: {title}", total)
     elif sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(title, total=total, note="")

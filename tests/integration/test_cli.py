@@ -17,6 +17,7 @@ from PIL import Image
 
 from cgh_bench import cli
 
+
 def cpu_seconds(*command: str, cwd: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, timeout=120, check=False)

@@ -131,6 +131,7 @@ def test_it_arrives_trains_and_reports(animals, cache):
     assert [name for name in versions if "detectron2" in name]
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18, cache, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     task = shortened("animals_det_detectron2", *ANIMALS)

@@ -225,6 +225,7 @@ def test_the_example_family_is_a_backbone(tmp_path, registering):
         assert found.shape == (2, said.channels, 64 // said.stride, 48 // said.stride)
 
 
+@pytest.mark.slow
 def test_the_example_protocol_is_built_by_its_framework(tmp_path, monkeypatch):
     try:
         frameworks.require_installed("mmdet")

@@ -327,6 +327,7 @@ def test_any_path_and_the_c_locale(tmp_path):
     assert measured(place)[1] == [] and measured(place)[0]["knn"]["top1"] >= 0
 
 
+@pytest.mark.slow
 def test_a_killed_process_of_several_stops_all_within_a_minute(tmp_path):
     script = tmp_path / "ranks.py"
     here = str(faulty.__file__).rsplit(os.sep, 1)[0]
@@ -348,6 +349,7 @@ def test_a_killed_process_of_several_stops_all_within_a_minute(tmp_path):
     assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["step"] > 0
 
 
+@pytest.mark.slow
 def test_several_processes_that_are_told_to_stop_save_and_go_on(tmp_path):
     """SIGTERM to torchrun, as from a cluster's queue; then the same command again."""
 

@@ -57,6 +57,7 @@ def test_only_known_differences_are_left(name):
     assert len(described[0]) > 60
 
 
+@pytest.mark.slow
 def test_a_protocol_that_cannot_be_described_is_told():
     with pytest.raises(UserError, match="mmseg cannot describe voc_seg: only detectors can be described"):
         transfer.facts("voc_seg")

@@ -35,14 +35,6 @@ def _made_up_data(monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The uninterrupted run, by a process of its own."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run([sys.executable, SCRIPT, out], check=True, env=one_thread())
-    return out
-
-
 def one_thread():
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -114,7 +106,7 @@ def test_what_a_run_leaves(whole):
     assert record["name"] == "tiny" and record["recipe"]["method"]["teacher_global_temperature"] == 0.04
 
 
-@pytest.mark.parametrize("step", [1, 7, 10, 14])
+@pytest.mark.parametrize("step", [7, 10, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 14))])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, whole, step, capfd):
     with monkeypatch.context() as patch:
         interrupt_in_step(patch, step, signal.SIGTERM if step == 7 else signal.SIGINT)
@@ -144,7 +136,7 @@ def test_the_signal_handlers_are_put_back(tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole, kind):
     process = subprocess.Popen([sys.executable, SCRIPT, tmp_path], env=one_thread(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -306,7 +298,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         train(TINY_CGH, "tiny", tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_low_precision_stays_close(tmp_path, whole, precision):
     train(replace(TINY_CGH, precision=precision, epochs=1), "tiny", tmp_path)
     first = lines(whole)[0]["loss"]

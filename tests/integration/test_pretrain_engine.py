@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pretrain_process import STEPS_PER_EPOCH, STRONG, TINY_CGH, TINY_MOCO, made_up
-from test_pretrain import SCRIPT, assert_same_run, one_thread, whole  # noqa: F401 (a fixture)
+from test_pretrain import SCRIPT, assert_same_run, one_thread
 from torch import nn
 from torch.nn import functional as F
 
@@ -198,7 +198,7 @@ def test_too_many_unreadable_files_stop_the_run(tmp_path, monkeypatch):
         train(replace(TINY_MOCO, corrupt_limit=1), "tiny", tmp_path)
 
 
-def test_watching_changes_nothing_and_leaves_snapshots_states_and_accuracies(tmp_path, whole):  # noqa: F811
+def test_watching_changes_nothing_and_leaves_snapshots_states_and_accuracies(tmp_path, whole):
     train(TINY_CGH, "tiny", tmp_path, watching=Watching(knn_epochs=2, snapshot_epochs=1, keep=2))
     log = tmp_path / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)
@@ -235,7 +235,7 @@ def test_a_run_recorded_before_fields_were_added_goes_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(6))
-def test_killed_at_a_random_moment_it_goes_on_bit_for_bit(tmp_path, whole, attempt):  # noqa: F811
+def test_killed_at_a_random_moment_it_goes_on_bit_for_bit(tmp_path, whole, attempt):
     moment = random.Random(attempt).uniform(0.5, 12)
     process = subprocess.Popen([sys.executable, SCRIPT, tmp_path], env=one_thread())
     time.sleep(moment)
@@ -246,7 +246,7 @@ def test_killed_at_a_random_moment_it_goes_on_bit_for_bit(tmp_path, whole, attem
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_close(tmp_path, whole):  # noqa: F811
+def test_a_compiled_run_is_close(tmp_path, whole):
     train(replace(TINY_CGH, compile=True, epochs=1), "tiny", tmp_path)
     first = [json.loads((out / "log.jsonl").read_text().splitlines()[0])["loss"] for out in (tmp_path, whole)]
     assert first[0] == pytest.approx(first[1], rel=1e-3)

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from test_pretrain import SCRIPT, assert_same_run, lines, one_thread, whole  # noqa: F401 (a fixture)
+from test_pretrain import SCRIPT, assert_same_run, lines, one_thread
 
 from cgh_bench.core import slurm
 
@@ -59,7 +59,7 @@ def interrupted_and_queued_again(out, tasks=1):
     assert "Submitted job triggered an exception" not in logs
 
 
-def test_a_job_that_is_queued_again_ends_with_the_same_bits(tmp_path, whole):  # noqa: F811
+def test_a_job_that_is_queued_again_ends_with_the_same_bits(tmp_path, whole):
     interrupted_and_queued_again(tmp_path / "run")
     assert_same_run(whole, tmp_path / "run")
 

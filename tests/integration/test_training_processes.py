@@ -40,6 +40,7 @@ def test_a_linear_probe(tmp_path: Path) -> None:
             assert values == pytest.approx(epoch_of_two[name])
 
 
+@pytest.mark.slow
 def test_fine_tuning_without_batch_norm(tmp_path: Path) -> None:
     (one, of_one), (two, of_two) = trained("vit_tiny_patch16_32", tmp_path)
     assert of_one == of_two

@@ -235,6 +235,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_command_is_one_line_and_leaves_nothing_running(tmp_path):
     arguments = ["eval", "animals_seg", "--ckpt", "random:resnet18", "--set", "iterations=5000"]
     command = [sys.executable, "-c", CTRL_C, *arguments]

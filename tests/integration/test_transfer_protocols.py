@@ -71,7 +71,7 @@ SMALL = {
     "ade20k_seg": (*segmentation(""), "model.decode_head.channels=32"),
     "ade20k_upernet": (*segmentation(""), "model.decode_head.channels=32"),
 }
-QUICK = ("voc_det", "ade20k_upernet")  # the others are `slow`
+QUICK = ("voc_det", "forks"), ("ade20k_upernet", "own")  # the others are `slow`
 MADE_BY = {
     "voc0712": miniatures.voc,
     "voc2012_aug": miniatures.voc,
@@ -102,6 +102,11 @@ def small(name: str) -> Evaluation:
     return Evaluation(name, task, task.load_data(Path("cache")), protocol_id(name, task), ("iterations", "settings"))
 
 
+def protocols(packages: str) -> pytest.MarkDecorator:
+    marks = {name: () if (name, packages) in QUICK else pytest.mark.slow for name in SMALL}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in SMALL])
+
+
 def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     task, folder = find(name), workspace.root / result.work
     assert results.read(workspace.store) == ([result], [])
@@ -115,14 +120,14 @@ def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     assert not (folder / "state.pth").exists()
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALL])
+@protocols("forks")
 def test_the_protocol_file_on_a_miniature_of_its_data(name, root, resnet50, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_DATA", str(root))
     workspace = Workspace(tmp_path)
     check(evaluate(small(name), resnet50, 0, workspace), workspace, name, resnet50)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALL])
+@protocols("own")
 def test_openmmlabs_own_packages_run_it_as_the_forks_do(name, root, resnet50, tmp_path, monkeypatch):
     own = Path(sys.prefix, "openmmlab")
     if not own.is_dir():

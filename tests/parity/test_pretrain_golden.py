@@ -69,7 +69,7 @@ def losses(name, folder):
     return [{key: round(value, 6) for key, value in line.items() if key not in unfit} for line in lines]
 
 
-QUICK = ("cgh", "moco_v2", "cgh_r18_animals", "moco_v2_r18_animals")
+QUICK = ("cgh", "moco_v2")
 
 
 @pytest.mark.parametrize(

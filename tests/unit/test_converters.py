@@ -49,8 +49,8 @@ def place(target: str, folder: Path, suffix: str | None = None) -> Path:
 
 
 def empty(architecture: Architecture) -> Checkpoint:
-    with torch.device("meta"):
-        return Checkpoint("empty", architecture, architecture.build().state_dict(), Preprocessing(), Origin("random"))
+    weights = architecture.skeleton.state_dict()
+    return Checkpoint("empty", architecture, weights, Preprocessing(), Origin("random"))
 
 
 def supported() -> Iterator[tuple[str, Architecture]]:
@@ -70,8 +70,7 @@ def test_names_are_total_and_injective(target: str) -> None:
             converter.require_supported(empty(architecture))
         except UserError:
             continue
-        with torch.device("meta"):
-            keys = list(architecture.build().state_dict())
+        keys = list(architecture.shapes)
         assert len({converter.rename(key, architecture) for key in keys}) == len(keys)
         tried += 1
     assert tried >= 5

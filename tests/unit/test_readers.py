@@ -38,20 +38,13 @@ def assert_is(sample: Sample, expected: str, path: Path, **how: str) -> None:
 
 
 def test_origin(origin: tuple[Sample, Path]) -> None:
+    """Without a word about it, and each branch by its name, the first with the source as well."""
     sample, path = origin
-    assert_is(sample, next(iter(sample.branches)), path)
-
-
-def test_each_branch_by_name(origin: tuple[Sample, Path]) -> None:
-    sample, path = origin
-    for branch in sample.branches:
+    first, *others = sample.branches
+    assert_is(sample, first, path)
+    assert_is(sample, first, path, branch=first, **({"source": sample.source} if sample.source in READERS else {}))
+    for branch in others:
         assert_is(sample, branch, path, branch=branch)
-
-
-def test_source_given(origin: tuple[Sample, Path]) -> None:
-    sample, path = origin
-    if sample.source in READERS:
-        assert_is(sample, next(iter(sample.branches)), path, source=sample.source)
 
 
 def test_every_reader_has_a_sample() -> None:

@@ -52,6 +52,27 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
     assert evaluated == expected  # finished work is not done again
 
 
+def test_cells_run_side_by_side_and_one_that_fails_stops_no_other(
+    table: definition.Definition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In processes of their own. The evaluation is finished beforehand: it knows the weights by their content."""
+    workspace = Workspace(tmp_path / "work")
+    monkeypatch.setattr(KNN, "run", lambda *_: {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0})
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    evaluate(prepare(["animals_knn"], workspace)[0], random_checkpoint("resnet18", seed=1), 1, workspace)
+    rows = (
+        definition.RowDefinition("absent", recipe="cgh_r50_in1k_200ep"),
+        definition.RowDefinition("control", recipe="random_r18_animals"),
+    )
+    with pytest.raises(UserError, match=r"^1 failed \(absent, seed 1: pretraining cgh_r50_in1k_200ep\)"):
+        reproduce.run(dataclasses.replace(table, rows=rows), [1], workspace, tmp_path, jobs=2)
+    said = capfd.readouterr().err.splitlines()
+    assert any(line.startswith("» error: absent, seed 1: ") and "imagenet" in line for line in said), said
+    assert said[-1] == "» 4 of 4 done" and not any("Traceback" in line for line in said)
+    weights = workspace.pretraining("random_r18_animals", 1) / "backbone.safetensors"
+    assert checkpoint.load_canonical(weights).id == random_checkpoint("resnet18", seed=1).id
+
+
 def named(table: definition.Definition, *checkpoints: str) -> definition.Definition:
     rows = tuple(definition.RowDefinition(label=f"row {name}", checkpoint=name) for name in checkpoints)
     return dataclasses.replace(table, rows=rows)

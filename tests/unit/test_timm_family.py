@@ -342,7 +342,7 @@ def test_layer_scales_that_did_not_arrive(convnext: nn.Module, tmp_path: Path) -
     assert remarks == ["1 of 12 layer scales are constant, first stages.1.blocks.0.gamma: they did not arrive"]
 
 
-@pytest.mark.parametrize("name", ["convnext_atto", "eva02_tiny_patch14_224"])
+@pytest.mark.parametrize("name", ["convnext_atto", pytest.param("eva02_tiny_patch14_224", marks=pytest.mark.slow)])
 def test_conversion_to_timm_and_back(name: str, tmp_path: Path) -> None:
     architecture = Timm(name, (("img_size", 112),)) if name.startswith("eva") else Timm(name)
     given = Checkpoint("sample", architecture, random_weights(architecture), Preprocessing(), Origin("test"))

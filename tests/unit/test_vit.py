@@ -259,7 +259,9 @@ def certified(given: Checkpoint, target: str, out: Path) -> None:
     assert load(out).id == given.id
 
 
-@pytest.mark.parametrize(("target", "name"), [("timm", "x.safetensors"), ("huggingface", "x")])
+@pytest.mark.parametrize(
+    ("target", "name"), [pytest.param("timm", "x.safetensors", marks=pytest.mark.slow), ("huggingface", "x")]
+)
 def test_certified(target: str, name: str, plain: Checkpoint, tmp_path: Path) -> None:
     certified(plain, target, tmp_path / name)
 
