@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from cgh_bench.api import Features, Results, convert, evaluate, features, list_tasks, load, wrap
     from cgh_bench.checkpoint import Checkpoint, Preprocessing
     from cgh_bench.data.transform import EvalTransform
+    from cgh_bench.report.comparison import compare
     from cgh_bench.results import Result
 
 __version__ = "0.1.0"
@@ -16,6 +17,7 @@ __all__ = [
     "Preprocessing",
     "Result",
     "Results",
+    "compare",
     "convert",
     "evaluate",
     "features",
@@ -27,6 +29,7 @@ _ELSEWHERE = {
     "Checkpoint": "checkpoint",
     "Preprocessing": "checkpoint",
     "EvalTransform": "data.transform",
+    "compare": "report.comparison",
     "Result": "results",
 }
 

@@ -163,8 +163,10 @@ class Classification(Outcomes):
             found: Floats = np.std(100 * (counts @ hits) / counts.sum(axis=1)[:, None], axis=1, ddof=1)
             return found
         if by == "class_balanced":
-            member = np.eye(len(self.classes))[self.target]
-            repeats = [_per_cent(counts @ (member * hit[:, None]), counts @ member) for hit in hits.T]
+            order = np.argsort(self.target, kind="stable")
+            drawn, starts = counts[:, order], np.flatnonzero(np.diff(self.target[order], prepend=-1))
+            total = np.add.reduceat(drawn, starts, axis=1)
+            repeats = [_per_cent(np.add.reduceat(drawn * hit, starts, axis=1), total) for hit in hits[order].T]
             balanced: Floats = np.mean([np.nanmean(shares, axis=1) for shares in repeats], axis=0)
             return balanced
         return np.array([100 * _agreement(by, *(np.repeat(a, c) for a in self._pair)) for c in counts])

@@ -10,7 +10,18 @@ from collections.abc import Iterator, Sequence
 import click
 
 from cgh_bench import __version__
-from cgh_bench.cli import checkpoints, data, doctor, evaluating, features, listing, pretraining, reporting, results
+from cgh_bench.cli import (
+    checkpoints,
+    comparing,
+    data,
+    doctor,
+    evaluating,
+    features,
+    listing,
+    pretraining,
+    reporting,
+    results,
+)
 from cgh_bench.cli.options import SETTINGS, Group
 from cgh_bench.core.errors import CheckFailed, UserError, printable
 
@@ -39,6 +50,7 @@ for command in (
     features.features,
     reporting.table,
     reporting.reproduce,
+    comparing.compare,
     reporting.report,
     reporting.serve,
     results.results,
