@@ -155,7 +155,9 @@ def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tenso
 def require_package(package: str) -> None:
     """Refuse a proof by a `package` of our own environment that is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"the proof needs {package}, which is absent; pip install {package}, or pass --no-verify")
+        raise UserError(
+            f"the proof needs {package}, which is not installed; pip install {package}, or pass --no-verify"
+        )
 
 
 def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor) -> Outputs:

@@ -109,7 +109,7 @@ def _acquire(lock: BaseFileLock, folder: Path, wait: bool) -> None:
         holder = Path(lock.lock_file).read_text(encoding="utf-8", errors="replace") or "another process"
         if not wait:
             raise UserError(f"{folder} is in use by {holder}; wait for it, stop it or choose another folder") from None
-        print(f"waiting for {holder}, which works in {folder}", file=sys.stderr, flush=True)
+        print(f"waiting for {holder}, which is using {folder}", file=sys.stderr, flush=True)
         lock.acquire()
 
 

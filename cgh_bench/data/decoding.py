@@ -69,7 +69,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or not (grey.max() == 0 or SIXTEEN_BITS[0] <= grey.max() <= SIXTEEN_BITS[1]):
             raise UserError(
-                f"{name} has whole-number pixels from {grey.min()} to {grey.max()}, a range that no format says (of 16 "
+                f"{name} has whole-number pixels from {grey.min()} to {grey.max()}, a range that no format has (of 16 "
                 "bits, 0 to 65535 is expected); save it with 8 bits per channel"
             )
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")

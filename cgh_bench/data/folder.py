@@ -152,7 +152,7 @@ def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequenc
     if only:
         absent = sorted(set(only) - set(classes))
         if absent:
-            raise UserError(f"{root} lacks {len(absent)} of the {len(only)} classes asked for: {absent[0]}, …")
+            raise UserError(f"{root} lacks {len(absent)} of the {len(only)} requested classes: {absent[0]}, …")
         classes = sorted(only)
     listed: list[tuple[str, object]] = []
     others = [entry.name for entry, place in entries if not place]

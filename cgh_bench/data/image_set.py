@@ -68,7 +68,7 @@ class ImageSet(ABC):
 
     def __post_init__(self) -> None:
         if not len(self.labels):
-            raise UserError(f"{self.name} has no image; at least one is needed")
+            raise UserError(f"{self.name} has no images; at least one is needed")
         low, high = (-1, 1) if self.multi_label else (0, len(self.classes) - 1)
         if not low <= self.labels.min() <= self.labels.max() <= high:
             raise UserError(

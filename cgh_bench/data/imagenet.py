@@ -29,7 +29,7 @@ def _imagenet100(folder: Path, split: Split, cache: Path | None) -> ImageSet:
 
 
 def _listed(folder: Path, split: Split, cache: Path | None, file: str) -> ImageSet:
-    """All of val, but of train the images that a file lists: `n01440764_10026.JPEG`, one a line."""
+    """All of val, but of train the images that a file lists: `n01440764_10026.JPEG`, one per line."""
     if split == "val":
         return load_folder(folder, split, cache)
     names = (folder / file).read_text(encoding="utf-8").split()

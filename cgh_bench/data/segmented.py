@@ -32,7 +32,7 @@ View = Callable[[int, "Tensor", NDArray[np.uint8]], "tuple[Tensor, NDArray[np.ui
 VOID = IGNORED
 """What pixels of no class have in a map."""
 CLASSES_FILE = "classes.txt"
-"""In a folder of your own: the name of the class of each value from 0, one a line."""
+"""In a folder of your own: the name of the class of each value from 0, one per line."""
 NAMES = {
     SCENES: ("background", *ANIMALS),
     "voc2012_aug": ("background", *voc.CLASSES),
@@ -132,7 +132,7 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
     Args:
         name: `animal_scenes` (written below `cache`), a fetched dataset with maps, or a folder with
             `{train,val}/images/NAME.jpg`, `{train,val}/masks/NAME.png` (one value for each pixel, 255 for none) and
-            `classes.txt` (the name of each value from 0, one a line).
+            `classes.txt` (the name of each value from 0, one per line).
         cache: where hashes of files are remembered.
 
     Raises:
@@ -205,7 +205,7 @@ def _own(folder: Path, cache: Path) -> SegmentedPair:
         classes = (folder / CLASSES_FILE).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
         raise UserError(
-            f"{folder / CLASSES_FILE} is needed: the name of the class of each value of the masks from 0, one a line"
+            f"{folder / CLASSES_FILE} is needed: the name of the class of each value of the masks from 0, one per line"
         ) from None
     while classes and not classes[-1].strip():
         classes.pop()

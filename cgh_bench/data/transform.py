@@ -28,7 +28,9 @@ class EvalTransform:
         if any(side is not None and side < 1 for side in (self.resize, self.crop)):
             raise UserError(f"resize {self.resize} and crop {self.crop} must be at least 1 pixel, or none")
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
-            raise UserError(f"crop {self.crop} is larger than the resized image {self.resize}; make it at most that")
+            raise UserError(
+                f"crop {self.crop} is larger than the resized image {self.resize}; set crop={self.resize} or less"
+            )
 
     def __call__(self, image: "Tensor") -> "Tensor":
         """`image` (3, H, W) uint8 to (3, crop, crop) float32 in [0, 1]."""

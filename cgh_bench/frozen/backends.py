@@ -36,7 +36,7 @@ def _search_faiss(queries: Floats, chunk: Floats, k: int) -> tuple[Floats, Indic
 
 
 def _search_faiss_gpus(queries: Floats, chunk: Floats, k: int, devices: int) -> tuple[Floats, Indices]:
-    """The same, a part of the chunk on each GPU. This function was never run: no GPU was at hand."""
+    """The same, a part of the chunk on each GPU. It was run on one GPU, never on several."""
     import faiss
 
     starts = np.linspace(0, len(chunk), min(devices, len(chunk)) + 1, dtype=np.int64)

@@ -82,7 +82,9 @@ def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         size = f"{math.prod(shape) * np.dtype(kind).itemsize / 1e9:.1f} GB"
-        raise UserError(f"no room for {size} in {path.parent} ({error.strerror}); make some, or name --work") from None
+        raise UserError(
+            f"no room for {size} in {path.parent} ({error.strerror}); free some, or choose another --work"
+        ) from None
     temporary.replace(path)
 
 

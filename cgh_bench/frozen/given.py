@@ -110,7 +110,7 @@ def read_features(path: Path) -> GivenFeatures:
         raise UserError(f"{path}: expected features and labels ({error})") from None
     if features.ndim != 2 or features.dtype.kind != "f" or len(features) != len(labels):
         raise UserError(
-            f"{path}: features are {features.dtype} {features.shape} for {len(labels)} labels; (N, D) floats"
+            f"{path}: features are {features.dtype} {features.shape} for {len(labels)} labels; expected (N, D) floats"
         )
     if labels.ndim not in (1, 2) or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; expected whole numbers (N,) or (N, C)")

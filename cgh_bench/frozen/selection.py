@@ -36,7 +36,7 @@ def require_one_label(images: ImageSet) -> None:
 def require_different(train: ImageSet, val: ImageSet) -> None:
     """Refuse to report on the images that were learned from."""
     if train.fingerprint == val.fingerprint:
-        raise UserError(f"{train.name} and {val.name} hold the same images; val must be others than train")
+        raise UserError(f"{train.name} and {val.name} hold the same images; val must be other images than train")
 
 
 def require_learnable(train: ImageSet, val: ImageSet) -> None:

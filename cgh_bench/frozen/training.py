@@ -96,7 +96,7 @@ def _resume(learner: Learner, course: Course) -> list[Record]:
     try:
         kept = torch.load(course.state, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError, LookupError):
-        raise UserError(f"{course.state} is damaged; remove it, and the training begins anew") from None
+        raise UserError(f"{course.state} is damaged; remove it, and training starts again") from None
     if kept["identity"] != course.identity:
         return []
     learner.load_state_dict(kept["learner"])

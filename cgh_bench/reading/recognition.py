@@ -136,7 +136,7 @@ def recognise(
                 else:
                     fitting[name] = found
         if len(fitting) > 1:
-            raise UserError(f"{file.path} could be of {' or '.join(fitting)}; choose with --source")
+            raise UserError(f"{file.path} fits several origins ({', '.join(fitting)}); choose one with --source")
         if fitting:
             return Recognised(*next(iter(fitting.items())))
     return _unknown_origin(file, whole, reasons, branch)

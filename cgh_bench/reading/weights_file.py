@@ -71,7 +71,7 @@ def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
         UserError: no such file, empty, damaged, of no known format, or naming code that will not be run.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file; give a checkpoint, a Hugging Face folder or random:ARCH")
+        raise UserError(f"{path}: no such file; expected a checkpoint file or a Hugging Face folder")
     if path.is_dir():
         return _open_folder(path)
     if path.name in _IN_FOLDERS and _says_a_network(path.with_name("config.json")):

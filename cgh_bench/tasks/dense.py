@@ -48,7 +48,9 @@ class DenseTask(Task[SegmentedPair]):
         if len(data.train.classes) < 2:
             raise UserError(f"{data.name} has one class ({data.train.classes[0]!r}); at least two are needed")
         if data.train.paths == data.val.paths:
-            raise UserError(f"{data.train.name} and {data.val.name} hold the same images; val must be others")
+            raise UserError(
+                f"{data.train.name} and {data.val.name} hold the same images; val must be other images than train"
+            )
 
 
 def predicted_classes(scores: "Tensor", size: tuple[int, ...], upsampling: Upsampling) -> NDArray[np.uint8]:

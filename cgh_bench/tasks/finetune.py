@@ -49,7 +49,7 @@ class FineTune(ImageTask):
         if min(self.trunk_rate, self.head_rate, self.weight_decay) < 0 or not 0 <= self.momentum < 1:
             raise UserError(
                 f"trunk_rate {self.trunk_rate}, head_rate {self.head_rate} and weight_decay {self.weight_decay} must "
-                f"not be below 0, momentum {self.momentum} neither, but below 1"
+                f"be at least 0, and momentum {self.momentum} from 0 to below 1"
             )
         if min(self.epochs, self.batch_size) < 1:
             raise UserError(f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1")

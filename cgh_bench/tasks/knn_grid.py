@@ -40,7 +40,7 @@ class KNNGrid(ImageTask):
 
     def __post_init__(self) -> None:
         if not (self.features and self.ks and self.temperatures):
-            raise UserError("features, ks and temperatures need one value each at least")
+            raise UserError("features, ks and temperatures need at least one value each")
         require_positive(*self.ks, *self.temperatures, self.selection_images)
 
     def check(self, data: "DataPair") -> None:

@@ -211,7 +211,7 @@ def _require_enough(train: "ImageSet", marks: Marks, truth: Marks, needed: int) 
                 f"than {needed} and {FOLDS} are needed: leave out the larger shots, or the class"
             )
         if not (truth[:, number] == 1).any():
-            raise UserError(f"no image to be reported shows class {name!r} of {train.name}; leave out the class")
+            raise UserError(f"no test image shows class {name!r} of {train.name}; leave out the class")
 
 
 TASKS = {

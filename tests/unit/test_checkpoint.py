@@ -185,7 +185,7 @@ def test_a_file_that_fits_two_origins(tmp_path: Path, monkeypatch: pytest.Monkey
     model = Holder(encoder_q=resnet(), queue=torch.ones(1))
     model.encoder_q.fc = nn.Sequential(nn.Linear(512, 2))
     path = written(tmp_path, {"state_dict": ddp(model)})
-    refused(path, "could be of moco_v2 or twin; choose with --source")
+    refused(path, "moco_v2, twin")
     assert load(path, source="twin").origin.source == "twin"
 
 

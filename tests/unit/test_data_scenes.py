@@ -236,5 +236,5 @@ def test_photographs_are_large_enough_and_a_changed_one_is_refused(monkeypatch):
         assert all(min(p.size) >= 2 * FEW.side for p in photographs(split))
     other = dataclasses.replace(PHOTOGRAPHS[0], sha256="0" * 64)
     monkeypatch.setattr("cgh_bench.data.demo.photographs.PHOTOGRAPHS", (other,))
-    with pytest.raises(UserError, match=r"astronaut\.png is another picture.*pip install"):
+    with pytest.raises(UserError, match=r"astronaut\.png is not the expected image.*pip install"):
         photographs.__wrapped__("train")

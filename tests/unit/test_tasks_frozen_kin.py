@@ -163,7 +163,7 @@ def test_what_is_marked_as_not_counted_is_not(backbone: Checkpoint, tmp_path: Pa
     ("train_labels", "val_labels", "message"),
     [
         ([0] * 3 + [1] * 20 + [2, 3] * 8 + [1], [0, 1, 2, 3] * 6, "class 'a' of toy/train has 3 images that show it"),
-        ([0, 1, 2, 3] * 10, [0, 1, 2] * 8, "no image to be reported shows class 'd'"),
+        ([0, 1, 2, 3] * 10, [0, 1, 2] * 8, "no test image shows class 'd'"),
     ],
 )
 def test_too_few_images_for_svms(

@@ -162,7 +162,7 @@ def test_a_state_that_is_damaged_is_said(tmp_path: Path, keep: int) -> None:
     train(Counter(), batches(pictures()), course(tmp_path))
     state = tmp_path / "state.pt"
     state.write_bytes(state.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"^.*state\.pt is damaged; remove it, and the training begins anew$") as caught:
+    with pytest.raises(UserError, match=r"^.*state\.pt is damaged; remove it, and training starts again$") as caught:
         train(Counter(), batches(pictures()), course(tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -111,5 +111,5 @@ def _read(photograph: Photograph) -> Image.Image:
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); pip install --force-reinstall {name}") from None
     if hashlib.sha256(content).hexdigest() != photograph.sha256:
-        raise UserError(f"{path} is another picture than the one listed; pip install --force-reinstall {name}")
+        raise UserError(f"{path} is not the expected image (its SHA-256 differs); pip install --force-reinstall {name}")
     return Image.open(io.BytesIO(content)).convert("RGB")
