@@ -105,6 +105,24 @@ def fit(task: Problem, weight_decays: tuple[float, ...], iterations: int, tolera
 
 
 @dataclass(frozen=True)
+class Head:
+    """A fitted linear classifier."""
+
+    weights: Tensor
+    """(D + 1, C), the bias last."""
+    mean: Tensor
+    deviation: Tensor
+    """(D,) each: features are standardised by them."""
+
+    def scores(self, features: NDArray[np.float32]) -> Tensor:
+        """The logits (N, C) of features (N, D), on the CPU."""
+        rows = np.arange(len(features))
+        classes = self.weights.shape[1]
+        task = Problem(features, np.zeros(len(rows), np.int64), classes, rows, self.mean, self.deviation)
+        return judge(task, self.weights[None], 0)[1]
+
+
+@dataclass(frozen=True)
 class Choice:
     """What the search came to; accuracies are one for each weight decay, in percent."""
 
@@ -118,6 +136,10 @@ class Choice:
     """The logits (N, C) of val at the chosen weight decay."""
     best: NDArray[np.int64]
     """The classes (N,) predicted for val at the weight decay that is best there."""
+    held_out_scores: Tensor
+    """The logits (H, C) of the held-out rows by the classifier of that weight decay that was not fitted to them."""
+    head: Head
+    """The classifier of all of train at the chosen weight decay."""
 
     @property
     def share_converged(self) -> float:
@@ -153,13 +175,16 @@ def choose(
     on_held = _accuracies(predicted, train.labels[held], accuracy)
     index = max(range(len(on_held)), key=lambda i: (on_held[i], grid.weight_decays[i]))
 
+    held_out_scores = Head(heads[index], some.mean, some.deviation).scores(train.features[held])
+
     every = problem(train.features, train.labels, classes, np.arange(len(train.labels)))
     heads, converged = _fit(every, grid)
     on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
     predicted, scores = judge(on_val, heads, index)
     accuracies = _accuracies(predicted, val.labels, accuracy)
     best = predicted[:, int(np.argmax(accuracies))].numpy()
-    return Choice(index, on_held, accuracies, converged.tolist(), scores, best)
+    head = Head(heads[index], every.mean, every.deviation)
+    return Choice(index, on_held, accuracies, converged.tolist(), scores, best, held_out_scores, head)
 
 
 def _fit(task: Problem, grid: Grid) -> tuple[Tensor, Tensor]:

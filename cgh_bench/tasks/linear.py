@@ -20,13 +20,15 @@ from cgh_bench.tasks.base import CONVERGED, TOP5, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.frozen.features import FeatureBank
+    from cgh_bench.frozen.probe import Choice
 
 
 @dataclass(frozen=True)
 class Linear(FeatureTask):
     """Classify each val image by the best linear classifier on the train images' features."""
 
-    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"), CONVERGED)
+    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("top1"), TOP5, Metric("top1_selected_on_val"), CONVERGED)
 
     weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
     """Each multiplies half the squared norm of the weights (not of the biases), beside the mean cross-entropy."""
@@ -69,6 +71,16 @@ class Linear(FeatureTask):
         (seen, _), _ = self.sets(data)
         return [probe.plan(self.width(checkpoint), seen, self._grid())]
 
+    def choose(self, data: DataPair, train: "FeatureBank", val: "FeatureBank", seed: int) -> "Choice":
+        """The classifier, its weight decay chosen on train images that the seed holds out, and what it says of val."""
+        from cgh_bench.frozen import probe
+        from cgh_bench.frozen.crops import in_all_views
+        from cgh_bench.frozen.metrics import accuracy
+
+        fitted, held = hold_out(data.train, self.held_out, seed)
+        split = in_all_views(fitted, len(data.train), self.views), held
+        return probe.choose(train, val, split, self._grid(), accuracy)
+
     def _grid(self) -> Grid:
         return Grid(self.weight_decays, self.iterations, self.tolerance)
 
@@ -80,15 +92,11 @@ class Linear(FeatureTask):
         """
         import torch
 
-        from cgh_bench.frozen import probe
-        from cgh_bench.frozen.crops import in_all_views
-        from cgh_bench.frozen.metrics import accuracy, top5, true_ranks
+        from cgh_bench.frozen.metrics import top5, true_ranks
         from cgh_bench.outcomes import classification
 
-        fitted, held = hold_out(data.train, self.held_out, seed)
         train, val = self.features(checkpoint, data, folders)
-        split = in_all_views(fitted, len(data.train), self.views), held
-        choice = probe.choose(train, val, split, self._grid(), accuracy)
+        choice = self.choose(data, train, val, seed)
         record = {
             "weight_decays": self.weight_decays,
             "held_out_top1": choice.held_out,
