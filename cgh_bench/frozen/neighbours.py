@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -27,7 +28,12 @@ QUERIES_TIMED = 256
 TRAINING_ROWS = 262_144
 """Rows of the bank, evenly spread, that an index with cells or codes is fitted to."""
 ROUNDING = 1e-5
-"""Two backends' float32 similarities of unit vectors differ by less than this (2048 products, each rounded to 6e-8)."""
+"""Two float32 sums of the products of a unit vector and a vector of length one differ by less than this."""
+ROUNDING_OF_ROWS = 1.2e-7
+"""The same for rounding two unit vectors to float32."""
+ROWS_PER_PRODUCT, QUERIES_PER_PRODUCT = 4_096, 256
+HIGH, LOW = 2.0**26, 2.0**46
+"""See `_split`."""
 
 
 def neighbours(
@@ -35,13 +41,15 @@ def neighbours(
 ) -> tuple[Floats, Indices]:
     """The `k` rows of `bank` most similar to each query by cosine, most similar first.
 
-    The backend proposes some more than `k` candidates in float32; these are scored again in float64 and ordered by
-    similarity, then by row number. So every backend gives the same answer, ties included, and a permutation of the
-    queries or another chunk size changes nothing.
+    The backend proposes some more than `k` candidates in float32; these are scored again to 1e-12, by sums
+    without rounding, and ordered by similarity, then by row number. Queries whose candidates are too close to each other to be sure of
+    are compared with every row like this, all in one more pass over the bank, so that its cost is bounded however
+    tightly the rows are packed. So every backend gives the same answer, ties included, and a permutation of the queries
+    or another chunk size changes nothing.
 
     Args:
-        bank: (N, D), any norms; may be memory-mapped: it is read `ROWS_PER_CHUNK` rows at a time, once for every
-            `QUERIES_PER_PASS` queries.
+        bank: (N, D), any norms; may be memory-mapped: it is read `ROWS_PER_CHUNK` rows at a time, at most twice
+            for every `QUERIES_PER_PASS` queries.
         queries: (Q, D), any norms; may be memory-mapped, too.
         k: at most N rows are returned.
         backend: default `default_backend()`.
@@ -56,7 +64,7 @@ def neighbours(
     for start in range(0, len(queries), QUERIES_PER_PASS):
         part = slice(start, start + QUERIES_PER_PASS)
         of_pass = _beyond(steps(len(bank), start), tick) if tick else None
-        _one_pass(bank, unit_rows(queries[part]), search, (similarity[part], row[part]), of_pass)
+        _one_pass(bank, queries[part], search, (similarity[part], row[part]), of_pass)
     return similarity, row
 
 
@@ -80,20 +88,22 @@ def _beyond(before: int, tick: Tick) -> Tick:
 
 
 def _one_pass(bank: Floats, queries: Floats, search: Search, out: tuple[Floats, Indices], tick: Tick | None) -> None:
-    """Write similarities and row numbers (Q, K) of unit `queries`, all of which are in memory, into `out`."""
+    """Write similarities and row numbers (Q, K) of `queries`, few enough to be in memory, into `out`."""
     similarity, row = out
     k = similarity.shape[1]
     spare = min(k + SPARE_CANDIDATES, len(bank))
-    rows = _candidates(bank, queries, spare, search, tick)
+    rows, radius = _candidates(bank, unit_rows(queries), spare, search, tick)
+    unsure = np.zeros(len(queries), dtype=bool)
     for start in range(0, len(queries), QUERIES_PER_RESCORING):
         part = slice(start, start + QUERIES_PER_RESCORING)
         scores, ordered = _rescore(bank, queries[part], rows[part])
         if spare < len(bank):
-            for i in np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= ROUNDING):
-                scores[i, :k], ordered[i, :k] = _exhaustive(bank, queries[start + i], k)
+            unsure[part] = scores[:, k - 1] - scores[:, -1] <= ROUNDING * radius + ROUNDING_OF_ROWS
         similarity[part], row[part] = scores[:, :k], ordered[:, :k]
         if tick:
             tick(len(bank) + min(start + QUERIES_PER_RESCORING, len(queries)))
+    if unsure.any():
+        similarity[unsure], row[unsure] = _compared_with_all(bank, queries[unsure], k)
 
 
 def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, Indices]:
@@ -114,11 +124,12 @@ def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
     """What `neighbours` needs at most beside what it is given; of memory-mapped arrays of any size only these pages."""
     chunk, queries = min(n, ROWS_PER_CHUNK), min(q, QUERIES_PER_PASS)
     spare = min(k + SPARE_CANDIDATES, n)
-    unit = 4 * dim * (4 * chunk + 2 * queries)  # a chunk as read, normalised, and in float64 for near-ties; the queries
+    unit = 4 * dim * (2 * chunk + 2 * queries)  # a chunk as read and normalised; the queries and the unsure among them
+    split = 8 * dim * 5 * (min(n, ROWS_PER_PRODUCT) + min(q, QUERIES_PER_PRODUCT))
     product = 4 * min(q, QUERIES_PER_BATCH) * chunk
     merging = 4 * (4 + 8) * queries * spare  # similarities and rows: kept, found, joined and chosen
-    rescoring = QUERIES_PER_RESCORING * spare * dim * (2 * 4 + 8)
-    return unit + product + merging + rescoring + (4 + 8) * q * min(k, n)
+    rescoring = QUERIES_PER_RESCORING * spare * dim * (4 + 5 * 8)
+    return unit + split + product + merging + rescoring + (4 + 8) * q * min(k, n)
 
 
 def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
@@ -140,11 +151,20 @@ def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
     return n * each_row + (rescored - searched) * q / min(few, QUERIES_PER_RESCORING)
 
 
-def _candidates(bank: Floats, queries: Floats, k: int, search: Search, tick: Tick | None) -> Indices:
-    """Row numbers (Q, k) of the best `k` by the backend's float32 arithmetic, in no particular order."""
+def _candidates(bank: Floats, queries: Floats, k: int, search: Search, tick: Tick | None) -> tuple[Indices, float]:
+    """Row numbers (Q, k) of the best `k` by the backend's float32 arithmetic, and how far rows are from their centre.
+
+    What is searched are the rows' differences from one centre: that takes the same from all similarities of a query, and
+    leaves float32 its digits for what differs. The rows are in no particular order.
+    """
+    centre, radius = np.zeros(bank.shape[1], np.float32), 0.0
     best: Floats = np.empty((len(queries), 0), np.float32)
     rows: Indices = np.empty((len(queries), 0), np.int64)
     for start, chunk in unit_chunks(bank):
+        if not start:
+            centre = chunk.mean(axis=0)
+        chunk -= centre
+        radius = max(radius, float(np.linalg.norm(chunk, axis=1).max()))
         similarity, row = search(queries, chunk, min(k, len(chunk)))
         best = np.concatenate([best, similarity], axis=1)
         rows = np.concatenate([rows, row + start], axis=1)
@@ -153,24 +173,71 @@ def _candidates(bank: Floats, queries: Floats, k: int, search: Search, tick: Tic
             best, rows = np.take_along_axis(best, keep, axis=1), np.take_along_axis(rows, keep, axis=1)
         if tick:
             tick(start + len(chunk))
-    return rows
+    return rows, radius
 
 
 def _rescore(bank: Floats, queries: Floats, rows: Indices) -> tuple[NDArray[np.float64], Indices]:
-    """Similarity in float64 of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
-    candidates = unit_rows(_taken(bank, rows)).astype(np.float64)
-    similarity = np.einsum("qkd,qd->qk", candidates, queries.astype(np.float64))
+    """Similarity of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
+    similarity = _products("qd,qkd->qk", _split(queries), _split(_taken(bank, rows)))
     order = np.lexsort((rows, -similarity), axis=1)
     return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
-def _exhaustive(bank: Floats, query: Floats, k: int) -> tuple[NDArray[np.float64], Indices]:
-    """The same against every row, for a query with more near-ties at rank `k` than there were spare candidates."""
-    unit = query.astype(np.float64)
-    parts = [np.einsum("nd,d->n", unit_rows(chunk).astype(np.float64), unit) for _, chunk in _chunks(bank)]
-    similarity = np.concatenate(parts)
-    order = np.lexsort((np.arange(len(bank)), -similarity))[:k]
-    return similarity[order], order
+def _compared_with_all(bank: Floats, queries: Floats, k: int) -> tuple[NDArray[np.float64], Indices]:
+    """The same for the best `k` of all rows."""
+    best = np.empty((len(queries), 0), np.float64)
+    rows: Indices = np.empty((len(queries), 0), np.int64)
+    for start, block in _blocks(bank):
+        wide, kept = _split(block), min(k, start + len(block))
+        joined, joined_rows = np.empty((len(queries), kept)), np.empty((len(queries), kept), np.int64)
+        for first in range(0, len(queries), QUERIES_PER_PRODUCT):
+            few = _split(queries[first : first + QUERIES_PER_PRODUCT])
+            for i, similarity in enumerate(_products("qd,nd->qn", few, wide), first):
+                largest = _largest(similarity, k)
+                both, both_rows = np.append(best[i], similarity[largest]), np.append(rows[i], largest + start)
+                order = np.argsort(-both, kind="stable")[:kept]
+                joined[i], joined_rows[i] = both[order], both_rows[order]
+        best, rows = joined, joined_rows
+    return best, rows
+
+
+def _split(rows: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit rows (…, D) as a sum of multiples of 1 / HIGH and of 1 / LOW, whose products float64 adds without rounding.
+
+    Sums of products of the first kind are multiples of 2^-52 below 2; of the first and the second kind (below 2^-27
+    each, so below 2^-21 together in D = 4,096 dimensions) multiples of 2^-72: 53 bits at most, in any order.
+    """
+    wide = rows.astype(np.float64)
+    wide /= np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
+    high = np.rint(wide * HIGH) / HIGH
+    wide -= high
+    return high, np.rint(wide * LOW) / LOW
+
+
+def _products(
+    axes: str, queries: tuple[NDArray[np.float64], ...], rows: tuple[NDArray[np.float64], ...]
+) -> NDArray[np.float64]:
+    """The inner products, to the product of the two low parts (1e-13)."""
+    (high, low), (row_high, row_low) = queries, rows
+    product = partial(np.einsum, axes, optimize=True)
+    small = product(high, row_low) + product(low, row_high)
+    found: NDArray[np.float64] = product(high, row_high) + small
+    return found
+
+
+def _blocks(bank: Floats) -> Iterator[tuple[int, Floats]]:
+    """`_chunks` in parts of `ROWS_PER_PRODUCT`."""
+    for start, chunk in _chunks(bank):
+        for first in range(0, len(chunk), ROWS_PER_PRODUCT):
+            yield start + first, chunk[first : first + ROWS_PER_PRODUCT]
+
+
+def _largest(values: NDArray[np.float64], k: int) -> Indices:
+    """Where the `k` largest are, the largest first, the first of equals first."""
+    places = np.arange(len(values))
+    if k < len(values):
+        places = np.flatnonzero(values >= np.partition(values, -k)[-k])
+    return places[np.argsort(-values[places], kind="stable")[:k]]
 
 
 def _chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:

@@ -62,6 +62,34 @@ def test_more_equal_rows_than_spare_candidates_come_in_order() -> None:
         np.testing.assert_allclose(similarity, 1, atol=1e-6)
 
 
+def read_bytes() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("noise", [1e-2, 1e-3, 1e-4, 0.0])
+def test_tightly_packed_rows_are_told_apart_and_read_at_most_twice(
+    noise: float, backend: Backend, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(6)
+    centre = rng.normal(size=64)
+    bank, queries = ((centre + noise * rng.normal(size=(n, 64))).astype(np.float32) for n in (3000, 40))
+    bank[1500:1600] = bank[0]  # more equals than there are spare candidates
+    np.save(tmp_path / "bank.npy", bank)
+    mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
+    before = read_bytes()
+    similarity, row = neighbours(mapped, queries, 5, backend)
+    assert read_bytes() - before < 2 * bank.nbytes + 40 * 21 * 64 * 4 + 100_000
+    wide = [rows.astype(np.longdouble) for rows in (bank, queries)]
+    unit = [rows / np.sqrt((rows**2).sum(axis=1, keepdims=True)) for rows in wide]
+    exact = unit[1] @ unit[0].T
+    if noise:
+        np.testing.assert_array_equal(row, np.argsort(-exact, axis=1, kind="stable")[:, :5])
+    else:
+        assert row.tolist() == [[0, 1, 2, 3, 4]] * 40
+    np.testing.assert_allclose(similarity, np.take_along_axis(exact, row, axis=1).astype(float), atol=1e-7)
+
+
 def test_permuting_the_bank_permutes_the_answer() -> None:
     rng = np.random.default_rng(1)
     bank, queries = rng.normal(size=(300, 12)).astype(np.float32), rng.normal(size=(20, 12)).astype(np.float32)
