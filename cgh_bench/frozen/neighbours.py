@@ -42,9 +42,9 @@ def neighbours(
     """The `k` rows of `bank` most similar to each query by cosine, most similar first.
 
     The backend proposes some more than `k` candidates in float32; these are scored again to 1e-12, by sums
-    without rounding, and ordered by similarity, then by row number. Queries whose candidates are too close to each other to be sure of
-    are compared with every row like this, all in one more pass over the bank, so that its cost is bounded however
-    tightly the rows are packed. So every backend gives the same answer, ties included, and a permutation of the queries
+    without rounding, and ordered by similarity, then by row number. Queries whose candidates are too close to each
+    other to be sure of are compared with every row like this, all in one more pass over the bank, so that its cost is
+    bounded however tightly the rows are packed. So every backend gives the same answer, ties included, and a permutation of the queries
     or another chunk size changes nothing.
 
     Args:
@@ -154,16 +154,16 @@ def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
 def _candidates(bank: Floats, queries: Floats, k: int, search: Search, tick: Tick | None) -> tuple[Indices, float]:
     """Row numbers (Q, k) of the best `k` by the backend's float32 arithmetic, and how far rows are from their centre.
 
-    What is searched are the rows' differences from one centre: that takes the same from all similarities of a query, and
-    leaves float32 its digits for what differs. The rows are in no particular order.
+    What is searched are the rows' differences from one centre: that takes the same from all similarities of a query,
+    and leaves float32 its digits for what differs. The rows are in no particular order.
     """
     centre, radius = np.zeros(bank.shape[1], np.float32), 0.0
     best: Floats = np.empty((len(queries), 0), np.float32)
     rows: Indices = np.empty((len(queries), 0), np.int64)
-    for start, chunk in unit_chunks(bank):
+    for start, unit in unit_chunks(bank):
         if not start:
-            centre = chunk.mean(axis=0)
-        chunk -= centre
+            centre = unit.mean(axis=0)
+        chunk = np.subtract(unit, centre, out=unit)
         radius = max(radius, float(np.linalg.norm(chunk, axis=1).max()))
         similarity, row = search(queries, chunk, min(k, len(chunk)))
         best = np.concatenate([best, similarity], axis=1)
@@ -234,7 +234,7 @@ def _blocks(bank: Floats) -> Iterator[tuple[int, Floats]]:
 
 def _largest(values: NDArray[np.float64], k: int) -> Indices:
     """Where the `k` largest are, the largest first, the first of equals first."""
-    places = np.arange(len(values))
+    places: Indices = np.arange(len(values))
     if k < len(values):
         places = np.flatnonzero(values >= np.partition(values, -k)[-k])
     return places[np.argsort(-values[places], kind="stable")[:k]]
