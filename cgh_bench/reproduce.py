@@ -261,7 +261,7 @@ def plan(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: 
             yield f"{row.label}, seed {seed}"
             trained = True
             if row.recipe:
-                loaded, trained = _foreseen(row.recipe, seed, workspace)
+                loaded, trained = _expected(row.recipe, seed, workspace)
                 counts[trained] += 1
                 took = "" if trained else _took(row.recipe, workspace)
                 yield f"  pretraining {row.recipe}: {_state(trained)}{took}"
@@ -291,7 +291,7 @@ def _state(done: bool) -> str:
     return "finished" if done else "would run"
 
 
-def _foreseen(name: str, seed: int, workspace: Workspace) -> tuple[Checkpoint, bool]:
+def _expected(name: str, seed: int, workspace: Workspace) -> tuple[Checkpoint, bool]:
     """The trained checkpoint and True; or one as the training would begin with, and False."""
     trained = RunFolder(workspace.pretraining(name, seed)).weights
     if trained.exists():

@@ -108,16 +108,16 @@ def eval_(
         tasks = [in_framework(name, framework) for name in tasks]
     given = [*settings, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
     launch, workspace = Launch(None if slurm else gpus, images_at_a_time), Workspace(work)
-    brought = _brought(features) if features else None
+    from_files = _feature_files(features) if features else None
 
     def read(name: str) -> "Checkpoint":
-        return brought[0] if brought else load(name, source, branch, trust_pickle, trust_code, arch)
+        return from_files[0] if from_files else load(name, source, branch, trust_pickle, trust_code, arch)
 
     def prepared(checkpoint: "Checkpoint") -> "list[Evaluation]":
         settings = _with_hub(given, checkpoint)
         for name in tasks:
             configured(name, settings)[0].check_backbone(checkpoint)
-        return prepare(tasks, workspace, settings, brought[1] if brought else None)
+        return prepare(tasks, workspace, settings, from_files[1] if from_files else None)
 
     loaded = read(names[0])
     evaluations = prepared(loaded)
@@ -226,7 +226,7 @@ def _tasks(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _brought(features: str) -> "tuple[Checkpoint, DataPair]":
+def _feature_files(features: str) -> "tuple[Checkpoint, DataPair]":
     from cgh_bench.frozen.given import from_files
 
     paths = features.split(",")

@@ -120,7 +120,7 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     transformers.utils.logging.disable_progress_bar()
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     options = _OPTIONS.get(config["model_type"], {})
-    model, told = transformers.AutoModel.from_pretrained(str(path), output_loading_info=True, **options)
+    model, loading = transformers.AutoModel.from_pretrained(str(path), output_loading_info=True, **options)
     model.eval()
     processor = transformers.AutoImageProcessor.from_pretrained(str(path))
     as_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
@@ -132,9 +132,9 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
             {"input": prepared, **stages},
             f"{type(model).__module__}.{type(model).__name__}",
             {"transformers": transformers.__version__, "torch": torch.__version__},
-            used=[key for key in open_weights(path).tensors if key not in told["unexpected_keys"]],
-            unused=sorted(told["unexpected_keys"]),
-            missing=sorted(told["missing_keys"]),
+            used=[key for key in open_weights(path).tensors if key not in loading["unexpected_keys"]],
+            unused=sorted(loading["unexpected_keys"]),
+            missing=sorted(loading["missing_keys"]),
             seconds_of_import=seconds,
         )
     with torch.inference_mode():

@@ -100,7 +100,7 @@ UNREADABLE = (
 """What unpickling a damaged file has been seen to raise."""
 
 
-class Hollow:
+class Placeholder:
     """Stands for an object of a class that is never imported: keeps the attributes that were pickled, and does nothing.
 
     Enough to find the tensors of a whole pickled model, and the settings of a training run.
@@ -109,7 +109,7 @@ class Hollow:
     CLASS: ClassVar[str] = ""
     """The name of the class that it stands for."""
 
-    def __new__(cls, *_: object, **__: object) -> "Hollow":
+    def __new__(cls, *_: object, **__: object) -> "Placeholder":
         """Ignore the arguments of the class that it stands for."""
         made = super().__new__(cls)
         made.state = {}
@@ -138,10 +138,10 @@ class Hollow:
                     if tensor is not None and name not in transient:
                         yield f"{prefix}{name}", tensor
             inner = [(f"{prefix}{name}.", each) for name, each in _items(module.state.get("_modules"))]
-            waiting += [(name, each) for name, each in reversed(inner) if isinstance(each, Hollow)]
+            waiting += [(name, each) for name, each in reversed(inner) if isinstance(each, Placeholder)]
         raise pickle.UnpicklingError("modules within modules without end")
 
-    def modules(self) -> "Iterator[tuple[str, Hollow]]":
+    def modules(self) -> "Iterator[tuple[str, Placeholder]]":
         """The modules in it and itself, by name, if it was an `nn.Module`.
 
         Raises:
@@ -154,13 +154,13 @@ class Hollow:
             name, module = waiting.pop()
             yield name, module
             inner = _items(module.state.get("_modules"))
-            waiting += [(f"{name}.{part}".strip("."), each) for part, each in inner if isinstance(each, Hollow)]
+            waiting += [(f"{name}.{part}".strip("."), each) for part, each in inner if isinstance(each, Placeholder)]
         raise pickle.UnpicklingError("modules within modules without end")
 
 
 @cache
-def _shell(name: str) -> type[Hollow]:
-    return type("Hollow", (Hollow,), {"CLASS": name})
+def _shell(name: str) -> type[Placeholder]:
+    return type("Placeholder", (Placeholder,), {"CLASS": name})
 
 
 def _items(mapping: object) -> Iterable[tuple[Any, Any]]:
@@ -172,16 +172,16 @@ def _empty_dict(*_: object) -> "collections.OrderedDict[Any, Any]":
     return collections.OrderedDict()
 
 
-def _hollow(*_: object) -> Hollow:
+def _placeholder(*_: object) -> Placeholder:
     """Stands for a function; it returns nothing of use."""
-    return Hollow()
+    return Placeholder()
 
 
 _FUNCTIONS: dict[str, Any] = {
-    "_codecs.encode": _hollow,
-    "builtins.getattr": _hollow,  # how mmengine's HistoryBuffer names its methods
+    "_codecs.encode": _placeholder,
+    "builtins.getattr": _placeholder,  # how mmengine's HistoryBuffer names its methods
     "collections.defaultdict": _empty_dict,
-    "copyreg._reconstructor": _hollow,
+    "copyreg._reconstructor": _placeholder,
 }
 
 
@@ -191,7 +191,7 @@ def stand_in(name: str) -> Any:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     if root == "builtins":
-        return Hollow if _PLAIN_TYPES.fullmatch(leaf) else None
+        return Placeholder if _PLAIN_TYPES.fullmatch(leaf) else None
     if root not in HARMLESS:
         return None
     is_dict = root != "torch" and (leaf in ("CfgNode", "Dict", "EasyDict") or leaf.endswith("Dict"))
@@ -377,8 +377,8 @@ def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
             f"{path} mentions {', '.join(worst)}, neither a tensor nor a known setting; save a plain state_dict, "
             "or pass --trust-pickle if you trust who made the file"
         )
-    told = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
-    reason = repr(told.partition(". Please use")[0].strip()[:160])[1:-1] or type(error).__name__
+    said = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
+    reason = repr(said.partition(". Please use")[0].strip()[:160])[1:-1] or type(error).__name__
     return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")
 
 

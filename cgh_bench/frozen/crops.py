@@ -85,7 +85,7 @@ class Batches:
             _Cropped(self, number),
             batch_sampler=[_share(chunk) for chunk in chunks],
             num_workers=workers(self.images),
-            collate_fn=_together,
+            collate_fn=_collate,
             pin_memory=device.type == "cuda",
         )
         for chunk, (images, labels, unusable) in zip(chunks, loader, strict=True):
@@ -116,7 +116,7 @@ class _Cropped(Dataset["tuple[Tensor | str, int]"]):
             return self.batches.crop(image), int(self.batches.images.labels[row])
 
 
-def _together(items: "list[tuple[Tensor | str, int]]") -> tuple[Tensor, Tensor, list[str]]:
+def _collate(items: "list[tuple[Tensor | str, int]]") -> tuple[Tensor, Tensor, list[str]]:
     """Images (B, 3, H, W), labels (B,), and why images cannot be read."""
     images = [image for image, _ in items if isinstance(image, Tensor)]
     unusable = [image for image, _ in items if isinstance(image, str)]

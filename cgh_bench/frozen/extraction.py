@@ -191,7 +191,7 @@ def images_per_second(work: Work) -> float:
     dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
     with torch.inference_mode():
         start = time.perf_counter()
-        batch = _together([dataset[row] for row in range(len(dataset))])
+        batch = _collate([dataset[row] for row in range(len(dataset))])
         reading = time.perf_counter() - start
         if not batch.usable:
             _Faults(work.images, batch.refused).require_none()
@@ -271,14 +271,14 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
         _Transformed(work, rows),
         BATCH_SIZE,
         num_workers=workers(work.images),
-        collate_fn=_together,
+        collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
     for number, batch in enumerate(loader):
         yield number * BATCH_SIZE, batch
 
 
-def _together(items: "list[Tensor | str]") -> _Batch:
+def _collate(items: "list[Tensor | str]") -> _Batch:
     """The usable images as one tensor; under a transform that keeps sizes they must all be of one."""
     images = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
     refused = [item for item in items if isinstance(item, str)]

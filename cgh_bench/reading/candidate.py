@@ -34,7 +34,7 @@ class Candidate(ABC):
     """Why it is not a whole network of a known architecture."""
     stated: Timm | None = None
     """The network of timm that the file names, where it is this one."""
-    told: str = ""
+    stated_by: str = ""
     """What names the architecture, and with it all that tensors do not tell."""
 
     @property

@@ -81,8 +81,8 @@ def settle(
     names = (*architecture.untold, *IMAGES)
     architecture, preprocessing = _applied(architecture, Preprocessing(), [found[n] for n in names if n in found])
     how = _USUAL
-    if network.told:
-        how = "stated", network.told
+    if network.stated_by:
+        how = "stated", network.stated_by
     elif reader is not None and reader.implies is not None:
         how = "implied", reader.url
     properties = tuple(
@@ -92,7 +92,7 @@ def settle(
     )
     if isinstance(architecture, Timm):
         arguments = ", ".join(f"{key}={value}" for key, value in architecture.timm_arguments().items())
-        properties = (Property("architecture", arguments, "stated", network.told), *properties)
+        properties = (Property("architecture", arguments, "stated", network.stated_by), *properties)
     _require_decided(file, network, properties)
     return architecture, preprocessing, properties
 

@@ -49,7 +49,7 @@ class Fetched:
             return WeightsFile(self.path, "torch.hub", self.in_memory, {})
         return open_weights(self.path, trust_pickle)
 
-    def told(self, origin: "Origin") -> "Origin":
+    def described(self, origin: "Origin") -> "Origin":
         """`origin` with what the hub says."""
         return replace(
             origin,

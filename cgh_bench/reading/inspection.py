@@ -30,7 +30,7 @@ from cgh_bench.reading.weights_file import WeightsFile, open_weights
 
 Report = dict[str, Any]
 
-_TOLD = ("arch", "epoch", "iteration", "version", "__author__", "pytorch-lightning_version", "meta/mmengine_version")
+_FACTS = ("arch", "epoch", "iteration", "version", "__author__", "pytorch-lightning_version", "meta/mmengine_version")
 _KERNEL_CORRELATION = 0.2
 """Neighbouring weights of a trained 7x7 convolution correlate by 0.5 and more, of a random one by 0 ± 0.02."""
 _STD_TOLERANCE = 0.03
@@ -73,7 +73,7 @@ def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
         "licence": hub.licence if hub else "",
         "transform": plain(hub.transform) if hub and hub.transform else None,
         "tensors": len(file.tensors),
-        "told": {key: str(file.facts[key])[:80] for key in _TOLD if key in file.facts},
+        "facts": {key: str(file.facts[key])[:80] for key in _FACTS if key in file.facts},
         "problem": "",
     }
     try:
@@ -110,7 +110,7 @@ def _about_network(
         "parameters": sum(t.numel() for key, t in weights.items() if not key.endswith(BUFFERS)),
         "used": len(used),
         "ignored": _groups(name for name in file.tensors if name not in used),
-        "preprocessing": plain(preprocessing) | {"sureness": _least_sure(origin.properties)},
+        "preprocessing": plain(preprocessing) | {"certainty": _least_sure(origin.properties)},
         "properties": [plain(each) for each in origin.properties],
         "reach": origin.reach,
         "proof": origin.proof,
@@ -204,8 +204,8 @@ def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     if bool((variances <= 0).any()):
         return "bad", "a BatchNorm variance is zero or negative"
     counted = [int(tensor) for key, tensor in weights.items() if key.endswith("num_batches_tracked")]
-    told = f" over {max(counted):,} batches" if max(counted) else ""
-    return "ok", f"BatchNorm statistics are trained{told}"
+    over = f" over {max(counted):,} batches" if max(counted) else ""
+    return "ok", f"BatchNorm statistics are trained{over}"
 
 
 def _initial(convolutions: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -253,10 +253,10 @@ def render(report: Report) -> RenderableType:
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
-    told = ", ".join(f"{key} {value}" for key, value in report["told"].items())
+    facts = ", ".join(f"{key} {value}" for key, value in report["facts"].items())
     lines = [
         ("file", f"{report['file']} ({report['bytes'] / 1e6:,.1f} MB)"),
-        ("format", report["format"] + (f"; says {told}" if told else "")),
+        ("format", report["format"] + (f"; says {facts}" if facts else "")),
     ]
     ignored = ", ".join(f"{name} ({count})" for name, count in report["ignored"].items())
     if report["problem"]:
@@ -313,8 +313,10 @@ def _known(properties: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         for each in properties:
             if each["kind"] == kind:
                 by_source.setdefault(each["source"], []).append(f"{each['name']}={_short(each['value'])}")
-        told = [", ".join(names) + ("" if kind == "assumed" else f" ({source})") for source, names in by_source.items()]
-        lines += [(kind, each) for each in told]
+        said = [
+            ", ".join(names) + ("" if kind == "assumed" else f" ({source})") for source, names in by_source.items()
+        ]
+        lines += [(kind, each) for each in found]
     return lines
 
 
@@ -330,5 +332,5 @@ def _formula(images: Mapping[str, Any]) -> str:
         "stated": "the file says so",
         "implied": "what its origin does",
         "assumed": "assumed: nothing says so",
-    }[images["sureness"]]
+    }[images["certainty"]]
     return f"{images['channel_order']}, 0 to {images['input_range']:g}, mean {mean}, std {std} ({sure})"

@@ -48,7 +48,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
         return recognition.read(parsed, source, branch, trust_pickle, arch, settings)
     fetched = hubs.fetch(parsed, text, trust_code)
     read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch, settings)
-    return replace(read, name=text.partition("#")[0], origin=fetched.told(read.origin))
+    return replace(read, name=text.partition("#")[0], origin=fetched.described(read.origin))
 
 
 def _is_ours(path: Path) -> bool:

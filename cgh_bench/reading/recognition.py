@@ -171,14 +171,14 @@ def _by_tensors(file: WeightsFile, arch: str | None, name: str) -> list[Candidat
             raise UserError(
                 f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}"
             )
-        return [replace(network, told=f"--arch {arch}") for network in fitting]
+        return [replace(network, stated_by=f"--arch {arch}") for network in fitting]
     stated = stated_architecture(file)
     if stated is None:
         return [*found, *(() if any(not network.problem for network in found) else find_transformers(file))]
     whole = [network for network in found if not network.problem]
     if whole and all(is_the_same(network.architecture, stated) for network in whole if network.architecture):
-        told = f"the architecture that the file names, {stated.name}"
-        return [replace(network, stated=stated, told=told) for network in whole]
+        stated_by = f"the architecture that the file names, {stated.name}"
+        return [replace(network, stated=stated, stated_by=stated_by) for network in whole]
     of_timm = find_timm(file, stated)
     return of_timm if any(not network.problem for network in of_timm) or not whole else found
 

@@ -45,18 +45,18 @@ def find_transformers(file: WeightsFile, architecture: Transformers | None = Non
         return []
     try:
         architecture = architecture or Transformers.of(json.loads((file.path / "config.json").read_text("utf-8")))
-        _, told = _load(file, architecture)
+        _, loading = _load(file, architecture)
     except UserError as error:
         return [FoundTransformers("", "transformers_model", {}, None, str(error))]
-    surplus = [key for key in told["unexpected_keys"] if not _HEADS.match(key)]
+    surplus = [key for key in loading["unexpected_keys"] if not _HEADS.match(key)]
     problem = ""
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(loading["missing_keys"]):
         problem = f"{missing[0]} is missing ({len(missing)} of {architecture.name} are)"
-    elif told["mismatched_keys"]:
-        problem = f"{sorted(map(str, told['mismatched_keys']))[0]} is of another shape than in {architecture.name}"
+    elif loading["mismatched_keys"]:
+        problem = f"{sorted(map(str, loading['mismatched_keys']))[0]} is of another shape than in {architecture.name}"
     elif surplus:
         problem = f"it also has {surplus[0]}, which {architecture.name} does not have"
-    ignored = set(told["unexpected_keys"])
+    ignored = set(loading["unexpected_keys"])
     names = {name: name for name in file.tensors if name not in ignored}
     return [FoundTransformers("", "transformers_model", names, None if problem else architecture, problem)]
 
@@ -71,7 +71,7 @@ def _load(file: WeightsFile, architecture: Transformers) -> tuple[dict[str, Tens
     kind: Any = type(architecture.skeleton.network)
     options = {"add_pooling_layer": False} if architecture.has_bert_pooling else {}
     try:
-        network, told = kind.from_pretrained(
+        network, loading = kind.from_pretrained(
             str(file.path),
             config=architecture.configuration,
             dtype="float32",
@@ -86,4 +86,4 @@ def _load(file: WeightsFile, architecture: Transformers) -> tuple[dict[str, Tens
         if shown:
             told_by.enable_progress_bar()
     weights = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-    return weights, told
+    return weights, loading

@@ -174,7 +174,7 @@ def _flatten(document: Any, file: Path) -> Flat:
     def visit(node: Any, path: str, depth: int) -> None:
         if next(visits) > pickles.MOST_ENTRIES:
             raise pickle.UnpicklingError("values within values without end")
-        if isinstance(node, pickles.Hollow | nn.Module):
+        if isinstance(node, pickles.Placeholder | nn.Module):
             if id(node) in settings:  # settings may point to their parents
                 return
             settings.add(id(node))
@@ -204,7 +204,7 @@ def _flatten(document: Any, file: Path) -> Flat:
     return tensors, facts, modules
 
 
-def _modules(node: pickles.Hollow | nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+def _modules(node: pickles.Placeholder | nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
     """The plain attributes of every module in a pickled network, with its `class`; nothing for any other object."""
     if isinstance(node, nn.Module):
         found = [(name, type(each).__qualname__, vars(each)) for name, each in node.named_modules()]
@@ -215,11 +215,11 @@ def _modules(node: pickles.Hollow | nn.Module) -> Iterator[tuple[str, dict[str, 
     for name, kind, state in found:
         plain = {key: value for key, value in state.items() if _is_fact(value)}
         card = state.get("pretrained_cfg")
-        told = {f"pretrained_cfg/{key}": v for key, v in card.items() if _is_fact(v)} if isinstance(card, dict) else {}
-        yield name, {**plain, **told, "class": kind.rpartition(".")[2]}
+        facts = {f"pretrained_cfg/{key}": v for key, v in card.items() if _is_fact(v)} if isinstance(card, dict) else {}
+        yield name, {**plain, **facts, "class": kind.rpartition(".")[2]}
 
 
-def _contents(node: pickles.Hollow | nn.Module) -> dict[str, Any]:
+def _contents(node: pickles.Placeholder | nn.Module) -> dict[str, Any]:
     """The state dict of a pickled module, or the attributes of any other object."""
     if isinstance(node, nn.Module):
         return node.state_dict()

@@ -120,8 +120,8 @@ class FineTune(ImageTask):
             outcomes = classification(val, predicted.numpy(), ranks.numpy())
             folders.keep(outcomes)
         best = max(record["top1"] for record in history)
-        told = {metric.name for metric in self.METRICS}
-        measured = {name: value for name, value in outcomes.metrics().items() if name in told}
+        declared = {metric.name for metric in self.METRICS}
+        measured = {name: value for name, value in outcomes.metrics().items() if name in declared}
         return {**measured, "top1_selected_on_val": best}
 
 

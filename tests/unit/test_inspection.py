@@ -38,7 +38,7 @@ def test_a_moco_checkpoint(tmp_path: Path) -> None:
     assert report["architecture"] == {"name": "resnet18", "stem": "imagenet", "stride_in_1x1": False}
     assert (report["used"], report["tensors"]) == (120, 250)
     assert report["ignored"]["encoder_q.fc"] == 4
-    assert report["preprocessing"]["sureness"] == "implied"
+    assert report["preprocessing"]["certainty"] == "implied"
     text = shown(report)
     for part in ("MoCo v2", "teacher (--branch)", "resnet18", "0.485", "convert", "what its origin does"):
         assert part in text
@@ -47,7 +47,7 @@ def test_a_moco_checkpoint(tmp_path: Path) -> None:
 def test_our_own_file_states_everything(tmp_path: Path) -> None:
     save(random_checkpoint("resnet18"), tmp_path / "c.safetensors")
     report = inspect(tmp_path / "c.safetensors")
-    assert (report["source"], report["preprocessing"]["sureness"]) == ("ours", "stated")
+    assert (report["source"], report["preprocessing"]["certainty"]) == ("ours", "stated")
 
 
 def remarks(model: nn.Module) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_broken_weights(tmp_path: Path, key: str, value: float, what: str) -> No
 def test_a_file_without_a_network_is_shown_all_the_same(tmp_path: Path) -> None:
     report = inspect(written(tmp_path, {"state_dict": nn.Linear(2, 2).state_dict(), "epoch": 3}))
     assert "no ResNet" in report["problem"]
-    assert report["told"] == {"epoch": "3"}
+    assert report["facts"] == {"epoch": "3"}
     assert "no ResNet" in shown(report)
 
 
