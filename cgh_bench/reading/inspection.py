@@ -313,10 +313,8 @@ def _known(properties: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         for each in properties:
             if each["kind"] == kind:
                 by_source.setdefault(each["source"], []).append(f"{each['name']}={_short(each['value'])}")
-        said = [
-            ", ".join(names) + ("" if kind == "assumed" else f" ({source})") for source, names in by_source.items()
-        ]
-        lines += [(kind, each) for each in found]
+        for source, names in by_source.items():
+            lines.append((kind, ", ".join(names) + ("" if kind == "assumed" else f" ({source})")))
     return lines
 
 
