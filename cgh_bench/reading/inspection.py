@@ -313,8 +313,8 @@ def _known(properties: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         for each in properties:
             if each["kind"] == kind:
                 by_source.setdefault(each["source"], []).append(f"{each['name']}={_short(each['value'])}")
-        for source, names in by_source.items():
-            lines.append((kind, ", ".join(names) + ("" if kind == "assumed" else f" ({source})")))
+        for source, listed in by_source.items():
+            lines.append((kind, ", ".join(listed) + ("" if kind == "assumed" else f" ({source})")))
     return lines
 
 
