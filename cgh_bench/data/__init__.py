@@ -6,9 +6,18 @@ from pathlib import Path
 
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
-from cgh_bench.data.image_set import DataPair, DetectionScenes, FetchedImages, ImageSet, LabelledImages, Split
+from cgh_bench.data.image_set import (
+    CorrespondingImages,
+    DataPair,
+    DetectionScenes,
+    FetchedImages,
+    ImageSet,
+    LabelledImages,
+    Split,
+)
 
 __all__ = [
+    "CorrespondingImages",
     "DataPair",
     "DetectionScenes",
     "FetchedImages",
@@ -23,7 +32,7 @@ __all__ = [
 ]
 
 
-def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes]:
+def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes | CorrespondingImages]:
     """Every dataset that is known by name: made here, or fetched by the user."""
     return registered("cgh_bench.data", "CATALOG")
 
@@ -66,7 +75,10 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
         return entry.load(root, split, cache)
     if entry is not None:
         labelled = [known for known, other in catalog().items() if other.kind == "classification"]
-        raise UserError(f"{name!r} is a set of scenes for detection and segmentation; labelled images: {labelled}")
+        what = (
+            "scenes for detection and segmentation" if entry.kind == "detection" else "pairs with corresponding points"
+        )
+        raise UserError(f"{name!r} is a set of {what}; labelled images: {labelled}")
     for table in (Path(name), root / name):
         if is_manifest(table):
             return load_manifest(table, split, cache)

@@ -19,6 +19,8 @@ from cgh_bench.data.transform import EvalTransform
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cgh_bench.data.pairs import PairedImages
+
 Split = Literal["train", "val"]
 
 
@@ -308,6 +310,16 @@ class FetchedImages:
         if published in (0, len(images)):
             return images
         return replace(images, subset=f"{len(images):,} of {published:,} {split} images")
+
+
+@dataclass(frozen=True)
+class CorrespondingImages:
+    """A catalogue entry of pairs of images with corresponding points; `load(root, cache)` gives them."""
+
+    description: str
+    source: str
+    load: "Callable[[Path, Path | None], PairedImages]"
+    kind: Literal["correspondence"] = "correspondence"
 
 
 @dataclass(frozen=True)

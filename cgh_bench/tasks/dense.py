@@ -27,7 +27,7 @@ PREDICTIONS = "predictions"
 class DenseTask(Task[SegmentedPair]):
     """A task on the maps of a frozen backbone, on images with a class for every pixel."""
 
-    METRICS: ClassVar = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
+    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 
     data: str = ""
     size: int = 224

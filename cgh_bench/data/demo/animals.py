@@ -69,7 +69,7 @@ def render(silhouette: Pixels, draws: NDArray[np.float64], settings: AnimalsSett
         a, b = (round(value * 2**20) / 2**20 for value in row)
         coefficients += [a, b, round((SIDE / 2 - a * middle[0] - b * middle[1]) * 2**20) / 2**20]
 
-    posed = _relief(silhouette, settings).transform(
+    posed = relief(silhouette, settings).transform(
         (settings.side, settings.side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
     )
     lift = round(level * 255) - settings.ground
@@ -77,7 +77,7 @@ def render(silhouette: Pixels, draws: NDArray[np.float64], settings: AnimalsSett
     return picture
 
 
-def _relief(silhouette: Pixels, settings: AnimalsSettings) -> Image.Image:
+def relief(silhouette: Pixels, settings: AnimalsSettings) -> Image.Image:
     """The silhouette, darker towards its rim."""
     flat = Image.fromarray(silhouette)
     if settings.relief == 0:

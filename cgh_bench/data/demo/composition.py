@@ -69,7 +69,7 @@ def compose(split: Split, settings: SceneSettings) -> Iterator[Scene]:
     count = settings.val_scenes if split == "val" else settings.train_scenes
     sizes = 1 + np.arange(count) % settings.most_animals
     seed = [settings.seed, int(split == "val")]
-    order = np.argsort(_generator(seed).random(sizes.sum()), kind="stable")
+    order = np.argsort(seeded(seed).random(sizes.sum()), kind="stable")
     labels = np.split(order % len(CLASSES), np.cumsum(sizes)[:-1])
     from joblib import Parallel, delayed
 
@@ -78,7 +78,7 @@ def compose(split: Split, settings: SceneSettings) -> Iterator[Scene]:
 
 
 def _numbered(split: Split, labels: Labels, seed: list[int], settings: SceneSettings) -> Scene:
-    return _scene(split, labels, _generator(seed), settings)
+    return _scene(split, labels, seeded(seed), settings)
 
 
 def contrast(scene: Scene, animal: int, width: int = 3) -> float:
@@ -194,14 +194,14 @@ def _paint(
     split: Split, owner: Pixels, shades: list[Pixels], generator: np.random.Generator, settings: SceneSettings
 ) -> Pixels:
     """The (H, W, 3) uint8 image: a faded piece of a photograph, each animal in a colour and texture of its own."""
-    piece = _piece(split, generator, settings)
-    mean = piece.mean((0, 1))
+    ground = piece(split, generator, settings)
+    mean = ground.mean((0, 1))
     dimmest, lightest = settings.background_level
     level = dimmest + (lightest - dimmest) * generator.random()
-    image = level + settings.background_contrast * (piece - mean)
+    image = level + settings.background_contrast * (ground - mean)
     darkest, brightest = settings.colour
     for number, shade in enumerate(shades, start=1):
-        texture = _piece(split, generator, settings)
+        texture = piece(split, generator, settings)
         own = owner == number
         colour = darkest + (brightest - darkest) * generator.random(3)
         texture = texture[own]
@@ -212,7 +212,7 @@ def _paint(
     return painted
 
 
-def _piece(split: Split, generator: np.random.Generator, settings: SceneSettings) -> NDArray[np.int64]:
+def piece(split: Split, generator: np.random.Generator, settings: SceneSettings) -> NDArray[np.int64]:
     """A random square of a random photograph of the split, resized to (side, side, 3)."""
     pictures = photographs(split)
     picture = pictures[_below(len(pictures), generator)]
@@ -223,7 +223,8 @@ def _piece(split: Split, generator: np.random.Generator, settings: SceneSettings
     return np.asarray(square, dtype=np.int64)
 
 
-def _generator(seed: list[int]) -> np.random.Generator:
+def seeded(seed: list[int]) -> np.random.Generator:
+    """Draws that are the same on every machine."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
 
 

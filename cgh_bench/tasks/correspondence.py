@@ -1,0 +1,144 @@
+"""Semantic correspondence: for each point of an image the most similar place in another image of the same object.
+
+Source: SPair-71k (https://arxiv.org/abs/1908.10543) and its metric, the percentage of correct keypoints (PCK): a point
+counts as found if it is at most alpha times the longer side of the object's box in the target from where it should be.
+The feature of a point is read off the source's map by bilinear interpolation; the map of its cosine similarities to the
+target is resized, and its maximum is the answer. Published averages differ by several points, so each has its name:
+over all points (`pck_point`), over pairs (`pck_image`), or over classes of the mean over their pairs (`pck_class`).
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.data import catalog, data_root
+from cgh_bench.data.image_set import CorrespondingImages
+from cgh_bench.data.pairs import Pair, PairedImages, Points
+from cgh_bench.tasks.base import Folders, Metric, Task
+from cgh_bench.tasks.dense import Upsampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cgh_bench.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Correspondence(Task[PairedImages]):
+    """Find the points of one image in another by the similarity of patches; PCK.
+
+    `points.csv` in the run's folder has every point.
+    """
+
+    METRICS: ClassVar = (Metric("pck_point"), Metric("pck_image"), Metric("pck_class"))
+
+    data: str
+    size: int = 224
+    """Pixels of both sides that images are squashed to, bilinear with antialiasing."""
+    feature: str = "layer4"
+    """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
+    alpha: float = 0.1
+    """Of the three metrics."""
+    alphas: tuple[float, ...] = (0.05, 0.01)
+    """Reported beside it, as `pck_point_0.05`, …"""
+    upsampling: Upsampling = "bilinear"
+    """Of the map of similarities, to `size`."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or min(self.alpha, *self.alphas) <= 0:
+            raise UserError(f"size {self.size} must be at least 1, alpha {self.alpha} and alphas {self.alphas} above 0")
+
+    def load_data(self, cache: Path) -> PairedImages:
+        """The pairs."""
+        entry = catalog().get(self.data)
+        if not isinstance(entry, CorrespondingImages):
+            known = [name for name, other in catalog().items() if isinstance(other, CorrespondingImages)]
+            raise unknown("dataset of pairs", self.data, known)
+        return entry.load(data_root(), cache)
+
+    def plan(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders) -> list[str]:
+        """Time and disk of the patches."""
+        from cgh_bench.frozen.patches import plan_patches
+
+        patches = plan_patches(checkpoint, data.images, self.size, self.feature, folders.cache / "features")
+        return [patches, f"{len(data.pairs):,} pairs, {sum(len(pair.source_points) for pair in data.pairs):,} points"]
+
+    def run(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders, seed: int) -> dict[str, float]:
+        """Deterministic: no seed enters."""
+        import torch
+
+        from cgh_bench.frozen.patches import extract_patches
+
+        patches = extract_patches(checkpoint, data.images, self.size, self.feature, folders.cache / "features")
+        table = io.StringIO()
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerow(
+            ["pair", "source", "target", "class", "x", "y", "found_x", "found_y", "true_x", "true_y", "error"]
+        )
+        errors = []
+        for number, pair in enumerate(data.pairs):
+            maps = [
+                torch.tensor(patches.of_image(image)).T.reshape(1, -1, *patches.grid)
+                for image in (pair.source, pair.target)
+            ]
+            found = matches(maps[0], maps[1], pair, self.size, self.upsampling)
+            errors.append(np.linalg.norm(found - pair.target_points, axis=1) / pair.extent)
+            names = [data.images.called(image) for image in (pair.source, pair.target)]
+            for row in zip(pair.source_points, found, pair.target_points, errors[-1], strict=True):
+                numbers = [f"{value:.3f}" for part in row for value in np.atleast_1d(part)]
+                lines.writerow([number, *names, data.classes[pair.label], *numbers])
+        folders.write("points.csv", table.getvalue())
+        labels = np.array([pair.label for pair in data.pairs])
+        metrics = pck(errors, labels, self.alpha)
+        for alpha in self.alphas:
+            metrics |= {f"{name}_{alpha:g}": value for name, value in pck(errors, labels, alpha).items()}
+        return metrics
+
+
+def matches(source: "Tensor", target: "Tensor", pair: Pair, size: int, upsampling: Upsampling) -> Points:
+    """Where in the target, in its own pixels, the source's points are: (n, 2).
+
+    Args:
+        source: its map (1, D, h, w).
+        target: its map.
+        pair: the points, in the pixels of the source, and the sizes of both images.
+        size: pixels a side that both were squashed to, and that similarities are resized to.
+        upsampling: how.
+    """
+    import torch
+
+    (width, height), shape = pair.sizes[0], torch.nn.functional
+    places = torch.tensor((pair.source_points + 0.5) / (width, height) * 2 - 1, dtype=source.dtype)
+    vectors = shape.grid_sample(source, places[None, None], padding_mode="border", align_corners=False)[0, :, 0]
+    similarity = torch.einsum("dn,dhw->nhw", shape.normalize(vectors, dim=0), shape.normalize(target[0], dim=0))
+    corners = {"align_corners": False} if upsampling == "bilinear" else {}
+    resized = shape.interpolate(similarity[None], (size, size), mode=upsampling, **corners)[0]
+    best = resized.flatten(1).argmax(dim=1).numpy()
+    squashed = np.stack([best % size, best // size], axis=1)
+    found: Points = (squashed + 0.5) / size * pair.sizes[1] - 0.5
+    return found
+
+
+def pck(errors: list[NDArray[np.float64]], labels: NDArray[np.int64], alpha: float) -> dict[str, float]:
+    """The three averages, in percent, of errors that are shares of the object's extent: an array for each pair."""
+    found = [error <= alpha for error in errors]
+    of_pair = np.array([hits.mean() for hits in found])
+    of_class = [of_pair[labels == label].mean() for label in np.unique(labels)]
+    return {
+        "pck_point": 100 * float(np.concatenate(found).mean()),
+        "pck_image": 100 * float(of_pair.mean()),
+        "pck_class": 100 * float(np.mean(of_class)),
+    }
+
+
+TASKS = {
+    "animals_correspondence": Correspondence("animal_pairs", size=256),
+    # sd-dino takes 840 pixels, probe3d 800 and up to 200 pairs of each class; here all pairs. 840 suits patches of 14.
+    "spair_correspondence": Correspondence("spair71k", size=800),
+}

@@ -1,0 +1,115 @@
+"""Correspondence: exact ground truth, PCK by hand in its three averages, and SPair-71k's layout."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.demo.warped import WarpSettings, animal_pairs
+from cgh_bench.data.layout import SUBSET
+from cgh_bench.data.pairs import Pair, spair
+from cgh_bench.tasks.base import Folders
+from cgh_bench.tasks.correspondence import Correspondence, matches, pck
+
+FEW = WarpSettings(pairs=3, side=64, points=5)
+
+
+def test_the_same_points_of_a_silhouette_lie_on_it_in_both_pictures() -> None:
+    few = animal_pairs(FEW)
+    assert len(few.images) == 6 and few.fingerprint != animal_pairs(replace(FEW, seed=1)).fingerprint
+    for pair in few.pairs:
+        for number, points in ((pair.source, pair.source_points), (pair.target, pair.target_points)):
+            image = few.images.image(number).double()
+            x, y = np.rint(points).astype(int).T
+            assert ((points >= 0) & (points < 64)).all()
+            on, border = image[:, y, x].mean(), image[:, 0].mean()
+            assert on > border + 20  # pale animals on dim photographs
+        # One similarity map takes all points over: a mirrored one has a negative determinant.
+        ones = np.column_stack([pair.source_points, np.ones(5)])
+        matrix, *_ = np.linalg.lstsq(ones, pair.target_points, rcond=None)
+        assert np.abs(ones @ matrix - pair.target_points).max() < 1e-3
+        assert abs(matrix[:2].T @ matrix[:2] - abs(np.linalg.det(matrix[:2])) * np.eye(2)).max() < 1e-3
+
+
+def test_trap_the_averages_differ() -> None:
+    errors = [np.array([0.05, 0.05, 0.05, 0.2]), np.array([0.2]), np.array([0.1])]
+    found = pck(errors, np.array([0, 0, 1]), 0.1)
+    assert found["pck_point"] == pytest.approx(100 * 4 / 6)
+    assert found["pck_image"] == pytest.approx(100 * (0.75 + 0 + 1) / 3)
+    assert found["pck_class"] == pytest.approx(100 * (0.375 + 1) / 2)
+
+
+def test_a_point_is_found_where_its_feature_is() -> None:
+    """Each position has a feature of its own; the target is the source moved by one patch, and not square."""
+    features = torch.eye(16).reshape(1, 16, 4, 4)
+    moved = features.roll((1, 1), dims=(2, 3))
+    points = np.array([[3.5, 3.5], [11.5, 19.5]])  # centres of patches of 8 pixels
+    pair = Pair(0, 1, 0, points, points, ((32, 32), (64, 32)), 10.0)
+    found = matches(features, moved, pair, 32, "bilinear")
+    assert np.abs(found - [[2 * 12 - 0.5, 11.5], [2 * 20 - 0.5, 27.5]]).max() <= 2
+    # Of the equal similarities within a patch the first is taken.
+    nearest = matches(features, moved, pair, 32, "nearest")
+    assert nearest.tolist() == [[16.5, 8.0], [32.5, 24.0]]
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny_patch16_224"])
+def test_a_picture_corresponds_with_itself(arch: str, tmp_path: Path) -> None:
+    few = animal_pairs(FEW)
+    own = [replace(pair, target=pair.source, target_points=pair.source_points, extent=200.0) for pair in few.pairs]
+    task = Correspondence("animal_pairs", size=128, upsampling="bilinear")
+    same = task.run(random_checkpoint(arch), replace(few, pairs=tuple(own)), Folders(tmp_path, tmp_path), 0)
+    assert same["pck_point"] > 90
+    lines = (tmp_path / "points.csv").read_text().splitlines()
+    assert len(lines) == 1 + 15
+    assert "in the cache" in task.plan(random_checkpoint(arch), few, Folders(tmp_path, tmp_path))[0]
+
+
+def annotate(folder: Path, **changes: object) -> None:
+    given = {
+        "category": "cat", "src_imname": "a.jpg", "trg_imname": "b.jpg", "src_imsize": [64, 48, 3],
+        "trg_imsize": [64, 64, 3], "src_kps": [[10, 20], [30, 40]], "trg_kps": [[12, 20], [33, 40]],
+        "trg_bndbox": [10, 10, 50, 40],
+    }  # fmt: skip
+    (folder / "PairAnnotation/test").mkdir(parents=True, exist_ok=True)
+    (folder / "PairAnnotation/test/000001-a-b:cat.json").write_text(json.dumps(given | changes))
+
+
+def test_spair_in_its_layout_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "SPair-71k"
+    with pytest.raises(UserError, match="has 0 pairs"):
+        spair(tmp_path, None)
+    annotate(folder)
+    with pytest.raises(UserError, match="has 1 pairs, 12234 were published"):
+        spair(tmp_path, None)
+    (folder / SUBSET).touch()
+    with pytest.raises(UserError, match=r"2 images .* first JPEGImages/cat/a.jpg"):
+        spair(tmp_path, None)
+    for name, size in (("a.jpg", (64, 48)), ("b.jpg", (64, 64))):
+        (folder / "JPEGImages/cat").mkdir(parents=True, exist_ok=True)
+        Image.effect_noise(size, 90).save(folder / "JPEGImages/cat" / name)
+    pairs = spair(tmp_path, None)
+    (pair,) = pairs.pairs
+    assert (pair.extent, pair.sizes, pairs.classes) == (40.0, ((64, 48), (64, 64)), ("cat",))
+    metrics = Correspondence("spair71k", size=64).run(
+        random_checkpoint("resnet18"), pairs, Folders(tmp_path, tmp_path), 0
+    )
+    assert set(metrics) >= {"pck_point", "pck_point_0.05", "pck_class_0.01"}
+    for change, match in (
+        ({"trg_kps": [[1, 2]]}, "has 2 and 1 points"),
+        ({"trg_bndbox": [10, 10, 10, 10]}, "no extent"),
+        ({"src_imsize": []}, "not an annotation"),
+    ):
+        annotate(folder, **change)
+        with pytest.raises(UserError, match=match):
+            spair(tmp_path, None)
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="animal_pairs"):
+        Correspondence("animals").load_data(tmp_path)
