@@ -52,6 +52,8 @@ class PairedImages:
     pairs: tuple[Pair, ...]
     fingerprint: str
     """Sixteen hex digits of the content."""
+    subset: str = ""
+    """How much of the published data is there, if fewer pairs are meant; else empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,9 @@ def spair(root: Path, cache: Path | None = None) -> PairedImages:
     )
     found = contents(folder, [*paths, *(str(path.relative_to(folder)) for path in files)], cache)
     content = fingerprint([each.hex() for each in found])
-    return PairedImages("spair71k", classes, Files("spair71k/test", folder, tuple(paths), content), pairs, content)
+    subset = "" if len(pairs) == SPAIR_PAIRS else f"{len(pairs):,} of {SPAIR_PAIRS:,} pairs"
+    images = Files("spair71k/test", folder, tuple(paths), content)
+    return PairedImages("spair71k", classes, images, pairs, content, subset)
 
 
 def _annotation(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What tasks on maps of classes share: their data, the size of images, predictions as files, and the same metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -16,7 +16,6 @@ from cgh_bench.tasks.base import Folders, Metric, Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cgh_bench.frozen.overlap import Counts
 
 Upsampling = Literal["bilinear", "nearest"]
 PREDICTIONS = "predictions"
@@ -67,29 +66,29 @@ def judge(
     predict: Callable[[int, tuple[int, ...]], NDArray[np.uint8]],
     folders: Folders,
     scored: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda truth: truth,
-) -> "Counts":
-    """Predict every image, write the prediction beside the number, and count.
+) -> dict[str, float]:
+    """Predict every image, write the predictions and the pixels of each image beside the number; the metrics.
 
     Args:
         images: N, with their maps.
         predict: of image number i the classes (H, W) at a size.
         folders: of the run.
         scored: what the true map is turned into before it is compared; default nothing: the image's own resolution.
-
-    Returns:
-        the confusion matrix of each image, (N, C, C).
     """
+    from cgh_bench import outcomes
     from cgh_bench.core import dist
     from cgh_bench.core.files import replacing
-    from cgh_bench.frozen.overlap import confusion
 
-    classes = len(images.classes)
-    counts = np.zeros((len(images), classes, classes), np.int64)
-    for index in range(len(images)):
-        truth = scored(images.both(index)[1])
-        predicted = predict(index, truth.shape)
-        counts[index] = confusion(truth, predicted, classes)
-        if dist.rank() == 0:
-            with replacing(folders.run / PREDICTIONS / f"{images.paths[index][0].stem}.png", flush=False) as path:
-                Image.fromarray(predicted + images.first).save(path)
-    return counts
+    def maps() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        for index, (path, _) in enumerate(images.paths):
+            truth = scored(images.both(index)[1])
+            predicted = predict(index, truth.shape)
+            if dist.rank() == 0:
+                with replacing(folders.run / PREDICTIONS / f"{path.stem}.png", flush=False) as file:
+                    Image.fromarray(predicted + images.first).save(file)
+            yield truth, predicted
+
+    ids = outcomes.named_images(images.name, [path.stem for path, _ in images.paths], images.fingerprint)
+    found = outcomes.segmentation(ids, images.classes, maps())
+    folders.keep(found)
+    return found.metrics()

@@ -97,7 +97,6 @@ class InContext(DenseTask):
         import torch
 
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.overlap import segmentation_metrics
         from cgh_bench.frozen.patches import extract_patches, resize_map
 
         checkpoint, cache = self._preprocessed(checkpoint), folders.cache / "features"
@@ -115,9 +114,9 @@ class InContext(DenseTask):
         def scored(truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return truth if self.version == "fixed" else resize_map(truth, (self.size, self.size))
 
-        counts = judge(data.val, predict, folders, scored)
+        metrics = judge(data.val, predict, folders, scored)
         (folders.run / "memory.npy").unlink(missing_ok=True)
-        return segmentation_metrics(counts.sum(axis=0))
+        return metrics
 
     def _preprocessed(self, checkpoint: "Checkpoint") -> "Checkpoint":
         if self.version == "fixed":

@@ -90,7 +90,6 @@ class PatchProbe(DenseTask):
         self, data: SegmentedPair, grid: "Grid", predicted: Callable[[int], Labels], folders: Folders
     ) -> dict[str, float]:
         """The metrics of val; `predicted` gives the classes of the pixels of image i's patches, (P, pixels)."""
-        from cgh_bench.frozen.overlap import segmentation_metrics
         from cgh_bench.frozen.patches import resize_map
 
         side = self.size
@@ -100,8 +99,7 @@ class PatchProbe(DenseTask):
             tiles = pixels.reshape(rows, columns, side // rows, side // columns)
             return tiles.transpose(0, 2, 1, 3).reshape(side, side)
 
-        counts = judge(data.val, whole, folders, lambda truth: resize_map(truth, (side, side)))
-        return segmentation_metrics(counts.sum(axis=0))
+        return judge(data.val, whole, folders, lambda truth: resize_map(truth, (side, side)))
 
 
 @dataclass(frozen=True)
@@ -208,21 +206,20 @@ class PatchLogistic(PatchProbe):
         labels = majority(pixels, classes)
         held, learned = self.split(data.train, train.per_image, seed), labels != VOID
         _require_some(np.flatnonzero(learned & ~held), data.train)
-        start = torch.zeros(len(self.cs), train.features.shape[1] + 1, classes)
 
-        def fitted(rows: NDArray[np.int64], start: torch.Tensor) -> tuple[probe.Problem, torch.Tensor]:
-            problem = probe.problem(train.features, labels.astype(np.int64), rows)
+        def fitted(rows: NDArray[np.int64]) -> tuple[probe.Problem, torch.Tensor]:
+            problem = probe.problem(train.features, labels.astype(np.int64), classes, rows)
             decays = tuple(1 / (c * len(rows)) for c in self.cs)
-            return problem, probe.fit(problem, decays, start.to(problem.mean.device), self.iterations, self.tolerance)
+            return problem, probe.fit(problem, decays, self.iterations, self.tolerance)[0]
 
-        some, heads = fitted(np.flatnonzero(learned & ~held), start)
+        some, heads = fitted(np.flatnonzero(learned & ~held))
         answers, _ = probe.judge(replace(some, rows=np.flatnonzero(held)), heads, 0)
         truth = class_counts(pixels[held], classes)
         on_held = [segmentation_metrics(_confusion(truth, column.numpy()))["mIoU"] for column in answers.T]
         index = int(np.argmax(on_held))
         folders.write("grid.json", json.dumps({"cs": self.cs, "held_out": on_held, "chosen": self.cs[index]}))
 
-        every, heads = fitted(np.flatnonzero(learned), heads)
+        every, heads = fitted(np.flatnonzero(learned))
         rows = np.arange(len(val.features))
         on_val = replace(every, features=val.features, labels=np.zeros(len(rows), np.int64), rows=rows)
         chosen = probe.judge(on_val, heads, index)[0][:, index].numpy().astype(np.uint8)

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 from torchvision.transforms import RandomResizedCrop
 
+from cgh_bench import outcomes
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.segmented import VOID, SegmentedPair, load_segmented
@@ -72,8 +73,8 @@ def test_every_family_and_the_same_again_from_the_cache(arch: str, pair: Segment
     found = run(task, checkpoint, pair, tmp_path / "a")
     assert 0 <= found["mIoU"] <= 100
     assert run(task, checkpoint, pair, tmp_path / "b") == found
-    size = Image.open(tmp_path / "a/predictions/0.png").size
-    assert size == (64, 64)
+    assert Image.open(tmp_path / "a/predictions/0.png").size == (64, 64)
+    assert outcomes.load(tmp_path / "a").metrics() == pytest.approx(found)  # from the pixels of each image alone
     planned = task.plan(checkpoint, pair, Folders(tmp_path / "a", tmp_path / "cache"))
     assert "in the cache" in planned[0] and planned[2].startswith("memory: ")
 
