@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import fcntl
 import io
 import json
 import math
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 
 from cgh_bench.core import config
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import locked
+from cgh_bench.core.files import hold, locked
 
 SCHEMA = 1
 IMPORTED = "imported"
@@ -105,7 +104,7 @@ def read(store: Path) -> tuple[list[Result], list[str]]:
     if not store.exists():
         return [], []
     with store.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        hold(file, shared=True)
         return _records(file.read(), store)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-import torchvision.models
 from torch import Tensor, nn
 
 from cgh_bench.backbones.base import ACTIVATIONS, Architecture, Backbone, Stage, chosen
@@ -161,11 +160,13 @@ class ResNetBackbone(Backbone):
     """
 
     def __init__(self, architecture: ResNet) -> None:
+        from torchvision.models import get_model  # takes twice as long as torch, and lists need none
+
         super().__init__()
         if architecture.name not in ARCHS:
             raise unknown("architecture", architecture.name, ARCHS)
         self.architecture = architecture
-        whole = torchvision.models.get_model(architecture.name, weights=None)
+        whole = get_model(architecture.name, weights=None)
         stride, padding, pool = (architecture.value(f"stem.{name}") for name in ("stride", "padding", "pool"))
         reduction = stride * (1 + pool)
         self.stages = {}
@@ -269,8 +270,10 @@ def _out_channels(stage: nn.Sequential) -> int:
 
 
 def _move_stride_to_1x1(network: nn.Module) -> None:
+    from torchvision.models.resnet import Bottleneck
+
     for module in network.modules():
-        if isinstance(module, torchvision.models.resnet.Bottleneck):
+        if isinstance(module, Bottleneck):
             module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
 
 

@@ -63,7 +63,7 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    _interrupt_on((signal.SIGTERM, signal.SIGHUP))
+    _interrupt_on([getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
     with errors_in_one_line():
         raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
 
@@ -73,7 +73,8 @@ def _interrupt_on(numbers: Sequence[signal.Signals]) -> None:
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, signal.default_int_handler)
-    os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in numbers])
+    if hasattr(os, "register_at_fork"):  # Windows has neither
+        os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in numbers])
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from cgh_bench.backbones.resnet import require_resnet
 from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_description
@@ -78,6 +77,8 @@ def preprocessing_fragment(checkpoint: Checkpoint) -> str:
 
 def input_of(fragment: Path, pixels: Tensor) -> tuple[str, Tensor]:
     """The model's name, and RGB `pixels` (B, 3, H, W), uint8, prepared as `fragment` says by torchvision."""
+    from torchvision.transforms import v2
+
     given = json.loads(fragment.read_text(encoding="utf-8"))
     scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True) * given["input_range"]
     ordered = scaled[:, [2, 1, 0]] if given["channel_order"] == "BGR" else scaled

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.timm import outputs
@@ -61,6 +60,8 @@ class Timm(FlatConverter):
 
 def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     """What timm's network, built from the files, makes of RGB `pixels`; in the process of `library`."""
+    from torchvision.transforms import v2
+
     started = time.monotonic()
     timm = importlib.import_module("timm")  # its types are partial
     seconds = time.monotonic() - started

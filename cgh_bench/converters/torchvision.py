@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, require_resnet
@@ -45,6 +43,9 @@ class Torchvision(FlatConverter):
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What torchvision's network makes of RGB `pixels`."""
+        import torchvision
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         weights = open_weights(path).tensors
         described, prepared = input_of(path.with_name(f"{path.name}.preprocessing.json"), pixels)
         with torch.device("meta"):

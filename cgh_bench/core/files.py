@@ -1,6 +1,5 @@
 """Files that are whole or not there after a crash, a full disk or Ctrl-C; locks; hashes."""
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -11,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
@@ -118,8 +117,19 @@ def locked(path: Path) -> Iterator[BinaryIO]:
     """The file `path`, made where it is not there, to read and append to while no other process or thread does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        hold(file)
         yield file
+
+
+def hold(file: IO[Any], shared: bool = False, wait: bool = True) -> None:
+    """Hold the kernel's lock of an open file until it is closed; several can hold it `shared`.
+
+    Raises:
+        BlockingIOError: another holds it, and this call does not `wait`.
+    """
+    import fcntl  # Windows has none
+
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -1,12 +1,10 @@
 """The installed packages and the machine: versions that fit each other, disk, memory, open files, clock."""
 
 import datetime
-import fcntl
 import importlib
 import importlib.metadata
 import os
 import re
-import resource
 import shutil
 import sys
 import tempfile
@@ -18,6 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from cgh_bench.core.files import hold
 from cgh_bench.doctor.finding import Finding
 from cgh_bench.doctor.interpreter import as_line
 
@@ -202,6 +201,8 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
 
 def open_files() -> Finding:
     """The limit of open files per process."""
+    import resource  # Windows has none
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
     found = "no limit" if unlimited else f"limit {soft:,} per process"
@@ -224,7 +225,7 @@ def writable(work: Path) -> Finding:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
             file.flush()
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(file, wait=False)
     except OSError as error:
         return Finding(
             "writing",

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import click
+import command
 import numpy as np
 import pytest
 from command import run
@@ -28,8 +29,8 @@ def cpu_seconds(*command: str, cwd: Path) -> float:
 def commands(group: click.Group = cli.app, *names: str) -> dict[tuple[str, ...], click.Command]:
     """Every command, by the words that call it."""
     found: dict[tuple[str, ...], click.Command] = {}
-    for name, command in group.commands.items():
-        found |= commands(command, *names, name) if isinstance(command, click.Group) else {(*names, name): command}
+    for name, verb in group.commands.items():
+        found |= commands(verb, *names, name) if isinstance(verb, click.Group) else {(*names, name): verb}
     return found
 
 
@@ -55,43 +56,38 @@ def test_help_is_shown_within_a_fifth_of_a_second_beyond_pythons_own_start(tmp_p
     assert min(cpu_seconds("-m", "cgh_bench", "--help", cwd=tmp_path) for _ in range(3)) < idle + 0.2
 
 
-NO_TORCH = """
+WITHOUT_TORCH = [
+    ("--help", 0),
+    ("eval --help", 0),
+    ("list tasks", 0),
+    ("list data", 0),
+    ("list tables", 0),
+    ("list importers", 0),
+    ("results list", 0),
+    ("results export", 0),
+    ("published --protocol voc_det", 0),
+    ("table animals", 0),
+    ("eval animals_kn --ckpt random:resnet18", 2),
+    ("eval animals_knn --ckpt nowhere.pth", 2),
+    ("inspect nowhere.pth", 2),
+    ("convert nowhere.pth --to timm", 2),
+]
+NO_TORCH = f"""
 import sys
-import time
-import cgh_bench.cli
-sys.argv[0] = "cgh-bench"
-try:
-    cgh_bench.cli.main()
-finally:
-    slow = [name for name in ("torch", "torchvision", "timm", "sklearn", "scipy", "pandas") if name in sys.modules]
-    assert not slow, slow
+from pathlib import Path
+sys.path.insert(0, {str(Path(command.__file__).parent)!r})
+import command
+for arguments, code in {WITHOUT_TORCH!r}:
+    done = command.run(*arguments.split(), cwd=Path.cwd())
+    assert done.returncode == code, (arguments, done.stderr)
+    slow = {{"torch", "torchvision", "timm", "transformers", "sklearn", "scipy", "pandas"}} & set(sys.modules)
+    assert not slow, (arguments, slow)
 """
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        ("--help", 0),
-        ("eval --help", 0),
-        ("list tasks", 0),
-        ("list data", 0),
-        ("list tables", 0),
-        ("list importers", 0),
-        ("results list", 0),
-        ("results export", 0),
-        ("published --protocol voc_det", 0),
-        ("table animals", 0),
-        ("eval animals_kn --ckpt random:resnet18", 2),
-        ("eval animals_knn --ckpt nowhere.pth", 2),
-        ("inspect nowhere.pth", 2),
-        ("convert nowhere.pth --to timm", 2),
-    ],
-)
-def test_what_needs_no_torch_does_not_wait_for_it(arguments: str, code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", NO_TORCH, *arguments.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert "AssertionError" not in done.stderr, done.stderr.splitlines()[-1]
-    assert done.returncode == code, done.stderr
+def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", NO_TORCH], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
 
 
 # errors
@@ -234,8 +230,8 @@ def test_watch_takes_any_checkpoint_and_survives_a_half_written_one(photos: Path
 def test_a_users_own_files_are_not_imported_for_ours(tmp_path: Path) -> None:
     for name in ("pretrain", "transfer_configs", "tools", "checkpoint", "data", "site_", "tasks"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
-    command = [sys.executable, "-m", "cgh_bench", "eval", "animals_knn", "--ckpt", "random:resnet18", "--dry-run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    words = [sys.executable, "-m", "cgh_bench", "eval", "animals_knn", "--ckpt", "random:resnet18", "--dry-run"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
