@@ -1,23 +1,30 @@
 """Tar shards as webdataset writes them (https://github.com/webdataset/webdataset), read in place by random access.
 
-`FOLDER/train/*.tar`, `FOLDER/val/*.tar` and `FOLDER/classes.txt` (a name a line). In a shard an image `KEY.jpg` and its
-class number `KEY.cls` (from 0, in ASCII) belong together. Nothing is unpacked: the members' places are found once.
+`FOLDER/train/*.tar`, `FOLDER/val/*.tar` (or `validation/`, `test/`) and `FOLDER/classes.txt` (a name a line; or CLIP
+benchmark's `classnames.txt`). As in webdataset, the name of a member up to the first dot of its last part is
+the key of a sample, and the rest its field. An image (`KEY.jpg`) and its class number (`KEY.cls` in ASCII, from 0; or
+`label` or `cls` in `KEY.json`) belong together; other fields, such as `KEY.seg.png`, are left out, with a note. Nothing
+is unpacked: the members' places are found once.
 """
 
 import hashlib
 import io
+import json
+import logging
+import re
 import tarfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import decode
-from cgh_bench.data.folder import SUFFIXES
+from cgh_bench.data.folder import SUFFIXES, VAL_FOLDERS
 from cgh_bench.data.image_set import ImageSet, Split
 
 if TYPE_CHECKING:
@@ -27,6 +34,14 @@ DIGEST = 16
 """Bytes of an image's hash."""
 LONGEST_NUMBER = 16
 """Bytes of a class number, its line end included."""
+LONGEST_JSON = 1_000_000
+CLASS_NAMES = ("classes.txt", "classnames.txt")
+KEY_AND_FIELD = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
+"""webdataset's rule; hidden members are none."""
+LABELS = ("cls", "json")
+"""The fields that hold a class."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ class ShardImages(ImageSet):
 
 def are_shards(folder: Path) -> bool:
     """Whether the dataset in `folder` is made of tar shards."""
-    return any((folder / "train").glob("*.tar"))
+    return any(any((folder / "train").glob(f"*{suffix}")) for suffix in (".tar", ".tar.gz", ".tgz"))
 
 
 def _digest(shard: BinaryIO, member: Member) -> bytes:
@@ -96,55 +111,118 @@ def load_shards(folder: Path, split: Split, cache: Path | None = None) -> ShardI
     """One split, its shards in the order of their names and the images in theirs.
 
     Raises:
-        UserError: there are no shards or class names, a shard is damaged, or an image has no class or no such one.
+        UserError: there are no shards or class names, a shard is damaged or compressed, an image has no class or no
+            such one, or a sample has two images or is there twice.
     """
-    shards = sorted((folder / split).glob("*.tar"))
+    place = _split_folder(folder, split)
+    packed = sorted([*place.glob("*.tar.gz"), *place.glob("*.tgz")])
+    if packed:
+        raise UserError(f"{packed[0]} is compressed, which allows no random access; unpack it to .tar (gunzip)")
+    shards = sorted(path for path in place.glob("*.tar") if not path.name.startswith("."))
     if not shards:
         raise UserError(f"no {split}/*.tar in {folder}; tar shards are accepted as train/*.tar and val/*.tar")
-    names = folder / "classes.txt"
-    if not names.is_file():
-        raise UserError(f"{names} is absent; it has the name of class 0 in its first line, and so on")
+    names = next((folder / name for name in CLASS_NAMES if (folder / name).is_file()), None)
+    if names is None:
+        raise UserError(f"{folder / CLASS_NAMES[0]} is absent; it has the name of class 0 in its first line, and so on")
     try:
         classes = tuple(names.read_text(encoding="utf-8").splitlines())
     except UnicodeDecodeError as error:
         raise UserError(f"{names} is not UTF-8 ({error}); save it as that") from None
-    members, labels = [], []
+    members, labels, left_out = [], [], set()
     for shard in shards:
-        for member, label in _indexed(shard):
+        samples, others = _indexed(shard)
+        left_out |= others
+        for member, label in samples:
             if not 0 <= label < len(classes):
                 raise UserError(f"{shard}:{member.name} is of class {label}, but {names} has {len(classes)} classes")
             members.append(member)
             labels.append(label)
+    if left_out:
+        shown = ", ".join(f"*.{name}" for name in sorted(left_out)[:5])
+        log.warning("note: left out of the shards in %s: %s", place, shown)
     if not members:
-        raise UserError(f"no image in the shards of {folder / split}; put some there ({' '.join(SUFFIXES)})")
+        raise UserError(f"no image in the shards of {place}; put some there ({' '.join(SUFFIXES)})")
     numbers = np.array(labels, dtype=np.int64)
     return ShardImages(f"{folder.name}/{split}", classes, numbers, tuple(members), cache=cache)
 
 
-def _indexed(shard: Path) -> list[tuple[Member, int]]:
-    """The images of a shard with their classes; only headers and classes are read."""
-    images: dict[str, Member] = {}
-    labels: dict[str, int] = {}
+def _split_folder(folder: Path, split: Split) -> Path:
+    if split == "train":
+        return folder / "train"
+    found = [name for name in VAL_FOLDERS if any((folder / name).glob("*.tar*"))]
+    if len(found) > 1 and found[0] != "val":
+        raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to report to val/")
+    return folder / (found[0] if found else "val")
+
+
+def _indexed(shard: Path) -> tuple[list[tuple[Member, int]], set[str]]:
+    """The images of a shard with their classes, and which fields are left out; only headers and classes are read."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    found, left_out = [], set()
     try:
         with tarfile.open(shard, "r:") as tar:
             for item in tar:
-                key, suffix = str(PurePosixPath(item.name).with_suffix("")), PurePosixPath(item.name).suffix.lower()
-                if item.isdir() or suffix not in (*SUFFIXES, ".cls"):
+                matched = KEY_AND_FIELD.match(item.name)
+                if item.isdir() or not matched or "__MACOSX" in item.name:
                     continue
-                if not item.isfile() or item.issparse():
+                fields, name = samples.setdefault(matched[1], {}), matched[2].lower()
+                if name in fields:
+                    raise UserError(f"{shard}: {item.name} is there twice; every key must be of one sample")
+                if (_is_image(name) or name in LABELS) and (not item.isfile() or item.issparse()):
                     raise UserError(f"{shard}: {item.name} is a link, or has holes; make it again of plain files")
-                if suffix in SUFFIXES:
-                    images[key] = Member(shard, item.name, item.offset_data, item.size)
-                else:
-                    labels[key] = _number(shard, tar, item)
+                fields[name] = item
+            for key, fields in samples.items():
+                image = _image_of(shard, key, fields)
+                left_out |= fields.keys() - {image, *LABELS}
+                if image:
+                    item = fields[image]
+                    member = Member(shard, item.name, item.offset_data, item.size)
+                    found.append((member, _label(shard, tar, key, fields, item.name)))
     except UserError:
         raise
     except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{shard} cannot be read ({error}); make it again (not compressed)") from None
-    unlabelled = sorted(images.keys() - labels.keys())
-    if unlabelled:
-        raise UserError(f"{shard}: {images[unlabelled[0]].name} has no class; a member {unlabelled[0]}.cls is needed")
-    return [(member, labels[key]) for key, member in images.items()]
+    return found, left_out
+
+
+def _is_image(field_name: str) -> bool:
+    return f".{field_name.rsplit('.', 1)[-1]}" in SUFFIXES
+
+
+def _image_of(shard: Path, key: str, fields: Collection[str]) -> str:
+    """The field with the image of a sample, empty if it has none: one of a single word, where there is one.
+
+    Raises:
+        UserError: there are two of that kind.
+    """
+    images = [name for name in fields if _is_image(name)]
+    chosen = [name for name in images if "." not in name] or images
+    if len(chosen) > 1:
+        raise UserError(
+            f"{shard}: {key} has the images {' and '.join(chosen)}; keep one, or give the other a field of two words, "
+            f"such as {key}.seg.png"
+        )
+    return chosen[0] if chosen else ""
+
+
+def _label(shard: Path, tar: tarfile.TarFile, key: str, fields: Mapping[str, tarfile.TarInfo], image: str) -> int:
+    """The class of a sample."""
+    if "cls" in fields:
+        return _number(shard, tar, fields["cls"])
+    said = _json(shard, tar, fields["json"]) if "json" in fields else None
+    if isinstance(said, dict):
+        said = said.get("cls", said.get("label"))
+    if not isinstance(said, int) or isinstance(said, bool):
+        raise UserError(f"{shard}: {image} has no class; a member {key}.cls is needed, or label in {key}.json")
+    return said
+
+
+def _json(shard: Path, tar: tarfile.TarFile, item: tarfile.TarInfo) -> Any:
+    content = tar.extractfile(item)
+    try:
+        return json.loads(content.read(LONGEST_JSON) if content else b"")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{shard}: {item.name} is not valid JSON ({' '.join(str(error).split())})") from None
 
 
 def _number(shard: Path, tar: tarfile.TarFile, item: tarfile.TarInfo) -> int:

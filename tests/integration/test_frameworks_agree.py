@@ -58,8 +58,18 @@ def test_only_known_differences_are_left(name):
 
 
 @pytest.mark.slow
+def test_a_segmentation_protocol_is_described():
+    facts = transfer.facts("ade20k_upernet")
+    wanted = {
+        "solver / steps": 160_000,
+        "data / training: crop": [512, 512],
+        "model / decode head / kind": "UPerHead",
+        "model / decode head / classes": 150,
+        "data / metric": "mean IoU",
+    }
+    assert {name: facts.get(name) for name in wanted} == wanted
+
+
 def test_a_protocol_that_cannot_be_described_is_told():
-    with pytest.raises(UserError, match="mmseg cannot describe voc_seg: only detectors can be described"):
-        transfer.facts("voc_seg")
     with pytest.raises(UserError, match="animals_knn"):
         transfer.facts("animals_knn")

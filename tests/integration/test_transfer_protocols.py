@@ -27,7 +27,7 @@ pytest.importorskip("mmseg")
 
 ITERATIONS = 2
 ONE_PROCESS = ("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=false")
-BATCH = ("train_dataloader.batch_size=2", "test_dataloader.num_workers=0", *ONE_PROCESS)
+BATCH = ("batch_size=2", "test_dataloader.num_workers=0", *ONE_PROCESS)
 ROIS = ("model.train_cfg.rcnn.sampler.num=8", "model.test_cfg.rpn.max_per_img=8")
 SCALES = "scales=[(96,96),(128,128)]"
 DETECTION = (

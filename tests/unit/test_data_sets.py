@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ from PIL import Image
 from scipy.io import savemat
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.registry import registered
 from cgh_bench.data import FetchedImages, ImageSet, catalog, load
 from cgh_bench.data.imagenet import IMAGENET100
 from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
+from cgh_bench.data.shards import load_shards
+from cgh_bench.evaluation import prepare, protocol_id
+from cgh_bench.workspace import Workspace
 
 FETCHED = {name: entry for name, entry in catalog().items() if isinstance(entry, FetchedImages)}
 
@@ -288,6 +293,69 @@ def png(shade: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (3, 2), (shade, 0, 0)).save(buffer, "png")
     return buffer.getvalue()
+
+
+LABELLED = {"a.jpg": b"one", "a.cls": b"0"}
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (LABELLED | {"a.png": b"mask"}, "a has the images jpg and png"),
+        ({"a.left.jpg": b"l", "a.right.jpg": b"r", "a.cls": b"0"}, "a has the images left.jpg and right.jpg"),
+        ({"a.jpg": b"one", "a.json": b'{"caption": "a dog"}'}, "a.jpg has no class"),
+        ({"a.jpg": b"one", "a.json": b"{"}, "a.json is not valid JSON"),
+        ({"a.jpg": b"one", "a.json": b'{"label": 2}'}, "a.jpg is of class 2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_shards_that_can_be_read_in_two_ways_are_refused(members: dict[str, bytes], said: str, tmp_path: Path) -> None:
+    shard(tmp_path / "train/0.tar", members)
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    with pytest.raises(UserError) as told:
+        load_shards(tmp_path, "train")
+    assert said in str(told.value) and "0.tar" in str(told.value)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """One of both images would be lost, or get the other's label."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    with tarfile.open(tmp_path / "train/0.tar", "w") as tar:
+        for name, content in (*LABELLED.items(), ("b.jpg", b"two"), ("b.cls", b"1"), *LABELLED.items()):
+            item = tarfile.TarInfo(name)
+            item.size = len(content)
+            tar.addfile(item, io.BytesIO(content))
+    with pytest.raises(UserError, match=r"0\.tar: a\.jpg is there twice"):
+        load_shards(tmp_path, "train")
+
+
+def test_shards_as_webdataset_and_clip_benchmark_write_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    others = {"a.seg.png": b"mask", "a.txt": b"words", "._a.jpg": b"mac", "__MACOSX/a.jpg": b"mac"}
+    shard(tmp_path / "train/0.tar", {"a.webp": b"one", "a.cls": b"1", **others})
+    shard(tmp_path / "train/1.tar", {"a.left.jpg": b"two", "a.json": b'{"label": 0}', "b.jpg": b"3", "b.json": b"1"})
+    shard(tmp_path / "test/0.tar", {"a.jpg": b"val", "a.cls": b"0"})
+    (tmp_path / "classnames.txt").write_text("x\ny\n")
+    train, val = load_shards(tmp_path, "train"), load_shards(tmp_path, "val")
+    assert [train.called(i) for i in range(3)] == ["0.tar:a.webp", "1.tar:a.left.jpg", "1.tar:b.jpg"]
+    assert (train.labels.tolist(), val.labels.tolist(), val.classes) == ([1, 0, 1], [0], ("x", "y"))
+    assert "*.seg.png, *.txt" in caplog.text
+    (tmp_path / "train/2.tar.gz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2\.tar\.gz is compressed"):
+        load_shards(tmp_path, "train")
+
+
+def test_a_subset_is_another_protocol_and_in_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the id of the published data, its number would stand beside published ones."""
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    written("dtd", tmp_path)
+    (subset,) = prepare(["dtd_knn"], Workspace(tmp_path / "work"))
+    assert subset.data.subset == "4 of 3,760 train images"
+    assert subset.protocol != protocol_id("dtd_knn", subset.task)
+    whole = replace(FETCHED["dtd"], counts=(4, len(load("dtd", "val", tmp_path))))
+    monkeypatch.setitem(registered("cgh_bench.data", "CATALOG"), "dtd", whole)
+    (full,) = prepare(["dtd_knn"], Workspace(tmp_path / "work"))
+    assert (full.data.subset, full.protocol) == ("", protocol_id("dtd_knn", full.task))
 
 
 def test_tar_shards(tmp_path: Path) -> None:

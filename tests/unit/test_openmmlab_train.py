@@ -18,6 +18,8 @@ from pycocotools import mask as run_length
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
+from mmdet.datasets import CocoDataset
+
 from cgh_bench.foreign import frameworks, process
 from cgh_bench.transfer_configs.contract import processes
 from cgh_bench.transfer_configs.openmmlab import batch, state, train  # first: it provides mmcv's operators
@@ -84,6 +86,22 @@ def test_perfect_detections_have_ap_100(truth, tmp_path):
     assert [(line["image_id"], line["category_id"], line["bbox"]) for line in lines] == [
         (image, category, [float(v) for v in b]) for image, category, b in boxes
     ]
+
+
+def test_classes_are_known_by_their_names_whatever_their_order_in_the_file(truth, tmp_path):
+    """Perfect detections; mmdetection alone would number the classes by their place in the file."""
+    file, boxes = truth
+    document = json.loads(file.read_text())
+    document["categories"].reverse()
+    file.write_text(json.dumps(document))
+    names = {"classes": ("bear", "bird")}
+    data = CocoDataset(ann_file=str(file), metainfo=names, data_prefix={"img": ""}, pipeline=[], lazy_init=True)
+    labels = [each["bbox_label"] for image in data.load_data_list() for each in image["instances"]]
+    assert (data.cat_ids, labels) == ([7, 9], [0, 1, 0])
+    first, second = ([b for image, _, b in boxes if image == number] for number in (1, 2))
+    results = [(1, predicted(first, labels[:2], [0.9, 0.8])), (2, predicted(second, labels[2:], [0.7]))]
+    metrics = evaluate(file, tmp_path, results)
+    assert (metrics["box_AP"], metrics["mask_AP"]) == pytest.approx((100, 100))
 
 
 def test_half_of_a_class_found_is_half_its_ap(truth, tmp_path):
@@ -216,6 +234,14 @@ def test_a_module_that_is_absent_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         train.protocol(options(tmp_path, config=tmp_path / "yours.py"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "instead"), [("train_dataloader.batch_size", "batch_size"), ("train_cfg.max_iters", "iterations")]
+)
+def test_a_setting_that_would_leave_the_schedule_as_it_is_is_refused(setting, instead):
+    with pytest.raises(SystemExit, match=rf"{setting}: .*; use {instead}, which"):
+        train.require_known(Config.fromfile(FOLDER / "voc_seg.py"), setting)
 
 
 @pytest.mark.parametrize("setting", ["iterations", "norm.type", "data_root", "crop"])

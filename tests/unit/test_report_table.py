@@ -83,6 +83,14 @@ def test_of_two_in_the_same_second_the_later_line_counts(build) -> None:
     assert cell(build(result("a", 10.0), result("a", 20.0))).values == (20.0,)
 
 
+def test_a_subset_never_fills_a_cell_nor_displaces_the_full_data(build) -> None:
+    """It is the newer one, on other data, and under the same id where the weights were trained on the subset."""
+    newer = result("a", 2.0, subset="24 of 123,287 images", data="d" * 16, started="2099-01-01T00:00:00+00:00")
+    filled = build(result("a", 38.5), newer, result("b", 50.0))
+    assert filled.rows[0].cells[0].values == (38.5,)
+    assert filled.notes == ("A: 1 result left out (a subset of the published data).",)
+
+
 def test_overridden_results_never_fill_a_cell(build) -> None:
     filled = build(result("a", 99.0, overridden=("k=5",)), result("b", 50.0))
     assert cell(filled).n == 0

@@ -1,5 +1,6 @@
 """The datasets below CGH_DATA under names of our own, and endless training batches."""
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.common import DatasetFromList, MapDataset
-from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from detectron2.data.datasets import load_coco_json, register_pascal_voc
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
@@ -39,10 +40,28 @@ def register() -> None:
     """Register the datasets with detectron2; nothing is read yet."""
     root = Path(os.environ.get("CGH_DATA", "data"))
     for name, (annotations, images) in COCO_FORMAT.items():
-        register_coco_instances(name, {}, str(root / annotations), str(root / images))
+        files = str(root / annotations), str(root / images)
+        DatasetCatalog.register(name, functools.partial(load_by_name, name, *files, name.replace("/val", "/train")))
+        MetadataCatalog.get(name).set(json_file=files[0], image_root=files[1], evaluator_type="coco")
     MetadataCatalog.get("cityscapes/val").gt_dir = str(root.resolve() / "cityscapes/gtFine/val")
     for name, (folder, split, year) in VOC_FORMAT.items():
         register_pascal_voc(name, str(root / folder), split, year)
+
+
+def load_by_name(name: str, annotations: str, images: str, first: str) -> list[dict[str, Any]]:
+    """The images of a COCO file, with classes numbered as in the dataset `first`, which is trained on.
+
+    detectron2 numbers the classes of each file by their ids there, so that val must have the ids of train.
+    """
+    filed = MetadataCatalog.get(f"{name}, as filed")
+    found: list[dict[str, Any]] = load_coco_json(annotations, images, filed.name)
+    classes = MetadataCatalog.get(first).get("thing_classes", filed.thing_classes)
+    place = [classes.index(each) for each in filed.thing_classes]
+    for annotation in itertools.chain.from_iterable(image["annotations"] for image in found):
+        annotation["category_id"] = place[annotation["category_id"]]
+    ids = {number: place[index] for number, index in filed.thing_dataset_id_to_contiguous_id.items()}
+    MetadataCatalog.get(name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=ids)
+    return found
 
 
 class Batches(Sampler[list[int]]):

@@ -21,6 +21,7 @@ from detectron2.evaluation import (
     pascal_voc_evaluation,
 )
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
 
 from cgh_bench.transfer_configs.contract.records import write_json
@@ -36,6 +37,13 @@ class Coco(COCOEvaluator):
         super().__init__(name, tasks=("bbox", "segm") if masks else ("bbox",), output_dir=str(self.folder))
         self.predictions = work / "predictions.json"
 
+    def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict[str, float]:
+        """As in detectron2, with the names of classes in the order in which pycocotools has them: by their ids."""
+        ids = self._metadata.thing_dataset_id_to_contiguous_id
+        names = [self._metadata.thing_classes[ids[number]] for number in sorted(ids)]
+        found: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, names)
+        return found
+
     def evaluate(self, img_ids: Any = None) -> dict[str, Any]:
         """As in detectron2, which writes its predictions to files of other names."""
         results: dict[str, Any] = super().evaluate(img_ids)
@@ -46,7 +54,10 @@ class Coco(COCOEvaluator):
 
 
 class Voc(PascalVOCDetectionEvaluator):
-    """VOC's metric: for 2007, AP at 11 recall points, mean over IoU .50 to .95; difficult objects do not count."""
+    """VOC's metric: for 2007, AP at 11 recall points, mean over IoU .50 to .95; difficult objects do not count.
+
+    A class without objects is left out; in detectron2 it counts as 0.
+    """
 
     def __init__(self, name: str, work: Path) -> None:
         super().__init__(name)
@@ -71,8 +82,19 @@ class Voc(PascalVOCDetectionEvaluator):
         with _ap_by_class() as aps:
             results: dict[str, Any] | None = super().evaluate()
         if results:
-            results["bbox"] |= {f"AP-{name}": mean(values) for name, values in aps.items()}
+            present = self._present()
+            known = {name: values for name, values in aps.items() if name in present}
+            if len(known) < len(aps):
+                by_iou = [mean(values) for values in zip(*known.values(), strict=True)]
+                results["bbox"] |= {"AP": mean(by_iou), "AP50": by_iou[0], "AP75": by_iou[5]}
+            results["bbox"] |= {f"AP-{name}": mean(values) for name, values in known.items()}
         return results
+
+    def _present(self) -> set[str]:
+        """The classes that have an object to find."""
+        names = Path(self._image_set_path).read_text(encoding="utf-8").split()
+        objects = (item for name in names for item in parse_rec(self._anno_file_template.format(name)))
+        return {item["name"] for item in objects if not item["difficult"]}
 
 
 @contextlib.contextmanager

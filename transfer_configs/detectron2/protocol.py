@@ -68,6 +68,8 @@ def _parsed(setting: str) -> tuple[str, object]:
     key, equals, text = setting.partition("=")
     if not equals:
         raise SystemExit(f"--set {setting!r} must be KEY=VALUE")
+    if key == "SOLVER.MAX_ITER":
+        raise SystemExit(f"--set {key}: the schedule would not be stretched with it; use iterations={text}")
     if key.startswith(NOT_READ):
         raise SystemExit(f"--set {key}: it has no effect here")
     return key, yaml.safe_load(text)

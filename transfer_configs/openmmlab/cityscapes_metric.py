@@ -7,13 +7,15 @@ from mmdet.evaluation import CityScapesMetric
 from mmdet.evaluation.metrics.cityscapes_metric import HAS_CITYSCAPESAPI
 from mmdet.registry import METRICS
 
+from cgh_bench.transfer_configs.openmmlab import classes  # noqa: F401 (classes by their names)
+
 if not HAS_CITYSCAPESAPI:  # mmdetection would only find out after the training
     raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
 
 
 @METRICS.register_module()
 class CityscapesAP(CityScapesMetric):
-    """`mask_AP`, the mean over IoU .50 to .95, and `mask_AP50`.
+    """`mask_AP`, the mean over IoU .50 to .95, and `mask_AP50`; `detections` is the number of detections.
 
     The ground truth is read from gtFine beside the images, not from the annotations that the network was trained on.
 
@@ -29,4 +31,10 @@ class CityscapesAP(CityScapesMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Evaluate the predictions that were written."""
         averages = super().compute_metrics(results)
-        return {"mask_AP": 100 * float(averages["mAP"]), "mask_AP50": 100 * float(averages["AP@50"])}
+        lists = (Path(predicted["pred_txt"]) for _, predicted in results)
+        detections = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in lists)
+        return {
+            "detections": detections,
+            "mask_AP": 100 * float(averages["mAP"]),
+            "mask_AP50": 100 * float(averages["AP@50"]),
+        }

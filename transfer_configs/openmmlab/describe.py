@@ -1,18 +1,20 @@
-"""Print what a protocol builds in mmdetection, as a line of JSON: network, solver, data and metric as they take effect.
+"""Print what a protocol builds in mmdetection or mmsegmentation, as a line of JSON.
+
+Network, solver, data and metric, as they take effect.
 
 python -m cgh_bench.transfer_configs.openmmlab.describe --config coco_det.py [--set k=v …]
 """
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from cgh_bench.transfer_configs.contract import facts, processes
@@ -24,6 +26,8 @@ PARTS = (
     ("roi_head.mask", "mask head"),
     ("roi_head", "box head"),
     ("rpn_head", "RPN"),
+    ("decode_head", "decode head"),
+    ("auxiliary_head", "auxiliary head"),
     ("bbox_head", "box head"),
     ("neck", "neck"),
     ("backbone", facts.BACKBONE),
@@ -32,6 +36,7 @@ METRICS = {
     "InstanceAP": "COCO, 101 points",
     "ElevenPointAP": "VOC 2007, 11 points",
     "CityscapesAP": "Cityscapes",
+    "SemanticIoU": "mean IoU",
 }
 
 
@@ -39,8 +44,7 @@ def main() -> None:
     """Build and print."""
     options = processes.parser(__doc__, action=DictAction, default={}).parse_args()
     config = train.protocol(argparse.Namespace(**vars(options), gpus=0, work=Path(), seed=0, images_at_a_time=None))
-    if not {"rpn_head", "bbox_head"} & set(config.model):
-        raise SystemExit(f"only detectors can be described, not {config.model.type}")
+    importlib.import_module(f"{config.default_scope}.models")  # which registers them
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).train()
     print(
@@ -67,12 +71,36 @@ def describe_network(config: Config, model: Any) -> dict[str, Any]:
         "channels": "RGB" if given._channel_conversion else "BGR",
         "mean": [round(value, 3) for value in given.mean.flatten().tolist()],
         "std": [round(value, 3) for value in given.std.flatten().tolist()],
-        "sides padded to multiples of": given.pad_size_divisor,
-        **(
-            {"dense head": describe_dense_head(model.bbox_head)}
-            if "rpn_head" not in config.model
-            else {"RPN": describe_rpn(model.rpn_head, config.model), "regions": describe_regions(model.roi_head)}
-        ),
+        **_describe_heads(config, model),
+    }
+
+
+def _describe_heads(config: Config, model: Any) -> dict[str, Any]:
+    if "decode_head" in config.model:
+        heads = {"decode head": "decode_head", "auxiliary head": "auxiliary_head"}
+        found = {title: getattr(model, name, None) for title, name in heads.items()}
+        return {
+            "training images padded to": list(model.data_preprocessor.size),
+            **{title: describe_decoder(head) for title, head in found.items() if head is not None},
+            "test": dict(config.model.test_cfg),
+        }
+    kinds = (
+        {"dense head": describe_dense_head(model.bbox_head)}
+        if "rpn_head" not in config.model
+        else {"RPN": describe_rpn(model.rpn_head, config.model), "regions": describe_regions(model.roi_head)}
+    )
+    return {"sides padded to multiples of": model.data_preprocessor.pad_size_divisor, **kinds}
+
+
+def describe_decoder(head: Any) -> dict[str, Any]:
+    """A head of semantic segmentation."""
+    return {
+        "kind": type(head).__name__,
+        "reads": head.in_index,
+        "channels": head.channels,
+        "classes": head.num_classes,
+        "dropout": head.dropout_ratio,
+        "loss": f"{type(head.loss_decode).__name__.removesuffix('Loss')} x {head.loss_decode.loss_weight:g}",
     }
 
 
@@ -182,6 +210,8 @@ def describe_data(config: Config) -> dict[str, Any]:
     """Images, augmentation and metric."""
     training, test = config.train_dataloader.dataset, config.test_dataloader.dataset
     first = training.datasets[0] if "datasets" in training else training
+    if "decode_head" in config.model:
+        return describe_segmentation_data(config, first.pipeline, test.pipeline)
     resize, *further = first.pipeline[2:-1]
     (tested,) = (step for step in test.pipeline if step.type == "Resize")
     scales = [sorted(scale) for scale in resize.get("scales", [resize.get("scale")])]
@@ -191,6 +221,20 @@ def describe_data(config: Config) -> dict[str, Any]:
         "training: images without objects": not first.filter_cfg.filter_empty_gt,
         "training: wide images apart": "batch_sampler" in config.train_dataloader,
         "test: short side, longest": sorted(tested.scale),
+        "metric": METRICS[config.test_evaluator.type],
+    }
+
+
+def describe_segmentation_data(config: Config, training: Any, test: Any) -> dict[str, Any]:
+    """Images, augmentation and metric of semantic segmentation."""
+    resize: dict[str, Any] = next((step for step in training if "Resize" in step.type), {})
+    crop: dict[str, Any] = next((step for step in training if step.type == "RandomCrop"), {})
+    tested: dict[str, Any] = next((step for step in test if step.type == "Resize"), {})
+    return {
+        "training: resize": {key: value for key, value in resize.items() if key != "type"},
+        "training: crop": list(crop.get("crop_size", ())),
+        "training: steps": [step.type for step in training],
+        "test: scale": list(tested.get("scale", ())),
         "metric": METRICS[config.test_evaluator.type],
     }
 

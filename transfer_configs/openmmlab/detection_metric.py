@@ -11,6 +11,8 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
+from cgh_bench.transfer_configs.openmmlab.classes import ids_of
+
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
 """Indices into `COCOeval.stats`."""
 
@@ -36,7 +38,7 @@ class InstanceAP(CocoMetric):
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
         """Write the predictions of all images and evaluate them."""
-        self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
+        self.cat_ids = ids_of(self._coco_api.dataset["categories"], self.dataset_meta["classes"])
         detections = [line for _, result in results for line in self._lines(result)]
         self.predictions.write_text(json.dumps(detections), encoding="utf-8")
         metrics: dict[str, float] = {"detections": len(detections)}

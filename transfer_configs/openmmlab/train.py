@@ -38,6 +38,11 @@ READ = (
     "custom_hooks",
 )
 """What a setting may change. A protocol file defines its other names only to write these."""
+INSTEAD = {
+    "train_dataloader.batch_size": "batch_size, which scales learning rate and steps too",
+    "train_cfg.max_iters": "iterations, which stretches the schedule too",
+}
+"""Settings with another that does the same rightly."""
 
 
 def main() -> int:
@@ -107,6 +112,8 @@ def require_known(config: Config, setting: str) -> Any:
     Raises:
         SystemExit: with the settings that are accepted.
     """
+    if setting in INSTEAD:
+        raise SystemExit(f"--set {setting}: the schedule would stay as it is; use {INSTEAD[setting]}")
     if setting.split(".", maxsplit=1)[0] not in READ:
         raise SystemExit(f"--set {setting}: it has no effect; expected a setting below {', '.join(READ)}")
     place: Any = config._cfg_dict

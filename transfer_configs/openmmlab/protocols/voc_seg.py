@@ -4,6 +4,10 @@ Source: Wang et al., DenseCL (https://arxiv.org/abs/2011.09157), section 4; mmse
 configs/fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py, with the plain stem that checkpoints have in place of ResNetV1c's.
 Every value is restated; nothing is inherited. Train on VOC2012 train and SBD (10,582 maps), test on VOC2012 val.
 
+A crop that is smaller than 512×512 is padded after normalisation, by the data preprocessor, as in mmsegmentation 0.x
+(`Normalize`, then `Pad`), with which the published numbers were made. mmsegmentation 1.x kept a `Pad` in this pipeline,
+which now comes before normalisation and paints the margin black.
+
 Published: MoCo v2 67.5, DenseCL 69.4 mIoU. With another batch than 16 or without SBD's maps people report 62 and 47
 (WXinlong/DenseCL issues 38 and 19). Do not compare with voc_seg_moco.
 """
