@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ from cgh_bench.cli import options
 if TYPE_CHECKING:
     from cgh_bench.report.cells import Table
     from cgh_bench.report.definition import Definition
+
+
+COMPARED = {"cgh_r18_animals": "CGH", "moco_v2_r18_animals": "MoCo v2"}
+"""The recipes of the demo's last sentence, and their names."""
 
 
 def _rows_and_checkpoints(command: Any) -> Any:
@@ -41,7 +46,11 @@ def demo(seeds: int, jobs: int | None, work: Path) -> None:
       cgh-bench demo
       cgh-bench demo --seeds 3
     """
-    _print(_fill("animals", range(seeds), (), None, work, jobs), "terminal")
+    _fill("animals", range(seeds), (), None, work, jobs)
+    controlled = _control("animals", work)
+    _print(_fill("animals", range(0), (), None, work, jobs), "terminal")
+    for line in [*controlled, _verdict(work)]:
+        print(line)
     _write_site(work, work / "site")
 
 
@@ -187,6 +196,26 @@ def serve(port: int, host: str, work: Path) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             return
+
+
+def _control(name: str, work: Path) -> list[str]:
+    """Evaluate the controls of a table; what else they say."""
+    from cgh_bench import reproduce
+    from cgh_bench.workspace import Workspace
+
+    return reproduce.run_controls(_chosen(name, (), run=False), Workspace(work))
+
+
+def _verdict(work: Path) -> str:
+    """Whether CGH is better than MoCo v2, in a sentence."""
+    from cgh_bench import results
+    from cgh_bench.report import comparison
+    from cgh_bench.workspace import Workspace
+
+    records, _ = results.read(Workspace(work).store)
+    ((first, second),) = comparison.sides(records, work, list(COMPARED), "animals_knn")
+    found = comparison.compared(first, second, comparison.main_metric(first))
+    return replace(found, names=(COMPARED[first.name], COMPARED[second.name])).sentence() + "."
 
 
 def _print(filled: "Table", format: str) -> None:

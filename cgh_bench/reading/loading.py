@@ -39,7 +39,8 @@ def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
     text = str(name)
     parsed = names.parse(text)
     if isinstance(parsed, names.Control):
-        return adjusted(random_checkpoint(parsed.arch, parsed.seed), settings)
+        control = random_checkpoint(parsed.arch, parsed.seed)
+        return adjusted(replace(control, name=text) if text.startswith("control:") else control, settings)
     if isinstance(parsed, Path):
         if source in (None, "ours") and branch is None and arch is None and _is_ours(parsed):
             return adjusted(load_canonical(parsed), settings)

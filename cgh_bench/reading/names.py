@@ -17,6 +17,7 @@ FORMS = {
     "hub:OWNER/REPO[:REF]/ENTRY": "an entry of a repository's hubconf.py (torch.hub), whose code runs",
     "https://ADDRESS#sha256=HEX": "a file at an address",
     "random:ARCH[:SEED]": "the control: untrained weights",
+    "control:pixels": "a control without a network: raw pixels; control:channels: mean and deviation of each channel",
 }
 """Every form of a name, and what it leads to."""
 
@@ -68,7 +69,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Control:
-    """Untrained weights: `random:resnet50:1`."""
+    """Untrained weights, `random:resnet50:1`, or statistics of the image, `control:pixels`."""
 
     arch: str
     seed: int = 0
@@ -100,6 +101,7 @@ _GRAMMAR = (
         "https://example.org/weights.pth#sha256= and 64 hexadecimal digits, as sha256sum prints them",
     ),
     (r"random:", rf"random:(?P<arch>{_WORD})(?::(?P<seed>\d+))?", Control, "random:resnet50:1"),
+    (r"control:", r"control:(?P<arch>pixels|channels)", Control, "control:pixels or control:channels"),
 )
 
 

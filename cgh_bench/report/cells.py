@@ -40,6 +40,8 @@ class Cell:
     """What differs from value to value: "pretraining seed" or "evaluation seed"."""
     rank: int = 0
     """1 best, 2 second best, 0 neither or undecided: see `significance.ranks`."""
+    mark: str = ""
+    """Behind the value, explained below the table: see `controls`."""
     published: tuple[PublishedResult, ...] = ()
     """What others report for the same row and protocol."""
 
@@ -61,8 +63,8 @@ class Cell:
     def text(self, decimals: int = 1) -> str:
         """`61.5 ± 0.4 (3)`, without spread `61.5`, or `–`; one decimal, as the field prints percentages."""
         if self.n < 2:
-            return f"{self.mean:.{decimals}f}" if self.values else "–"
-        return f"{self.mean:.{decimals}f} ± {self.std:.{decimals}f} ({self.n})"
+            return f"{self.mean:.{decimals}f}{self.mark}" if self.values else "–"
+        return f"{self.mean:.{decimals}f}{self.mark} ± {self.std:.{decimals}f} ({self.n})"
 
     def published_text(self) -> str:
         """`[57.4]`, `[57.4–57.6]` if sources differ, or nothing."""

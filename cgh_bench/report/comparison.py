@@ -341,7 +341,9 @@ def _side(name: str, key: tuple[str, str], found: Sequence[Result], root: Path) 
 
 
 def _higher_is_better(side: Side, metric: str) -> bool:
-    return all(known.higher_is_better for known in tasks.find(side.runs[0].task).METRICS if known.name == metric)
+    return all(
+        known.higher_is_better is not False for known in tasks.find(side.runs[0].task).METRICS if known.name == metric
+    )
 
 
 def main_metric(side: Side) -> str:

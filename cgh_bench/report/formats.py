@@ -78,6 +78,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "†": r"$\dagger$",
     "–": "--",
     "[": "{[}",  # at the start of a row it would be an argument of \\
     "]": "{]}",

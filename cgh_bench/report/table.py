@@ -6,7 +6,7 @@ from dataclasses import replace
 from cgh_bench import tasks
 from cgh_bench.core.errors import unknown
 from cgh_bench.evaluation import protocol_id
-from cgh_bench.report import cells, definition, formats
+from cgh_bench.report import cells, controls, definition, formats
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
 from cgh_bench.report.significance import CONFIDENCE, ranks
@@ -61,8 +61,11 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
             order = ranks([cell.values for cell in in_column], higher)
             for line, rank in zip(grid, order, strict=True):
                 line[index] = replace(line[index], rank=rank)
-    rows = tuple(Row(row, tuple(line)) for row, line in zip(what.rows, grid, strict=True))
-    return Table(what, columns, rows, (*_legend(grid), *notes))
+    reached = [controls.measured(column, results, data) for column in columns]
+    rows = tuple(
+        Row(row, tuple(map(controls.marked, line, columns, reached))) for row, line in zip(what.rows, grid, strict=True)
+    )
+    return Table(what, columns, rows, (*_legend(grid), *controls.notes(columns, reached), *notes))
 
 
 def _cell(row: RowDefinition, column: Column, usable: Sequence[Result]) -> Cell:
