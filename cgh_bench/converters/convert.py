@@ -1,6 +1,5 @@
 """Converting one or many checkpoints: what is written where, the proof, and the certificate."""
 
-import glob
 import json
 import re
 import tempfile
@@ -136,21 +135,19 @@ def _hash(path: Path) -> str | dict[str, str]:
     return sha256(path)
 
 
-def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path]:
+def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]:
     """Which checkpoint is written where.
 
     Args:
-        inputs: names of checkpoints (see `loading.load`), or patterns of files.
+        names: of checkpoints (see `loading.load`).
         target: a converter's name.
         out: the file for a single input; the folder for several; None for beside each input.
 
     Raises:
-        UserError: a pattern that matches nothing, two inputs that would be written to one file, or an input that would
-            be written over.
+        UserError: two inputs would be written to one file, or an input would be written over.
     """
     converter = find(target)
     suffix = converter.suffixes[0] if converter.suffixes else ""
-    names = [name for pattern in inputs for name in _expand(pattern)]
     if out is not None and len(names) == 1 and not (out.is_dir() and not converter.is_folder):
         planned = {names[0]: out}
     else:
@@ -168,15 +165,6 @@ def plan(inputs: Sequence[str], target: str, out: Path | None) -> dict[str, Path
         if Path(name).exists() and Path(name).resolve() == place.resolve():
             raise UserError(f"{place} is the checkpoint itself, which is kept as it is; name another file with -o")
     return planned
-
-
-def _expand(pattern: str) -> list[str]:
-    if Path(pattern).exists() or not glob.has_magic(pattern):
-        return [pattern]
-    found = sorted(glob.glob(str(Path(pattern).expanduser())))  # noqa: PTH207 (absolute patterns too)
-    if not found:
-        raise UserError(f"{pattern} matches no file")
-    return found
 
 
 def preview(planned: dict[str, Path], target: str, read: Read, verify: bool = True) -> list[str]:
