@@ -88,6 +88,45 @@ def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
 
 
 @results.command()
+@click.option("--out", "-o", type=options.PATH, required=True, metavar="FILE", help="The zip file.")
+@_filters
+@options.work
+def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
+    """Write results with all answers as one file.
+
+    It holds the records (weights by their hash, versions, device), what each run answered for each image, and the hash
+    of every file; `cgh-bench results verify` computes the numbers again.
+
+    \b
+    Example:
+      cgh-bench results bundle --method cgh -o cgh.zip
+    """
+    from cgh_bench import bundles, results
+
+    chosen = list(dict(results.select(_read(work), task, protocol, ckpt, method)).values())
+    bundles.write(chosen, work, out)
+    print(f"{len(chosen)} results written to {out}")
+
+
+@results.command()
+@click.argument("bundle", type=options.PATH)
+def verify(bundle: Path) -> None:
+    """Check a bundle: hashes, and every number again.
+
+    Exits 1 if it was altered, or if a number does not follow from the answers.
+
+    \b
+    Example:
+      cgh-bench results verify cgh.zip
+    """
+    from cgh_bench import bundles
+
+    for each in bundles.verify(bundle):
+        left = f"; not determined by the answers: {', '.join(each.not_determined)}" if each.not_determined else ""
+        print(printable(f"{each.result.protocol} of {each.result.checkpoint_name}: {', '.join(each.confirmed)}{left}"))
+
+
+@results.command()
 @click.argument("stores", metavar="STORE…", type=options.PATH, nargs=-1, required=True)
 @options.work
 def merge(stores: tuple[Path, ...], work: Path) -> None:

@@ -87,7 +87,8 @@ class Comparison:
         interval, seeds = (self._turned(side) for side in (self.interval, self.over_seeds))
         difference = abs(self.difference)
         where = f"in {self.task} {self.metric}"
-        over = f"over {min(self.seeds)} seeds {_span(seeds)}" if seeds else "one training each"
+        trainings = "one training each" if self.seeds == (1, 1) else f"{self.seeds[0]} and {self.seeds[1]} trainings"
+        over = f"over {min(self.seeds)} seeds {_span(seeds)}" if seeds else trainings
         if interval is None:
             return (
                 f"{better} has {difference:.1f} points more than {worse} {where} on {self.images} images: too few for "

@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,49 @@ def test_the_answers_for_each_image_are_a_table(work: Path) -> None:
     assert len(lines) == 25
     with pytest.raises(UserError, match="parquet"):
         run("results", "predictions", "1", "--format", "parquet", work=work)
+
+
+def altered(path: Path, name: str, content: bytes, rehash: bool) -> None:
+    with zipfile.ZipFile(path) as bundle:
+        files = {each: bundle.read(each) for each in bundle.namelist()}
+    files[name] = content
+    if rehash:
+        manifest = json.loads(files["manifest.json"])
+        manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
+        files["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as bundle:
+        for each, kept in files.items():
+            bundle.writestr(each, kept)
+
+
+def test_a_bundle_is_verified_and_one_that_was_altered_is_not(work: Path, tmp_path: Path) -> None:
+    _, val = toy_pair()
+    classification(val, val.labels).save(work / "run")
+    right = dataclasses.replace(RESULT, checkpoint_name="bundled", metrics={"top1": 100.0, "recall": 1.0}, work="run")
+    results.append(work / "results.jsonl", right)
+    path = tmp_path / "b.zip"
+
+    def verify() -> str:
+        done = CliRunner().invoke(app, ["results", "verify", str(path)])
+        if done.exception is not None:
+            raise done.exception
+        return done.stdout
+
+    with pytest.raises(UserError, match="no bundle"):
+        verify()
+    with pytest.raises(UserError, match="kept no answers"):
+        run("results", "bundle", "-o", str(path), work=work)
+    run("results", "bundle", "--ckpt", "bundled", "-o", str(path), work=work)
+    assert "of bundled: top1; not determined by the answers: recall" in verify()
+    whole = path.read_bytes()
+    line = json.dumps({**right.to_dict(), "metrics": {"top1": 99.0}, "work": "runs/1"}).encode()
+    for rehash, message in ((False, r"was altered: results\.jsonl"), (True, r"says top1 99\.0+, .* give 100\.0")):
+        path.write_bytes(whole)
+        altered(path, "results.jsonl", line, rehash)
+        with pytest.raises(CheckFailed, match=message):
+            verify()
+    path.write_bytes(whole[:100])
+    with pytest.raises(UserError, match="is not a bundle of results"):
+        verify()
+    with pytest.raises(UserError, match="no result to bundle"):
+        run("results", "bundle", "--ckpt", "nobody", "-o", str(path), work=work)

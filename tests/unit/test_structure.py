@@ -17,7 +17,7 @@ LAYERS = (
     {"core"},
     {"backbones", "data", "published", "results", "workspace"},
     {"checkpoint", "outcomes"},
-    {"reading"},
+    {"bundles", "reading"},
     {"transfer_configs"},
     {"foreign"},
     {"converters", "frozen"},

@@ -1,0 +1,108 @@
+"""Results that travel: one zip file of records and answers, from which everything that can be is computed again."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cgh_bench import outcomes, results
+from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.files import replacing
+from cgh_bench.results import Result
+
+VERSION = 1
+MANIFEST, STORE = "manifest.json", "results.jsonl"
+KEPT = (outcomes.FILE, "loaded.json")
+"""Of a run's folder: what it answered, and the proof of which tensors arrived in a framework's model."""
+
+
+def write(chosen: Sequence[Result], root: Path, path: Path) -> None:
+    """Write results with what their runs answered to the zip file `path`.
+
+    Args:
+        chosen: the records; weights are in them by their hash, packages by their versions.
+        root: the folder of the results.
+        path: of the bundle.
+
+    Raises:
+        UserError: there is no result, or a run kept no answers.
+    """
+    if not chosen:
+        raise UserError("no result to bundle: `cgh-bench results list` shows what there is")
+    files: dict[str, bytes] = {}
+    moved = []
+    for number, result in enumerate(chosen, start=1):
+        outcomes.of_run(result, root)
+        folder = f"runs/{number}"
+        present = [root / result.work / name for name in KEPT if (root / result.work / name).exists()]
+        files |= {f"{folder}/{file.name}": file.read_bytes() for file in present}
+        moved.append(json.dumps(dataclasses.asdict(dataclasses.replace(result, work=folder)), sort_keys=True))
+    files[STORE] = ("\n".join(moved) + "\n").encode()
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[MANIFEST] = json.dumps({"version": VERSION, "sha256": hashes}, indent=1).encode()
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as bundle:
+        for name, content in files.items():
+            bundle.writestr(zipfile.ZipInfo(name), content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """One result of a bundle, whose numbers were computed again."""
+
+    result: Result
+    confirmed: tuple[str, ...]
+    """Metrics that the answers give."""
+    not_determined: tuple[str, ...]
+    """Metrics that they do not determine."""
+
+
+def verify(path: Path) -> list[Verified]:
+    """Check every hash of a bundle and compute every number again that its answers determine.
+
+    Raises:
+        UserError: it is not a bundle, or of another version.
+        CheckFailed: it was altered, or a number does not follow from the answers; the message says which.
+    """
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            files = {name: bundle.read(name) for name in bundle.namelist()}
+        manifest = json.loads(files.pop(MANIFEST))
+        version, hashes = manifest["version"], dict(manifest["sha256"])
+    except FileNotFoundError:
+        raise UserError(f"no bundle {path}; `cgh-bench results bundle -o {path}` writes one") from None
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a bundle of results ({' '.join(str(error).split())})") from None
+    if version != VERSION:
+        raise UserError(f"{path} has version {version}; this cgh-bench reads version {VERSION}")
+    changed = [name for name in files if hashlib.sha256(files[name]).hexdigest() != hashes.get(name)]
+    if odd := sorted({*changed, *(hashes.keys() - files.keys())}):
+        raise CheckFailed(f"{path} was altered: {', '.join(odd[:5])} is not what its manifest says")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / STORE).write_bytes(files[STORE])
+        records, complaints = results.read(root / STORE)
+        if complaints:
+            raise CheckFailed(f"{path}: {complaints[0].removeprefix(str(root))}")
+        found = []
+        for number, record in enumerate(records, start=1):
+            content = files.get(f"runs/{number}/{outcomes.FILE}")
+            if content is None:
+                raise CheckFailed(f"{path} has no answers for {record.protocol} of {record.checkpoint_name}")
+            (root / outcomes.FILE).write_bytes(content)
+            found.append(_confirmed(record, outcomes.load(root).metrics(), path))
+        return found
+
+
+def _confirmed(record: Result, again: dict[str, float], path: Path) -> Verified:
+    for name, value in record.metrics.items():
+        if name in again and not math.isclose(value, again[name], rel_tol=1e-6, abs_tol=1e-6):
+            raise CheckFailed(
+                f"{path}: {record.protocol} of {record.checkpoint_name} says {name} {value:.4f}, but its answers give "
+                f"{again[name]:.4f}"
+            )
+    confirmed = tuple(name for name in record.metrics if name in again)
+    return Verified(record, confirmed, tuple(name for name in record.metrics if name not in again))
