@@ -29,6 +29,12 @@ ALIASES = {
 }
 """Other names of methods, in any spelling of case, spaces and hyphens, and the names that `results.csv` uses."""
 
+UNREAD = {
+    "CGH": "its tables could be read in no source when these were collected (November 2026); they are in the paper, "
+    "WACV 2024, https://arxiv.org/abs/2308.13392",
+}
+"""Methods without a published result here, and why. A line in `results.csv` with its source takes one out of here."""
+
 
 @dataclass(frozen=True)
 class PublishedResult:
@@ -172,6 +178,12 @@ def canonical_method(name: str) -> str:
         UserError: the method has no published result; with the nearest names.
     """
     known = {each.method for each in results()}
+    for method, reason in UNREAD.items():
+        if method not in known and _plain(method) == _plain(name):
+            raise UserError(
+                f"no published result of {method}: {reason}; to add one, append to cgh_bench/published/results.csv: "
+                f"voc_det,{method},,200,asymmetric,box_AP,VALUE,,SOURCE"
+            )
     spellings = {_plain(alias): method for alias, method in ALIASES.items()} | {_plain(m): m for m in known}
     if _plain(name) not in spellings:
         raise unknown("published method", name, known)

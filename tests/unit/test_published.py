@@ -122,3 +122,10 @@ def test_known_conflicts_are_found() -> None:
     }
     assert found["voc_det", ("MoCo v2", "", 800), "box_AP"] == {57.4, 57.6}
     assert found["imagenet_linear", ("MoCo v2", "", 200), "top1"] == {67.5, 67.7}
+
+
+def test_a_method_whose_tables_could_not_be_read_says_so_and_how_to_add_it() -> None:
+    with pytest.raises(
+        UserError, match=r"no published result of CGH: .*append .*voc_det,CGH,,200,asymmetric,box_AP,VALUE"
+    ):
+        published.select(method="cgh")
