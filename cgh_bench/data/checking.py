@@ -1,4 +1,4 @@
-"""Look at every file of a dataset before it is used: `cgh-bench data check`, and what a training calls first."""
+"""Look at every file of a dataset before it is used: `cgh-bench data check`."""
 
 import hashlib
 import json
@@ -41,18 +41,6 @@ def check(name: str, root: Path, cache: Path) -> dict[str, Checked]:
     if there:
         return {each: layout.check(each, found, folder.parent, cache) for each, found in there.items()}
     return {name: _images(name, root, cache)}
-
-
-def require_readable(images: ImageSet, cache: Path) -> None:
-    """Refuse images of which one cannot be read; a set is looked at once, until its content changes.
-
-    Raises:
-        UserError: the first such image.
-    """
-    problems = list(_of_set(images, cache)["problems"])
-    if problems:
-        more = f" (and {len(problems) - 1} more; cgh-bench data check lists them)" if len(problems) > 1 else ""
-        raise UserError(f"{problems[0]}{more}")
 
 
 def _images(name: str, root: Path, cache: Path) -> Checked:

@@ -110,7 +110,8 @@ class FineTune(ImageTask):
             tuning = Tuning(network, descent, Judge(val, self.transform, self.batch_size), device)
             batches = Batches(images, rows, self.crop, self.batch_size, seed)
             if not state.exists():
-                require_usable(Work(checkpoint, val, self.transform, ()))
+                for some in (val, images):
+                    require_usable(Work(checkpoint, some, self.transform, ()))
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
             title = f"fine-tuning {checkpoint.name}"
             course = Course(title, self.epochs, self.schedule, identity, state, device)

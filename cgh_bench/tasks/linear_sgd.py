@@ -113,6 +113,7 @@ class LinearSgd(ImageTask):
 
         from cgh_bench.core import dist
         from cgh_bench.frozen.crops import Batches
+        from cgh_bench.frozen.extraction import Work, require_usable
         from cgh_bench.frozen.features import extract_all
         from cgh_bench.frozen.heads import Heads, SgdProbe, first_weights
         from cgh_bench.frozen.training import Course, train
@@ -130,10 +131,13 @@ class LinearSgd(ImageTask):
                 name: extract_all(checkpoint, some, self.transform, self.features, folders.cache / "features")
                 for name, some in judged.items()
             }
+            state = folders.run / "state.pt"
+            if not state.exists():
+                require_usable(Work(checkpoint, images, self.transform, ()))
             batches = Batches(images, fitted, self.crop, self.batch_size, seed)
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
             title = f"linear probe of {checkpoint.name}, {len(self.grid)} heads"
-            course = Course(title, self.epochs, self.schedule, identity, folders.run / "state.pt", device)
+            course = Course(title, self.epochs, self.schedule, identity, state, device)
             history = train(probe, batches, course)
             probe.require_frozen()
             folders.write("epochs.json", json.dumps({"heads": self.grid, "epochs": history}))

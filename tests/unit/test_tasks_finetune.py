@@ -10,7 +10,7 @@ from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.descent import Cosine, Steps
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import DataPair, GreyImages
+from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.frozen.finetuning import Tuning
 from cgh_bench.tasks.base import Folders
@@ -104,9 +104,12 @@ class Unreadable(GreyImages):
         return super().image(index)
 
 
-def test_a_val_image_that_cannot_be_read_is_found_before_training(backbone: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_that_cannot_be_read_is_found_before_training(
+    split: str, backbone: Checkpoint, tmp_path: Path
+) -> None:
     data = toy_data()
-    broken = DataPair("toy", data.train, Unreadable(**vars(data.val)))
+    broken = replace(data, **{split: Unreadable(**vars(getattr(data, split)))})
     with pytest.raises(UserError, match="^cannot read 7.png$"):
         TOY.run(backbone, broken, Folders(tmp_path, tmp_path / "cache"), 0)
     assert not list(tmp_path.iterdir())
