@@ -117,6 +117,8 @@ def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     has_c4 = name in ("voc_det", "coco_det", "coco_det_2x")
     assert loaded["into"] == ["backbone", *(["roi_head.shared_head"] if has_c4 else [])]
     assert any(folder.glob("predictions*"))
+    if task.framework == "mmdet":
+        assert json.loads((folder / "metrics.json").read_text())["detections"] >= 0
     assert not (folder / "state.pth").exists()
 
 
