@@ -6,6 +6,7 @@ are those of the file.
 
 import dataclasses
 import json
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,7 @@ def resnet50():
 
 def small(name: str) -> Evaluation:
     task = dataclasses.replace(find(name), iterations=ITERATIONS, settings=SMALL[name])
-    return Evaluation(name, task, task.load_data(Path("cache")), protocol_id(name, task), ("iterations", "settings"))
+    return Evaluation(name, task, task.load_data(Path(os.environ["CGH_DATA"], "cache")), protocol_id(name, task), ("iterations", "settings"))
 
 
 def protocols(packages: str) -> pytest.MarkDecorator:
