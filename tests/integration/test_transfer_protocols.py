@@ -100,7 +100,13 @@ def resnet50():
 
 def small(name: str) -> Evaluation:
     task = dataclasses.replace(find(name), iterations=ITERATIONS, settings=SMALL[name])
-    return Evaluation(name, task, task.load_data(Path(os.environ["CGH_DATA"], "cache")), protocol_id(name, task), ("iterations", "settings"))
+    return Evaluation(
+        name,
+        task,
+        task.load_data(Path(os.environ["CGH_DATA"], "cache")),
+        protocol_id(name, task),
+        ("iterations", "settings"),
+    )
 
 
 def protocols(packages: str) -> pytest.MarkDecorator:
