@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgh_bench.api import Features, Results, convert, evaluate, features, list_tasks, load, wrap
+    from cgh_bench.api import Features, Results, certify, convert, evaluate, features, list_tasks, load, wrap
     from cgh_bench.checkpoint import Checkpoint, Preprocessing
     from cgh_bench.data.transform import EvalTransform
     from cgh_bench.report.comparison import compare
@@ -17,6 +17,7 @@ __all__ = [
     "Preprocessing",
     "Result",
     "Results",
+    "certify",
     "compare",
     "convert",
     "evaluate",

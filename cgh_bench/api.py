@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint, Preprocessing
     from cgh_bench.evaluation import Evaluation
 
-__all__ = ["Features", "Results", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]
+__all__ = ["Features", "Results", "certify", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]
 
 Model: TypeAlias = "str | Path | Checkpoint | Callable[..., Any]"
 """A name (see `cgh-bench list checkpoints`), a checkpoint, an `nn.Module`, or any function of images (B, 3, H, W)."""
@@ -75,18 +75,47 @@ class Features:
         return f"Features of {images} images, {width} wide, {len(self.classes)} classes"
 
 
-def load(
+def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
     name: str | Path,
     source: str | None = None,
     branch: str | None = None,
     trust_pickle: bool = False,
     trust_code: bool = False,
+    arch: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Checkpoint:
     """The checkpoint of that name; see `cgh_bench.reading.loading.load`."""
     from cgh_bench.reading import loading
 
     with showing(False):
-        return loading.load(name, source, branch, trust_pickle, trust_code)
+        return loading.load(name, source, branch, trust_pickle, trust_code, arch, settings)
+
+
+def certify(
+    model: Callable[..., Any],
+    checkpoint: Model,
+    prepare: Callable[[Any], Any] | None = None,
+    image_size: int | tuple[int, int] = 224,
+) -> Checkpoint:
+    """The checkpoint, if it computes what `model`, the network in memory that it is of, computes: layer by layer.
+
+    Args:
+        model: an `nn.Module`.
+        checkpoint: a name or a `Checkpoint`.
+        prepare: what your own code does to an image after resizing and cropping: a PIL image to a tensor (3, H, W).
+            Without it, the preprocessing is not compared.
+        image_size: of the images that both are given.
+
+    Returns:
+        The checkpoint; its `origin.reach` is `origin`, and so is that of results on it.
+
+    Raises:
+        CheckFailed: it computes something else; the message names the cause where it is a known one.
+    """
+    from cgh_bench.reading import reference
+
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return reference.certified(_checkpoint(checkpoint), reference.record(model, prepare, size))[0]
 
 
 def wrap(

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.timm import Timm
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.converters.base import Converter
 from cgh_bench.converters.parity import TOLERANCE
 from cgh_bench.core.files import write_text
 from cgh_bench.core.pickles import HARMLESS
 from cgh_bench.core.registry import registered
+from cgh_bench.reading.evidence import IMAGES
 from cgh_bench.reading.readers import LAYOUT, READERS, Reader
 
 ROOT = Path(__file__).parents[1]
@@ -53,16 +57,14 @@ scale. The canonical names and the network are timm's; the architecture's name i
 size, patch, and the image side that its position embeddings are for. `random:vit_small_patch16_224:1` is a control.
 
 - **Other image sizes** are taken as timm takes them: the position embeddings of the patches are resampled to the new
-  grid, bicubic with antialiasing, at each forward pass; sides must be multiples of the patch. (DINO's and DINOv2's
-  own code resamples a little differently, transformers without antialiasing: there, other sizes give slightly other
-  features.)
+  grid, bicubic with antialiasing, at each forward pass; sides must be multiples of the patch. Checkpoints of DINO,
+  DINOv2 and transformers are taken as their own code does, which differs a little (`--set positions=dino`).
 - **Features** (`feature` of knn, linear, …): `cls`, `patch_mean`, both after the final norm; `block1` to `block12` or
   `block24`, what `cls` would be if the network ended there; several joined by `+`. DINO's linear evaluation of a ViT-S
   takes `block9+block10+block11+block12`. `layer4`, the tasks' default, is the global feature: `cls`, or `patch_mean`
   where there is no class token.
-- **What no tensor tells**: heads are 64 wide, but for MoCo v3's ViT-S (twelve of 32); the norms' epsilon is 1e-6. Where
-  transformers' `config.json` is there, it says both. Weights of other heads without such a
-  configuration would be read wrongly, as no tensor shows them.
+- **What no tensor tells**: heads are 64 wide, but for MoCo v3's small network (its fixed positions show it); the norms'
+  epsilon is 1e-6. Configurations, attributes of a pickled network and `--set heads=12` say otherwise; see below.
 - **Registers** have no position in timm. DINOv2's class token has one, which is added to the token when reading.
 - **Not read as such**: DINOv2's training checkpoints in chunks of blocks (its published weights are). ViT-g and H,
   distilled DeiT, CLIP, BEiT and DINOv3 are networks of timm or transformers, below.
@@ -83,8 +85,12 @@ size, patch, and the image side that its position embeddings are for. `random:vi
 
 The first branch is the default. Preprocessing is what the origin's code does; "stated" means that the file says it.
 
-| `--source` | origin | branches | preprocessing | layout | tested by `test_readers.py` |
-| --- | --- | --- | --- | --- | --- |
+The last column says what the rule is proven against: the origin's own library or code, in our tests, or committed
+numbers that its code computed (`tests/unit/references`); — means that the layout is tested, but not the origin's
+outputs.
+
+| `--source` | origin | branches | preprocessing | layout | tested by `test_readers.py` | proven against |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 TAIL = """
@@ -96,10 +102,48 @@ timm's transformers).
 `unknown` is what a file of no rule is called: its only backbone, under whatever prefix (`unknown_prefixes`).
 Our own `.safetensors` hold architecture, preprocessing and origin in the header, and need no guess.
 
-**How sure is the preprocessing?** `inspect` says: *stated* (ours; mmengine's configuration in `meta`; transformers' and
-timm's configuration files; lightly-train), *implied* by the origin, or *assumed* where nothing says so. A detectron2
-file made for `matching_heuristics` is taken to come from PyTorch (RGB); one that was trained there, for detectron2's
-default: BGR, 0 to 255, stride in the first 1x1.
+## What no tensor tells
+
+Two networks of the same tensors can compute different things. `inspect` prints every such property with its value and
+how it is known: *stated* (by the file, a file beside it, a pickled network's own attributes, or `--set`), *implied*
+by the origin's code, or *assumed*. They travel with the checkpoint into certificates, results and the site.
+
+{untold}
+
+Read are: `config.json` and `preprocessor_config.json` beside `model.safetensors` (also when that file is named);
+`config.json` and the `args` of timm; the configuration in `meta` of mmengine and mmcv; `config.yaml` beside a
+detectron2 checkpoint; `args.json` beside one of solo-learn; the attributes of whole pickled networks, without running
+them.
+
+Where libraries do it differently and nothing says how, the file is refused with the choices: a 3x3 stem of no known
+origin (`--set stem.padding=2`), a detector of detectron2 without its `config.yaml`. An anti-aliased network of timm
+has the same tensors as a plain one: `--arch resnetblur50`.
+
+## Proof by the model itself
+
+```bash
+cgh-bench reference script > reference.py     # one file; it needs torch and NumPy
+```
+
+Where the model lives, with the model in memory:
+
+```python
+from reference import record
+record(model, "ref.npz", prepare=transform, size=224)  # transform: ToTensor and Normalize, without resize and crop
+```
+
+Then `--reference ref.npz` of `inspect`, `convert` and `eval` compares the prepared images, the output of every layer
+with weights (paired by these, whatever each side calls them) and the global feature. Where they differ, known causes
+are tried, and the error says what to set:
+
+```text
+check failed: byol differs from the model of ref.npz: your model's stem pads by 2: add --set stem.padding=2
+```
+
+From Python: `cgh_bench.certify(model, checkpoint, prepare=transform)`.
+
+**Reach.** One word says how far the proof reaches: `origin` (compared with the model's own outputs, or trained here),
+`convention` (nothing is assumed, and the origin's rule is proven in our tests, see the table above), `assumed`.
 
 ## Targets
 
@@ -145,13 +189,21 @@ def page(samples: Mapping[str, list[str]]) -> str:
     text = HEAD.format(harmless=", ".join(kinds))
     for name, reader in READERS.items():
         text += f"| `{name}` | {_origin(name, reader, samples.get(name, []))} |\n"
-    text += TAIL
+    text += TAIL.format(untold=_untold())
     converters: dict[str, Converter] = registered("cgh_bench.converters", "CONVERTERS")
     for name, converter in sorted(converters.items()):
         written = "a folder" if converter.is_folder else " or ".join(f"`{suffix}`" for suffix in converter.suffixes)
         about = " ".join((type(converter).__doc__ or "").split("\n\n")[0].split())
         text += f"| `{name}` | {written}. {about} | {converter.BESIDE} |\n"
     return text + CERTIFICATE.format(tolerance=TOLERANCE)
+
+
+def _untold() -> str:
+    lines = ["| property | what it is | of |", "| --- | --- | --- |"]
+    for family in (ResNet, ViT, Timm):
+        lines += [f"| `{name}` | {about} | {family.__name__} |" for name, about in family.UNTOLD.items()]
+    lines += [f"| `{name}` | of the images; `preprocessing` sets all four by name | all |" for name in IMAGES]
+    return "\n".join(lines)
 
 
 _MM = "stated in `meta`; else torchvision's"
@@ -180,7 +232,7 @@ def _origin(name: str, reader: Reader, samples: list[str]) -> str:
     link = f"[{url.removeprefix('https://github.com/')}]({url}) {rest}" if url.startswith("http") else f"`{url}`"
     rank = " (if nothing above fits)" if reader.rank == LAYOUT else ""
     tests = ", ".join(f"`{sample}`" for sample in samples) or "`test_checkpoint.py`"
-    return f"{reader.title}{rank} | {', '.join(reader.branches)} | {told} | {link} | {tests}"
+    return f"{reader.title}{rank} | {', '.join(reader.branches)} | {told} | {link} | {tests} | {reader.proof or '—'}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -82,6 +82,10 @@ class ResNet(Architecture):
                 f"{self} is not a valid ResNet; expected a dilation of 1 or more for each of {len(STAGES)} stages, and "
                 "norm_eps between 0 and 1"
             )
+        if max(self.dilation) > 1 and not self.has_bottlenecks:
+            raise UserError(
+                f"{self.name} with dilation {self.dilation} is not known: libraries dilate its blocks differently"
+            )
         if (self.stem_stride or 1) < 1 or (self.stem_padding or 0) < 0:
             raise UserError(f"{self.identity} is not a valid ResNet; expected stem.stride >= 1 and stem.padding >= 0")
 

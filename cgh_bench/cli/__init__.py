@@ -45,6 +45,7 @@ for command in (
     pretraining.pretrain,
     checkpoints.inspect,
     checkpoints.convert,
+    checkpoints.reference,
     evaluating.eval_,
     evaluating.watch,
     features.features,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @options.source
 @options.branch
 @options.arch
+@options.settings
+@options.reference
 @options.trust_pickle
 @options.trust_code
 @options.as_json
@@ -26,6 +28,8 @@ def inspect(
     source: str | None,
     branch: str | None,
     arch: str | None,
+    settings: tuple[str, ...],
+    reference: Path | None,
     trust_pickle: bool,
     trust_code: bool,
     as_json: bool,
@@ -33,19 +37,22 @@ def inspect(
     """Show what a checkpoint is and whether it looks trained.
 
     CKPT is a file, a Hugging Face folder or the name of published weights (see `cgh-bench list checkpoints`). Printed
-    are its origin, network and preprocessing, which tensors are used and which are not. Exits 1 if it cannot be used.
+    are its origin, network and preprocessing, which tensors are used and which are not, and how everything is known
+    that no tensor tells. Exits 1 if it cannot be used, or computes something else than the reference.
 
     \b
     Examples:
       cgh-bench inspect moco_v2_800ep.pth.tar
       cgh-bench inspect dino.pth --branch student --json
+      cgh-bench inspect byol_cifar.ckpt --set stem.padding=2
+      cgh-bench inspect moco_v2_800ep.pth.tar --reference ref.npz
     """
     (name,) = options.checkpoints((ckpt,))
     from rich.console import Console
 
     from cgh_bench.reading import inspection
 
-    report = inspection.inspect(name, source, branch, trust_pickle, trust_code, arch)
+    report = inspection.inspect(name, source, branch, trust_pickle, trust_code, arch, settings, reference)
     if as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -61,6 +68,8 @@ def inspect(
 @options.source
 @options.branch
 @options.arch
+@options.settings
+@options.reference
 @options.trust_pickle
 @options.trust_code
 @click.option("--verify/--no-verify", default=True, help="Compare the outputs of source and target, stage by stage.")
@@ -73,6 +82,8 @@ def convert(
     source: str | None,
     branch: str | None,
     arch: str | None,
+    settings: tuple[str, ...],
+    reference: Path | None,
     trust_pickle: bool,
     trust_code: bool,
     verify: bool,
@@ -96,7 +107,7 @@ def convert(
     from cgh_bench.reading.loading import load
 
     def read(name: str) -> "Checkpoint":
-        return load(name, source, branch, trust_pickle, trust_code, arch)
+        return load(name, source, branch, trust_pickle, trust_code, arch, settings, reference)
 
     planned = conversion.plan(names, to, out)
     if dry_run:
@@ -108,3 +119,24 @@ def convert(
             print(printable(conversion.sentence(certificate)))
     if as_json:
         print(json.dumps(certificates, indent=1))
+
+
+@click.group(cls=options.Group)
+def reference() -> None:
+    """Compare what is read from a file with what its own model computes."""
+
+
+@reference.command()
+def script() -> None:
+    """Print a Python script that records what a model computes.
+
+    It needs torch and NumPy only. Run it where the model lives; --reference then compares every layer, and names the
+    cause where one differs.
+
+    \b
+    Example:
+      cgh-bench reference script > reference.py
+    """
+    from cgh_bench.reading import reference_script
+
+    print(Path(reference_script.__file__).read_text(encoding="utf-8"), end="")

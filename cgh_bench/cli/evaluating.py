@@ -37,6 +37,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.source
 @options.branch
 @options.arch
+@options.reference
 @options.trust_pickle
 @options.trust_code
 @options.text("--framework", help="Detection and segmentation framework: mmdet/mmseg (default) or detectron2.")
@@ -60,6 +61,7 @@ def eval_(
     source: str | None,
     branch: str | None,
     arch: str | None,
+    reference: Path | None,
     trust_pickle: bool,
     trust_code: bool,
     framework: str,
@@ -78,7 +80,8 @@ def eval_(
     TASK is a name from `cgh-bench list tasks`, or a pattern such as 'animals_*'. CKPT is a checkpoint of any origin, a
     Hugging Face folder, a pattern of them, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
     hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are appended to
-    WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does.
+    WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does; --set also takes
+    what no tensor of a checkpoint tells (stem.padding, heads, mean, …; see `cgh-bench inspect`).
 
     \b
     Examples:
@@ -99,6 +102,7 @@ def eval_(
     from cgh_bench.core.slurm import queue
     from cgh_bench.evaluation import configured, evaluate, find_finished, plan, prepare
     from cgh_bench.foreign.process import Launch
+    from cgh_bench.reading.evidence import split_settings
     from cgh_bench.reading.loading import load
     from cgh_bench.report.formats import show_result
     from cgh_bench.tasks.transfer import in_framework
@@ -106,12 +110,15 @@ def eval_(
 
     if framework:
         tasks = [in_framework(name, framework) for name in tasks]
-    given = [*settings, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
+    of_weights, of_task = split_settings(settings)
+    given = [*of_task, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
     launch, workspace = Launch(None if slurm else gpus, images_at_a_time), Workspace(work)
     from_files = _feature_files(features) if features else None
 
     def read(name: str) -> "Checkpoint":
-        return from_files[0] if from_files else load(name, source, branch, trust_pickle, trust_code, arch)
+        if from_files:
+            return from_files[0]
+        return load(name, source, branch, trust_pickle, trust_code, arch, of_weights, reference)
 
     def prepared(checkpoint: "Checkpoint") -> "list[Evaluation]":
         settings = _with_hub(given, checkpoint)

@@ -74,6 +74,12 @@ arch = click.option(
 branch = click.option(
     "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
 )
+reference = click.option(
+    "--reference",
+    type=PATH,
+    metavar="REF.npz",
+    help="What the file's own model computed (`cgh-bench reference script`).",
+)
 trust_pickle = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
 trust_code = flag("--trust-code", help="Allow the code of a hub: repository to run (unsafe).")
 

@@ -59,6 +59,7 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
             "file": out.name,
             "sha256": _hash(staged),
             "checkpoint": {"id": checkpoint.id, **_brief(checkpoint)},
+            "reach": checkpoint.origin.reach,
             "tensors": len(checkpoint.weights),
             "read_back": "bit for bit",
             **measured,

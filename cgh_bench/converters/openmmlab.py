@@ -15,8 +15,10 @@ from cgh_bench.converters.flat import FlatConverter
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 
-_NOTE = '''"""Preprocessing and backbone that {weights} needs; add this file to your config's `_base_` list, or copy it.
+_NOTE = '''"""Preprocessing and backbone that {weights} needs, to be laid over a config of your own.
 
+Add the line `_base_ = 'YOUR_CONFIG.py'` below this text and train with this file. (In a `_base_` list beside another
+file with a `model` mmengine refuses it: bases must not share keys.)
 Written by `cgh-bench convert` for {name} ({id}). Images are loaded as BGR, 0 to 255, as always in OpenMMLab.
 A C4 detector needs the last stage in its shared head too: the same file, with the same init_cfg.
 """
@@ -31,7 +33,7 @@ class OpenMMLab(FlatConverter):
     stops when a prefix is asked for that the file has not.
     """
 
-    BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, for `_base_`"
+    BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, to be laid over your config"
 
     suffixes: tuple[str, ...] = (".pth",)
     preprocessor: str = ""

@@ -64,15 +64,19 @@ Statements = Iterator[Property]
 
 
 def settle(
-    file: WeightsFile, network: Candidate, source: str, settings: Sequence[str] = ()
+    file: WeightsFile, network: Candidate, source: str, settings: Sequence[str] = (), may_assume: bool = False
 ) -> tuple[Architecture, Preprocessing, tuple[Property, ...]]:
     """The architecture and preprocessing of `network` in `file` of the origin `source`, and how each property is known.
+
+    With `may_assume` the usual is taken where libraries differ: for a comparison with a reference, which tells.
 
     Raises:
         UserError: a property is of no known value, a setting is wrong, or nothing says what libraries do differently.
     """
     architecture = network.architecture
     assert architecture is not None
+    _require_square(file, network)
+    _require_alike(file, network)
     reader = READERS.get(source)
     given = list(_set(architecture, settings))
     found: dict[str, Property] = {}
@@ -93,7 +97,8 @@ def settle(
     if isinstance(architecture, Timm):
         arguments = ", ".join(f"{key}={value}" for key, value in architecture.timm_arguments().items())
         properties = (Property("architecture", arguments, "stated", network.stated_by), *properties)
-    _require_decided(file, network, properties)
+    if not may_assume:
+        _require_decided(file, network, properties)
     return architecture, preprocessing, properties
 
 
@@ -110,9 +115,11 @@ def adjusted(checkpoint: Checkpoint, settings: Sequence[str]) -> Checkpoint:
     return dataclasses.replace(checkpoint, architecture=architecture, preprocessing=preprocessing, origin=origin)
 
 
-def property_names() -> set[str]:
-    """Every name that `--set` can give a value of a checkpoint."""
-    return {"preprocessing", *IMAGES, *ResNet.UNTOLD, *ViT.UNTOLD, *Timm.UNTOLD}
+def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of `settings` that are a checkpoint's, and those that are a task's."""
+    names = {"preprocessing", *IMAGES, *ResNet.UNTOLD, *ViT.UNTOLD, *Timm.UNTOLD}
+    of_weights = [setting for setting in settings if setting.partition("=")[0] in names]
+    return of_weights, [setting for setting in settings if setting not in of_weights]
 
 
 def usual_preprocessing(architecture: Timm) -> Preprocessing:
@@ -178,6 +185,45 @@ def _require_decided(file: WeightsFile, network: Candidate, properties: Sequence
             "--set preprocessing=caffe --set stride_in_1x1=true (detectron2's default, MSRA's networks), or --set "
             "preprocessing=imagenet --set stride_in_1x1=false (MoCo's)"
         )
+
+
+def _require_square(file: WeightsFile, network: Candidate) -> None:
+    """Refuse images that are not square, of which a plain vision transformer's tensors tell nothing."""
+    if not isinstance(network.architecture, ViT):
+        return
+    cards = [
+        said["img_size"] for name, said in file.modules.items() if name.endswith("patch_embed") and "img_size" in said
+    ]
+    for size in (file.facts.get("config/image_size"), file.facts.get("args/img_size"), *cards):
+        if isinstance(size, list | tuple) and len(set(size)) > 1:
+            raise UserError(
+                f"{file.path}: its position embeddings are for images of {'x'.join(map(str, size))}; accepted: square "
+                "images, or name a network of timm by --arch"
+            )
+
+
+def _require_alike(file: WeightsFile, network: Candidate) -> None:
+    """Refuse a pickled network of timm whose modules are others than those of the network that it names."""
+    if not file.modules or not isinstance(network.architecture, Timm):
+        return
+    built: Any = network.architecture.skeleton.network
+    for name, module in built.named_modules():
+        said = file.modules.get(f"{network.location}{name}")
+        if said is None:
+            continue
+        wrong = [key for key in _TELLING if key in said and getattr(module, key, said[key]) != said[key]]
+        if wrong or (not {said["class"], type(module).__name__} <= _IDLE and said["class"] != type(module).__name__):
+            told = ", ".join(f"{key}={said[key]}" for key in wrong)
+            raise UserError(
+                f"{file.path}: {name} is {said['class']} {told}".rstrip()
+                + f", which that of {network.architecture.name} "
+                "is not; load the network in Python and pass it to cgh_bench.wrap"
+            )
+
+
+_TELLING = ("stride", "padding", "dilation", "eps", "num_heads", "approximate", "negative_slope")
+_IDLE = {"Identity", "Dropout", "DropPath"}
+"""What modules compute nothing in eval mode."""
 
 
 def _is_small(network: Candidate) -> bool:

@@ -19,9 +19,9 @@ from cgh_bench.backbones.resnet_names import BUFFERS
 from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import Origin, Property, from_description
 from cgh_bench.core.config import plain
-from cgh_bench.core.errors import UserError, printable
+from cgh_bench.core.errors import CheckFailed, UserError, printable
 from cgh_bench.core.files import sha256
-from cgh_bench.reading import hubs, names, recognition
+from cgh_bench.reading import hubs, loading, names, recognition
 from cgh_bench.reading.candidate import place
 from cgh_bench.reading.evidence import IMAGES, adjusted, settle
 from cgh_bench.reading.readers import READERS
@@ -44,6 +44,7 @@ def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
     trust_code: bool = False,
     arch: str | None = None,
     settings: Sequence[str] = (),
+    reference: Path | None = None,
 ) -> Report:
     """Everything that can be said of the checkpoint `name` (see `loading.load`), as plain values.
 
@@ -79,7 +80,13 @@ def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
     try:
         recognised = recognition.recognise(file, source, branch, arch)
         chosen = recognised.choose(branch)
-        report |= _about_network(file, recognised, chosen, text, settings)
+        report |= _about_network(file, recognised, chosen, text, settings, reference is not None)
+        if reference is not None:
+            how = {"trust_pickle": trust_pickle, "trust_code": trust_code}
+            _, compared = loading.proven(text, reference, source, branch, arch, settings, **how)
+            report |= {"reach": "origin", "reference": compared}
+    except CheckFailed as failure:
+        return report | {"problem": str(failure), "ignored": _groups(file.tensors), "checks": [], "commands": []}
     except UserError as error:
         if source or branch or arch:  # what was asked for does not fit the file; the file may well be usable
             raise
@@ -88,7 +95,7 @@ def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
 
 
 def _about_network(
-    file: WeightsFile, recognised: Recognised, branch: str, called: str, settings: Sequence[str]
+    file: WeightsFile, recognised: Recognised, branch: str, called: str, settings: Sequence[str], may_assume: bool
 ) -> Report:
     network = recognised.networks[branch]
     weights = network.weights(file)
@@ -98,7 +105,7 @@ def _about_network(
         described = adjusted(from_description(file.description, weights), settings)
         architecture, preprocessing, origin = described.architecture, described.preprocessing, described.origin
     else:
-        architecture, preprocessing, properties = settle(file, network, recognised.source, settings)
+        architecture, preprocessing, properties = settle(file, network, recognised.source, settings, may_assume)
         origin = Origin(recognised.source, properties=properties, proof=reader.proof if reader else "")
     return {
         "source": recognised.source,

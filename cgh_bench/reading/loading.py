@@ -1,8 +1,9 @@
 """Loading a checkpoint by its name (see `names`): a file of any known origin, published weights, or a control."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
@@ -10,6 +11,8 @@ from cgh_bench.checkpoint import FORMAT, Checkpoint, load_canonical, random_chec
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading import hubs, names, recognition
 from cgh_bench.reading.evidence import adjusted
+from cgh_bench.reading.readers import READERS
+from cgh_bench.reading.weights_file import open_weights
 
 
 def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
@@ -20,6 +23,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
     trust_code: bool = False,
     arch: str | None = None,
     settings: Sequence[str] = (),
+    reference: Path | None = None,
 ) -> Checkpoint:
     """A checkpoint of any origin.
 
@@ -32,10 +36,60 @@ def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
         trust_code: let the code of a `hub:` repository run.
         arch: the architecture of a file that does not say it, by timm's name.
         settings: `NAME=VALUE` of properties that no tensor tells and the file does not say (`stem.padding=2`).
+        reference: what the file's own model computed (see `reference_script`), which the checkpoint must compute, too.
 
     Raises:
         UserError: there is no such checkpoint, no origin or several fit, or the backbone is damaged or incomplete.
+        CheckFailed: it computes something else than the reference.
     """
+    how = {"trust_pickle": trust_pickle, "trust_code": trust_code}
+    if reference is not None:
+        return proven(name, reference, source, branch, arch, settings, **how)[0]
+    return _load(name, source, branch, arch, settings, **how)
+
+
+def proven(
+    name: str | Path,
+    file: Path,
+    source: str | None = None,
+    branch: str | None = None,
+    arch: str | None = None,
+    settings: Sequence[str] = (),
+    **how: bool,
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint of that name, which computes what the reference in `file` holds, and what was compared.
+
+    Raises:
+        UserError, CheckFailed: see `load`.
+    """
+    from cgh_bench.reading import reference
+
+    read = _load(name, source, branch, arch, settings, may_assume=True, **how)
+
+    def others() -> Iterator[tuple[str, Checkpoint]]:
+        parsed = names.parse(str(name))
+        if not isinstance(parsed, Path) or read.origin.source not in READERS:
+            return
+        opened = open_weights(parsed, how["trust_pickle"])
+        recognised = recognition.recognise(opened, source, branch, arch)
+        for other in recognised.networks:
+            if other != read.origin.branch:
+                found = recognition.checkpoint_of(opened, recognised, other, settings, may_assume=True)
+                yield f"--branch {other}", found
+
+    return reference.certified(read, reference.read(file), others)
+
+
+def _load(  # noqa: PLR0913, PLR0917 (as `load`)
+    name: str | Path,
+    source: str | None,
+    branch: str | None,
+    arch: str | None,
+    settings: Sequence[str],
+    trust_pickle: bool = False,
+    trust_code: bool = False,
+    may_assume: bool = False,
+) -> Checkpoint:
     text = str(name)
     parsed = names.parse(text)
     if isinstance(parsed, names.Control):
@@ -46,9 +100,9 @@ def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
             return adjusted(load_canonical(parsed), settings)
         if not parsed.exists():
             raise names.absent(text)
-        return recognition.read(parsed, source, branch, trust_pickle, arch, settings)
+        return recognition.read(parsed, source, branch, trust_pickle, arch, settings, may_assume)
     fetched = hubs.fetch(parsed, text, trust_code)
-    read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch, settings)
+    read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch, settings, may_assume)
     return replace(read, name=text.partition("#")[0], origin=fetched.described(read.origin))
 
 

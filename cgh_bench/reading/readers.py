@@ -114,6 +114,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/moco-v3 moco/builder.py",
         marks=(r"base_encoder",),
         implies=_moco_v3,
+        proof="numbers of facebookresearch/moco-v3 (c349e6e)",
     ),
     "simclr": Reader(
         "SimCLR in PyTorch (sthalles/SimCLR, Spijkervet/SimCLR)",
@@ -147,6 +148,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/swav (04b8f43) src/resnet50.py; std 0.228: src/multicropdataset.py",
         marks=(r"projection_head\.", r"prototypes\."),
         preprocessing=Preprocessing(std=(0.228, 0.224, 0.225)),
+        proof="numbers of facebookresearch/swav (06b1b7c)",
     ),
     "barlow_twins": Reader(
         "Barlow Twins",
@@ -166,6 +168,7 @@ READERS: dict[str, Reader] = {
         {"teacher": "teacher/backbone", "student": "student/backbone"},
         "https://github.com/facebookresearch/dino main_dino.py, utils.py",
         implies=_dino,
+        proof="numbers of facebookresearch/dino (7c446df)",
     ),
     "mae": Reader(
         "MAE: the encoder of a pretraining checkpoint",
@@ -235,6 +238,7 @@ READERS: dict[str, Reader] = {
         marks=(r"^state_dict/decode_head\.",),
         namings=_MM,
         implies=None,
+        proof="mmsegmentation (onedl-mmsegmentation 1.4.2), in the tests",
     ),
     "vissl": Reader(
         "VISSL",
@@ -296,6 +300,7 @@ READERS: dict[str, Reader] = {
         namings=("huggingface", *_HUGGINGFACE_VITS, "transformers_model"),
         preprocessing=None,
         implies=None,
+        proof="transformers 5, in the tests",
     ),
     "timm": Reader(
         "timm: a training checkpoint, a Hub folder, a deep stem, or a bare ViT (as DINO, DINOv2, MAE, DeiT publish)",
@@ -305,6 +310,7 @@ READERS: dict[str, Reader] = {
         lacks=("^pytorch-lightning", r"(^|/)decoder_", "^checkpoint$"),
         preprocessing=None,
         implies=None,
+        proof="timm 1.0, in the tests",
     ),
     "torchvision_segmentation": Reader(
         "torchvision: the backbone of FCN or DeepLabV3",
@@ -313,6 +319,7 @@ READERS: dict[str, Reader] = {
         marks=(r"(^|/)classifier\.4\.weight$",),
         lacks=("^pytorch-lightning",),
         implies=_segmentation,
+        proof="torchvision 0.29, in the tests",
     ),
     "ema": Reader(
         "an average of weights (ema-pytorch and the like)",
@@ -331,6 +338,7 @@ READERS: dict[str, Reader] = {
         rank=LAYOUT,
         preprocessing=None,
         implies=None,
+        proof="torchvision 0.29, in the tests",
     ),
     "lightning": Reader(
         "any other Lightning checkpoint with one network",

@@ -47,13 +47,14 @@ class Recognised:
         return chosen
 
 
-def read(
+def read(  # noqa: PLR0913, PLR0917 (as `loading.load`)
     path: Path,
     source: str | None = None,
     branch: str | None = None,
     trust_pickle: bool = False,
     arch: str | None = None,
     settings: Sequence[str] = (),
+    may_assume: bool = False,
 ) -> Checkpoint:
     """Read the network of any checkpoint.
 
@@ -64,11 +65,12 @@ def read(
         trust_pickle: let the file run code.
         arch: the network's architecture, where the file does not say it: any name of timm.
         settings: `NAME=VALUE` of properties that no tensor tells (`stem.padding=2`).
+        may_assume: see `evidence.settle`.
 
     Raises:
         UserError: unreadable, no or several origins fit, no such branch, or the network is not whole and finite.
     """
-    return read_opened(open_weights(path, trust_pickle), source, branch, arch, settings)
+    return read_opened(open_weights(path, trust_pickle), source, branch, arch, settings, may_assume)
 
 
 def read_opened(
@@ -77,18 +79,21 @@ def read_opened(
     branch: str | None = None,
     arch: str | None = None,
     settings: Sequence[str] = (),
+    may_assume: bool = False,
 ) -> Checkpoint:
     """The same of a file that is open."""
     recognised = recognise(file, source, branch, arch)
-    return checkpoint_of(file, recognised, recognised.choose(branch), settings)
+    return checkpoint_of(file, recognised, recognised.choose(branch), settings, may_assume)
 
 
-def checkpoint_of(file: WeightsFile, recognised: Recognised, branch: str, settings: Sequence[str] = ()) -> Checkpoint:
+def checkpoint_of(
+    file: WeightsFile, recognised: Recognised, branch: str, settings: Sequence[str] = (), may_assume: bool = False
+) -> Checkpoint:
     """The canonical checkpoint of one of the networks that were recognised in `file`."""
     network = recognised.networks[branch]
     if file.description:  # we wrote the file: whatever its layout, it is this checkpoint
         return adjusted(from_description(file.description, network.weights(file)), settings)
-    architecture, preprocessing, properties = settle(file, network, recognised.source, settings)
+    architecture, preprocessing, properties = settle(file, network, recognised.source, settings, may_assume)
     weights = network.weights(file)
     require_finite(str(file.path), weights)
     used = set(network.names.values())
@@ -172,6 +177,8 @@ def _by_tensors(file: WeightsFile, arch: str | None, name: str) -> list[Candidat
                 f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}"
             )
         return [replace(network, stated_by=f"--arch {arch}") for network in fitting]
+    if file.facts.get("config/hidden_act", "relu") != "relu" and file.facts.get("config/model_type") == "resnet":
+        return find_transformers(file)  # it has that activation at the end of blocks only
     stated = stated_architecture(file)
     if stated is None:
         return [*found, *(() if any(not network.problem for network in found) else find_transformers(file))]

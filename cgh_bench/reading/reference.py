@@ -281,8 +281,12 @@ def _of_network(checkpoint: Checkpoint, reference: Reference, agreement: Agreeme
         return [f"your model has other weights: {agreement.unpaired} layers of the file are not in it"]
     tried, advice = checkpoint, []
     for _ in range(_MOST_CAUSES):
-        best = max(_tries(tried, reference), key=lambda each: each[2].first, default=None)
-        if best is None or best[2].first <= agreement.first:
+        best = ("", tried, agreement)
+        for attempt in _tries(tried, reference):
+            best = attempt if attempt[2].first > best[2].first else best
+            if best[2].is_whole:
+                break
+        if best[1] is tried:
             break
         text, tried, agreement = best
         advice.append(text)
@@ -306,17 +310,19 @@ def _variants(checkpoint: Checkpoint) -> Iterator[tuple[str, Checkpoint]]:
     """The checkpoint with one known cause, and what to set for it."""
     architecture = checkpoint.architecture
     for name, value, words in _causes(architecture):
-        setting = f"{name}={_written(value)}"
-        try:
-            variant = adjusted(checkpoint, [setting])
-        except UserError:
-            continue
-        if variant.architecture != architecture:
-            yield f"your model's {words}: add --set {setting}", variant
+        settings = [f"{name}={_written(value)}"]
+        for more in ([], ["dilate_first=true"]) if name == "dilation" else ([],):
+            try:
+                variant = adjusted(checkpoint, settings + more)
+            except UserError:
+                continue
+            if variant.architecture != architecture:
+                told = " ".join(f"--set {setting}" for setting in settings + more)
+                yield f"your model's {words}: add {told}", variant
     if isinstance(architecture, ResNet):
         for kind, words in (("blur", "blurs before it strides"), ("aa", "averages before it strides")):
             other = Timm.named(f"resnet{kind}{architecture.depth}")
-            if other and other.shapes.keys() == architecture.shapes.keys():
+            if other and dict(other.shapes) == dict(architecture.shapes):
                 yield f"your model {words}: add --arch {other.name}", replace(checkpoint, architecture=other)
 
 

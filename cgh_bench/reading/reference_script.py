@@ -20,7 +20,7 @@ import numpy
 import torch
 
 FORMAT = "cgh-bench-reference/1"
-SAMPLES = 1024
+SAMPLES = 256
 """Values that are kept of each output, at places spread over all of it."""
 
 

@@ -57,7 +57,11 @@ def stated_architecture(file: WeightsFile) -> Timm | None:
 def is_the_same(architecture: Architecture, stated: Timm) -> bool:
     """Whether `architecture`, of another family, computes what the network of timm does: all modules are alike."""
     named = backbones.named(stated.name)
-    if type(named) is type(architecture) and not dict(stated.arguments).keys() - {"img_size"}:
+    arguments = dict(stated.arguments)
+    size = arguments.pop("img_size", 0)
+    if size and architecture.image_size != ((size, size) if isinstance(size, int) else tuple(size)):
+        return False
+    if type(named) is type(architecture) and not arguments:
         sized = re.compile(r"_\d+(?=')").sub
         return sized("", named.identity) == sized("", architecture.identity)
     try:
@@ -96,6 +100,13 @@ def _arguments(file: WeightsFile, architecture: Timm) -> tuple[tuple[str, Any], 
         said.setdefault("global_pool", pool)
     if facts.get("config/pretrained_cfg/fixed_input_size") and "config/pretrained_cfg/input_size" in facts:
         said.setdefault("img_size", facts["config/pretrained_cfg/input_size"][-2:])
+    if "args/input_size" in facts:
+        said.setdefault("img_size", facts["args/input_size"][-2:])
+    elif isinstance(side := facts.get("args/img_size"), int):
+        said.setdefault("img_size", (side, side))
+    for name, module in file.modules.items():
+        if name.rpartition("/")[2] == "patch_embed" and isinstance(module.get("img_size"), tuple):
+            said.setdefault("img_size", module["img_size"])
     network: Any = architecture.skeleton.network
     usual = {**get_model_args(network), "in_chans": 3}
     return tuple(

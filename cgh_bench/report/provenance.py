@@ -88,7 +88,7 @@ def of_checkpoints(runs: Sequence[Result]) -> list[dict[str, str]]:
             **{
                 key.capitalize(): str(value)
                 for key, value in run.origin.items()
-                if key in ("source", "recipe", "seed", "path", "sha256") and value not in ("", None)
+                if key in ("source", "recipe", "seed", "path", "sha256", "reach") and value not in ("", None)
             },
         }
         for run in found.values()
@@ -100,6 +100,7 @@ def _facts(run: Result) -> dict[str, str]:
     pretraining = run.origin.get("seed")
     return {
         "Checkpoint": run.checkpoint,
+        "Proof": str(run.origin.get("reach") or NOT_RECORDED),
         "Pretraining seed": NOT_RECORDED if pretraining is None else str(pretraining),
         "Evaluation seed": str(run.seed),
         "Protocol": run.protocol,

@@ -1,7 +1,9 @@
 """Proof by the origin itself: what its network computed is compared layer by layer, and planted causes are named."""
 
 import copy
-from collections.abc import Callable
+import json
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,24 @@ import numpy as np
 import pytest
 import timm
 import torch
+from click.testing import CliRunner
 from origins import resnet, trunk, vit, vit_trunk
+from test_untold import moco_v3_positions
 from torch import nn
 from torchvision.transforms import v2
 
+import cgh_bench
 from cgh_bench.backbones.base import ACTIVATIONS
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
+from cgh_bench.cli import app
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.reading import reference
+from cgh_bench.reading.loading import load
 
-SIZE = 64
+SIZE = 32
+REFERENCES = Path(__file__).with_name("references")
 IMAGENET = Preprocessing()
 
 
@@ -63,11 +71,11 @@ def deep() -> tuple[Any, Checkpoint]:
 
 @pytest.fixture(scope="module")
 def transformer() -> tuple[Any, Checkpoint]:
-    model = vit(num_classes=0)
+    model = vit(num_classes=0, img_size=32)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-    return model.eval(), checkpoint(ViT("vit_tiny_patch16_64"), vit_trunk(model))
+    return model.eval(), checkpoint(ViT("vit_tiny_patch16_32"), vit_trunk(model))
 
 
 def set_conv1(**values: int) -> Callable[[Any], None]:
@@ -226,7 +234,7 @@ def test_names_do_not_matter(small: Any) -> None:
 def test_positions_of_another_size(transformer: Any) -> None:
     _, read = transformer
     other = replace(read, architecture=replace(read.architecture, positions="dino"))
-    found = reference.record(other.backbone(), prepared(), (96, 96))
+    found = reference.record(other.backbone(), prepared(), (48, 48))
     with pytest.raises(CheckFailed, match="--set positions=dino"):
         reference.certified(read, found)
 
@@ -258,6 +266,74 @@ def test_an_unknown_cause_is_placed(small: Any) -> None:
     other.layer3[1].conv2.padding = (2, 2)
     with pytest.raises(CheckFailed, match=r"layer3.1.conv1 \(layer3.1.conv1 here\) is the first layer"):
         reference.certified(read, reference.record(other, prepared(), (SIZE, SIZE)))
+
+
+def filled(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """The weights that the files in `references` were recorded with, by their origins' names."""
+    state = {}
+    for name, shape in shapes.items():
+        is_scale = len(shape) == 1 and name.endswith(("weight", "running_var"))
+        random = torch.rand(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+        state[name] = random * (1.0 if is_scale else 0.1) + (0.5 if is_scale else -0.05)
+    return {name: tensor for name, tensor in state.items() if not name.endswith("tracked")}
+
+
+NUMBERS = {
+    "moco_v3_vit_small": (
+        ViT("vit_small_patch16_32"),
+        "moco_v3",
+        lambda s: {"state_dict": prefixed("module.base_encoder.", s)},
+    ),
+    "dino_vit_tiny": (ViT("vit_tiny_patch16_32"), "dino", lambda s: {"teacher": prefixed("backbone.", s)}),
+    "swav_resnet50": (
+        ResNet("resnet50"),
+        "swav",
+        lambda s: prefixed(
+            "module.", s | {"projection_head.0.weight": torch.ones(2), "prototypes.weight": torch.ones(2)}
+        ),
+    ),
+}
+"""Recorded by the origins' own code: facebookresearch/moco-v3 (c349e6e) vits.py `vit_small`, facebookresearch/dino
+(7c446df) vision_transformer.py `vit_tiny` (at another size than its own), facebookresearch/swav (06b1b7c)
+src/resnet50.py `resnet50`."""
+
+
+def prefixed(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_the_origins_own_code(name: str, tmp_path: Path) -> None:
+    architecture, source, layout = NUMBERS[name]
+    weights = filled(architecture.shapes)
+    if source == "moco_v3":
+        weights["pos_embed"] = moco_v3_positions(2, 384)
+    torch.save(layout(weights), tmp_path / "x.pth")
+    read = load(tmp_path / "x.pth", reference=REFERENCES / f"{name}.npz")
+    assert (read.origin.source, read.origin.reach) == (source, "origin")
+    assert load(tmp_path / "x.pth").origin.reach == "convention"
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """A file whose own model must say what no tensor tells: refused, then named, then certified."""
+    model = resnet(stem="cifar")
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    model.conv1.padding = (2, 2)
+    script = CliRunner().invoke(app, ["reference", "script"])
+    own: dict[str, Any] = {"__name__": "reference"}
+    exec(compile(script.output, "reference.py", "exec"), own)
+    own["record"](model, tmp_path / "ref.npz", prepared(), 32)
+    inspect = ["inspect", str(tmp_path / "x.pth"), "--json", "--reference", str(tmp_path / "ref.npz")]
+    told = CliRunner().invoke(app, inspect)
+    assert isinstance(told.exception, CheckFailed)
+    assert "add --set stem.padding=2" in json.loads(told.output)["problem"]
+    report = json.loads(CliRunner().invoke(app, [*inspect, "--set", "stem.padding=2"]).output)
+    assert (report["reach"], report["reference"]["feature"]) == ("origin", "compared")
+
+
+def test_from_python(small: Any) -> None:
+    model, read = small
+    assert cgh_bench.certify(model, read, prepared(), SIZE).origin.reach == "origin"
 
 
 def test_what_is_not_a_reference(tmp_path: Path) -> None:
