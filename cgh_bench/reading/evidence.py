@@ -212,7 +212,9 @@ def _require_alike(file: WeightsFile, network: Candidate) -> None:
         if said is None:
             continue
         wrong = [key for key in _TELLING if key in said and getattr(module, key, said[key]) != said[key]]
-        if wrong or (not {said["class"], type(module).__name__} <= _IDLE and said["class"] != type(module).__name__):
+        classes = {said["class"], type(module).__name__}
+        is_other = len(classes) > 1 and not classes <= _IDLE and not any(True for _ in module.children())
+        if wrong or is_other:
             told = ", ".join(f"{key}={said[key]}" for key in wrong)
             raise UserError(
                 f"{file.path}: {name} is {said['class']} {told}".rstrip()
