@@ -121,8 +121,8 @@ has the same tensors as a plain one: `--arch resnetblur50`.
 
 ## Proof by the model itself
 
-`cgh-bench reference script` prints one file that needs torch and NumPy; keep it as `reference.py`. Where the model lives,
-with the model in memory:
+`cgh-bench reference script` prints one file that needs torch and NumPy; keep it as `reference.py`. Where the model
+lives, with the model in memory:
 
 ```python
 from reference import record

@@ -7,12 +7,14 @@ import torch
 
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.converters.convert import convert
+from cgh_bench.transfer_configs.openmmlab import ops
 
 pytestmark = pytest.mark.slow
 
 
 def test_mmdetections_own_config_with_the_fragment_trains_a_step(tmp_path: Path) -> None:
     mmdet = pytest.importorskip("mmdet")
+    ops.install()
     from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
     from mmdet.utils import register_all_modules
