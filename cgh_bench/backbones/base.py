@@ -6,13 +6,15 @@ the network without its classifier. A family is one file of this package, with a
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cgh_bench.core import config
 from cgh_bench.core.errors import UserError, unknown
@@ -185,8 +187,27 @@ class Architecture(ABC):
 
 @cache
 def _skeleton(architecture: Architecture) -> "Backbone":
-    with torch.device("meta"):
+    with without_memory():
         return architecture.build().eval()
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Networks built here are on the meta device; what would be written to their tensors is left out, which is quick."""
+    with torch.device("meta"), _Unwritten():
+        yield
+
+
+class _Unwritten(TorchFunctionMode):
+    """Initialisation does nothing; torch would work out the shape of every draw in Python."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = args[0] if args else kwargs.get("tensor")
+        return given if func.__name__ in _WRITING and given.is_meta else func(*args, **kwargs)
+
+
+_WRITING = {f"{name}_" for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform", "zero")}
 
 
 class Backbone(nn.Module):

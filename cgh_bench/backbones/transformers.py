@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,8 +20,8 @@ _SAYS_NOTHING = ("architectures", "cgh_bench", "dtype", "id2label", "label2id", 
 """What `config.json` has beside what the network is."""
 _KNOWN = (
     *("vit", "deit", "vit_mae", "ijepa", "beit", "data2vec-vision", "dinov2", "dinov2_with_registers", "dinov3_vit"),
-    *("clip_vision_model", "siglip_vision_model", "aimv2_vision_model"),
-    *("resnet", "convnext", "convnextv2", "dinov3_convnext", "swin", "swinv2"),
+    *("clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "aimv2_vision_model"),
+    *("hiera", "resnet", "convnext", "convnextv2", "dinov3_convnext", "swin", "swinv2"),
 )
 """The networks whose outputs have one of the two forms that are known here."""
 
@@ -63,6 +64,8 @@ class Transformers(Architecture):
     def image_size(self) -> tuple[int, int]:
         """The size that its configuration says, or 224."""
         side = json.loads(self.config).get("image_size") or getattr(self.configuration, "image_size", None) or 224
+        if self.name == "siglip2_vision_model":
+            side = math.isqrt(self.configuration.num_patches) * self.configuration.patch_size
         height, width = (side, side) if isinstance(side, int) else side
         return height, width
 
@@ -203,12 +206,23 @@ def outputs(network: Any, images: Tensor) -> dict[str, Tensor]:
 
 def _run(network: Any, images: Tensor, maps: bool) -> Any:
     accepted = inspect.signature(network.forward).parameters
-    flexible = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in accepted else {}
-    in_order = {}
-    if "noise" in accepted:  # MAE shuffles the patches by it
+    given: dict[str, Any] = {"pixel_values": images, "output_hidden_states": maps}
+    if "interpolate_pos_encoding" in accepted:
+        given["interpolate_pos_encoding"] = True
+    if network.config.model_type == "vit_mae":  # it shuffles the patches by the noise
         patches = (images.shape[-2] // network.config.patch_size) * (images.shape[-1] // network.config.patch_size)
-        in_order["noise"] = torch.arange(patches, device=images.device).expand(len(images), -1)
-    return network(pixel_values=images, output_hidden_states=maps, **flexible, **in_order)
+        given["noise"] = torch.arange(patches, device=images.device).expand(len(images), -1)
+    if "spatial_shapes" in accepted:  # SigLIP 2 takes patches, so that images can have any shape
+        patch = network.config.patch_size
+        rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
+        cut = images.reshape(len(images), -1, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
+        given["pixel_values"] = cut.reshape(len(images), rows * columns, -1)
+        given["pixel_attention_mask"] = None  # nothing is padded
+        given["spatial_shapes"] = torch.tensor([[rows, columns]] * len(images), device="cpu")
+    found = network(**given)
+    if network.config.model_type == "hiera" and maps:  # its maps are channels last
+        found.reshaped_hidden_states = tuple(each.permute(0, 3, 1, 2) for each in found.reshaped_hidden_states)
+    return found
 
 
 def _maps(found: Any, images: Tensor, patch: int) -> list[Tensor]:

@@ -18,12 +18,10 @@ from cgh_bench.core.files import sha256
 from cgh_bench.core.progress import is_shown
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.reading import names
-from cgh_bench.reading.weights_file import WeightsFile, open_weights
+from cgh_bench.reading.weights_file import WEIGHTS, WeightsFile, open_weights, shards
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Origin
-
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,9 @@ def fetch(name: names.Name, text: str, trust_code: bool = False) -> Fetched:
 
 def _from_hugging_face(text: str, repo: str, revision: str) -> Fetched:
     config = _file(text, repo, "config.json", revision)
-    weights = next((path for file in _WEIGHTS if (path := _file(text, repo, file, revision))), None)
+    weights = next((path for file in WEIGHTS if (path := _weights(text, repo, file, revision))), None)
     if weights is None:
-        raise UserError(f"{text}: the repository has none of {', '.join(_WEIGHTS)}; download its weights and name them")
+        raise UserError(f"{text}: the repository has none of {', '.join(WEIGHTS)}; download its weights and name them")
     processor = _file(text, repo, "preprocessor_config.json", revision, optional=True)
     card = _file(text, repo, "README.md", revision, optional=True)
     folder = weights.parent
@@ -108,6 +106,16 @@ def _from_hugging_face(text: str, repo: str, revision: str) -> Fetched:
         licence=_licence(card),
         transform=hub_transform(_document(config), _document(processor)),
     )
+
+
+def _weights(text: str, repo: str, file: str, revision: str) -> Path | None:
+    """`file`, or the index of the files that it is spread over, which are fetched too."""
+    if whole := _file(text, repo, file, revision):
+        return whole
+    if index := _file(text, repo, f"{file}.index.json", revision, optional=True):
+        for part in shards(index):
+            _file(text, repo, part, revision)
+    return index
 
 
 def _file(text: str, repo: str, file: str, revision: str, optional: bool = False) -> Path | None:

@@ -95,8 +95,9 @@ def _known(model: nn.Module, size: tuple[int, int]) -> tuple[Architecture, dict[
         with torch.no_grad():
             theirs = _pooled_by_timm(network, pixels) if library == "timm" else _before(network, network.fc, pixels)
             architecture = _architecture(network, library)
-            weights = {key: tensor for key, tensor in network.state_dict().items() if key in architecture.shapes}
-            surplus = [key for key in network.state_dict() if key not in weights and not key.startswith(_HEADS)]
+            tensors, shapes = network.state_dict(), architecture.shapes
+            weights = {key: tensor for key, tensor in tensors.items() if key in shapes}
+            surplus = [key for key in tensors if key not in shapes and not key.startswith(_HEADS)]
             ours = architecture.with_weights(weights)(pixels)
     except (UserError, AttributeError, KeyError, RuntimeError, AssertionError):
         return None

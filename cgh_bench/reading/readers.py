@@ -177,6 +177,13 @@ READERS: dict[str, Reader] = {
         marks=(r"(^|/)decoder_blocks\.0\.",),
         namings=("vit",),
     ),
+    "ijepa": Reader(
+        "I-JEPA",
+        {"target": "target_encoder/", "context": "encoder/"},
+        "https://github.com/facebookresearch/ijepa src/train.py, src/models/vision_transformer.py",
+        marks=(r"^predictor/",),
+        namings=("vit", "timm_model"),
+    ),
     "ressl": Reader(
         "ReSSL",
         {"student": r"model/encoder_q\.net", "teacher": r"model/encoder_k\.net"},

@@ -1,21 +1,26 @@
-"""Finding a network of timm in a file that says which one it is, or whose reader does (`--arch`)."""
+"""Finding a network of timm in a file: one that it names, that its reader names (`--arch`), or that its shapes tell."""
 
+import hashlib
+import json
 import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cgh_bench import backbones
-from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.base import Architecture, without_memory
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.candidate import Candidate, as_float32, differences
+from cgh_bench.reading.efficientnets import timm_names
 from cgh_bench.reading.weights_file import WeightsFile
 
 _LEFTOVER = re.compile(
@@ -26,6 +31,10 @@ _WRAPPERS = re.compile(r"((module|_orig_mod)\.)*")
 _ARGUMENT = "config/model_args/"
 _KWARGS = "args/model_kwargs/"
 _CARD = "pretrained_cfg/architecture"
+_UNTRAINED = {"head.norm.weight": 1.0, "head.norm.bias": 0.0}
+"""See `_untrained_norm`."""
+INDEX = Path(__file__).with_name("timm_index.json")
+"""Which networks of timm have which tensors; written by `tools/timm_index.py`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,46 @@ def _modules(architecture: Timm) -> list[tuple[str, str, list[tuple[str, Any]]]]
     ]
 
 
+def identified_architecture(file: WeightsFile) -> Timm | None:
+    """The only network of timm that has exactly the names and shapes of the tensors in `file`; None if none has.
+
+    Raises:
+        UserError: several have; they differ in what tensors do not show.
+    """
+    index = _index()
+    for location in _groups(file.tensors, modules=True):
+        given = {name[len(location) :]: name for name in file.tensors if name.startswith(location)}
+        tensors = {key: file.tensors[name] for key, name in given.items() if "/" not in key}
+        renamed = timm_names(tensors)
+        shapes = {renamed.get(key, key): tensor.shape for key, tensor in tensors.items()}
+        names = {
+            name
+            for more in index["classifiers"]
+            if shapes.keys() >= set(more)
+            for name in index["networks"].get(fingerprint(shapes, more), ())
+            if name.startswith("tf_") or not renamed
+        }
+        if len(names) > 1:
+            raise UserError(
+                f"{file.path} has the tensors of {', '.join(sorted(names)[:6])}{', …' if len(names) > 6 else ''}, which "
+                "differ in what tensors do not show; choose with --arch"
+            )
+        if names:
+            return Timm.named(names.pop())
+    return None
+
+
+def fingerprint(shapes: Mapping[str, Any], but: Iterable[str] = ()) -> str:
+    """Of the names and shapes of a network's tensors, in any order, without those that may be absent and `but`."""
+    lines = (f"{key} {tuple(shape)}" for key, shape in shapes.items() if key not in but and not _LEFTOVER.fullmatch(key))
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+@cache
+def _index() -> Any:
+    return json.loads(INDEX.read_text(encoding="utf-8"))
+
+
 def find_timm(file: WeightsFile, architecture: Timm) -> list[Candidate]:
     """Every such network in `file`, whole ones first, then those with a problem."""
     found = [_candidate(file, location, architecture) for location in _locations(file.tensors, architecture)]
@@ -117,18 +166,28 @@ def _arguments(file: WeightsFile, architecture: Timm) -> tuple[tuple[str, Any], 
 
 
 def _locations(tensors: Mapping[str, Tensor], architecture: Timm) -> Iterator[str]:
-    """Where the network is under timm's names; if nowhere, where its origin's names may begin."""
-    anchor = next(iter(architecture.shapes))
-    exact = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
-    if exact := [at for at in exact if not at or at[-1] in "./"]:
+    """Where most of the network is under timm's names; if nowhere, where its origin's names may begin."""
+    shapes = architecture.shapes
+    anchor = next(iter(shapes))
+    ends = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
+    if exact := [at for at in ends if 2 * sum(at + key in tensors for key in shapes) > len(shapes)]:
         yield from exact
         return
+    yield from (at for at, count in _groups(tensors).items() if 3 * count >= len(shapes))
+
+
+def _groups(tensors: Iterable[str], modules: bool = False) -> dict[str, int]:
+    """Where a network may begin, with the number of tensors behind it: dictionaries, and the `modules` in them."""
     counted: dict[str, int] = defaultdict(int)
     for name in tensors:
         container, slash, dotted = name.rpartition("/")
         wrapper = _WRAPPERS.match(dotted)
-        counted[container + slash + (wrapper.group() if wrapper else "")] += 1
-    yield from (at for at, count in counted.items() if 3 * count >= len(architecture.shapes))
+        start = container + slash + (wrapper.group() if wrapper else "")
+        counted[start] += 1
+        module, dot, _ = name[len(start) :].partition(".")
+        if modules and dot:
+            counted[start + module + dot] += 1
+    return counted
 
 
 def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTimm:
@@ -148,22 +207,22 @@ def _examined(
     leaves: Mapping[str, Tensor], converted: Mapping[str, Tensor], architecture: Timm
 ) -> tuple[set[str], str]:
     """The tensors that the network is made of, and what is wrong with it: every tensor must be accounted for."""
-    shapes, classifier = architecture.shapes, _classifier(architecture)
-    network = {key: tensor for key, tensor in converted.items() if key not in classifier}
+    shapes, extra = architecture.shapes, set(classifier(architecture))
+    network = {key: tensor for key, tensor in converted.items() if key not in extra}
     if wrong := differences(shapes, network, ()):
         return set(), f"{wrong[0]} ({len(wrong)} tensors differ from {architecture.name})"
     key_of = {id(leaf): key for key, leaf in leaves.items()}
     sources = {key: {key_of[leaf] for leaf in _leaves(tensor) if leaf in key_of} for key, tensor in converted.items()}
     used = {source for key in network for source in sources[key]}
     for key, tensor in network.items():
-        if not sources[key]:
+        if not sources[key] and key not in _UNTRAINED:
             return used, f"{key} is missing"
-        (first, *more) = sources[key]
-        alone = not more and sum(first in others for others in sources.values()) == 1
+        first, *more = sources[key] or ("",)
+        alone = first and not more and sum(first in others for others in sources.values()) == 1
         if alone and leaves[first].numel() != tensor.numel():
             return used, f"{first} is for another size: {tuple(leaves[first].shape)} for {tuple(tensor.shape)}"
     inside = _common_module(used)
-    spent = used.union(*(sources[key] for key in converted if key in classifier)) | classifier
+    spent = used.union(*(sources[key] for key in converted if key in extra)) | extra
     for key, leaf in leaves.items():
         if key.startswith(inside) and key not in spent and not _LEFTOVER.fullmatch(key) and bool(leaf.any()):
             return used, f"it also has {key}, which {architecture.name} does not have"
@@ -193,23 +252,39 @@ def _common_module(names: set[str]) -> str:
     return first[: first.rfind(".", 0, same) + 1]
 
 
-def _classifier(architecture: Timm) -> set[str]:
-    """The tensors that the network with a classifier has more."""
-    with torch.device("meta"):
+@cache
+def classifier(architecture: Timm) -> Mapping[str, torch.Size]:
+    """The names and shapes of the tensors that the network with a classifier of two classes has more."""
+    with without_memory():
         whole = architecture.network(num_classes=2).state_dict()
-    return set(whole) - set(architecture.shapes)
+    shapes = architecture.shapes
+    return {key: tensor.shape for key, tensor in whole.items() if key not in shapes}
 
 
 def _converted(tensors: Mapping[str, Tensor], architecture: Timm) -> dict[str, Tensor]:
     """`tensors` under timm's names, by timm's own conversion of its origins' names where they are others."""
     network = architecture.skeleton.network
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if renamed := timm_names(tensors):
+        return {renamed.get(key, key): tensor for key, tensor in tensors.items()}
     if convert is None or architecture.shapes.keys() <= tensors.keys():
         return dict(tensors)
     try:
-        return dict(convert(dict(tensors), network))
+        found = dict(convert(dict(tensors), network))
     except (KeyError, RuntimeError, AttributeError, AssertionError, IndexError, TypeError, ValueError):
         return dict(tensors)  # whose names then say what is wrong
+    return {**_untrained_norm(found, architecture), **found}
+
+
+def _untrained_norm(found: Mapping[str, Tensor], architecture: Timm) -> dict[str, Tensor]:
+    """The norm behind the pooling, as initialised, for a file of ConvNeXt V2's pretraining (FCMAE), which has none.
+
+    So does timm, when it is given these files (`_create_convnext` of timm/models/convnext.py).
+    """
+    if "stages.0.blocks.0.mlp.grn.weight" not in found or any(key.startswith("head.") for key in found):
+        return {}
+    shapes = architecture.shapes
+    return {key: torch.full(shapes[key], value) for key, value in _UNTRAINED.items() if key in shapes}
 
 
 def _for_positions(architecture: Timm, tensors: Mapping[str, Tensor]) -> Timm:

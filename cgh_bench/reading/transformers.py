@@ -66,8 +66,9 @@ def _load(file: WeightsFile, architecture: Transformers) -> tuple[dict[str, Tens
     from transformers.utils import logging
 
     told_by: Any = logging  # its functions have no types
-    shown = told_by.is_progress_bar_enabled()
+    shown, level = told_by.is_progress_bar_enabled(), told_by.get_verbosity()
     told_by.disable_progress_bar()
+    told_by.set_verbosity_error()  # what it would warn of is told by this module
     kind: Any = type(architecture.skeleton.network)
     options = {"add_pooling_layer": False} if architecture.has_bert_pooling else {}
     try:
@@ -83,6 +84,7 @@ def _load(file: WeightsFile, architecture: Transformers) -> tuple[dict[str, Tens
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{file.path}: transformers cannot load it: {str(error).splitlines()[0]}") from None
     finally:
+        told_by.set_verbosity(level)
         if shown:
             told_by.enable_progress_bar()
     weights = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}

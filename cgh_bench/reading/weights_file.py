@@ -23,8 +23,8 @@ DESCRIPTION = "cgh_bench"
 """Under this name every file that we write holds the checkpoint's description as JSON."""
 COUNTERS = "cgh_bench_counters"
 """Under this one the batch counters, where the file's format has no place for them."""
-_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
-"""The names of weights in a Hugging Face folder."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""The files of a Hugging Face folder that hold weights; those of a large one have an index (`….index.json`)."""
 _DEPTH = 8
 _MOST_FACTS = 10_000
 
@@ -74,7 +74,7 @@ def open_weights(path: Path, trust_pickle: bool = False) -> WeightsFile:
         raise UserError(f"{path}: no such file; expected a checkpoint file or a Hugging Face folder")
     if path.is_dir():
         return _open_folder(path)
-    if path.name in _IN_FOLDERS and _says_a_network(path.with_name("config.json")):
+    if path.name in WEIGHTS and _says_a_network(path.with_name("config.json")):
         return _open_folder(path.parent)
     return _open_file(path, trust_pickle)
 
@@ -128,13 +128,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _open_folder(folder: Path) -> WeightsFile:
     """A Hugging Face folder: the weights and their configuration."""
-    for name in _IN_FOLDERS:
-        if (folder / name).exists():
-            inside = _open_file(folder / name)
-            break
-    else:
-        raise UserError(f"{folder} is a folder without {' or '.join(_IN_FOLDERS)}; name the checkpoint file")
-    facts = dict(inside.facts)
+    parts = [_open_file(part) for part in _parts_of(folder)]
+    facts = {name: fact for part in parts for name, fact in part.facts.items()}
     for name in ("config.json", "preprocessor_config.json"):
         if (folder / name).exists():
             try:
@@ -143,7 +138,36 @@ def _open_folder(folder: Path) -> WeightsFile:
                 raise UserError(f"{folder / name} is not JSON ({error}); copy it again") from None
             facts |= _flatten({name.removesuffix(".json"): document}, folder / name)[1]
             facts |= {DESCRIPTION: document[DESCRIPTION]} if DESCRIPTION in document else {}
-    return WeightsFile(folder, f"Hugging Face folder, {inside.kind}", inside.tensors, facts)
+    tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
+    return WeightsFile(folder, f"Hugging Face folder, {parts[0].kind}", tensors, facts)
+
+
+def _parts_of(folder: Path) -> list[Path]:
+    """The files with the weights: one, or those that an index names."""
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            return [folder / name]
+        if (index := folder / f"{name}.index.json").exists():
+            parts = [folder / part for part in shards(index)]
+            if absent := [part.name for part in parts if not part.exists()]:
+                raise UserError(f"{folder} lacks {', '.join(absent)}, which {index.name} names; copy it too")
+            return parts
+    raise UserError(f"{folder} is a folder without {' or '.join(WEIGHTS)}; name the checkpoint file")
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the files that a Hugging Face index (`…index.json`) spreads the weights over.
+
+    Raises:
+        UserError: it is not such an index.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is not an index of weights ({error!r}); copy it again") from None
+    if not names or any(Path(name).name != name for name in names):
+        raise UserError(f"{index} names no files, or files outside its folder")
+    return names
 
 
 def _says_a_network(config: Path) -> bool:

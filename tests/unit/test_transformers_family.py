@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 import transformers
 from torch import Tensor
+from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 
 from cgh_bench import backbones
 from cgh_bench.backbones.transformers import Transformers, TransformersBackbone
@@ -28,6 +29,15 @@ TOKENS = {
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 MAPS = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
 WINDOWS = {"embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 2, 2], "image_size": 64, "window_size": 4}
+HIERA = {
+    "embed_dim": 8,
+    "depths": [1, 1, 1],
+    "num_heads": [1, 2, 2],
+    "masked_unit_size": [4, 4],
+    "query_stride": [2, 2],
+    "num_query_pool": 2,
+    "masked_unit_attention": [True, True, False],
+}
 KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "dinov2_with_registers": (TOKENS, "head"),
     "dinov3_vit": (TOKENS, "head"),
@@ -38,6 +48,8 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "aimv2_vision_model": (TOKENS, "head"),
     "clip": ({"vision_config": TOKENS, "text_config": TEXT}, "head"),
     "siglip": ({"vision_config": TOKENS, "text_config": TEXT}, "head"),
+    "siglip2": ({"vision_config": {**TOKENS, "num_patches": 16}, "text_config": TEXT}, "head"),
+    "hiera": ({**HIERA, "image_size": [64, 64], "patch_size": [7, 7]}, "head"),
     "convnext": (MAPS, "head"),
     "convnextv2": (MAPS, "head"),
     "dinov3_convnext": (MAPS, "head"),
@@ -70,6 +82,9 @@ def test_every_stage_is_transformers(kind: str, tmp_path: Path) -> None:
     if kind == "vit_mae":
         model.config.mask_ratio = 0.0
         theirs = model(images, output_hidden_states=True, noise=torch.arange(16).expand(2, -1))
+    elif kind == "siglip2":
+        cut = torch.stack([convert_image_to_patches(image, 16) for image in images])
+        theirs = model(cut, None, torch.tensor([[4, 4]] * 2), output_hidden_states=True)
     else:
         theirs = model(images, output_hidden_states=True)
     pooled, maps = backbone.global_and_pyramid(images)
@@ -79,6 +94,8 @@ def test_every_stage_is_transformers(kind: str, tmp_path: Path) -> None:
         height, width = images.shape[-2:]
         assert map_.shape == (2, said.channels, height // said.stride, width // said.stride)
         flat = hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden[:, -map_.shape[2] * map_.shape[3] :]
+        if kind == "hiera":
+            flat = theirs.reshaped_hidden_states[int(stage[5:])].flatten(1, 2)
         if kind.startswith("swin"):
             flat = theirs.reshaped_hidden_states[int(stage[5:])].flatten(2).transpose(1, 2)
         torch.testing.assert_close(map_.flatten(2).transpose(1, 2), flat)
