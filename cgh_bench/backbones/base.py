@@ -175,6 +175,14 @@ class Architecture(ABC):
         """
         raise UserError(f"timm cannot build {self}")
 
+    def transformers_config(self) -> dict[str, Any]:
+        """The `config.json` by which transformers' `AutoModel` builds the same network.
+
+        Raises:
+            UserError: transformers has no such network.
+        """
+        raise UserError(f"transformers cannot build {self.name} of the {type(self).__name__} family; convert to timm")
+
     def with_weights(self, weights: Mapping[str, Tensor], copy: bool = True) -> "Backbone":
         """The network with `weights`, in eval mode; without `copy` it shares their memory and must not be trained."""
         with torch.device("meta" if self.BUILDS_ON_META else "cpu"):
@@ -193,7 +201,7 @@ def _skeleton(architecture: Architecture) -> "Backbone":
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Networks built here are on the meta device; what would be written to their tensors is left out, which is quick."""
+    """Networks built here are on the meta device; nothing is written to their tensors, which is quick."""
     with torch.device("meta"), _Unwritten():
         yield
 
@@ -207,7 +215,9 @@ class _Unwritten(TorchFunctionMode):
         return given if func.__name__ in _WRITING and given.is_meta else func(*args, **kwargs)
 
 
-_WRITING = {f"{name}_" for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform", "zero")}
+_WRITING = {
+    f"{name}_" for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform", "zero")
+}
 
 
 class Backbone(nn.Module):

@@ -147,6 +147,23 @@ class ResNet(Architecture):
             raise UserError(f"timm cannot build {self}; it has the imagenet and deep stems, and the stride in the 3x3")
         return {"model_name": self.name, **({"stem_type": "deep", "stem_width": 32} if self.stem == "deep" else {})}
 
+    def transformers_config(self) -> dict[str, Any]:
+        """See `Architecture`; the fields are those of transformers' configuration_resnet.py."""
+        if self.stem != "imagenet" or not self.name.startswith("resnet") or self.is_unusual:
+            raise UserError(f"transformers' ResNet cannot be {self}; accepted: resnet18 to 152, imagenet stem")
+        network = self.skeleton
+        return {
+            "architectures": ["ResNetModel"],
+            "model_type": "resnet",
+            "embedding_size": 64,
+            "hidden_sizes": [stage.channels for stage in network.stages.values()],
+            "depths": [len(getattr(network, stage)) for stage in STAGES],
+            "layer_type": "bottleneck" if self.has_bottlenecks else "basic",
+            "hidden_act": "relu",
+            "downsample_in_first_stage": False,
+            "downsample_in_bottleneck": self.stride_in_1x1,
+        }
+
     @property
     def is_unusual(self) -> bool:
         """Whether anything but stem and place of the stride differs from torchvision's; converters refuse that."""

@@ -105,6 +105,11 @@ class Transformers(Architecture):
                 f"resize) to a size that it takes, say {usual}"
             )
 
+    def transformers_config(self) -> dict[str, Any]:
+        """See `Architecture`: what it was read from, with the library's defaults."""
+        found: dict[str, Any] = self.configuration.to_dict()
+        return found
+
     def build(self) -> Backbone:
         """The network, with the library's initial weights."""
         return TransformersBackbone(self)

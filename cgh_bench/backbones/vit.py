@@ -177,6 +177,25 @@ class ViT(Architecture):
         pool = {"global_pool": "avg", "fc_norm": False} if self.value("pooling") == "patch_mean" else {}
         return {"model_name": registered.name, **other, **pool}
 
+    def transformers_config(self) -> dict[str, Any]:
+        """See `Architecture`; the fields are those of configuration_vit.py and configuration_dinov2.py."""
+        if self.registers or not (self.class_token and self.class_position):
+            raise UserError(f"transformers' ViT cannot be {self}; accepted: a class token, no registers")
+        return {
+            "architectures": ["Dinov2Model" if self.layer_scale else "ViTModel"],
+            "model_type": "dinov2" if self.layer_scale else "vit",
+            "hidden_size": self.dim,
+            "num_hidden_layers": self.depth,
+            "num_attention_heads": self.dim // self.head_width,
+            "intermediate_size": 4 * self.dim,
+            "hidden_act": "gelu",
+            "layer_norm_eps": self.norm_eps,
+            "image_size": self.image_side,
+            "patch_size": self.patch,
+            "qkv_bias": True,
+            **({"mlp_ratio": 4, "use_swiglu_ffn": False} if self.layer_scale else {}),
+        }
+
     def build(self) -> "ViTBackbone":
         """The network, with timm's initial weights."""
         return ViTBackbone(self)

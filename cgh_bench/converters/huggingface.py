@@ -3,6 +3,7 @@
 import importlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
+from cgh_bench.backbones.resnet import STAGES
 from cgh_bench.backbones.transformers import Transformers, outputs
-from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, architecture_of, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter
@@ -53,24 +53,13 @@ class HuggingFace(Converter):
 
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name in files for our `key`; query, key and value of a ViT are `attn.q`, `.k` and `.v`."""
-        if isinstance(architecture, ViT):
-            return vit_names.FAMILIES[_family(architecture)].rename(key)
-        return naming.huggingface(key)
+        return _NAMES[architecture.transformers_config()["model_type"]](key)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
-        """Refuse what `ResNetModel`, `ViTModel` and `Dinov2Model` cannot be."""
+        """Refuse what transformers cannot be."""
         if checkpoint.preprocessing.channel_order == "BGR":
             raise UserError(f"{checkpoint.name} expects BGR images, which transformers' image processors cannot make")
-        architecture = checkpoint.architecture
-        if isinstance(architecture, Transformers):
-            return
-        if isinstance(architecture, ViT):
-            if architecture.registers or not (architecture.class_token and architecture.class_position):
-                raise UserError(f"transformers' ViT cannot be {architecture}; accepted: a class token, no registers")
-            return
-        architecture = require_resnet(architecture, self.name)
-        if architecture.stem != "imagenet" or not architecture.name.startswith("resnet"):
-            raise UserError(f"transformers' ResNet cannot be {architecture}; accepted: resnet18 to 152, imagenet stem")
+        checkpoint.architecture.transformers_config()
 
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
         """See `Converter`."""
@@ -78,15 +67,15 @@ class HuggingFace(Converter):
         if isinstance(checkpoint.architecture, Transformers):
             _save_as_it_was(checkpoint, path)
             return
-        weights = {
-            self.rename(key, checkpoint.architecture): tensor.contiguous()
-            for key, tensor in vit_names.split(checkpoint.weights).items()
-        }
+        config = checkpoint.architecture.transformers_config()
+        rename = _NAMES[config["model_type"]]
+        weights = {rename(key): tensor.contiguous() for key, tensor in vit_names.split(checkpoint.weights).items()}
         with replacing(path / "model.safetensors") as temporary:
             safetensors.torch.save_file(weights, temporary, {"format": "pt"})
-        for name, document in (("config", _config(checkpoint)), ("preprocessor_config", _processor(checkpoint))):
+        config |= {"num_channels": 3, "dtype": "float32", DESCRIPTION: describe(checkpoint)}
+        for name, document in (("config", config), ("preprocessor_config", _processor(checkpoint))):
             write_text(path / f"{name}.json", json.dumps(document, indent=2) + "\n")
-        write_text(path / "README.md", _card(checkpoint, path.name, str(_config(checkpoint)["model_type"])))
+        write_text(path / "README.md", _card(checkpoint, path.name, config["model_type"]))
 
     def read(self, path: Path) -> Checkpoint:
         """Read it back, or a folder of transformers' own."""
@@ -171,55 +160,16 @@ def _by_their_files_names(network: dict[str, Tensor], family: str) -> dict[str, 
     return {name: tensor for name, tensor in named.items() if name != "embeddings.mask_token"}
 
 
-def _family(architecture: ViT) -> str:
-    return "dinov2_huggingface" if architecture.layer_scale else "vit_huggingface"
-
-
-def _config(checkpoint: Checkpoint) -> dict[str, object]:
-    """Source of the fields: transformers' configuration_resnet.py, configuration_vit.py and configuration_dinov2.py."""
-    architecture = checkpoint.architecture
-    if isinstance(architecture, ViT):
-        shape = _vit(architecture)
-    else:
-        shape = _resnet(require_resnet(architecture, checkpoint.name))
-    return {**shape, "num_channels": 3, "dtype": "float32", DESCRIPTION: describe(checkpoint)}
-
-
-def _resnet(architecture: ResNet) -> dict[str, object]:
-    network = architecture.skeleton
-    return {
-        "architectures": ["ResNetModel"],
-        "model_type": "resnet",
-        "embedding_size": 64,
-        "hidden_sizes": [stage.channels for stage in network.stages.values()],
-        "depths": [len(getattr(network, stage)) for stage in STAGES],
-        "layer_type": "bottleneck" if architecture.has_bottlenecks else "basic",
-        "hidden_act": "relu",
-        "downsample_in_first_stage": False,
-        "downsample_in_bottleneck": architecture.stride_in_1x1,
-    }
-
-
-def _vit(architecture: ViT) -> dict[str, object]:
-    shape: dict[str, object] = {
-        "architectures": ["Dinov2Model" if architecture.layer_scale else "ViTModel"],
-        "model_type": "dinov2" if architecture.layer_scale else "vit",
-        "hidden_size": architecture.dim,
-        "num_hidden_layers": architecture.depth,
-        "num_attention_heads": architecture.dim // architecture.head_width,
-        "intermediate_size": 4 * architecture.dim,
-        "hidden_act": "gelu",
-        "layer_norm_eps": architecture.norm_eps,
-        "image_size": architecture.image_side,
-        "patch_size": architecture.patch,
-        "qkv_bias": True,
-    }
-    return shape | ({"mlp_ratio": 4, "use_swiglu_ffn": False} if architecture.layer_scale else {})
+_NAMES: dict[str, Callable[[str], str]] = {
+    "resnet": naming.huggingface,
+    **{kind: vit_names.FAMILIES[f"{kind}_huggingface"].rename for kind in ("vit", "dinov2")},
+}
+"""How transformers' files name our tensors, by `model_type`; networks of its own are written by itself."""
 
 
 def _processor(checkpoint: Checkpoint) -> dict[str, object]:
     given, architecture = checkpoint.preprocessing, checkpoint.architecture
-    if not isinstance(architecture, ResNet):
+    if architecture.transformers_config()["model_type"] != "resnet":
         size = dict(zip(("height", "width"), architecture.image_size, strict=True))
         resizing: dict[str, object] = {"image_processor_type": "ViTImageProcessor", "size": size}
     else:

@@ -29,12 +29,13 @@ def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Their names to timm's; empty where `tensors` are not of such a network.
 
     Their blocks are numbered through; a new stage begins where the width changes
-    (https://github.com/lukemelas/EfficientNet-PyTorch efficientnet_pytorch/model.py). They pad as TensorFlow does, which
-    timm calls `tf_efficientnet_…`.
+    (https://github.com/lukemelas/EfficientNet-PyTorch efficientnet_pytorch/model.py). They pad as TensorFlow does:
+    timm's `tf_efficientnet_…`.
     """
     if "_conv_stem.weight" not in tensors:
         return {}
-    found, stage, block, last, number = {}, -1, 0, 0, 0
+    found: dict[str, str] = {}
+    stage, block, last, number = -1, 0, 0, 0
     while (end := tensors.get(f"_blocks.{number}._project_conv.weight")) is not None:
         stage, block = (stage, block + 1) if len(end) == last else (stage + 1, 0)
         table = _OTHER if f"_blocks.{number}._expand_conv.weight" in tensors else _FIRST

@@ -19,7 +19,7 @@ from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.loading import load
-from cgh_bench.reading.timms import find_timm
+from cgh_bench.reading.timms import classifier, find_timm
 from cgh_bench.reading.weights_file import WeightsFile
 
 ONE_OF_EACH = (
@@ -277,17 +277,61 @@ def test_bare_file_needs_its_name(convnext: nn.Module, tmp_path: Path) -> None:
         load(tmp_path / "t", arch="convnext_femto")
 
 
-def test_original_names(convnext: nn.Module, tmp_path: Path) -> None:
-    """ConvNeXt's own file, which timm knows to convert."""
+@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
+def test_original_names(name: str, tmp_path: Path) -> None:
+    """ConvNeXt's own file, which timm knows to convert; that of V2's pretraining has no norm behind the pooling."""
+    model = trained(timm.create_model(name, num_classes=3))
+    is_fcmae = name.startswith("convnextv2")
+    if is_fcmae:
+        with torch.no_grad():
+            model.head.norm.weight.fill_(1), model.head.norm.bias.fill_(0)
     own = {}
-    for key, tensor in convnext.state_dict().items():
-        name = re.sub(r"stages\.(\d)\.blocks\.(\d+)\.", r"stages.\1.\2.", key)
-        name = re.sub(r"stages\.(\d)\.downsample\.(\d)", r"downsample_layers.\1.\2", name)
-        name = name.replace("stem.", "downsample_layers.0.").replace("conv_dw", "dwconv")
-        name = name.replace("mlp.fc1", "pwconv1").replace("mlp.fc2", "pwconv2")
-        own[name.replace("head.fc.", "head.").replace("head.norm.", "norm.")] = tensor
+    for key, tensor in model.state_dict().items():
+        if key.startswith("head.") and is_fcmae:
+            continue
+        new = re.sub(r"stages\.(\d)\.blocks\.(\d+)\.", r"stages.\1.\2.", key)
+        new = re.sub(r"stages\.(\d)\.downsample\.(\d)", r"downsample_layers.\1.\2", new)
+        new = new.replace("stem.", "downsample_layers.0.").replace("conv_dw", "dwconv")
+        new = new.replace("mlp.grn.weight", "grn.gamma").replace("mlp.grn.bias", "grn.beta")
+        new = new.replace("mlp.fc1", "pwconv1").replace("mlp.fc2", "pwconv2")
+        own[new.replace("head.fc.", "head.").replace("head.norm.", "norm.")] = (
+            tensor.reshape(1, 1, 1, -1)
+            if "grn" in new
+            else tensor.flatten(1)
+            if "pwconv" in new and tensor.ndim == 4
+            else tensor
+        )
     torch.save({"model": own}, tmp_path / "own.pth")
-    assert_read(load(tmp_path / "own.pth", arch="convnext_atto"), convnext)
+    found = load(tmp_path / "own.pth", arch=name)
+    kept = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("head.fc.")}
+    assert found.weights.keys() == kept.keys() and all(torch.equal(found.weights[key], kept[key]) for key in kept)
+    own.pop("stages.1.0.dwconv.bias")
+    torch.save({"model": own}, tmp_path / "own.pth")
+    with pytest.raises(UserError, match=r"stages\.1\.blocks\.0\.conv_dw\.bias is missing"):
+        load(tmp_path / "own.pth", arch=name)
+
+
+def test_efficientnets_of_lukemelas(tmp_path: Path) -> None:
+    """Blocks numbered through, and TensorFlow's padding; their own code and weights gave the same outputs by hand."""
+    model = trained(timm.create_model("tf_efficientnet_lite0", num_classes=3))
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    blocks = [key for key, module in model.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", key)]
+    own = {}
+    for key, tensor in model.state_dict().items():
+        block = next((each for each in blocks if key.startswith(f"{each}.")), None)
+        module, leaf = key.rsplit(".", 1)
+        if block is None:
+            own[f"{outer[module]}.{leaf}"] = tensor
+            continue
+        names = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+        inside = [name for name, _ in model.get_submodule(block).named_children() if name.startswith(("conv", "bn"))]
+        inside = [name for name in inside if any(True for _ in model.get_submodule(f"{block}.{name}").parameters())]
+        theirs = dict(zip(inside, names[6 - len(inside) :], strict=True))
+        own[f"_blocks.{blocks.index(block)}.{theirs[module.removeprefix(block + '.')]}.{leaf}"] = tensor
+    torch.save(own, tmp_path / "lite0.pth")
+    found = load(tmp_path / "lite0.pth", arch="tf_efficientnet_lite0")
+    assert found.architecture == Timm("tf_efficientnet_lite0")
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.weights.items())
 
 
 def test_dinov3_file(tmp_path: Path) -> None:
@@ -356,16 +400,14 @@ def test_conversion_to_timm_and_back(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_network() -> None:
-    """All that timm lists build without memory, keep the contract, and read what timm saves."""
+    """All that timm lists build without memory, take their own size, and read what timm saves; twenty minutes."""
     broken = {}
     for name in Timm.names():
         try:
             architecture = named(name)
-            test_contract(name)
-            with torch.device("meta"):
-                whole = architecture.network(num_classes=7).state_dict()
-            state = {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in whole.items()}
-            assert state.keys() >= architecture.shapes.keys()
+            architecture.require_size(*architecture.image_size)
+            shapes = {**architecture.shapes, **classifier(architecture)}
+            state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
             (network,) = find_timm(WeightsFile(Path(name), "", state, {}), architecture)
             assert not network.problem, network.problem
         except (AssertionError, UserError, RuntimeError, ValueError) as error:
