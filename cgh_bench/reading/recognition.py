@@ -18,7 +18,7 @@ from cgh_bench.reading.candidate import Candidate, place
 from cgh_bench.reading.evidence import adjusted, settle
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.resnets import find_resnets
-from cgh_bench.reading.timms import find_timm, is_the_same, stated_architecture
+from cgh_bench.reading.timms import find_timm, identified_architecture, is_the_same, stated_architecture
 from cgh_bench.reading.transformers import find_transformers
 from cgh_bench.reading.vits import find_vits
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
@@ -181,7 +181,12 @@ def _by_tensors(file: WeightsFile, arch: str | None, name: str) -> list[Candidat
         return find_transformers(file)  # it has that activation at the end of blocks only
     stated = stated_architecture(file)
     if stated is None:
-        return [*found, *(() if any(not network.problem for network in found) else find_transformers(file))]
+        if any(not network.problem for network in found):
+            return found
+        others = find_transformers(file)
+        if not others and (identified := identified_architecture(file)):
+            others = find_timm(file, identified)
+        return [*others, *found]
     whole = [network for network in found if not network.problem]
     if whole and all(is_the_same(network.architecture, stated) for network in whole if network.architecture):
         stated_by = f"the architecture that the file names, {stated.name}"

@@ -1,5 +1,7 @@
-"""Finding a network of timm in a file that says which one it is, or whose reader does (`--arch`)."""
+"""Finding a network of timm in a file: one that it names, that its reader names (`--arch`), or that its shapes tell."""
 
+import hashlib
+import json
 import math
 import re
 import sys
@@ -7,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +33,8 @@ _KWARGS = "args/model_kwargs/"
 _CARD = "pretrained_cfg/architecture"
 _UNTRAINED = {"head.norm.weight": 1.0, "head.norm.bias": 0.0}
 """See `_untrained_norm`."""
+INDEX = Path(__file__).with_name("timm_index.json")
+"""Which networks of timm have which tensors; written by `tools/timm_index.py`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,46 @@ def _modules(architecture: Timm) -> list[tuple[str, str, list[tuple[str, Any]]]]
     ]
 
 
+def identified_architecture(file: WeightsFile) -> Timm | None:
+    """The only network of timm that has exactly the names and shapes of the tensors in `file`; None if none has.
+
+    Raises:
+        UserError: several have; they differ in what tensors do not show.
+    """
+    index = _index()
+    for location in _groups(file.tensors, modules=True):
+        given = {name[len(location) :]: name for name in file.tensors if name.startswith(location)}
+        tensors = {key: file.tensors[name] for key, name in given.items() if "/" not in key}
+        renamed = timm_names(tensors)
+        shapes = {renamed.get(key, key): tensor.shape for key, tensor in tensors.items()}
+        names = {
+            name
+            for more in index["classifiers"]
+            if shapes.keys() >= set(more)
+            for name in index["networks"].get(fingerprint(shapes, more), ())
+            if name.startswith("tf_") or not renamed
+        }
+        if len(names) > 1:
+            some = f"{', '.join(sorted(names)[:6])}{', …' if len(names) > 6 else ''}"
+            raise UserError(f"{file.path} has the tensors of {some}, which differ in what they do not show; use --arch")
+        if names:
+            return Timm.named(names.pop())
+    return None
+
+
+def fingerprint(shapes: Mapping[str, Any], but: Iterable[str] = ()) -> str:
+    """Of the names and shapes of a network's tensors, in any order, without those that may be absent and `but`."""
+    lines = (
+        f"{key} {tuple(shape)}" for key, shape in shapes.items() if key not in but and not _LEFTOVER.fullmatch(key)
+    )
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+@cache
+def _index() -> Any:
+    return json.loads(INDEX.read_text(encoding="utf-8"))
+
+
 def find_timm(file: WeightsFile, architecture: Timm) -> list[Candidate]:
     """Every such network in `file`, whole ones first, then those with a problem."""
     found = [_candidate(file, location, architecture) for location in _locations(file.tensors, architecture)]
@@ -131,13 +176,17 @@ def _locations(tensors: Mapping[str, Tensor], architecture: Timm) -> Iterator[st
     yield from (at for at, count in _groups(tensors).items() if 3 * count >= len(shapes))
 
 
-def _groups(tensors: Iterable[str]) -> dict[str, int]:
-    """Where a network may begin, with the number of tensors behind it."""
+def _groups(tensors: Iterable[str], modules: bool = False) -> dict[str, int]:
+    """Where a network may begin, with the number of tensors behind it: dictionaries, and the `modules` in them."""
     counted: dict[str, int] = defaultdict(int)
     for name in tensors:
         container, slash, dotted = name.rpartition("/")
         wrapper = _WRAPPERS.match(dotted)
-        counted[container + slash + (wrapper.group() if wrapper else "")] += 1
+        start = container + slash + (wrapper.group() if wrapper else "")
+        counted[start] += 1
+        module, dot, _ = name[len(start) :].partition(".")
+        if modules and dot:
+            counted[start + module + dot] += 1
     return counted
 
 

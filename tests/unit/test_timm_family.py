@@ -1,5 +1,6 @@
 """Networks of timm: the contract for every family, sizes, features, and what is refused."""
 
+import json
 import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.loading import load
-from cgh_bench.reading.timms import classifier, find_timm
+from cgh_bench.reading.timms import INDEX, classifier, find_timm, fingerprint
 from cgh_bench.reading.weights_file import WeightsFile
 
 ONE_OF_EACH = (
@@ -266,15 +267,20 @@ def test_training_checkpoint(convnext: nn.Module, tmp_path: Path) -> None:
     )
 
 
-def test_bare_file_needs_its_name(convnext: nn.Module, tmp_path: Path) -> None:
-    torch.save(
-        {"teacher": {f"backbone.{key}": tensor for key, tensor in convnext.state_dict().items()}}, tmp_path / "t"
-    )
-    with pytest.raises(UserError, match="--arch"):
-        load(tmp_path / "t")
+def test_bare_file_is_told_by_its_shapes(convnext: nn.Module, tmp_path: Path) -> None:
+    """If one network only has them; else the choices are named."""
+    state = convnext.state_dict()
+    torch.save({"teacher": {f"backbone.{key}": tensor for key, tensor in state.items()}}, tmp_path / "t")
+    assert_read(load(tmp_path / "t"), convnext)
     assert_read(load(tmp_path / "t", arch="convnext_atto.some_tag"), convnext)
     with pytest.raises(UserError, match="convnext_femto"):
         load(tmp_path / "t", arch="convnext_femto")
+    torch.save(timm.create_model("efficientnet_lite0").state_dict(), tmp_path / "several")
+    with pytest.raises(UserError, match="efficientnet_lite0, tf_efficientnet_lite0.*--arch"):
+        load(tmp_path / "several")
+    torch.save({"blocks.0.strange.weight": torch.ones(3)}, tmp_path / "none")
+    with pytest.raises(UserError, match="--arch"):
+        load(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
@@ -329,7 +335,7 @@ def test_efficientnets_of_lukemelas(tmp_path: Path) -> None:
         theirs = dict(zip(inside, names[6 - len(inside) :], strict=True))
         own[f"_blocks.{blocks.index(block)}.{theirs[module.removeprefix(block + '.')]}.{leaf}"] = tensor
     torch.save(own, tmp_path / "lite0.pth")
-    found = load(tmp_path / "lite0.pth", arch="tf_efficientnet_lite0")
+    found = load(tmp_path / "lite0.pth")
     assert found.architecture == Timm("tf_efficientnet_lite0")
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.weights.items())
 
@@ -410,6 +416,18 @@ def test_every_network() -> None:
             state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
             (network,) = find_timm(WeightsFile(Path(name), "", state, {}), architecture)
             assert not network.problem, network.problem
+            (one_of,) = [names for names in INDEXED if name in names]
+            assert fingerprint(architecture.shapes) == INDEXED[one_of]
         except (AssertionError, UserError, RuntimeError, ValueError) as error:
             broken[name] = repr(error)[:200]
     assert not broken
+
+
+INDEXED = {tuple(names): key for key, names in json.loads(INDEX.read_text(encoding="utf-8"))["networks"].items()}
+"""What `tools/timm_index.py` wrote of all of them."""
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "hrnet_w18_small", "swin_tiny_patch4_window7_224"])
+def test_index(name: str) -> None:
+    (key,) = [key for names, key in INDEXED.items() if name in names]
+    assert fingerprint(named(name).shapes) == key
