@@ -38,8 +38,9 @@ framework and proves that it computes the same there. Every verb that takes a ch
    `--trust-pickle` lets it in. What runs a command, `os.system` and the like, is called what it is.
 2. **Searched for backbones.** ResNets and plain vision transformers are found under any known family of names, at any
    depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. Other networks are
-   found where the file names them: a folder of timm or transformers, a training checkpoint of timm (`arch`). For a bare
-   file of such a network, give its name: `--arch convnext_tiny`. A backbone must be whole: every tensor of the
+   found where the file names them: a folder of timm or transformers, a training checkpoint of timm (`arch`). A bare
+   file of such a network is told by the names and shapes of its tensors if one of timm's only has them; if several
+   have, give its name: `--arch convnext_tiny`. A backbone must be whole: every tensor of the
    architecture, of its shape, and none besides; the error names the first tensor that does not fit.
 3. **Its origin is found** by the rules below. Exactly one must fit; otherwise the error says what was tried and why
    each failed, and `--source` decides. A file of no known origin is read all the same if it holds one backbone only.
@@ -74,7 +75,8 @@ size, patch, and the image side that its position embeddings are for. `random:vi
 ## Networks of timm and transformers
 
 - **timm**: a Hub folder (`config.json` with `architecture`, `model_args`, `pretrained_cfg`), a training checkpoint,
-  or a bare file with `--arch NAME`, of any network that `timm.list_models()` lists. The classifier's tensors are left
+  or a bare file (`--arch NAME` where several have its shapes), of any
+  network that `timm.list_models()` lists. The classifier's tensors are left
   out and named in the origin. Original names (DINOv3, ConvNeXt, EVA, open_clip, …) are converted by timm's own code,
   and every tensor must have gone into the network: one that timm would drop, resample or fill is an error.
 - **transformers**: a folder of one of the networks on the page [Backbones](backbones.md#families), filled by

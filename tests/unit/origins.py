@@ -735,6 +735,21 @@ def mae() -> Sample:
     return Sample(document, "mae", {"model": truth}, vit=TINY)
 
 
+def ijepa() -> Sample:
+    """No class token; the predictor is a transformer too."""
+    networks = [vit(seed, num_classes=0, class_token=False, global_pool="") for seed in (1, 2)]
+    predictor = vit(3, depth=2, num_classes=0)
+    document = {
+        "encoder": {f"module.{key}": tensor for key, tensor in networks[0].state_dict().items()},
+        "predictor": {f"module.predictor_{key}": tensor for key, tensor in predictor.state_dict().items()},
+        "target_encoder": {f"module.{key}": tensor for key, tensor in networks[1].state_dict().items()},
+        "epoch": 300,
+    }
+    branches = {"target": vit_trunk(networks[1]), "context": vit_trunk(networks[0])}
+    architecture = ViT("vit_tiny_patch16_64", class_token=False, class_position=False)
+    return Sample(document, "ijepa", branches, suffix=".pth.tar", vit=architecture)
+
+
 def solo_learn_vit() -> Sample:
     model = vit(num_classes=0)
     state = Holder(backbone=model, classifier=nn.Linear(192, 10), projector=mlp(192, 16, 8)).state_dict()
@@ -888,6 +903,7 @@ ORIGINS = {
     "dino_vit": Origin("dino", dino_vit),
     "moco_v3_vit": Origin("moco_v3", moco_v3_vit),
     "mae": Origin("mae", mae),
+    "ijepa": Origin("ijepa", ijepa),
     "solo_learn_vit": Origin("solo_learn", solo_learn_vit),
     "mmpretrain_vit": Origin("mmpretrain", mmpretrain_vit, needs="mmengine"),
     "huggingface_vit": Origin("huggingface", lambda: huggingface_vit(dinov2=False), needs="transformers"),
