@@ -57,6 +57,12 @@ class Batches(Dataset[Batch]):
         self.per_epoch = steps_per_epoch(recipe, images)
         self.rows = dist.block(recipe.batch_size)
 
+    @property
+    def bytes(self) -> int:
+        """Of the views of a batch that this process has."""
+        each: int = self.rows.stop - self.rows.start
+        return each * sum(3 * 4 * view.size**2 for view in self.recipe.views.augments)
+
     def __len__(self) -> int:
         return self.per_epoch * self.recipe.epochs
 
@@ -99,7 +105,7 @@ def loader(batches: Batches, start: int) -> DataLoader[Batch]:
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
-        num_workers=workers(batches.images),
+        num_workers=workers(batches.images, batches.bytes),
         worker_init_fn=_ignore_stop_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # seeds the workers; the global generator would not be resumable

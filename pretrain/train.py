@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -63,7 +64,7 @@ def train(
     Raises:
         UserError: the folder holds another recipe or is in use by another run, the recipe does not fit the data or the
             number of processes, or the loss is no longer finite; the last checkpoint is kept.
-        KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is finished and saved.
+        KeyboardInterrupt: after SIGINT or SIGTERM, once the current step, if one is under way, is finished, and saved.
     """
     folder = RunFolder(out)
     with dist.process_group() as device, _StopSignal() as stop, _lock(folder, resume):
@@ -266,7 +267,15 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
             stack.callback(log.close)
         logged_step, logged_at = run.step, run.seconds
         clock = time.monotonic() - run.seconds
-        for batch in loader(run.batches, run.step):
+        batches = iter(loader(run.batches, run.step))
+        while run.step < len(run.batches):
+            try:
+                with stop.at_once():
+                    batch = next(batches)
+            except KeyboardInterrupt:  # between two steps
+                if log:
+                    _stopped(run)
+                raise
             _note_corrupt(run, batch)
             line = descend(run, batch)
             run.seconds = time.monotonic() - clock
@@ -282,16 +291,19 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
             if log and (stopping or epoch_ends):
                 if epoch_ends:
                     _watch(run, name, log)
-                run.folder.save(run.state(), run.watching.keep)
+                if not stopping:
+                    run.folder.save(run.state(), run.watching.keep)
+                else:
+                    _stopped(run)
             if stopping or epoch_ends:
                 dist.wait_for_all()
             if stopping:
-                if log:
-                    print(
-                        f"stopped at step {run.step} of {len(run.batches)}, saved; rerun the same command to resume",
-                        file=sys.stderr,
-                    )
                 raise KeyboardInterrupt
+
+
+def _stopped(run: Run) -> None:
+    run.folder.save(run.state(), run.watching.keep)
+    print(f"stopped at step {run.step} of {len(run.batches)}, saved; rerun the same command to resume", file=sys.stderr)
 
 
 def _watch(run: Run, name: str, log: Log) -> None:
@@ -332,7 +344,7 @@ class _StopSignal:
     """
 
     def __enter__(self) -> "_StopSignal":
-        self.received = False
+        self.received = self.waiting = False
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -343,6 +355,20 @@ class _StopSignal:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within this block, a signal is a KeyboardInterrupt: the wait for a batch may never end.
+
+        Not where several processes train: they stop after the same step.
+        """
+        self.waiting = dist.world_size() == 1
+        try:
+            if self.waiting and self.received:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.waiting = False
+
     def anywhere(self) -> bool:
         """Whether any process has been told to stop, so that all stop after the same step."""
         return bool(dist.mean(torch.tensor(float(self.received))))
@@ -351,3 +377,5 @@ class _StopSignal:
         self.received = True
         if number == signal.SIGINT:
             signal.signal(number, self.previous[number])
+        if self.waiting:
+            raise KeyboardInterrupt

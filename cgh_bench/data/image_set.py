@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,9 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.transform import EvalTransform
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Through which the processes of a loader hand over batches."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -236,11 +241,27 @@ class DataPair:
         return self.train.subset or self.val.subset
 
 
-def workers(images: Images) -> int:
-    """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory."""
+def workers(images: Images, batch_bytes: int) -> int:
+    """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory.
+
+    Each keeps two batches in shared memory, and one is in use. Where that is too small (64 MB in Docker), a process
+    waits for ever for a batch that another could not hand over; so there are no more processes than fit, maybe none.
+    """
     if images.in_memory:
         return 0
-    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    wanted = min(8, max(1, (os.cpu_count() or 1) // here))
+    if not SHARED_MEMORY.is_dir():
+        return wanted
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    fitting = max(0, (free // here // batch_bytes - 1) // 2)
+    if fitting < wanted:
+        print(
+            f"{SHARED_MEMORY} has {free / 1e6:,.0f} MB free, a batch {batch_bytes / 1e6:,.0f} MB: {fitting} instead of "
+            f"{wanted} processes read {images.name}; docker run --shm-size=8g makes it faster",
+            file=sys.stderr,
+        )
+    return min(wanted, fitting)
 
 
 def content_fingerprint(classes: tuple[str, ...], *arrays: NDArray[Any]) -> str:

@@ -32,6 +32,11 @@ class EvalTransform:
                 f"crop {self.crop} is larger than the resized image {self.resize}; set crop={self.resize} or less"
             )
 
+    @property
+    def bytes(self) -> int:
+        """Of an image in float32; where sizes are kept, as if it were 512 pixels wide and high."""
+        return 3 * 4 * (self.crop or self.resize or 512) ** 2
+
     def __call__(self, image: "Tensor") -> "Tensor":
         """`image` (3, H, W) uint8 to (3, crop, crop) float32 in [0, 1]."""
         return to_unit(self.cut(image))

@@ -84,7 +84,7 @@ class Batches:
         loader = DataLoader(
             _Cropped(self, number),
             batch_sampler=[_share(chunk) for chunk in chunks],
-            num_workers=workers(self.images),
+            num_workers=workers(self.images, 3 * 4 * self.crop.size**2 * self.size),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
         )

@@ -270,7 +270,7 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
     loader = DataLoader(
         _Transformed(work, rows),
         BATCH_SIZE,
-        num_workers=workers(work.images),
+        num_workers=workers(work.images, BATCH_SIZE * work.transform.bytes),
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )

@@ -114,7 +114,9 @@ class Judge:
     @torch.no_grad()
     def answers(self, network: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
         """The predicted class and the rank of the true one, (N,) each; each process looks at its part of the images."""
-        loader = DataLoader(_Share(self), self.batch_size, num_workers=workers(self.images))
+        loader = DataLoader(
+            _Share(self), self.batch_size, num_workers=workers(self.images, self.batch_size * self.transform.bytes)
+        )
         network.eval()
         found = [torch.zeros(2, 0, dtype=torch.int64)]
         for pixels, labels in loader:

@@ -18,7 +18,8 @@ from cgh_bench.site import site
 
 SECONDS_TO_RELOAD = 60
 """How often an open page is loaded again."""
-SECONDS_FOR_A_REQUEST = 30
+MOST_CONNECTIONS = 64
+SECONDS_FOR_A_REQUEST = 10
 """A connection that has sent nothing for so long is closed."""
 
 
@@ -98,7 +99,25 @@ def _is_address(name: str) -> bool:
 
 
 class Server(ThreadingHTTPServer):
-    """A server that reports an error in one line and keeps running."""
+    """A server that reports an error in one line and keeps running, and has a thread for so many connections."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, or close the connection where there are too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Called in that thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Called within the handling of the error."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from cgh_bench.core.config import override
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.pretrain import recipe as recipes
+from cgh_bench.pretrain.batches import Batches
 from cgh_bench.pretrain.methods.cgh import Cgh
 from cgh_bench.pretrain.methods.random_init import RandomInit
 from cgh_bench.pretrain.train import train
@@ -115,6 +117,28 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, whole, st
     assert f"stopped at step {step} of {STEPS}, saved; rerun the same command to resume" in capfd.readouterr().err
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == step
     torch.manual_seed(12345)  # whatever else the process did must not matter
+    train(TINY_CGH, "tiny", tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_waits_for_a_batch_is_stopped_and_saved(tmp_path, monkeypatch, whole, number, capfd):
+    """The files are on a share that has gone away, or a loader cannot hand over what it has read."""
+
+    def stuck(self, step):
+        if step == 6:
+            threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+            time.sleep(30)
+        return read(self, step)
+
+    read = Batches.__getitem__
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "__getitem__", stuck)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY_CGH, "tiny", tmp_path)
+        assert time.monotonic() - started < 25
+    assert "stopped at step 6 of 15, saved" in capfd.readouterr().err
     train(TINY_CGH, "tiny", tmp_path)
     assert_same_run(whole, tmp_path)
 

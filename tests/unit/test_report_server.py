@@ -3,6 +3,7 @@
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +90,16 @@ def test_a_malformed_request_is_answered(running: Server, capsys: pytest.Capture
         connection.sendall(b"nonsense\r\n\r\n")
         assert b"400" in connection.recv(1000)
     assert capsys.readouterr().err == ""
+
+
+def test_half_open_connections_do_not_take_every_thread(running: Server) -> None:
+    before = threading.active_count()
+    open_ones = [socket.create_connection(running.server_address[:2], timeout=20) for _ in range(100)]
+    assert open_ones[-1].recv(10) == b""  # closed: there are too many
+    assert threading.active_count() - before <= servers.MOST_CONNECTIONS
+    for connection in open_ones:
+        connection.close()
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ask(running)[0] == 200

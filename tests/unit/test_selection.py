@@ -1,4 +1,5 @@
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import GreyImages, Subset, share_of_classes, subset
+from cgh_bench.data.image_set import GreyImages, Subset, share_of_classes, subset, workers
 from cgh_bench.frozen.selection import hold_out, require_learnable
 
 
@@ -82,3 +83,18 @@ def test_a_subset_is_its_images_with_a_fingerprint_of_its_own() -> None:
         assert part.labels.tolist() == [2, 1]
     prints = {subset(FULL, np.array(rows), "some").fingerprint for rows in ([5, 1], [1, 5], [1])}
     assert len({*prints, FULL.fingerprint}) == 4
+
+
+@dataclass
+class Files:
+    name: str = "photos"
+    in_memory: bool = False
+
+
+def test_loaders_have_no_more_processes_than_shared_memory_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    free = shutil.disk_usage("/dev/shm").free
+    assert workers(Files(), 1) >= 1 and not capsys.readouterr().err
+    assert workers(Files(), free // 3 - 2**20) == 1
+    assert workers(Files(), free) == 0
+    assert "/dev/shm" in capsys.readouterr().err
+    assert workers(FULL, free) == 0 and not capsys.readouterr().err
