@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,24 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
         raise UserError(f"{name} needs the files of its own dataset; images in memory are for frozen-feature tasks")
     data = pair or task.load_data(workspace.cache)
     task.check(data)
-    known = not pair and task.data in {*catalog(), *layouts()} and not data.subset
-    return Evaluation(name, task, data, protocol_id(name, task, "" if known else data.fingerprint), overridden)
+    return Evaluation(name, task, data, protocol_id(name, task, _own_data(task, data, pair)), overridden)
+
+
+def _own_data(task: Task[Any], data: Data, pair: DataPair | None = None) -> str:
+    """See `protocol_id`."""
+    return "" if not pair and task.data in {*catalog(), *layouts()} and not data.subset else data.fingerprint
+
+
+def varied(evaluation: Evaluation, settings: Sequence[str]) -> Evaluation:
+    """The same on the same named data, overridden by `settings` that are not of the data.
+
+    Raises:
+        UserError: unknown field, or a value that it cannot have.
+    """
+    task = override(evaluation.task, settings)
+    task.check(evaluation.data)
+    protocol = protocol_id(evaluation.name, task, _own_data(task, evaluation.data))
+    return replace(evaluation, task=task, protocol=protocol, overridden=(*evaluation.overridden, *settings))
 
 
 def configured(name: str, settings: Sequence[str]) -> tuple[Task[Any], tuple[str, ...]]:

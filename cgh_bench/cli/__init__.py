@@ -52,6 +52,7 @@ for command in (
     reporting.table,
     reporting.reproduce,
     comparing.compare,
+    comparing.explain,
     reporting.report,
     reporting.serve,
     results.results,

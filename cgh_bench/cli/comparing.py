@@ -1,4 +1,4 @@
-"""The command that compares backbones on the same images."""
+"""Commands that compare: backbones on the same images, and a number with a published one."""
 
 import sys
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from cgh_bench.cli import options
 from cgh_bench.core.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from cgh_bench.explain import Trial, Variant
     from cgh_bench.report.comparison import Comparison, Ranking, Side
 
 CLASSES_SHOWN = 5
@@ -88,3 +89,67 @@ def _write(row: "Sequence[Side]", output: Path) -> None:
 
     for path in write_flips(row[0], row[1], output):
         print(f"written: {path}")
+
+
+@click.command(cls=options.Command)
+@click.argument("number", type=options.COUNT)
+@click.option("--published", required=True, metavar="VALUE|ROW", help="Per cent, or the start of a published row.")
+@options.text("--metric", help="Which number of the result; default: the task's main one.")
+@options.text("--ckpt", metavar="CKPT", help="The checkpoint, if it is no longer where it was.")
+@options.dry_run
+@options.work
+def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, work: Path) -> None:
+    """Find out why a result differs from a published one.
+
+    NUMBER is the result's in `cgh-bench results list`: kNN, linear, logistic or another task on one frozen feature. ROW
+    is PROTOCOL,METHOD[,DETAIL[,EPOCHS]], the start of a line of published/results.csv. The protocol is varied one axis
+    at a time (cut, interpolation, feature, k, temperature, preprocessing, …); if none closes the difference, the most
+    promising pairs follow. What ran is kept, and appears in no table.
+
+    \b
+    Examples:
+      cgh-bench explain 17 --published 67.5 --dry-run
+      cgh-bench explain 17 --published 67.5
+      cgh-bench explain 17 --published "imagenet_nn20,SwAV,,800"
+    """
+    from cgh_bench import explain as explaining
+    from cgh_bench.cli.results import one
+    from cgh_bench.core.progress import showing
+    from cgh_bench.workspace import Workspace
+
+    found = explaining.study(one(number, work), Workspace(work), metric, ckpt)
+    goal = explaining.target(published, found.metric)
+    now = found.result.metrics[found.metric]
+    before = goal.value - now
+    print(printable(f"{found.result!r}"))
+    print(f"published {goal.value:.{goal.digits}f}, here {now:.2f}: {before:+.2f} points of {found.metric} to explain")
+    if dry_run:
+        for line in found.plan():
+            print(printable(line))
+        return
+    if abs(before) <= 0.5 * 10**-goal.digits:
+        print("Nothing to explain: they agree to the last published digit.")
+        return
+    print(f"{'axis':17} {'value':58} {'number':>6} {'remains':>7} (95 % over images)")
+    trials: list[Trial] = []
+
+    def run(variants: "Sequence[Variant]") -> None:
+        for variant in variants:
+            trials.append(found.run(variant, goal))
+            print(_line(trials[-1]), flush=True)
+
+    with showing(True):
+        run(found.variants())
+        if not any(trial.closes for trial in trials):
+            run(found.pairs(trials, goal))
+    print(printable(explaining.verdict(before, trials, found.metric)))
+    print("Closed: what remains is less than half of the last published digit, or 0 is in its interval.")
+
+
+def _line(trial: "Trial") -> str:
+    interval = "({:+.2f} to {:+.2f})".format(*trial.interval) if trial.interval else ""
+    mark = " closes" * trial.closes
+    text = (
+        f"{trial.variant.axis:17} {trial.variant.value:58} {trial.number:6.2f} {trial.remains:+7.2f} {interval}{mark}"
+    )
+    return printable(text).rstrip()

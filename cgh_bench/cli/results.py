@@ -62,7 +62,7 @@ def show(number: int, work: Path) -> None:
     """
     from cgh_bench.results import export_json
 
-    print(export_json([_one(number, work)]), end="")
+    print(export_json([one(number, work)]), end="")
 
 
 @results.command()
@@ -84,7 +84,7 @@ def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
 
     if format != "csv":
         raise unknown("format", format, ["csv"])
-    _write(outcomes.of_run(_one(number, work), work).to_csv(), out)
+    _write(outcomes.of_run(one(number, work), work).to_csv(), out)
 
 
 @results.command()
@@ -233,7 +233,8 @@ def _write(text: str, out: Path | None) -> None:
         print(text, end="")
 
 
-def _one(number: int, work: Path) -> "Result":
+def one(number: int, work: Path) -> "Result":
+    """The result with that number in `cgh-bench results list`."""
     records = _read(work)
     if number > len(records):
         raise UserError(f"no result {number}; {work} holds {len(records)}: `cgh-bench results list` shows them")

@@ -25,7 +25,7 @@ LAYERS = (
     {"evaluation"},
     {"api", "doctor", "importers", "report"},
     {"site"},
-    {"reproduce"},
+    {"explain", "reproduce"},
     {"cli"},
     {"__main__"},
 )
