@@ -187,9 +187,7 @@ class Study:
     def _of_task(self) -> Iterator[Variant]:
         task = self.task
         yield from (Variant("cut", settings) for settings in self._cuts())
-        for feature in _features(self.checkpoint):
-            if self._parts(feature) != self._parts(task.feature):
-                yield Variant("feature", (f"feature={feature}",))
+        yield from (Variant("feature", (f"feature={feature}",)) for feature in _features(self.checkpoint))
         for axis, settings in TASK_AXES.items():
             name = settings[0].partition("=")[0]
             if not hasattr(task, name.partition(".")[0]) or (axis == "interpolation" and task.transform.resize is None):
@@ -207,12 +205,6 @@ class Study:
         yield f"transform.resize={side}", f"transform.crop={side}", "transform.squash=True"
         if self.checkpoint.origin.transform:
             yield tuple(hub_settings(self.checkpoint))
-
-    def _parts(self, feature: str) -> tuple[str, ...]:
-        try:
-            return self.checkpoint.architecture.targets(feature)
-        except UserError:
-            return self.checkpoint.architecture.targets(self.task.feature)
 
     def _of_images(self) -> Iterator[Variant]:
         for axis, settings in PREPROCESSING_AXES.items():
@@ -287,12 +279,15 @@ class Study:
         return found
 
     def _identity(self, variant: Variant) -> tuple[object, ...]:
-        """Equal for variants that do the same; empty where a value fits the network or the other values not."""
+        """Equal for variants that do the same; empty where the network or the other values do not allow it."""
         try:
             evaluation, checkpoint = self.applied(variant)
+            task: Any = evaluation.task
+            parts = checkpoint.architecture.targets(task.feature)
         except UserError:
             return ()
-        return evaluation.task, checkpoint.id, variant.metric or self.metric
+        task = dataclasses.replace(task, feature="+".join(parts))
+        return task, checkpoint.id, variant.metric or self.metric
 
     def plan(self) -> list[str]:
         """What `run` of all single variants takes; nothing is written."""
@@ -323,7 +318,8 @@ class Study:
         cost = (
             f"{images:,} images, {size:.2f} GB on disk, about {duration(images / rate)} at {rate:.0f} images a second"
         )
-        return [*lines, f"{count}: {cost}; then at most {PAIRS} pairs"]
+        each = (f"each run: {line}" for line in self.task.effort(self.checkpoint, self.data))
+        return [*lines, f"{count}: {cost}; then at most {PAIRS} pairs", *each]
 
 
 def study(result: Result, workspace: Workspace, metric: str = "", name: str = "") -> Study:
@@ -407,8 +403,8 @@ def verdict(before: float, trials: Sequence[Trial], metric: str) -> str:
         return f"No axis and no pair of them closes the {before:+.2f} points of {metric}{left}."
     least = abs(closing[0].remains)
     first = [trial for trial in closing if abs(trial.remains) <= least + 1e-9]
-    rest = closing[len(first) :]
-    also = f" Within their intervals, too: {'; '.join(map(_named, rest))}." if rest else ""
+    rest = dict.fromkeys(trial.variant.axis for trial in closing[len(first) :])
+    also = f" Other values within their intervals: {', '.join(rest)}." if rest else ""
     named = " or ".join(map(_named, first))
     return f"{named} closes it: {closing[0].remains:+.2f} of {before:+.2f} points of {metric} remain.{also}"
 
