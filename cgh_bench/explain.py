@@ -90,11 +90,16 @@ class Trial:
     tolerance: float
     """Half of the published number's last digit."""
 
+    before: float
+    """Published minus the stored result."""
+
     @property
     def closes(self) -> bool:
-        """Whether nothing remains: to the last published digit, or within the interval."""
-        low, high = self.interval or (self.remains, self.remains)
-        return low - self.tolerance <= 1e-9 and high + self.tolerance >= -1e-9
+        """Whether nothing remains to the last published digit, or less than half, and 0 is within the interval."""
+        if abs(self.remains) <= self.tolerance + 1e-9:
+            return True
+        within = self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
+        return within and abs(self.remains) < abs(self.before) / 2
 
 
 @dataclass(frozen=True)
@@ -247,9 +252,9 @@ class Study:
         metric = variant.metric or self.metric
         remains = goal.value - result.metrics[metric]
         change = self._interval(kept, metric)
-        middle = goal.value - self.result.metrics[self.metric]
-        interval = (middle - change[1], middle - change[0]) if change else None
-        return Trial(variant, result.metrics[metric], remains, interval, 0.5 * 10**-goal.digits)
+        before = goal.value - self.result.metrics[self.metric]
+        interval = (before - change[1], before - change[0]) if change else None
+        return Trial(variant, result.metrics[metric], remains, interval, 0.5 * 10**-goal.digits, before)
 
     def _interval(self, kept: Outcomes, metric: str) -> tuple[float, float] | None:
         """Of the metric of a variant minus that of the stored run, over images."""
@@ -394,7 +399,7 @@ def _features(checkpoint: "Checkpoint") -> Iterator[str]:
     yield from stages[-2:-1]
 
 
-def verdict(before: float, trials: Sequence[Trial], metric: str) -> str:
+def verdict(trials: Sequence[Trial], before: float, metric: str) -> str:
     """Which axis or pair closes the difference of `before`, or that none does."""
     closing = sorted((trial for trial in trials if trial.closes), key=lambda trial: abs(trial.remains))
     if not closing:

@@ -130,7 +130,7 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
     if abs(before) <= 0.5 * 10**-goal.digits:
         print("Nothing to explain: they agree to the last published digit.")
         return
-    print(f"{'axis':17} {'value':58} {'number':>6} {'remains':>7} (95 % over images)")
+    print(f"{'axis':17} {'value':61} {'number':>6} {'remains':>7} (95 % over images)")
     trials: list[Trial] = []
 
     def run(variants: "Sequence[Variant]") -> None:
@@ -142,14 +142,16 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
         run(found.variants())
         if not any(trial.closes for trial in trials):
             run(found.pairs(trials, goal))
-    print(printable(explaining.verdict(before, trials, found.metric)))
-    print("Closed: what remains is less than half of the last published digit, or 0 is in its interval.")
+    print(printable(explaining.verdict(trials, before, found.metric)))
+    print(
+        "Closed: less than half of the last published digit remains, or less than half of it all, with 0 in the interval."
+    )
 
 
 def _line(trial: "Trial") -> str:
     interval = "({:+.2f} to {:+.2f})".format(*trial.interval) if trial.interval else ""
     mark = " closes" * trial.closes
     text = (
-        f"{trial.variant.axis:17} {trial.variant.value:58} {trial.number:6.2f} {trial.remains:+7.2f} {interval}{mark}"
+        f"{trial.variant.axis:17} {trial.variant.value:61} {trial.number:6.2f} {trial.remains:+7.2f} {interval}{mark}"
     )
     return printable(text).rstrip()
