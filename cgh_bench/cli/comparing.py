@@ -143,9 +143,7 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
         if not any(trial.closes for trial in trials):
             run(found.pairs(trials, goal))
     print(printable(explaining.verdict(trials, before, found.metric)))
-    print(
-        "Closed: less than half of the last published digit remains, or less than half of it all, with 0 in the interval."
-    )
+    print("Closed: what remains is at most half of the last digit, or less than half of it all with 0 in the interval.")
 
 
 def _line(trial: "Trial") -> str:

@@ -147,3 +147,15 @@ def test_a_row_of_the_published_results_is_a_number() -> None:
     assert explain.target("imagenet_linear,MoCo v2,,800", "top1") == explain.Target(71.1, 1)
     assert explain.target("imagenet_linear,MoCo v2,,200,asymmetric,top1,67.5", "top1") == explain.Target(67.5, 1)
     assert explain.target("67.52", "top1") == explain.Target(67.52, 2)
+
+
+def test_a_pair_is_named_with_all_its_settings_and_a_worse_value_never_closes() -> None:
+    one, other = explain.Variant("k", ("k=1",)), explain.Variant("channel order", of_images=("channel_order=BGR",))
+    trials = [
+        explain.Trial(one, 52.0, 3.0, (-1.0, 7.0), 0.05, before=2.0),
+        explain.Trial(one + other, 54.9, 0.1, (-1.0, 1.2), 0.05, before=2.0),
+    ]
+    assert [trial.closes for trial in trials] == [False, True]
+    named = "k and channel order (k=1 channel_order=BGR) closes it: +0.10 of +2.00 points of top1 remain."
+    assert explain.verdict(trials, 2.0, "top1") == named
+    assert explain.verdict(trials[:1], 2.0, "top1").startswith("No axis and no pair of them closes")
