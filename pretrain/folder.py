@@ -1,6 +1,7 @@
 """A run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt` and, when done, the backbone."""
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data import ImageSet
 from cgh_bench.pretrain.recipe import Recipe
-from cgh_bench.pretrain.watching import tracker
+from cgh_bench.pretrain.watching import TRACKED, tracker
 
 SHOWN_DIFFERENCES = 5
 
@@ -61,15 +62,18 @@ class RunFolder:
             for old in (self.weights, self.state, self.log, *self._older(), *events, *snapshots):
                 old.unlink(missing_ok=True)
         elif path.exists() and (self.state.exists() or self.weights.exists()):
-            there = json.loads(path.read_text())
-            # The name repeats the settings: it is shown only if nothing else differs.
-            differing = _differences({**there, "name": name}, identity) or _differences(there, identity)
+            try:
+                there = _meaning(json.loads(path.read_text()))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise UserError(f"{path} is damaged; choose another --out, or remove {self.path}") from None
+            differing = _differences(there, _meaning(identity))
             if differing:
                 more = len(differing) - SHOWN_DIFFERENCES
                 shown = "; ".join(differing[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
                 raise UserError(f"{self.path} holds another run ({shown}); choose another --out, or the same settings")
             return
         try:
+            (self.path / TRACKED).unlink(missing_ok=True)
             write_text(path, json.dumps(identity, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
@@ -85,16 +89,22 @@ class RunFolder:
         try:
             with replacing(self.state) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
+            if keep > 1:
+                self._keep(self.path / f"checkpoint-{state['step']:08d}.pt", keep)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"cannot write {self.state} ({error}); the previous checkpoint is intact: free some space and rerun"
             ) from None
-        if keep > 1:
-            link = self.path / f"checkpoint-{state['step']:08d}.pt"
-            link.unlink(missing_ok=True)
-            link.hardlink_to(self.state)
-            for old in self._older()[:-keep]:
-                old.unlink()
+
+    def _keep(self, kept: Path, most: int) -> None:
+        kept.unlink(missing_ok=True)
+        try:
+            kept.hardlink_to(self.state)
+        except OSError:  # exFAT, many network disks and object stores have no hard links
+            with replacing(kept) as temporary:
+                shutil.copyfile(self.state, temporary)
+        for old in self._older()[:-most]:
+            old.unlink()
 
     def _older(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-*.pt"))
@@ -154,6 +164,15 @@ def _step(line: str) -> float:
         return int(json.loads(line)["step"])
     except json.JSONDecodeError:
         return float("inf")
+
+
+def _meaning(identity: dict[str, Any]) -> dict[str, Any]:
+    """`identity` without what one run can say in several ways.
+
+    Data are known by their content, wherever they lie, and the settings in the name are in the recipe.
+    """
+    recipe = {field: value for field, value in identity["recipe"].items() if field != "data"}
+    return {**identity, "name": identity["name"].partition(" with ")[0], "recipe": recipe}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -1,11 +1,13 @@
 """Monitoring that leaves a run unchanged: kNN on a subset, exported snapshots, trackers (W&B, MLflow)."""
 
 import importlib
+import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from cgh_bench.backbones import Backbone
 from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.files import write_text
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.metrics import rank
@@ -24,6 +27,9 @@ NEIGHBOURS, TEMPERATURE = 20, 0.07
 """As in the monitor of CGH's code and in the task `knn`."""
 BANK, QUERIES, BATCH_SIZE = 4096, 1024, 128
 """Most images for the kNN, evenly spread, and images per forward pass: its cost does not grow with the data."""
+
+TRACKED = "tracking.json"
+"""The ids of a folder's run in each tracker."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,9 @@ def _features(
 class Tracker(Protocol):
     """A dashboard that a run logs to."""
 
+    id: str
+    """Of its run there, kept in the run's folder, so that a resumed run continues it."""
+
     def write(self, line: Mapping[str, float], step: int) -> None:
         """Log the numbers of a step."""
         ...
@@ -99,15 +108,19 @@ class Tracker(Protocol):
 
 
 class WandB:
-    """Weights & Biases (https://docs.wandb.ai); the run's id comes from its folder, so a resumed run continues it."""
+    """Weights & Biases (https://docs.wandb.ai). The axis is our own step: its own drops every line that does not rise."""
 
-    def __init__(self, module: ModuleType, folder: Path) -> None:
-        name = "-".join(folder.resolve().parts[-2:])
-        self.run = module.init(project="cgh-bench", name=name, id=name, dir=str(folder), resume="allow")
+    def __init__(self, module: ModuleType, folder: Path, recipe: dict[str, Any], run_id: str) -> None:
+        self.id = run_id or secrets.token_hex(8)
+        name = _title(folder)
+        self.run = module.init(
+            project="cgh-bench", name=name, id=self.id, config=recipe, dir=str(folder), resume="allow"
+        )
+        self.run.define_metric("*", step_metric="step")
 
     def write(self, line: Mapping[str, float], step: int) -> None:
         """Log the numbers of a step."""
-        self.run.log(dict(line), step=step)
+        self.run.log({**line, "step": step})
 
     def close(self) -> None:
         """Finish the run."""
@@ -117,10 +130,12 @@ class WandB:
 class MLflow:
     """MLflow (https://mlflow.org/docs), at MLFLOW_TRACKING_URI."""
 
-    def __init__(self, module: ModuleType, folder: Path) -> None:
+    def __init__(self, module: ModuleType, folder: Path, recipe: dict[str, Any], run_id: str) -> None:
         self.module = module
         module.set_experiment("cgh-bench")
-        module.start_run(run_name="-".join(folder.resolve().parts[-2:]))
+        self.id = str(module.start_run(run_id=run_id or None, run_name=_title(folder)).info.run_id)
+        if not run_id:
+            module.log_params({field: json.dumps(value) for field, value in recipe.items()})
 
     def write(self, line: Mapping[str, float], step: int) -> None:
         """Log the numbers of a step."""
@@ -131,11 +146,11 @@ class MLflow:
         self.module.end_run()
 
 
-TRACKERS: dict[str, Callable[[ModuleType, Path], Tracker]] = {"wandb": WandB, "mlflow": MLflow}
+TRACKERS: dict[str, Callable[[ModuleType, Path, dict[str, Any], str], Tracker]] = {"wandb": WandB, "mlflow": MLflow}
 
 
 def tracker(name: str, folder: Path) -> Tracker:
-    """Start the tracker of that name.
+    """Start the tracker of that name, or continue its run of this folder.
 
     Raises:
         UserError: its package is not installed.
@@ -144,4 +159,12 @@ def tracker(name: str, folder: Path) -> Tracker:
         module = importlib.import_module(name)
     except ImportError:
         raise UserError(f"{name} is not installed: pip install {name}, or leave --track {name} out") from None
-    return TRACKERS[name](module, folder)
+    recipe = json.loads((folder / "recipe.json").read_text())["recipe"]
+    ids = json.loads((folder / TRACKED).read_text()) if (folder / TRACKED).exists() else {}
+    started = TRACKERS[name](module, folder, recipe, ids.get(name, ""))
+    write_text(folder / TRACKED, json.dumps({**ids, name: started.id}) + "\n")
+    return started
+
+
+def _title(folder: Path) -> str:
+    return "-".join(folder.resolve().parts[-2:])

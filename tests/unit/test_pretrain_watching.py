@@ -1,8 +1,10 @@
 """Watching: the bounded kNN against counting by hand, trackers, and that none of it touches the network."""
 
+import errno
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -75,7 +77,7 @@ class Fake(ModuleType):
 
     def __init__(self, name):
         super().__init__(name)
-        self.calls = []
+        self.calls, self.info, self.run_id = [], self, "given by the server"
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -88,15 +90,70 @@ class Fake(ModuleType):
         return call
 
 
-@pytest.mark.parametrize(("name", "written"), [("wandb", "log"), ("mlflow", "log_metrics")])
-def test_trackers_get_every_line(tmp_path, monkeypatch, name, written):
+@pytest.fixture
+def images():
+    return shades(6, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "written", "id_of"),
+    [("wandb", "init", "log", "id"), ("mlflow", "start_run", "log_metrics", "run_id")],
+)
+def test_trackers_get_every_line_and_continue_one_run_per_folder(
+    tmp_path, monkeypatch, images, name, start, written, id_of
+):
     module = Fake(name)
     monkeypatch.setitem(sys.modules, name, module)
-    log = Log(RunFolder(tmp_path), 0, (name,))
-    log.write({"step": 3, "loss": 1.5})
-    log.close()
-    assert (written, ({"step": 3, "loss": 1.5},), {"step": 3}) in module.calls
+    recipe = find("cgh_r18_animals")
+    for place in ("one/cgh/seed0", "two/cgh/seed0", "one/cgh/seed0", "moved/seed0", "moved/seed0"):
+        if place == "moved/seed0" and not (tmp_path / place).exists():
+            (tmp_path / "one/cgh").rename(tmp_path / "moved")
+        folder = RunFolder(tmp_path / place)
+        folder.claim(recipe, "cgh_r18_animals", images, resume=True)
+        folder.save({"step": 5})
+        log = Log(folder, 0, (name,))
+        log.write({"step": 5, "loss": 1.5})
+        log.write({"step": 5, "knn_top1": 60.0})  # no later step: W&B would drop it
+        log.close()
     assert module.calls[-1][0] in ("finish", "end_run")
+    lines = [(arguments[0], options) for call, arguments, options in module.calls if call == written]
+    steps = {} if name == "wandb" else {"step": 5}
+    assert lines[:2] == [({"step": 5, "loss": 1.5}, steps), ({"step": 5, "knn_top1": 60.0}, steps)]
+    ids = [options[id_of] for call, _, options in module.calls if call == start]
+    if name == "wandb":
+        assert ids[0] == ids[2] == ids[3] == ids[4] != ids[1]
+        assert all(options["config"]["epochs"] == recipe.epochs for call, _, options in module.calls if call == start)
+    else:
+        assert ids == [None, None, *["given by the server"] * 3]
+        assert [call for call, *_ in module.calls].count("log_params") == 2
+    RunFolder(tmp_path / "moved/seed0").claim(recipe, "cgh_r18_animals", images, resume=False)
+    assert not (tmp_path / "moved/seed0/tracking.json").exists(), "another run"
+
+
+def test_a_run_is_the_same_however_its_settings_are_said(tmp_path, images):
+    folder, recipe = RunFolder(tmp_path), find("cgh_r18_animals")
+    folder.claim(replace(recipe, data="./photos"), "cgh_r18_animals with data=./photos, epochs=8", images, True)
+    folder.save({"step": 5})
+    elsewhere = replace(recipe, data="/mnt/photos")
+    folder.claim(elsewhere, "cgh_r18_animals with epochs=8, data=/mnt/photos", images, True)
+    with pytest.raises(UserError, match="data_fingerprint"):
+        folder.claim(elsewhere, "cgh_r18_animals with data=/mnt/photos", replace(images, content="1" * 16), True)
+    for damaged in ("", "5", "{}", '{"name": 1, "recipe": 2}'):
+        (tmp_path / "recipe.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"recipe\.json is damaged"):
+            folder.claim(recipe, "cgh_r18_animals", images, True)
+
+
+def test_states_are_kept_on_disks_without_hard_links(tmp_path, monkeypatch):
+    def refused(self, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        folder.save({"step": step}, keep=2)
+    kept = {path.name: torch.load(path, weights_only=True)["step"] for path in tmp_path.glob("*.pt")}
+    assert kept == {"checkpoint.pt": 3, "checkpoint-00000002.pt": 2, "checkpoint-00000003.pt": 3}
 
 
 def test_curves_of_a_run_that_was_killed_before_it_saved_are_not_shown_twice(tmp_path):
