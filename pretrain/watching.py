@@ -108,7 +108,7 @@ class Tracker(Protocol):
 
 
 class WandB:
-    """Weights & Biases (https://docs.wandb.ai). The axis is our own step: its own drops every line that does not rise."""
+    """Weights & Biases (https://docs.wandb.ai); the axis is our own step: its own drops lines that do not rise."""
 
     def __init__(self, module: ModuleType, folder: Path, recipe: dict[str, Any], run_id: str) -> None:
         self.id = run_id or secrets.token_hex(8)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,9 @@ INTERRUPTED = 130
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Full or not writable: what a user can fix."""
+
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""A file where a folder must be, or the reverse; a name that the disk does not take; a link to itself."""
 
 
 @click.group(cls=Group, context_settings=SETTINGS, epilog="Start with: cgh-bench demo")
@@ -66,6 +70,8 @@ for command in (
 def main() -> None:
     """Run the command line."""
     _interrupt_on([getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: for a terminal that has no ✓ and ×
     with errors_in_one_line():
         raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
 
@@ -103,9 +109,11 @@ def errors_in_one_line() -> Iterator[None]:
         reason = "a data-loader process was killed (usually out of memory)"
         _stop("error", f"{reason}; see `cgh-bench doctor`, then run the same command to resume", 2)
     except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in PATH_ERRORS:
+            _stop("error", f"{error.strerror}{where}; name another file or folder", 2)
         if error.errno not in DISK_ERRORS:
             raise
-        where = f" ({error.filename})" if error.filename else ""
         _stop("error", f"{error.strerror}{where}; fix it or choose another --work, then rerun to resume", 2)
 
 

@@ -1,6 +1,7 @@
 """Converting one or many checkpoints: what is written where, the proof, and the certificate."""
 
 import json
+import os
 import re
 import tempfile
 import time
@@ -13,7 +14,7 @@ from cgh_bench.checkpoint import Checkpoint, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter, find
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.core.files import sha256, write_text
+from cgh_bench.core.files import alone_in, sha256, write_text
 from cgh_bench.reading.reference_script import probe_images
 
 FORMAT = "cgh-bench-certificate/1"
@@ -23,6 +24,8 @@ Read = Callable[[str], Checkpoint]
 
 def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True) -> dict[str, Any]:
     """Write `checkpoint` for `target` to `out`, with its configuration fragments and its certificate beside it.
+
+    Of several conversions to one place, one waits for the other.
 
     Everything is written to a hidden folder first and moved into place after it has been read back, bit for bit, and
     (with `verify`) after the target's own network has computed the same from it. The certificate is written last and
@@ -37,12 +40,20 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
         CheckFailed: the target computes something else. Then `out` is left as it was, and `OUT.failed.json` says why.
     """
     converter = find(target)
-    certificate_path = out.with_name(f"{out.name}.certificate.json")
-    _require_writable(converter, out, certificate_path)
     converter.require_supported(checkpoint)
     if verify:
         converter.require_installed()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _require_writable(converter, out)
+    with alone_in(out, wait=True):
+        return _convert(checkpoint, converter, out, verify)
+
+
+def _convert(checkpoint: Checkpoint, converter: Converter, out: Path, verify: bool) -> dict[str, Any]:
+    certificate_path = _certificate(out)
+    if out.is_dir() and any(out.iterdir()) and not _is_earlier_conversion(out, certificate_path):
+        raise UserError(
+            f"{out} holds other files than an earlier conversion, which would be lost; name a new folder with -o"
+        )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         staged = Path(folder, out.name)
@@ -55,7 +66,7 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
             "format": FORMAT,
             "verdict": "failed" if complaint else "same outputs" if verify else "not verified",
             "why": complaint,
-            "target": target,
+            "target": converter.name,
             "file": out.name,
             "sha256": _hash(staged),
             "checkpoint": {"id": checkpoint.id, **_brief(checkpoint)},
@@ -98,7 +109,12 @@ def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify:
     return parity.as_json(target, differences), parity.verdict(target, differences)
 
 
-def _require_writable(converter: Converter, out: Path, certificate: Path) -> None:
+def _certificate(out: Path) -> Path:
+    return out.with_name(f"{out.name}.certificate.json")
+
+
+def _require_writable(converter: Converter, out: Path) -> None:
+    _certificate(out).exists()  # raises where the name is too long
     if not converter.is_folder:
         if out.suffix not in converter.suffixes:
             raise UserError(f"{out}: {converter.name} output must end in {' or '.join(converter.suffixes)}")
@@ -107,10 +123,6 @@ def _require_writable(converter: Converter, out: Path, certificate: Path) -> Non
         return
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; {converter.name} is written as a folder: name another place")
-    if out.is_dir() and any(out.iterdir()) and not _is_earlier_conversion(out, certificate):
-        raise UserError(
-            f"{out} holds other files than an earlier conversion, which would be lost; name a new folder with -o"
-        )
 
 
 def _is_earlier_conversion(folder: Path, certificate: Path) -> bool:
@@ -163,7 +175,7 @@ def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise UserError(f"several of the checkpoints would be written to {twice}; convert them one by one with -o")
     for name, place in planned.items():
-        if Path(name).exists() and Path(name).resolve() == place.resolve():
+        if Path(name).exists() and os.path.realpath(name) == os.path.realpath(place):
             raise UserError(f"{place} is the checkpoint itself, which is kept as it is; name another file with -o")
     return planned
 

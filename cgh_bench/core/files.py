@@ -84,7 +84,7 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process is in (it is named), or the disk cannot be written to or has no locks.
     """
-    real = folder.resolve()  # a linked folder is locked where it is
+    real = Path(os.path.realpath(folder))  # a linked folder is locked where it is; a link to itself fails below
     place = real.parent / f".{real.name}.lock"
     lock = FileLock(place, fallback_to_soft=False)
     try:

@@ -136,6 +136,8 @@ def _open_folder(folder: Path) -> WeightsFile:
                 document = json.loads((folder / name).read_text(encoding="utf-8"))
             except ValueError as error:
                 raise UserError(f"{folder / name} is not JSON ({error}); copy it again") from None
+            if not isinstance(document, dict):
+                raise UserError(f"{folder / name} holds a {type(document).__name__}, not an object; copy it again")
             facts |= _flatten({name.removesuffix(".json"): document}, folder / name)[1]
             facts |= {DESCRIPTION: document[DESCRIPTION]} if DESCRIPTION in document else {}
     tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}

@@ -77,7 +77,7 @@ def load(name: str) -> Definition:
         raise UserError(f"no file {name}") if name.endswith(".toml") else unknown("table", name, names())
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 100,000 digits
         raise UserError(f"{path} is not valid TOML ({error}); fix that line") from None
     with _within(str(path)):
         definition = config.read(Definition, {**document, "name": path.stem})

@@ -1,6 +1,7 @@
 """The installed command, as a person types it."""
 
 import json
+import os
 import re
 import resource
 import signal
@@ -130,6 +131,53 @@ def test_what_a_user_must_change_is_one_line_and_exit_2(arguments: str, message:
     assert refused.stderr.count("\n") == 1
     assert message in refused.stderr
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("eval animals_knn --ckpt random:resnet18 --work file", "file"),
+        ("report --work work -o file", "file"),
+        ("pretrain cgh_r18_animals -o file", "file"),
+        (f"pretrain cgh_r18_animals -o {LONG}", LONG),
+        (f"inspect {LONG}", LONG),
+        ("inspect dangling", "dangling"),
+        ("inspect loop", "loop"),
+        (f"convert random:resnet18 --to timm -o {LONG}.safetensors", LONG),
+        (f"convert random:resnet18 --to timm -o {LONG[:240]}.safetensors", LONG[:240]),
+        ("convert random:resnet18 --to timm -o file/x.safetensors", "file"),
+        ("convert random:resnet18 --to timm -o loop/x.safetensors", "loop"),
+        ("inspect five", "five/config.json"),
+        ("table digits.toml", "digits.toml"),
+    ],
+)
+def test_paths_and_values_that_cannot_be_are_one_line_and_exit_2(arguments: str, message: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "five").mkdir()
+    (tmp_path / "five/config.json").write_text("5")
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "five/model.safetensors")
+    (tmp_path / "digits.toml").write_text(f"rows = {'1' * 100_000}\n")
+    refused = run(*arguments.split(), cwd=tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error: "), refused.stderr
+    assert "Traceback" not in refused.stderr and message in refused.stderr
+
+
+def test_a_terminal_of_ascii_letters_gets_the_others_by_number(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cgh_bench", "eval", "animals_knn", "--ckpt", "random:resnet18", "--dry-run"]
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"\xd7" in done.stdout
 
 
 def test_a_checkpoint_that_matches_nothing_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,7 +151,12 @@ def test_a_certificate_that_passes(trained: Checkpoint, tmp_path: Path) -> None:
     assert certificate["coverage"] == {"used": 120, "unused": [], "missing": []}
     assert [stage["stage"] for stage in certificate["stages"]] == ["input", "layer1", "layer2", "layer3", "layer4"]
     assert sorted(p.name for p in out.parent.iterdir()) == sorted(
-        ["x.safetensors", "x.safetensors.certificate.json", "x.safetensors.preprocessing.json"]
+        [
+            ".x.safetensors.lock",
+            "x.safetensors",
+            "x.safetensors.certificate.json",
+            "x.safetensors.preprocessing.json",
+        ]
     )
 
 
@@ -191,7 +198,7 @@ def test_a_failed_proof_writes_nothing_and_loses_nothing(
     with pytest.raises(CheckFailed, match=why):
         convert(trained, "torchvision", out)
     assert out.read_text() == "an older conversion"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.pth", "x.pth.failed.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".x.pth.lock", "x.pth", "x.pth.failed.json"]
     certificate = json.loads((tmp_path / "x.pth.failed.json").read_text())
     assert certificate["verdict"] == "failed"
     assert why in certificate["why"]
@@ -303,6 +310,29 @@ def test_an_earlier_conversion_is_replaced_until_it_is_touched(trained: Checkpoi
     with pytest.raises(UserError, match="holds other files"):
         convert(trained, "huggingface", out, verify=False)
     assert (out / "notes.txt").exists()
+
+
+def test_conversions_to_one_place_come_one_by_one(
+    trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four at once, some ended with tracebacks, or left the files of two."""
+    out, replace = tmp_path / "hf", Path.replace
+
+    def slow(self: Path, target: Path) -> Path:
+        time.sleep(0.2)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", slow)
+    inputs = [
+        dataclasses.replace(trained, weights=dict(trained.weights) | {"bn1.bias": trained.weights["bn1.bias"] + number})
+        for number in range(3)
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        written = list(pool.map(lambda each: convert(each, "huggingface", out, verify=False), inputs))
+    left = json.loads((tmp_path / "hf.certificate.json").read_text())
+    assert left in written
+    assert left["sha256"] == {file.name: sha256(file) for file in sorted(out.iterdir())}
+    assert find_converter("huggingface").read(out).id == left["checkpoint"]["id"]
 
 
 def test_the_certificate_is_written_last_and_vouches_for_all_files(
