@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, printable
 from cgh_bench.core.files import replacing
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.results import Result
@@ -51,13 +51,13 @@ class Images:
 
 def images_of(images: ImageSet) -> Images:
     """The images of a labelled set."""
-    return Images(images.name, tuple(images.called(index) for index in range(len(images))), images.order)
+    return Images(images.name, tuple(printable(images.called(index)) for index in range(len(images))), images.order)
 
 
 def named_images(name: str, ids: Sequence[str], content: str) -> Images:
     """Images that are known by name, of a dataset with this fingerprint."""
-    digest = hashlib.sha256("\0".join([content, *ids]).encode())
-    return Images(name, tuple(ids), digest.hexdigest()[:16])
+    digest = hashlib.sha256("\0".join([content, *ids]).encode(errors="surrogateescape"))
+    return Images(name, tuple(map(printable, ids)), digest.hexdigest()[:16])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

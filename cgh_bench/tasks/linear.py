@@ -68,7 +68,7 @@ class Linear(FeatureTask):
         """Time and memory of the fit."""
         from cgh_bench.frozen import probe
 
-        (seen, _), _ = self.sets(data)
+        (seen, _), *_ = self.sets(data)
         return [probe.plan(self.width(checkpoint), seen, self._grid())]
 
     def choose(self, data: DataPair, train: "FeatureBank", val: "FeatureBank", seed: int) -> "Choice":

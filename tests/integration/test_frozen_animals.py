@@ -11,13 +11,12 @@ from cgh_bench import results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.registry import registered
 from cgh_bench.evaluation import evaluate, find_finished, plan, prepare
-from cgh_bench.tasks.base import Task
+from cgh_bench.tasks.base import ImageTask, Task
 from cgh_bench.workspace import Workspace
 
-IN_FRAMEWORKS = ("animals_det", "animals_seg")
 TRAINED = ("animals_linear_sgd", "animals_finetune", "animals_finetune_10pct")
 TASKS: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
-NAMES = [name for name in TASKS if name.startswith("animals_") and not name.startswith(IN_FRAMEWORKS)]
+NAMES = [name for name, task in TASKS.items() if name.startswith("animals_") and isinstance(task, ImageTask)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -260,7 +260,7 @@ def test_parts_of_imagenet(tmp_path: Path) -> None:
     assert paths(one) == [f"{name}/{name}_2.JPEG" for name in reversed(IMAGENET100[:2])]
     assert [one.classes[label] for label in one.labels] == [path.split("/")[0] for path in paths(one)]
     assert list(one.classes) == names
-    with pytest.raises(UserError, match="lacks 98 of the 100 classes"):
+    with pytest.raises(UserError, match="lacks 98 of the 100 requested classes"):
         load("imagenet100", "train", tmp_path)
     (tmp_path / "imagenet1k/1percent.txt").write_text("n02_1.JPEG\n")
     with pytest.raises(UserError, match="damaged"):

@@ -23,6 +23,14 @@ from cgh_bench.workspace import Workspace
 
 # The protocols of all frozen tasks as they are published: a changed default must change the id, and this list with it.
 PROTOCOLS = """
+ade20k_incontext@b7d9c8e5 ade20k_incontext_128@5ad33a63 ade20k_incontext_64@3d0562f6 ade20k_incontext_8@685a7e71
+ade20k_patch_knn@328e5e9c ade20k_patch_logistic@9552b622 animals_calibration@b6329eaf animals_correspondence@4194c726
+animals_corruptions@3bf32a4d animals_incontext@d81cc3a7 animals_label_free@1b507c2a animals_patch_knn@5ca521cf
+animals_patch_logistic@1e85974c animals_retrieval@698de533 calibration@3a85315d cityscapes_incontext@929138b4
+corruptions@2ff542d9 imagenet_calibration@68650a3a imagenet_label_free@20217bd9 incontext@e660309a label_free@b01f71a2
+ood@e88c9ce1 patch_knn@fc016f84 patch_logistic@5e6512e2 retrieval@37638d46 retrieval_among_val@eca72edd
+spair_correspondence@709470d8 voc_incontext@3ad223ea voc_incontext_128@fe76afb7 voc_incontext_64@482b2e5a
+voc_incontext_8@d7575dad voc_incontext_hummingbird@8abd571b voc_patch_knn@27204e71 voc_patch_logistic@7978d12b
 clusters@98d17029 imagenet_clusters@f2d50165 animals_clusters@921ed393
 imagenet_1pct_swav@01381e0e imagenet_10pct_swav@9c687595 imagenet_1pct_vicreg@7aed4444 imagenet_10pct_vicreg@eb1793a0
 imagenet_1pct_barlow@c88e3940 imagenet_1pct_cgh@f0e619b5 imagenet_10pct_cgh@619e1f28
@@ -49,6 +57,7 @@ IN_FRAMEWORKS = ("cgh_bench.tasks.detection", "cgh_bench.tasks.segmentation")
 
 class ToyData:
     fingerprint = "data"
+    subset = ""
 
 
 @dataclass(frozen=True)

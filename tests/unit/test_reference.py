@@ -262,9 +262,9 @@ def test_other_weights(small: Any) -> None:
 def test_an_unknown_cause_is_placed(small: Any) -> None:
     model, read = small
     other = copy.deepcopy(model)
-    other.layer3[1].conv1.padding = (0, 0)
-    other.layer3[1].conv2.padding = (2, 2)
-    with pytest.raises(CheckFailed, match=r"layer3.1.conv1 \(layer3.1.conv1 here\) is the first layer"):
+    other.layer2[1].conv1.padding = (0, 0)
+    other.layer2[1].conv2.padding = (2, 2)
+    with pytest.raises(CheckFailed, match=r"layer2.1.conv1 \(layer2.1.conv1 here\) is the first layer"):
         reference.certified(read, reference.record(other, prepared(), (SIZE, SIZE)))
 
 

@@ -23,9 +23,11 @@ OURS = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 REVIEWED = {
     ("cgh_bench/core/pickles.py", "B614"): "weights_only, but where --trust-pickle was given",
     ("cgh_bench/core/pickles.py", "B301"): "an unpickler whose find_class knows harmless names alone",
-    ("cgh_bench/data/layout.py", "B314"): "expat from 2.4.1 on stops entity bombs; external entities are not followed",
-    ("cgh_bench/site/truth.py", "B314"): "the same",
+    ("cgh_bench/data/annotations.py", "B314"): "expat from 2.4.1 on stops entity bombs, and follows no external entity",
+    ("cgh_bench/data/ground_truth.py", "B314"): "the same",
+    ("cgh_bench/reproduce.py", "B301"): "what the parent process sends through its own pipe",
     ("cgh_bench/doctor/system.py", "B108"): "/dev/shm is measured, not written to",
+    ("cgh_bench/data/image_set.py", "B108"): "the same",
     ("cgh_bench/site/page.py", "B704"): "our own icons, style and script, no data",
     ("cgh_bench/converters/huggingface.py", "B615"): "a folder that we have just written, not the Hub",
     ("transfer_configs/detectron2/forward.py", "B301"): "the file that we have just written",

@@ -145,7 +145,7 @@ def test_evaluated_as_any_backbone(plain: Checkpoint, tmp_path: Path) -> None:
 
 def test_detection_refuses_it(plain: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a ResNet"):
-        find("animals_det").run(plain, Located(tmp_path, ""), Folders(tmp_path / "run", tmp_path), 0)
+        find("animals_det").run(plain, Located(tmp_path, "", ""), Folders(tmp_path / "run", tmp_path), 0)
     assert not (tmp_path / "run").exists()
 
 
