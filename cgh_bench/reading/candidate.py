@@ -1,7 +1,8 @@
 """A network found among the tensors of a file, whatever its family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -51,6 +52,18 @@ def place(name: str) -> str:
     """`name` without wrapping modules and the last dot."""
     container, slash, dotted = name.rpartition("/")
     return container + slash + ".".join(part for part in dotted.split(".") if part and part not in _WRAPPERS)
+
+
+def below(tensors: Iterable[str]) -> Callable[[str], list[str]]:
+    """What finds the names that begin with a location, in the file's order: a file may hold thousands of networks."""
+    ordered, position = sorted(tensors), {name: number for number, name in enumerate(tensors)}
+
+    def found(location: str) -> list[str]:
+        start = bisect_left(ordered, location)
+        stop = bisect_right(ordered, location, start, key=lambda name: name[: len(location)])
+        return sorted(ordered[start:stop], key=position.__getitem__)
+
+    return found
 
 
 def differences(

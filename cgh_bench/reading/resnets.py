@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from cgh_bench.backbones.resnet import ARCHS, ResNet
 from cgh_bench.backbones.resnet_names import BUFFERS, NAMINGS, canonical_names
-from cgh_bench.reading.candidate import COUNTER, Candidate, as_float32, differences, place
+from cgh_bench.reading.candidate import COUNTER, Candidate, as_float32, below, differences, place
 from cgh_bench.reading.weights_file import COUNTERS, WeightsFile
 
 _ANCHOR = "layer1.0.conv1.weight"
@@ -51,35 +52,31 @@ class FoundResNet(Candidate):
 def find_resnets(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     """Every ResNet in `tensors`, whole ones first, then those with a problem."""
     found: list[Candidate] = []
+    names_below = below(tensors)
     for naming, rename in NAMINGS.items():
-        anchor = rename(_ANCHOR)
+        anchor, last_stages = rename(_ANCHOR), _last_stages(tensors, naming)
         for name in tensors:
             location = name.removesuffix(anchor)
             if location != name and (not location or location[-1] in "./"):
-                found.append(_resnet(tensors, location, naming))
+                names, strange = _names_at(names_below(location), location, naming)
+                if not any(key.startswith("layer4.") for key in names):
+                    names |= last_stages.get(location.rpartition("/")[0], {})
+                architecture, problem = _identify({key: tensors[each] for key, each in names.items()}, naming)
+                if strange and not problem:
+                    problem = f"it also has {strange[0]}, which a plain ResNet does not have"
+                found.append(FoundResNet(location, naming, names, None if problem else architecture, problem))
     whole = [network for network in found if not network.problem]
     places = {network.location for network in whole}
     return whole + [network for network in found if network.problem and network.location not in places]
 
 
-def _resnet(tensors: Mapping[str, Tensor], location: str, naming: str) -> FoundResNet:
-    names, strange = _names_at(tensors, location, naming)
-    if not any(key.startswith("layer4.") for key in names):
-        names |= _last_stage(tensors, location, naming)
-    architecture, problem = _identify({key: tensors[name] for key, name in names.items()}, naming)
-    if strange and not problem:
-        problem = f"it also has {strange[0]}, which a plain ResNet does not have"
-    return FoundResNet(location, naming, names, None if problem else architecture, problem)
-
-
-def _names_at(tensors: Mapping[str, Tensor], location: str, naming: str) -> tuple[dict[str, str], list[str]]:
+def _names_at(inside: list[str], location: str, naming: str) -> tuple[dict[str, str], list[str]]:
     """The network's tensors at `location` by our names, and those that lie inside its modules and are none of them."""
-    table = canonical_names(naming)
-    heads = {_HEAD.split(foreign)[0] for foreign in table}
+    table, heads = canonical_names(naming), _heads(naming)
     names, strange = {}, []
-    for name in tensors:
+    for name in inside:
         foreign = name[len(location) :]
-        if not name.startswith(location) or "/" in foreign or _LEFTOVER.fullmatch(foreign):
+        if "/" in foreign or _LEFTOVER.fullmatch(foreign):
             continue
         if foreign in table:
             names[table[foreign]] = name
@@ -88,16 +85,23 @@ def _names_at(tensors: Mapping[str, Tensor], location: str, naming: str) -> tupl
     return names, strange
 
 
-def _last_stage(tensors: Mapping[str, Tensor], location: str, naming: str) -> dict[str, str]:
-    """The last stage of a C4 detector, which is its head's (`roi_heads.res5`, `roi_head.shared_head.layer4`)."""
-    container = location.rpartition("/")[0]
+@cache
+def _heads(naming: str) -> frozenset[str]:
+    """What the names of a network's modules begin with."""
+    return frozenset(_HEAD.split(foreign)[0] for foreign in canonical_names(naming))
+
+
+def _last_stages(tensors: Mapping[str, Tensor], naming: str) -> dict[str, dict[str, str]]:
+    """By dictionary, the last stage of a C4 detector: its head's (`roi_heads.res5`, `roi_head.shared_head.layer4`)."""
+    found: dict[str, dict[str, str]] = {}
     anchor = NAMINGS[naming]("layer4.0.conv1.weight")
     for name in tensors:
         at = name.removesuffix(anchor)
-        if at != name and at.rpartition("/")[0] == container and place(at).rpartition("/")[2] in _LAST_STAGE:
+        container = at.rpartition("/")[0]
+        if at != name and container not in found and place(at).rpartition("/")[2] in _LAST_STAGE:
             table = canonical_names(naming)
-            return {key: at + foreign for foreign, key in table.items() if at + foreign in tensors}
-    return {}
+            found[container] = {key: at + foreign for foreign, key in table.items() if at + foreign in tensors}
+    return found
 
 
 def _identify(tensors: Mapping[str, Tensor], naming: str) -> tuple[ResNet | None, str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cgh_bench.backbones.vit import SIZES, ViT
-from cgh_bench.reading.candidate import Candidate, as_float32, differences
+from cgh_bench.reading.candidate import Candidate, as_float32, below, differences
 from cgh_bench.reading.vit_names import FAMILIES, canonical_names
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -37,25 +37,26 @@ class FoundViT(Candidate):
 def find_vits(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     """Every vision transformer in `tensors`, whole ones first, then those with a problem."""
     found: dict[str, Candidate] = {}
+    names_below = below(tensors)
     for name, family in FAMILIES.items():
         anchor = family.rename(_ANCHOR)
         for at in [key.removesuffix(anchor) for key in tensors if key.endswith(anchor)]:
             if (not at or at[-1] in "./") and (at not in found or found[at].problem):
-                vit = _vit(tensors, at, name)
+                vit = _vit(tensors, names_below(at), at, name)
                 if at not in found or not vit.problem:
                     found[at] = vit
     return sorted(found.values(), key=lambda vit: bool(vit.problem))
 
 
-def _vit(tensors: Mapping[str, Tensor], location: str, family: str) -> FoundViT:
+def _vit(tensors: Mapping[str, Tensor], inside: list[str], location: str, family: str) -> FoundViT:
     names, strange = {}, []
     table = canonical_names(family)
-    inside = {foreign.split(".")[0] for foreign in table} | _CHANGES
-    for name in tensors:
+    modules = {foreign.split(".")[0] for foreign in table} | _CHANGES
+    for name in inside:
         foreign = name[len(location) :]
-        if name.startswith(location) and foreign in table:
+        if foreign in table:
             names[table[foreign]] = name
-        elif name.startswith(location) and foreign.split(".")[0] in inside and not _LEFTOVER.fullmatch(foreign):
+        elif foreign.split(".")[0] in modules and not _LEFTOVER.fullmatch(foreign):
             strange.append(name)
     shapes = {key: torch.empty(tensors[name].shape, device="meta") for key, name in names.items()}
     architecture, problem = _identify(shapes)
