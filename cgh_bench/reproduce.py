@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -220,12 +220,11 @@ def _evaluations(cell: Cell, tasks: Sequence[str]) -> list[Cell]:
     return [] if cell.task else [dataclasses.replace(cell, task=task) for task in tasks]
 
 
-def _time_left(expected: Iterable[Cell], took: dict[str, list[float]], jobs: int) -> str:
-    """About how long the `expected` cells will take, from those of the same kind, or of any where there is none."""
-    known = [seconds for each in took.values() for seconds in each]
-    if not expected or not known:
+def _time_left(expected: Collection[Cell], took: dict[str, list[float]], jobs: int) -> str:
+    """About how long the `expected` cells will take, by the slowest of each kind; nothing until each was timed."""
+    if not expected or not {cell.task for cell in expected} <= took.keys():
         return ""
-    return f", about {duration(sum(median(took.get(cell.task, known)) for cell in expected) / jobs)} left"
+    return f", about {duration(sum(max(took[cell.task]) for cell in expected) / jobs)} left"
 
 
 def _start(cell: Cell, workspace: Workspace, folder: Path, jobs: int) -> "subprocess.Popen[bytes]":
