@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -267,15 +268,7 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
             stack.callback(log.close)
         logged_step, logged_at = run.step, run.seconds
         clock = time.monotonic() - run.seconds
-        batches = iter(loader(run.batches, run.step))
-        while run.step < len(run.batches):
-            try:
-                with stop.at_once():
-                    batch = next(batches)
-            except KeyboardInterrupt:  # between two steps
-                if log:
-                    _stopped(run)
-                raise
+        for batch in _batches(run, stop, saves=log is not None):
             _note_corrupt(run, batch)
             line = descend(run, batch)
             run.seconds = time.monotonic() - clock
@@ -299,6 +292,26 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
                 dist.wait_for_all()
             if stopping:
                 raise KeyboardInterrupt
+
+
+def _batches(run: Run, stop: "_StopSignal", saves: bool) -> Iterator[Batch]:
+    """The batches from the run's step on; a signal that comes while one is waited for saves the run and ends it.
+
+    Whatever ends it, the loader is let go: its processes ignore signals, and would keep this one from ending.
+    """
+    batches = iter(loader(run.batches, run.step))
+    try:
+        while run.step < len(run.batches):
+            with stop.at_once():
+                batch = next(batches)
+            yield batch
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the loader
+        if saves and isinstance(error, KeyboardInterrupt):  # between two steps
+            _stopped(run)
+        raise
+    finally:
+        del batches
 
 
 def _stopped(run: Run) -> None:
