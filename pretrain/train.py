@@ -305,12 +305,12 @@ def _batches(run: Run, stop: "_StopSignal", saves: bool) -> Iterator[Batch]:
             with stop.at_once():
                 batch = next(batches)
             yield batch
-    except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the loader
-        if saves and isinstance(error, KeyboardInterrupt):  # between two steps
+    except KeyboardInterrupt:  # between two steps
+        if saves:
             _stopped(run)
         raise
     finally:
+        traceback.clear_frames(sys.exc_info()[2])  # an error's frames hold the loader, as this one does
         del batches
 
 
