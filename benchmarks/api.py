@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 IMAGES = {"train": 100, "val": 50}
-"""Of each of two classes."""
+"""Images of each of two classes."""
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def spent() -> float:
 
 
 def seconds_of_import() -> float:
-    """Of `import cgh_bench`, in a process of its own, which must not load torch."""
+    """CPU seconds of `import cgh_bench`, in a process of its own, which must not load torch."""
     code = "import time; s = time.perf_counter(); import cgh_bench, sys; e = time.perf_counter(); "
     code += "assert 'torch' not in sys.modules; print(e - s)"
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)

@@ -17,7 +17,7 @@ from cgh_bench.results import Result
 VERSION = 1
 MANIFEST, STORE = "manifest.json", "results.jsonl"
 KEPT = (outcomes.FILE, "loaded.json")
-"""Of a run's folder: what it answered, and the proof of which tensors arrived in a framework's model."""
+"""What a bundle has of a run's folder: its answers, and the proof of which tensors arrived in a framework's model."""
 
 
 def write(chosen: Sequence[Result], root: Path, path: Path) -> None:

@@ -65,7 +65,7 @@ class Property:
     """What no tensor tells of a network or of its images, and how it is known."""
 
     name: str
-    """Of the architecture (`stem.padding`) or of the preprocessing (`mean`)."""
+    """A property of the architecture (`stem.padding`) or of the preprocessing (`mean`)."""
     value: Any
     kind: Kind
     source: str

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
 
 PAIRS = 8
-"""Of all pairs of values, so many are tried: those whose single changes add up closest to the difference."""
+"""How many pairs of values are tried: those whose single changes add up closest to the difference."""
 TASK_AXES = {
     "interpolation": ("transform.interpolation=bilinear", "transform.interpolation=bicubic"),
     "k": tuple(f"k={k}" for k in (1, 5, 10, 20, 50, 100, 200)),
@@ -158,7 +158,7 @@ class Study:
     result: Result
     metric: str
     evaluation: Evaluation
-    """Of a `FeatureTask` on a `DataPair`."""
+    """The evaluation of a `FeatureTask` on a `DataPair`."""
     checkpoint: "Checkpoint"
     workspace: Workspace
 
@@ -257,7 +257,7 @@ class Study:
         return Trial(variant, result.metrics[metric], remains, interval, 0.5 * 10**-goal.digits, before)
 
     def _interval(self, kept: Outcomes, metric: str) -> tuple[float, float] | None:
-        """Of the metric of a variant minus that of the stored run, over images."""
+        """The interval of the metric of a variant minus that of the stored run, over images."""
         images = len(kept.images)
         if images < LEAST_IMAGES or self.metric not in self.base.measures or metric not in kept.measures:
             return None

@@ -127,7 +127,7 @@ class Architecture(ABC):
         """The same with other values of properties, the dot of their names as `_`.
 
         Raises:
-            UserError: there is no such network.
+            UserError: no network has such values.
         """
         return dataclasses.replace(self, **values)  # type: ignore[type-var]
 

@@ -60,7 +60,7 @@ class ResNet(Architecture):
     stem_pool: bool | None = later(None)
     """Whether a max-pool follows it."""
     dilation: tuple[int, int, int, int] = later((1, 1, 1, 1))
-    """Of the 3x3 convolutions of each stage; a later stage with more than 1 does not stride."""
+    """The dilation of the 3x3 convolutions of each stage; a later stage with more than 1 does not stride."""
     dilate_first: bool = later(False)
     """Whether a dilated stage's first 3x3 has the whole dilation (detectron2, mmdetection) or that of the stage before
     (torchvision, timm)."""

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 MOST_NAMED = 30
-"""Of the known names, how many are listed where none is near."""
+"""How many of the known names are listed where none is near."""
 
 
 class UserError(ValueError):

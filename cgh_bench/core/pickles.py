@@ -127,19 +127,12 @@ class Placeholder:
         Raises:
             UnpicklingError: modules that share modules, and are endless for it.
         """
-        waiting = [("", self)]
-        for _ in range(MOST_ENTRIES):
-            if not waiting:
-                return
-            prefix, module = waiting.pop()
+        for name, module in self.modules():
             transient = module.state.get("_non_persistent_buffers_set", ())
             for kind in ("_parameters", "_buffers"):
-                for name, tensor in _items(module.state.get(kind)):
-                    if tensor is not None and name not in transient:
-                        yield f"{prefix}{name}", tensor
-            inner = [(f"{prefix}{name}.", each) for name, each in _items(module.state.get("_modules"))]
-            waiting += [(name, each) for name, each in reversed(inner) if isinstance(each, Placeholder)]
-        raise pickle.UnpicklingError("modules within modules without end")
+                for part, tensor in _items(module.state.get(kind)):
+                    if tensor is not None and part not in transient:
+                        yield f"{name}.{part}" if name else part, tensor
 
     def modules(self) -> "Iterator[tuple[str, Placeholder]]":
         """The modules in it and itself, by name, if it was an `nn.Module`.
@@ -153,8 +146,8 @@ class Placeholder:
                 return
             name, module = waiting.pop()
             yield name, module
-            inner = _items(module.state.get("_modules"))
-            waiting += [(f"{name}.{part}".strip("."), each) for part, each in inner if isinstance(each, Placeholder)]
+            inner = [(f"{name}.{part}" if name else part, each) for part, each in _items(module.state.get("_modules"))]
+            waiting += [(path, each) for path, each in reversed(inner) if isinstance(each, Placeholder)]
         raise pickle.UnpicklingError("modules within modules without end")
 
 

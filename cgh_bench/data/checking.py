@@ -17,7 +17,7 @@ THREADS = 8
 AT_A_TIME = 256
 """Images that are decoded between two steps of the progress."""
 VERSION = 1
-"""Of what is remembered of a set."""
+"""The version of what is remembered of a set."""
 
 
 def check(name: str, root: Path, cache: Path) -> dict[str, Checked]:

@@ -19,7 +19,7 @@ SUBSET = "SUBSET"
 LONGEST_NAME = 200
 """Characters of a name that an error repeats."""
 VERSION = 1
-"""Of what is remembered of a file; another one has every file read again."""
+"""The version of what is remembered of a file; another one has every file read again."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Points = NDArray[np.float64]
 """(n, 2): x and y in pixels; the centre of the first pixel is (0, 0)."""
 SPAIR_FOLDER = "SPair-71k"
 SPAIR_PAIRS = 12_234
-"""Of the test split, as published."""
+"""The number in the test split, as published."""
 SPAIR_GET = "unpack http://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz in $CGH_DATA"
 
 

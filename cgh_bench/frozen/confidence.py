@@ -61,7 +61,7 @@ def _gaps(confidence: Floats, right: Marks, bins: list[NDArray[np.int64]], power
 
 
 def reliability(scores: Tensor, truth: Tensor, bins: int) -> list[tuple[float, float, int]]:
-    """Of each bin of equal width that has images: mean confidence, accuracy, images."""
+    """For each bin of equal width that has images: mean confidence, accuracy, images."""
     probabilities = torch.softmax(scores.double(), dim=1)
     highest, predicted = probabilities.max(dim=1)
     confidence, right = highest.numpy(), (predicted == truth).numpy()

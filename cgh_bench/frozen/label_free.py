@@ -11,7 +11,7 @@ ROWS = 4_096
 
 
 def singular_values(features: Features) -> Floats:
-    """Of the features (N, D) as they are, not centred: (min(N, D),), descending.
+    """The singular values of features (N, D) as they are, not centred: (min(N, D),), descending.
 
     They are roots of the eigenvalues of the smaller Gram matrix: exact to about 1e-8 of the largest, in bounded memory.
     """

@@ -118,7 +118,7 @@ def identified_architecture(file: WeightsFile) -> Timm | None:
 
 
 def fingerprint(shapes: Mapping[str, Any], but: Iterable[str] = ()) -> str:
-    """Of the names and shapes of a network's tensors, in any order, without those that may be absent and `but`."""
+    """The hash of the names and shapes of a network's tensors, in any order, without `but` and what may be absent."""
     lines = (
         f"{key} {tuple(shape)}" for key, shape in shapes.items() if key not in but and not _LEFTOVER.fullmatch(key)
     )

@@ -45,7 +45,7 @@ class WeightsFile:
     facts: Mapping[str, Any] = field(repr=False)
     """Strings, numbers and lists of them by path (`meta/cfg`, `arch`)."""
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    """Of a pickled network: the plain attributes of every module by its path, with its `class`."""
+    """For a pickled network: the plain attributes of every module by its path, with its `class`."""
 
     def beside(self, name: str) -> Mapping[str, Any]:
         """The facts of the JSON or YAML file `name` in the same folder; none where it is absent or is neither."""

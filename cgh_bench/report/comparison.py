@@ -53,7 +53,7 @@ class Comparison:
     values: tuple[float, float]
     """The mean over the runs of each."""
     interval: tuple[float, float] | None
-    """Of the difference, over images; None for too few."""
+    """The interval of the difference, over images; None for too few."""
     p: float | None
     """That of no difference, over images, two-sided; corrected for the number of tasks by `holm`."""
     test: str
@@ -67,7 +67,7 @@ class Comparison:
     """Welch's interval of the difference over trainings; None if either has one."""
     higher_is_better: bool
     flips: tuple[tuple[str, int, int], ...]
-    """Of each class: how many images only the first has right, and only the second. For one run each."""
+    """For each class: how many images only the first has right, and only the second. For one run each."""
 
     @property
     def difference(self) -> float:
@@ -275,7 +275,7 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def flips(first: Side, second: Side) -> tuple[tuple[str, int, int], ...]:
-    """Of each class: images that only the first has right, and only the second; most flips first."""
+    """For each class: images that only the first has right, and only the second; most flips first."""
     masks = flipped(first, second)
     if masks is None:
         return ()

@@ -16,7 +16,7 @@ FEWEST = 5
 RESAMPLES = 2_000
 
 Values = dict[str, float]
-"""Of each checkpoint id, one value."""
+"""One value per checkpoint id."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _correlation(key: tuple[str, str], mine: Values, other: Values) -> Correlati
 
 
 def _spearman(pairs: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Of (N, 2), with its interval; samples in which all have one value do not count."""
+    """Spearman's ρ of pairs (N, 2), with its interval; samples in which all have one value do not count."""
     rows = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
     rhos = _rho(pairs[rows])
     tail = 100 * (1 - CONFIDENCE) / 2
@@ -81,7 +81,7 @@ def _spearman(pairs: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _rho(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each of S samples (S, N, 2): the correlation of the ranks, equal values sharing their mean rank; (S,)."""
+    """For each of S samples (S, N, 2): the correlation of the ranks, equal values sharing their mean rank; (S,)."""
     from scipy.stats import rankdata
 
     ranks = rankdata(samples, axis=1)

@@ -34,7 +34,7 @@ class Calibration(Linear):
     )
 
     bins: int = 15
-    """Of the two calibration errors (Guo et al., ICML 2017)."""
+    """How many bins the two calibration errors have (Guo et al., ICML 2017)."""
     coverage: float = 0.8
     """The share of images, the most confident, of which `top1_covered` is the accuracy."""
 

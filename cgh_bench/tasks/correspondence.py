@@ -44,11 +44,11 @@ class Correspondence(Task[PairedImages]):
     feature: str = "layer4"
     """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
     alpha: float = 0.1
-    """Of the three metrics."""
+    """The threshold of the three metrics."""
     alphas: tuple[float, ...] = (0.05, 0.01)
     """Reported beside it, as `pck_point_0.05`, …"""
     upsampling: Upsampling = "bilinear"
-    """Of the map of similarities, to `size`."""
+    """How the map of similarities is resized to `size`."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or min(self.alpha, *self.alphas) <= 0:

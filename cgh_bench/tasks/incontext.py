@@ -34,7 +34,7 @@ AREAS = (0.5, 2.0)
 """Shares of the image that a crop is asked to have. Those above 1 are impossible: torchvision draws again, and after
 ten tries takes the largest in the middle."""
 JITTER = 0.1
-"""Of brightness, contrast, saturation and hue, each with probability 1/2."""
+"""The strengths of brightness, contrast, saturation and hue, each with probability 1/2."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class InContext(DenseTask):
     labelled: float = 1.0
     """The share of the train images that is remembered, drawn by the seed."""
     upsampling: Upsampling = "bilinear"
-    """Of the soft labels, to the size at which they are scored."""
+    """How the soft labels are resized to the size at which they are scored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -176,7 +176,7 @@ class PatchLogistic(PatchProbe):
     """scikit-learn's C: it multiplies the sum of the cross-entropies, beside half the squared norm of the weights."""
     iterations: int = 1000
     tolerance: float = 1e-5
-    """Of the largest entry of the gradient of the mean loss."""
+    """The limit of the largest entry of the gradient of the mean loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
