@@ -121,7 +121,7 @@ def target(text: str, metric: str) -> Target:
         number = float(text)
     except ValueError:
         number = _row(text, metric)
-        text = f"{number:.2f}".removesuffix("0")
+        text = published.printed(number)
     if not 0 <= number <= 100:
         raise UserError(f"--published {text}: expected per cent between 0 and 100")
     return Target(number, len(text.partition(".")[2]))

@@ -29,16 +29,10 @@ ALIASES = {
 }
 """Other names of methods, in any spelling of case, spaces and hyphens, and the names that `results.csv` uses."""
 
-UNREAD = {
-    "CGH": "its tables could be read in no source when these were collected (November 2026); they are in the paper, "
-    "WACV 2024, https://arxiv.org/abs/2308.13392",
-}
-"""Methods without a published result here, and why. A line in `results.csv` with its source takes one out of here."""
-
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """One published number, in per cent."""
+    """One published number, in per cent, or in the unit that its protocol's `errors` names."""
 
     protocol: str
     method: str
@@ -52,13 +46,13 @@ class PublishedResult:
     metric: str
     value: float
     deviation: str
-    """How the evaluation deviates from the protocol; such a result fills no table."""
+    """How the evaluation deviates from the protocol, or "suspect: " and why; such a result fills no table."""
     source: str
 
     @property
     def text(self) -> str:
-        """The value with one decimal, or with two if the source gives two."""
-        return f"{self.value:.2f}".removesuffix("0")
+        """The value as its source prints it."""
+        return printed(self.value)
 
     @property
     def variant(self) -> tuple[str, str, int | None]:
@@ -79,8 +73,33 @@ class Protocol:
     spread: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation between runs, in percentage points, for the metrics where it is known."""
     spread_source: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """The unit of each metric for which lower is better."""
     tasks: Sequence[str] = ()
     """Our tasks that follow this protocol; only these may share a column with its results."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A method whose published numbers could be read nowhere. A line in `results.csv` with its source ends that."""
+
+    reason: str
+    protocols: Sequence[str]
+    """Those it was evaluated under."""
+
+    def how_to_add(self, method: str) -> str:
+        """The line that is to be appended."""
+        line = f"{self.protocols[0]},{method},,200,asymmetric,METRIC,VALUE,,SOURCE"
+        return f"append to cgh_bench/published/results.csv: {line}"
+
+
+UNREAD = {
+    "CGH": Unread(
+        "its tables could be read in no source when these were collected (November 2026), and its authors' repository "
+        "has no number, log or weights; they are in the paper, WACV 2024, https://arxiv.org/abs/2308.13392",
+        ("voc_det", "coco_c4_1x", "imagenet_linear", "imagenet_semi1", "imagenet_semi10"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,12 @@ class Conflict:
     variant: tuple[str, str, int | None]
     metric: str
     results: tuple[PublishedResult, ...]
+
+
+def printed(value: float) -> str:
+    """`value` with as many decimals as it has, one to three."""
+    whole, _, decimals = f"{value:.3f}".partition(".")
+    return f"{whole}.{decimals[0]}{decimals[1:].rstrip('0')}"
 
 
 @cache
@@ -178,12 +203,9 @@ def canonical_method(name: str) -> str:
         UserError: the method has no published result; with the nearest names.
     """
     known = {each.method for each in results()}
-    for method, reason in UNREAD.items():
+    for method, entry in UNREAD.items():
         if method not in known and _plain(method) == _plain(name):
-            raise UserError(
-                f"no published result of {method}: {reason}; to add one, append to cgh_bench/published/results.csv: "
-                f"voc_det,{method},,200,asymmetric,box_AP,VALUE,,SOURCE"
-            )
+            raise UserError(f"no published result of {method}: {entry.reason}; to add one, {entry.how_to_add(method)}")
     spellings = {_plain(alias): method for alias, method in ALIASES.items()} | {_plain(m): m for m in known}
     if _plain(name) not in spellings:
         raise unknown("published method", name, known)
@@ -192,6 +214,16 @@ def canonical_method(name: str) -> str:
 
 def _plain(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum() or character == "+")
+
+
+def unread(protocol: str) -> list[str]:
+    """Who was evaluated under a protocol, but has no result here: each with the reason, and how to add one."""
+    known = {each.method for each in results() if each.protocol == protocol}
+    return [
+        f"{method}: no number; {entry.reason}; to add one, {entry.how_to_add(method)}"
+        for method, entry in UNREAD.items()
+        if protocol in entry.protocols and method not in known
+    ]
 
 
 def conflicts(some: Iterable[PublishedResult]) -> list[Conflict]:

@@ -68,10 +68,9 @@ class Cell:
 
     def published_text(self) -> str:
         """`[57.4]`, `[57.4–57.6]` if sources differ, or nothing."""
-        values = sorted({round(each.value, 1) for each in self.published})
-        if not values:
-            return ""
-        return f"[{values[0]:.1f}]" if len(values) == 1 else f"[{values[0]:.1f}–{values[-1]:.1f}]"
+        decimals = 3 if any(each.value < 1 for each in self.published) else 1
+        values = [f"{value:.{decimals}f}" for value in sorted(each.value for each in self.published)]
+        return f"[{'–'.join(dict.fromkeys([values[0], values[-1]]))}]" if values else ""
 
     def full_text(self) -> str:
         """The measured value, then the published one in brackets; `–` if there is neither."""

@@ -10,6 +10,7 @@ from cgh_bench import published, tasks
 from cgh_bench.core import config
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.published import PublishedResult
+from cgh_bench.tasks.base import Metric
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -163,6 +164,11 @@ def _checked_row(row: RowDefinition, columns: Sequence[ColumnDefinition]) -> Row
         variants = sorted({f"{each.detail or 'no detail'}, {each.epochs} epochs" for each in mine})
         raise UserError(f"no published result for any column; variants of {row.method}: {'; '.join(variants)}")
     return row
+
+
+def published_metric(protocol: published.Protocol, name: str) -> Metric:
+    """One metric of a published protocol."""
+    return Metric(name, protocol.errors.get(name, "%"), name not in protocol.errors)
 
 
 def published_results(row: RowDefinition, column: ColumnDefinition) -> tuple[PublishedResult, ...]:

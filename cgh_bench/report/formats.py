@@ -19,6 +19,7 @@ from cgh_bench.core.registry import registered
 from cgh_bench.published import PublishedResult
 from cgh_bench.report.cells import Cell, Column, Row, Table, metric_label
 from cgh_bench.report.correlation import FEWEST, Correlation
+from cgh_bench.report.definition import published_metric
 from cgh_bench.results import Result
 
 RANKS = {0: "", 1: "best", 2: "second"}
@@ -259,18 +260,26 @@ def _show_protocol(protocol: published.Protocol, results: Sequence[PublishedResu
         spread = ", ".join(f"{metric_label(metric)} {value:g}" for metric, value in protocol.spread.items())
         console.print(Text(f"standard deviation between runs: {spread}; {protocol.spread_source}"))
     metrics = list(dict.fromkeys(each.metric for each in results))
-    drawn = _grid("method", "views per epoch")
+    costs = any(each.cost for each in results)
+    drawn = _grid("method", *(["views per epoch"] if costs else []))
     for metric in metrics:
-        drawn.add_column(metric_label(metric), justify="right", no_wrap=True)
+        shown = metric_label(metric) + published_metric(protocol, metric).suffix
+        drawn.add_column(shown, justify="right", no_wrap=True)
     drawn.add_column("source")
+    notes = list(dict.fromkeys(each.deviation for each in results if each.deviation))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for each in results:
-        key = (_variant(each), published.COSTS[each.cost], each.deviation, _place(each))
+        note = f" [{notes.index(each.deviation) + 1}]" if each.deviation else ""
+        key = (_variant(each), note, published.COSTS[each.cost], _place(each))
         rows.setdefault(key, {})[each.metric] = each.text
-    for (variant, cost, deviation, place), values in rows.items():
-        name = Text.assemble(variant, (f"\n{deviation}" if deviation else "", "dim"))
-        drawn.add_row(name, cost, *(values.get(metric, "") for metric in metrics), Text(place, "dim"))
+    for (variant, note, cost, place), values in rows.items():
+        numbers = (values.get(metric, "") for metric in metrics)
+        drawn.add_row(Text(variant + note), *([cost] if costs else []), *numbers, Text(place, "dim"))
     console.print(drawn)
+    for number, note in enumerate(notes, start=1):
+        console.print(Text(f"[{number}] {note}", "dim"))
+    for sentence in published.unread(protocol.name):
+        console.print(Text(sentence, "dim"))
 
 
 def _variant(each: PublishedResult) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from cgh_bench import tasks
+from cgh_bench import published, tasks
 from cgh_bench.core.errors import unknown
 from cgh_bench.evaluation import protocol_id
 from cgh_bench.report import cells, controls, definition, formats
@@ -11,7 +11,6 @@ from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
 from cgh_bench.report.significance import CONFIDENCE, ranks
 from cgh_bench.results import Result
-from cgh_bench.tasks.base import Metric
 
 RENDERERS: dict[str, Callable[[Table], str]] = {
     "md": formats.markdown,
@@ -82,7 +81,8 @@ def _belongs_to(result: Result, row: RowDefinition) -> bool:
 
 def _column(column: ColumnDefinition) -> Column:
     if not column.task:
-        return Column(column, Metric(column.metric), "")
+        followed = published.protocols()[column.published]
+        return Column(column, definition.published_metric(followed, column.name_when_published), "")
     task = tasks.find(column.task)
     metric = next(metric for metric in task.METRICS if metric.name == column.metric)
     return Column(column, metric, protocol_id(column.task, task))

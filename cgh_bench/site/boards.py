@@ -135,7 +135,8 @@ def boards(records: Iterable[Result]) -> list[Board]:
     for theirs in published.protocols().values():
         if theirs.name not in followed:
             names = dict.fromkeys(each.metric for each in published.select(theirs.name))
-            found.append(Board(theirs.name, theirs.title, tuple(map(Metric, names)), None, theirs))
+            metrics = tuple(definition.published_metric(theirs, each) for each in names)
+            found.append(Board(theirs.name, theirs.title, metrics, None, theirs))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cgh_bench import results
+from cgh_bench import published, results
 from cgh_bench.core.files import write_text
 from cgh_bench.report import provenance, table
 from cgh_bench.report.cells import Table, metric_label
@@ -119,6 +119,7 @@ def _environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     environment.filters["label"] = metric_label
+    environment.filters["printed"] = published.printed
     return environment
 
 

@@ -144,6 +144,7 @@ def _protocol_context(board: Board, measured: Sequence[Subject]) -> dict[str, An
         "headings": [_heading(metric) for metric in board.metrics],
         "rows": [*_measured_rows(board, measured), *_published_rows(board)],
         "conflicts": published.conflicts(theirs),
+        "unread": published.unread(board.published.name) if board.published else [],
         "drawn": drawn,
         "charts": bool(drawn),
     }

@@ -6,6 +6,8 @@ import pytest
 
 from cgh_bench import published, tasks
 from cgh_bench.core.errors import UserError
+from cgh_bench.report import cells
+from cgh_bench.report.definition import ColumnDefinition, RowDefinition, published_metric, published_results
 
 HEAD = "protocol,method,detail,epochs,cost,metric,value,deviation,source\n"
 LINE = "voc_det,MoCo v2,,200,asymmetric,box_AP,57.0,,https://example.org\n"
@@ -17,7 +19,7 @@ def values(protocol: str, method: str, metric: str, epochs: int | None = None) -
 
 def test_the_shipped_file_is_whole() -> None:
     results = published.results()
-    assert len(results) == 1281
+    assert len(results) == 2069
     assert {each.protocol for each in results} == set(published.protocols())
     assert all(each.source.startswith("https://") for each in results)
     assert all(each.method == published.canonical_method(each.method) for each in results)
@@ -31,6 +33,26 @@ def test_known_anchors_are_in_it() -> None:
     assert values("coco_fpn_1x_moco", "Random init", "box_AP") == {31.0}
     assert values("coco_fpn_1x_infomin", "Random init", "box_AP") == {32.8}
     assert values("imagenet_linear", "MSF", "top1", 200) == {71.4, 72.4}
+
+
+def test_numbers_that_their_source_contradicts_are_marked_and_fill_no_table() -> None:
+    """facebookresearch/dinov3 MODEL_CARD.md repeats values across rows; NeCo's README counts 85M in a ViT-S."""
+    suspect = [each for each in published.results() if each.deviation.startswith("suspect: ")]
+    assert {(each.protocol, each.method) for each in suspect} == {
+        ("imagenet_shift_dinov3", "DINOv3"),
+        *((f"voc_{kind}_neco", "NeCo") for kind in ("incontext", "linear", "overclustering")),
+    }
+    assert len(suspect) == 2 + 8 + 3
+    column = ColumnDefinition("R", "ImageNet-R", published="imagenet_shift_dinov3")
+    assert not published_results(RowDefinition("7B", method="DINOv3", detail="ViT-7B/16"), column)
+
+
+def test_an_error_says_so_and_keeps_its_digits() -> None:
+    protocol = published.protocols()["depth_linear_dinov3"]
+    assert published_metric(protocol, "NYUv2 RMSE").suffix == " [m] ↓"
+    cell = cells.Cell((), (), "", published=tuple(published.select(protocol.name, "DINOv3")[:1]))
+    assert cell.published_text() == "[0.403]"
+    assert [published.printed(value) for value in (57.0, 67.53, 0.403, 83.664)] == ["57.0", "67.53", "0.403", "83.664"]
 
 
 def test_tasks_that_claim_a_protocol_exist_and_every_spread_has_a_source() -> None:
@@ -125,7 +147,7 @@ def test_known_conflicts_are_found() -> None:
 
 
 def test_a_method_whose_tables_could_not_be_read_says_so_and_how_to_add_it() -> None:
-    with pytest.raises(
-        UserError, match=r"no published result of CGH: .*append .*voc_det,CGH,,200,asymmetric,box_AP,VALUE"
-    ):
+    with pytest.raises(UserError, match=r"no published result of CGH: .*append .*voc_det,CGH,,200,asymmetric,METRIC,"):
         published.select(method="cgh")
+    assert [said.partition(":")[0] for said in published.unread("voc_det")] == ["CGH"]
+    assert published.unread("voc_seg_r2o") == []

@@ -29,7 +29,7 @@ function remember(controls, others = {}) {
 }
 
 // Published numbers as their sources print them, measured ones with the decimal that tables have.
-function number(value, measured) { return measured ? value.toFixed(1) : value.toFixed(2).replace(/0$/, ""); }
+function number(value, measured) { return measured ? value.toFixed(1) : value.toFixed(3).replace(/0{1,2}$/, ""); }
 
 // The leaderboard: one protocol at a time, filtered and sorted.
 function leaderboard() {
