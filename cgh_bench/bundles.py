@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ VERSION = 1
 MANIFEST, STORE = "manifest.json", "results.jsonl"
 KEPT = (outcomes.FILE, "loaded.json")
 """What a bundle has of a run's folder: its answers, and the proof of which tensors arrived in a framework's model."""
+_OWN = re.compile(r"runs/\d+/(" + "|".join(map(re.escape, KEPT)) + ")")
+"""Nothing else is written where a bundle is unpacked."""
 
 
 def write(chosen: Sequence[Result], root: Path, path: Path) -> None:
@@ -67,6 +70,46 @@ def verify(path: Path) -> list[Verified]:
         UserError: it is not a bundle, or of another version.
         CheckFailed: it was altered, or a number does not follow from the answers; the message says which.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        return unpack(path, Path(folder))
+
+
+def unpack(path: Path, root: Path) -> list[Verified]:
+    """Verify a bundle as `verify` does, and write its files into the folder `root`, a workspace of its own."""
+    files = _files(path)
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    records, complaints = results.read(root / STORE)
+    if complaints:
+        raise CheckFailed(f"{path}: {complaints[0].removeprefix(str(root))}")
+    found = []
+    for record in records:
+        if f"{record.work}/{outcomes.FILE}" not in files:
+            raise CheckFailed(f"{path} has no answers for {record.protocol} of {record.checkpoint_name}")
+        found.append(_confirmed(record, outcomes.of_run(record, root).metrics(), path))
+    return found
+
+
+def gather(folder: Path, root: Path) -> list[Verified]:
+    """Verify every bundle in a folder and put their results together in the workspace `root`, which is empty.
+
+    Raises:
+        UserError: there is no bundle in the folder, or one is not a bundle.
+        CheckFailed: one was altered, or a number does not follow from the answers.
+    """
+    paths = sorted(folder.glob("*.zip"))
+    if not paths:
+        raise UserError(f"no bundle (*.zip) in {folder}; `cgh-bench results bundle -o {folder}/NAME.zip` writes one")
+    found = []
+    for path in paths:
+        found += unpack(path, root / path.stem)
+    results.merge([root / path.stem / STORE for path in paths], root / STORE)
+    return found
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    """The content of a bundle, its hashes checked."""
     try:
         with zipfile.ZipFile(path) as bundle:
             files = {name: bundle.read(name) for name in bundle.namelist()}
@@ -81,20 +124,10 @@ def verify(path: Path) -> list[Verified]:
     changed = [name for name in files if hashlib.sha256(files[name]).hexdigest() != hashes.get(name)]
     if odd := sorted({*changed, *(hashes.keys() - files.keys())}):
         raise CheckFailed(f"{path} was altered: {', '.join(odd[:5])} is not what its manifest says")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / STORE).write_bytes(files[STORE])
-        records, complaints = results.read(root / STORE)
-        if complaints:
-            raise CheckFailed(f"{path}: {complaints[0].removeprefix(str(root))}")
-        found = []
-        for number, record in enumerate(records, start=1):
-            content = files.get(f"runs/{number}/{outcomes.FILE}")
-            if content is None:
-                raise CheckFailed(f"{path} has no answers for {record.protocol} of {record.checkpoint_name}")
-            (root / outcomes.FILE).write_bytes(content)
-            found.append(_confirmed(record, outcomes.load(root).metrics(), path))
-        return found
+    strange = [name for name in files if name != STORE and not _OWN.fullmatch(name)]
+    if STORE not in files or strange:
+        raise CheckFailed(f"{path} holds {', '.join(strange[:5]) or 'no results'}, which no bundle holds")
+    return files
 
 
 def _confirmed(record: Result, again: dict[str, float], path: Path) -> Verified:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,27 +150,31 @@ def published(protocol: str, method: str) -> None:
 
 @click.command(cls=options.Command)
 @click.argument("table", required=False)
+@click.option("--bundles", type=options.PATH, metavar="FOLDER", help="Verify and show its bundles (*.zip) instead.")
 @click.option("--out", "-o", type=options.PATH, help="[default: WORK/site, or WORK/report/TABLE.html]")
 @options.work
-def report(table: str | None, out: Path | None, work: Path) -> None:
+def report(table: str | None, bundles: Path | None, out: Path | None, work: Path) -> None:
     """Write the web site of all results, or one page of a table.
 
-    The pages open from disk and show tables, training curves, retrievals, detections and segmentations.
+    The pages open from disk and show tables, training curves, retrievals, detections and segmentations. With --bundles,
+    the results are those of a folder of bundles (`results bundle`), each verified first: a public leaderboard.
 
     \b
     Examples:
       cgh-bench report -o site
+      cgh-bench report --bundles leaderboard -o site
       cgh-bench report animals -o page.html
     """
-    if table is None:
-        _write_site(work, out or work / "site")
-        return
-    from cgh_bench.site import page
-    from cgh_bench.workspace import Workspace
+    from cgh_bench.bundles import gather
 
-    workspace = Workspace(work)
-    written = page.write(table, workspace.store, workspace.root, out or work / "report" / f"{table}.html")
-    print(f"page: {written.resolve().as_uri()}")
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Path(folder) if bundles else work
+        if bundles:
+            print(f"{len(gather(bundles, shown))} results verified")
+        if table is None:
+            _write_site(shown, out or work / "site")
+        else:
+            _write_page(table, shown, out or work / "report" / f"{table}.html")
 
 
 @click.command(cls=options.Command)
@@ -229,6 +234,13 @@ def _print(filled: "Table", format: str) -> None:
         from cgh_bench.report import table
 
         print(table.render(filled, format))
+
+
+def _write_page(table: str, work: Path, out: Path) -> None:
+    from cgh_bench.site import page
+    from cgh_bench.workspace import Workspace
+
+    print(f"page: {page.write(table, Workspace(work).store, work, out).resolve().as_uri()}")
 
 
 def _write_site(work: Path, out: Path) -> None:

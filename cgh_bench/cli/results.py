@@ -172,6 +172,34 @@ def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, m
     _write(text, out)
 
 
+@results.command()
+@click.option("--format", default="card", metavar="FORMAT", help="card, methods or bibtex.")
+@click.option("--out", "-o", type=options.PATH, help="Output file.  [default: standard output]")
+@_filters
+@options.work
+def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
+    """Write a model card, a methods paragraph or BibTeX.
+
+    The card is that of one backbone for the Hugging Face Hub: `model-index` with every number, the licence of the
+    weights, the methods and what to cite. Numbers are those of tables: means over seeds, none with other settings.
+
+    \b
+    Examples:
+      cgh-bench results card --method cgh_r18_animals -o README.md
+      cgh-bench results card --task animals_knn --format methods
+      cgh-bench results card --format bibtex -o references.bib
+    """
+    from cgh_bench import results
+    from cgh_bench.report import card as cards
+
+    formats = {"card": cards.card, "methods": cards.methods, "bibtex": cards.bibtex}
+    if format not in formats:
+        raise unknown("format", format, formats)
+    records = _read(work)
+    chosen = list(dict(results.select(records, task, protocol, ckpt, method)).values())
+    _write(formats[format](cards.measured(chosen, records)), out)
+
+
 @results.command("import")
 @click.argument("file", type=options.PATH)
 @click.option("--from", "tool", required=True, metavar="TOOL", help="Tool that wrote it (`cgh-bench list importers`).")

@@ -148,7 +148,11 @@ def altered(path: Path, name: str, content: bytes, rehash: bool) -> None:
 def test_a_bundle_is_verified_and_one_that_was_altered_is_not(work: Path, tmp_path: Path) -> None:
     _, val = toy_pair()
     classification(val, val.labels).save(work / "run")
-    right = dataclasses.replace(RESULT, checkpoint_name="bundled", metrics={"top1": 100.0, "recall": 1.0}, work="run")
+    metrics = {"top1": 100.0, "recall": 1.0}
+    right = dataclasses.replace(
+        RESULT, checkpoint_name="bundled", metrics=metrics, work="run", overridden=(), origin={}
+    )
+    right = dataclasses.replace(right, protocol=protocol_id(RESULT.task, tasks.find(RESULT.task)))
     results.append(work / "results.jsonl", right)
     path = tmp_path / "b.zip"
 
@@ -164,6 +168,9 @@ def test_a_bundle_is_verified_and_one_that_was_altered_is_not(work: Path, tmp_pa
         run("results", "bundle", "-o", str(path), work=work)
     run("results", "bundle", "--ckpt", "bundled", "-o", str(path), work=work)
     assert "of bundled: top1; not determined by the answers: recall" in verify()
+    board = tmp_path / "board"
+    assert "1 results verified" in run("report", "--bundles", str(tmp_path), "-o", str(board), work=work)
+    assert "bundled" in (board / "index.html").read_text()
     whole = path.read_bytes()
     line = json.dumps({**right.to_dict(), "metrics": {"top1": 99.0}, "work": "runs/1"}).encode()
     for rehash, message in ((False, r"was altered: results\.jsonl"), (True, r"says top1 99\.0+, .* give 100\.0")):
@@ -171,8 +178,30 @@ def test_a_bundle_is_verified_and_one_that_was_altered_is_not(work: Path, tmp_pa
         altered(path, "results.jsonl", line, rehash)
         with pytest.raises(CheckFailed, match=message):
             verify()
+    altered(path, "../outside", b"", rehash=True)
+    with pytest.raises(CheckFailed, match="outside"):
+        verify()
     path.write_bytes(whole[:100])
     with pytest.raises(UserError, match="is not a bundle of results"):
         verify()
     with pytest.raises(UserError, match="no result to bundle"):
         run("results", "bundle", "--ckpt", "nobody", "-o", str(path), work=work)
+
+
+def test_a_model_card_has_every_number_its_methods_and_what_to_cite(work: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    with pytest.raises(UserError, match="overridden"):
+        run("results", "card", "--task", RESULT.task, work=work)
+    results.append(work / "results.jsonl", dataclasses.replace(RESULT, overridden=(), config={"data": "animals"}))
+    text = run("results", "card", "--task", RESULT.task, work=work)
+    (entry,) = ModelCard(text).data.eval_results
+    assert (entry.dataset_name, entry.metric_type) == ("animals", "accuracy")
+    assert entry.metric_value == RESULT.metrics["top1"]
+    assert RESULT.protocol in entry.metric_name
+    assert "licence: not recorded" in text
+    assert f"`{RESULT.protocol}` on animals: classify each" in run("results", "card", "--format", "methods", work=work)
+    cited = run("results", "card", "--format", "bibtex", work=work)
+    assert "wu2018instdisc" in cited and "keywords" not in cited
+    with pytest.raises(UserError, match="latex"):
+        run("results", "card", "--format", "latex", work=work)
