@@ -73,10 +73,10 @@ class Protocol:
     spread: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation between runs, in percentage points, for the metrics where it is known."""
     spread_source: str = ""
-    errors: Mapping[str, str] = field(default_factory=dict)
-    """The unit of each metric for which lower is better."""
     tasks: Sequence[str] = ()
     """Our tasks that follow this protocol; only these may share a column with its results."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """The unit of each metric for which lower is better."""
 
 
 @dataclass(frozen=True)
