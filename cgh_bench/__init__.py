@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgh_bench.api import Features, Results, certify, convert, evaluate, features, list_tasks, load, wrap
-    from cgh_bench.checkpoint import Checkpoint, Preprocessing
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data.preprocessing import Preprocessing
     from cgh_bench.data.transform import EvalTransform
     from cgh_bench.report.comparison import compare
     from cgh_bench.results import Result
@@ -28,7 +29,7 @@ __all__ = [
 ]
 _ELSEWHERE = {
     "Checkpoint": "checkpoint",
-    "Preprocessing": "checkpoint",
+    "Preprocessing": "data.preprocessing",
     "EvalTransform": "data.transform",
     "compare": "report.comparison",
     "Result": "results",

@@ -20,7 +20,8 @@ from cgh_bench.results import Result
 from cgh_bench.workspace import Workspace
 
 if TYPE_CHECKING:
-    from cgh_bench.checkpoint import Checkpoint, Preprocessing
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data.preprocessing import Preprocessing
     from cgh_bench.evaluation import Evaluation
 
 __all__ = ["Features", "Results", "certify", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]

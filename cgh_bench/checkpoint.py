@@ -1,58 +1,38 @@
-"""A checkpoint in canonical form: a backbone's architecture and weights, and what it expects of images."""
+"""A checkpoint in canonical form: a backbone's architecture and weights, and what it expects of images.
+
+Importing it loads no torch.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from cgh_bench import backbones
-from cgh_bench.backbones.base import Architecture, Backbone
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
+from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.data.transform import EvalTransform
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cgh_bench.networks.base import Backbone
+
 FORMAT = "cgh-bench/1"
-
-ChannelOrder = Literal["RGB", "BGR"]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the first convolution expects: `(pixel / 255 * input_range - mean) / std`, channels in `channel_order`."""
-
-    channel_order: ChannelOrder = "RGB"
-    input_range: float = 1.0
-    """The value of a white pixel before mean and std: 1 (torchvision) or 255 (caffe)."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        numbers = (self.input_range, *self.mean, *self.std)
-        sound = len(self.mean) == len(self.std) == 3 and all(isinstance(number, int | float) for number in numbers)
-        if not sound or self.channel_order not in ("RGB", "BGR") or not all(map(math.isfinite, numbers)):
-            raise UserError(
-                f"{self} is not a valid preprocessing; expected channel order RGB or BGR, an input_range, and three "
-                "numbers each for mean and std"
-            )
-        if min(self.input_range, *self.std) <= 0:
-            raise UserError(f"{self}: input_range and std must be above zero")
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Turn RGB `pixels` (…, 3, H, W) in [0, 1] into the network's input of the same shape."""
-        pixels = pixels if self.channel_order == "RGB" else pixels.flip(-3)
-        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels * self.input_range).sub_(mean).div_(std)
-
+DESCRIPTION = "cgh_bench"
+"""Under this name every file that we write holds the checkpoint's description as JSON."""
+COUNTERS = "cgh_bench_counters"
+"""Under this one the batch counters, where the file's format has no place for them."""
 
 Kind = Literal["stated", "implied", "assumed"]
 """In the file or beside it, or by the user; by what made the file; nowhere (the usual value)."""
@@ -134,6 +114,8 @@ class Checkpoint:
     @cached_property
     def id(self) -> str:
         """Sixteen hex digits of the content: names, types, shapes and bytes of the weights, and the preprocessing."""
+        import torch
+
         digest = hashlib.sha256(f"({self.architecture.identity}, {self.preprocessing!r})".encode())
         for key in sorted(self.weights):
             tensor = self.weights[key].contiguous()
@@ -148,6 +130,8 @@ class Checkpoint:
 
 def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
     """The control `random:ARCH`: untrained weights, by the initialisation of the network's own library, from `seed`."""
+    import torch
+
     architecture = backbones.named(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -207,6 +191,8 @@ def _origin(fields: Mapping[str, Any]) -> Origin:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `checkpoint` as one safetensors file: the weights, and all the rest as JSON in its header."""
+    import safetensors.torch
+
     metadata = {"format": FORMAT, "checkpoint": describe(checkpoint)}
     weights = {key: tensor.contiguous() for key, tensor in checkpoint.weights.items()}
     with replacing(path) as temporary:
@@ -265,11 +251,13 @@ def require_finite(what: str, weights: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: names the first such tensor and counts the others.
     """
-    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    broken = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(f"{what}: {broken[0]} and {len(broken) - 1} more hold NaN or infinity; the training diverged")
 
 
 def _kind(tensor: Tensor) -> str:
+    import torch
+
     sparse = "" if tensor.layout == torch.strided else "sparse "
     return f"{sparse}{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

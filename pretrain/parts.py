@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from cgh_bench.backbones import Backbone, hypercolumn
+from cgh_bench.backbones import Architecture
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.schedule import half_cosine
+from cgh_bench.networks.base import Backbone, hypercolumn
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T", Tensor, tuple[Tensor, ...])
@@ -138,6 +139,57 @@ class HypercolumnBranch(nn.Module):
             )
         embedding: Tensor = self.head(self.project(hypercolumn(maps, self.stages)).mean(dim=(2, 3)))
         return embedding
+
+
+class TwoContexts(nn.Module):
+    """CGH's student: a backbone with global head and hypercolumn branch; the teacher is a copy of it."""
+
+    def __init__(
+        self, architecture: Architecture, widths: Mapping[str, int], stages: tuple[str, ...], hidden: int
+    ) -> None:
+        super().__init__()
+        self.contexts = tuple(widths)
+        self.backbone = architecture.build()
+        if "global" in widths:
+            self.global_head = mlp(self.backbone.dim, hidden, widths["global"])
+        if "hyper" in widths:
+            channels = {name: stage.channels for name, stage in self.backbone.stages.items()}
+            self.hyper_branch = HypercolumnBranch(channels, stages, hidden, widths["hyper"])
+
+    def forward(self, images: Tensor, contexts: tuple[str, ...] = ()) -> tuple[Tensor, ...]:
+        """Unit embeddings of images (B, 3, H, W): (B, D_g) in the global and (B, D_h) in the hypercolumn context.
+
+        `contexts` selects some of the two; the default is all that the method has.
+        """
+        pooled, maps = self.backbone.global_and_pyramid(images)
+        heads = {
+            "global": lambda: self.global_head(pooled),
+            "hyper": lambda: self.hyper_branch(maps),
+        }
+        return tuple(unit(heads[context]()) for context in contexts or self.contexts)
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head: an MLP to a unit embedding, and its cosines with the classes' directions."""
+
+    def __init__(self, inputs: int, hidden: int, bottleneck: int, classes: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            *(nn.Linear(inputs, hidden), nn.GELU()),
+            *(nn.Linear(hidden, hidden), nn.GELU()),
+            nn.Linear(hidden, bottleneck),
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.directions = nn.Parameter(torch.empty(classes, bottleneck))
+        nn.init.kaiming_uniform_(self.directions, a=5**0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines (B, C) with the classes, of features (B, D)."""
+        embedding = F.normalize(self.mlp(features).float(), dim=1)
+        return F.linear(embedding, F.normalize(self.directions.float(), dim=1)).float()
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -1,45 +1,51 @@
-"""What a pretraining run is made of: the recipe, and the contract of a method."""
+"""What a pretraining run is made of: the recipe, and the contract of a method. Both are values that need no torch."""
 
-import copy
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
-from torch import Tensor, nn
-
-from cgh_bench.backbones import Architecture, Backbone
-from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.backbones import Architecture
 from cgh_bench.core import registry
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
+from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.pretrain.ranges import Count, NotNegative, Range, Whole, check_ranges
 from cgh_bench.pretrain.views import Views
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.nn import Module
+
+    from cgh_bench.networks.base import Backbone
+else:
+    Module = object  # until it is built, a method is its settings
 
 IMAGENET = Preprocessing()
 """Mean and standard deviation of ImageNet, which every downstream framework has as its default."""
 
 
-class Method(nn.Module):
+class Method(Module):
     """A pretraining method: its fields are its settings, `build` adds its networks, `forward` gives its losses.
 
     A method is one file in `methods/`: a subclass of this that is a `@dataclass(eq=False)`, and its `RECIPES`. A recipe
-    holds a method without networks.
+    holds a method without networks, its settings: they load no torch, which the functions import.
     """
 
     uses_labels: ClassVar[bool] = False
     """Whether the dataset must have labels."""
     number_of_views: ClassVar[int] = 2
     """How many views of each image the method takes; 0 for one that does not train."""
-    student: nn.Module
+    student: Any
     """The network that is trained; its attribute `backbone` is what a run exports."""
 
     def __post_init__(self) -> None:
-        super().__init__()
         check_ranges(self)
 
     @property
     def backbone(self) -> Backbone:
         """The backbone that is trained and exported."""
-        return cast(Backbone, self.student.backbone)
+        return cast("Backbone", self.student.backbone)
 
     @property
     def constant_rate(self) -> tuple[str, ...]:
@@ -47,8 +53,16 @@ class Method(nn.Module):
         return ()
 
     def build(self, architecture: Architecture) -> Self:
-        """A copy of this method with networks; the backbone draws its weights first: equal seeds, equal backbones."""
-        method = copy.deepcopy(self)
+        """The method as an `nn.Module`, with its networks.
+
+        The backbone draws its weights first: equal seeds, equal backbones.
+        """
+        from torch import nn
+
+        kind = type(type(self).__name__, (type(self), nn.Module), {})
+        method: Self = kind.__new__(kind)
+        nn.Module.__init__(method)
+        vars(method).update(vars(self))
         method.add_networks(architecture)
         return method
 
@@ -56,7 +70,7 @@ class Method(nn.Module):
         """Set `student`, beginning with `architecture.build()`, and whatever else the losses need."""
         raise NotImplementedError
 
-    def check(self, recipe: "Recipe") -> None:
+    def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that the method cannot work with, before anything is trained.
 
         Raises:

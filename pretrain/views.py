@@ -1,35 +1,18 @@
-"""Random views of images: every number is a field, every draw a function of the seed, computed for a whole batch.
+"""Random views of images: every number is a field, every draw a function of the seed; `augmentation` makes them."""
 
-The operations and their order are those of MoCo v2 (Chen et al., arXiv 2003.04297) and SimCLR (arXiv 2002.05709),
-after torchvision's RandomResizedCrop, ColorJitter and RandomGrayscale. They are computed here because torchvision takes
-1.5 times as long, image by image (`benchmarks/data_path.py`).
-"""
+from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Literal
 
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, check_ranges
 
-CROP_ATTEMPTS = 10
-"""As torchvision: the first of ten boxes that fits inside the image, else the largest centred one."""
-FIRST_DRAWS = 2 * CROP_ATTEMPTS + 16
-DRAWS = FIRST_DRAWS + 1
-"""Uniform numbers that one view of one image may use. The last, for solarisation, is drawn after all others, which so
-stay the same with and without it."""
-PIXELS_AT_ONCE = 2**19
-"""Larger tensors are returned to the system after every operation, then fetched and cleared again."""
-BLOCK, REACH = 64, 4.5
-"""Columns of a blur that are computed together, and the standard deviations beyond which a Gaussian (4e-5) is cut."""
-LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in a grey value: ITU-R BT.601, rounded as in torchvision."""
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -78,62 +61,11 @@ class Augment:
     def __call__(self, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
         """The views (B, 3, size, size) float32 in [0, 1] of B `images` (3, H, W) uint8.
 
-        All randomness comes from `uniforms` (B, DRAWS) in [0, 1).
+        All randomness comes from `uniforms` (B, `augmentation.DRAWS`) in [0, 1).
         """
-        many = max(1, PIXELS_AT_ONCE // self.size**2)
-        if len(images) <= many:
-            return self._views(images, uniforms)
-        views = torch.empty(len(images), 3, self.size, self.size)
-        for start in range(0, len(images), many):
-            some = slice(start, start + many)
-            views[some] = self._views(images[some], uniforms[some])
-        return views
+        from cgh_bench.pretrain.augmentation import augmented
 
-    def _views(self, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
-        draws = iter(uniforms.unbind(dim=1))
-        boxes = self._boxes(images, draws)
-        mirrored = next(draws) < self.flip
-        turn = (2 * next(draws) - 1) * math.radians(self.rotation_degrees)
-        if len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= self.size:
-            views = _sample(torch.stack(list(images)), boxes, mirrored, turn, self.size, self.interpolation)
-        else:
-            views = _crop_each(images, boxes, mirrored, self.size, self.interpolation)
-            if self.rotation_degrees:
-                whole = torch.tensor([0.0, 0.0, self.size, self.size]).expand(len(views), 4)
-                views = _sample(views, whole, torch.zeros_like(mirrored), turn, self.size, self.interpolation)
-        if self.jitter:
-            jittered = next(draws) < self.jitter
-            strengths = (self.brightness, self.contrast, self.saturation, self.hue)
-            jitter_(views, jittered, strengths, torch.stack([next(draws) for _ in range(8)], dim=1))
-        if self.grey:
-            chosen = (next(draws) < self.grey).nonzero().squeeze(1)
-            views[chosen] = grey(views[chosen]).expand(-1, 3, -1, -1)
-        if self.blur:
-            chosen = (next(draws) < self.blur).nonzero().squeeze(1)
-            low, high = self.blur_sigma
-            views[chosen] = blurred(views[chosen], low + (high - low) * next(draws)[chosen])
-        if self.solarize:
-            chosen = (uniforms[:, -1] < self.solarize).nonzero().squeeze(1)
-            views[chosen] = torch.where(views[chosen] >= 0.5, 1 - views[chosen], views[chosen])
-        return views
-
-    def _boxes(self, images: Sequence[Tensor], draws: Iterator[Tensor]) -> Tensor:
-        """Crop boxes (B, 4) in whole pixels: left, top, width, height."""
-        tries = torch.stack([next(draws) for _ in range(2 * CROP_ATTEMPTS)], dim=1).double()
-        height, width = (torch.tensor([image.shape[d] for image in images]).double() for d in (1, 2))
-        area = (self.crop_area[0] + (self.crop_area[1] - self.crop_area[0]) * tries[:, ::2]) * (height * width)[:, None]
-        low, high = (math.log(ratio) for ratio in self.crop_ratio)
-        ratio = (low + (high - low) * tries[:, 1::2]).exp()
-        w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-        fits = (w >= 1) & (w <= width[:, None]) & (h >= 1) & (h <= height[:, None])
-        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
-        w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
-        left, top = ((next(draws).double() * (full - part + 1)).floor() for full, part in ((width, w), (height, h)))
-        # Where none fits: the centred box of the nearest allowed ratio.
-        w2 = torch.minimum(width, (height * self.crop_ratio[1]).round())
-        h2 = torch.minimum(height, (width / self.crop_ratio[0]).round())
-        centred = torch.stack([((width - w2) / 2).round(), ((height - h2) / 2).round(), w2, h2], dim=1)
-        return torch.where(fits.any(dim=1)[:, None], torch.stack([left, top, w, h], dim=1), centred).float()
+        return augmented(self, images, uniforms)
 
 
 @dataclass(frozen=True)
@@ -151,135 +83,12 @@ class Views:
             rows: their place in the global batch; each process makes all its draws, so that views do not depend on the
                 number of processes.
         """
+        import torch
+
+        from cgh_bench.pretrain.augmentation import DRAWS, FIRST_DRAWS
+
         counts = (FIRST_DRAWS, DRAWS - FIRST_DRAWS)
         return [
             augment(images, torch.cat([torch.rand(rows.stop, n, generator=generator)[rows] for n in counts], dim=1))
             for augment, generator in zip(self.augments, generators, strict=True)
         ]
-
-
-def _crop_each(images: Sequence[Tensor], boxes: Tensor, mirrored: Tensor, size: int, interpolation: str) -> Tensor:
-    """Crop, resize (antialiased) and flip image by image, for images that differ in size or must shrink.
-
-    In bytes and channels last, like Pillow; several times faster than in floats.
-    """
-    views = torch.empty(len(images), 3, size, size)
-    for number, (left, top, width, height) in enumerate(boxes.int().tolist()):
-        cut = images[number][None, :, top : top + height, left : left + width].contiguous(
-            memory_format=torch.channels_last
-        )
-        resized = F.interpolate(cut, (size, size), mode=interpolation, antialias=True)[0]
-        views[number] = resized.flip(2) if mirrored[number] else resized
-    return views.div_(255)
-
-
-def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size: int, interpolation: str) -> Tensor:
-    """Crop, flip, rotate and resize `images` (B, 3, H, W) by one interpolation."""
-    height, width = images.shape[-2:]
-    left, top, w, h = boxes.unbind(dim=1)
-    # Half the box and its middle, in grid_sample's coordinates, where the image spans -1 to 1.
-    half_x, half_y = w / width, h / height
-    middle_x, middle_y = 2 * left / width + half_x - 1, 2 * top / height + half_y - 1
-    half_across = torch.where(mirrored, -half_x, half_x)
-    cosine, sine = turn.cos(), turn.sin()
-    aspect = width / height
-    # F.affine_grid, as two broadcast sums: its batched product with 3x2 matrices is several times slower.
-    across = (2 * torch.arange(size) + 1) / size - 1
-    grid = torch.empty(len(images), size, size, 2)
-    grid[..., 0] = _plane(half_across * cosine, -half_y * sine / aspect, middle_x, across)
-    grid[..., 1] = _plane(half_across * sine * aspect, half_y * cosine, middle_y, across)
-    pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-    views = F.grid_sample(pixels, grid, mode=interpolation, padding_mode="border", align_corners=False)
-    return views.clamp_(0, 1) if interpolation == "bicubic" else views
-
-
-def _plane(per_x: Tensor, per_y: Tensor, offset: Tensor, across: Tensor) -> Tensor:
-    """`per_x · x + per_y · y + offset`, (B, S, S), at the positions `across` (S,) of both axes."""
-    return (per_x[:, None] * across)[:, None, :] + (per_y[:, None] * across + offset[:, None])[:, :, None]
-
-
-def blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """`images` (B, 3, H, W), each blurred by a Gaussian of its own `sigma` (B,) pixels, normalised at the edges.
-
-    By one banded matrix per image and axis, of which only the blocks on the diagonal are multiplied: at these sizes
-    this is faster than a grouped convolution.
-    """
-    reach = math.ceil(REACH * float(sigma.max())) if len(sigma) else 0
-    for side in (images.shape[-1], images.shape[-2]):  # blur the last axis, then swap the two
-        by_distance = (-(torch.arange(side) ** 2) / (2 * sigma[:, None] ** 2)).exp()
-        lines, blocks = images.flatten(1, 2), []
-        for start in range(0, side, BLOCK):
-            here = torch.arange(start, min(side, start + BLOCK))
-            near = torch.arange(max(0, start - reach), min(side, start + BLOCK + reach))
-            weights = by_distance[:, (here[:, None] - near).abs()]
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-            blocks.append(torch.bmm(lines[..., near[0] : near[-1] + 1], weights.transpose(1, 2)))
-        images = torch.cat(blocks, dim=2).view(images.shape).transpose(-1, -2)
-    return images
-
-
-def grey(images: Tensor) -> Tensor:
-    """Grey values (B, 1, H, W) of RGB `images` (B, 3, H, W)."""
-    red, green, blue = images.unbind(dim=1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
-
-
-def jitter_(images: Tensor, chosen: Tensor, strengths: tuple[float, float, float, float], draws: Tensor) -> None:
-    """Change brightness, contrast, saturation and hue of the `chosen` images in place, in an own order for each image.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        chosen: (B,) bool.
-        strengths: of brightness, contrast, saturation (factor in `1 ± strength`, not below 0) and hue (turns).
-        draws: (B, 8) uniform numbers: four strengths, four that give the order.
-    """
-    changes = (brightness, contrast, saturation, hue)
-    low, high = zip(*[(max(0.0, 1 - s), 1 + s) for s in strengths[:3]] + [(-strengths[3], strengths[3])], strict=True)
-    factors = torch.tensor(low) + (torch.tensor(high) - torch.tensor(low)) * draws[:, :4]
-    # Images with the same order are changed together: each is fetched and put back once.
-    order = draws[:, 4:].argsort(dim=1)
-    orders, order_of = order.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
-    for number, kinds in enumerate(orders.tolist()):
-        rows = (chosen & (order_of == number)).nonzero().squeeze(1)
-        if len(rows):
-            changed = images[rows]
-            for kind in kinds:
-                if strengths[kind]:
-                    changed = changes[kind](changed, factors[rows, kind].view(-1, 1, 1, 1))
-            images[rows] = changed
-
-
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """`images` blended with black by `factor` (B, 1, 1, 1)."""
-    return (images * factor).clamp_(0, 1)
-
-
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """`images` blended with their mean grey value."""
-    mean = grey(images).mean(dim=(1, 2, 3), keepdim=True)
-    return (mean + (images - mean) * factor).clamp_(0, 1)
-
-
-def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """`images` blended with grey."""
-    without = grey(images)
-    return (without + (images - without) * factor).clamp_(0, 1)
-
-
-def hue(images: Tensor, turns: Tensor) -> Tensor:
-    """`images` with their hue shifted by `turns` (B, 1, 1, 1) of the colour circle; HSV value and saturation stay."""
-    red, green, blue = images.unbind(dim=1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    reddest, greenest = red == value, green == value
-    # In sixths of the circle, from red; the last value of each where() is for pixels whose largest channel is blue.
-    sixth = torch.where(reddest, green - blue, torch.where(greenest, blue - red, red - green))
-    sixth.div_(chroma.clamp(min=1e-12)).add_(torch.where(reddest, 0.0, torch.where(greenest, 2.0, 4.0)))
-    sixth.add_(6 * turns[:, 0])
-    sixth.sub_((sixth / 6).floor_(), alpha=6)
-    turned = torch.empty_like(images)
-    # The share of the chroma that a channel lacks rises and falls along the circle.
-    torch.addcmul(value, chroma, (sixth - 3).abs_().neg_().add_(2).clamp_(0, 1), value=-1, out=turned[:, 0])
-    for channel, middle in ((1, 2), (2, 4)):
-        torch.addcmul(value, chroma, (sixth - middle).abs_().sub_(1).clamp_(0, 1), value=-1, out=turned[:, channel])
-    return turned

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgh_bench.backbones import Backbone
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import write_text
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.metrics import rank
 from cgh_bench.frozen.neighbours import neighbours
+from cgh_bench.networks.base import Backbone
 from cgh_bench.pretrain.recipe import Recipe
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07

@@ -1,21 +1,17 @@
-"""Families of backbones behind one contract (`base`). A family is one file here, named in its `FAMILIES`."""
+"""Families of architectures (`base`), one file each, named in its `FAMILIES`; what they build is in `networks`."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, Backbone, Stage, Tokens, hypercolumn
+from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
 
 __all__ = [
     "GLOBAL_FEATURE",
     "Architecture",
-    "Backbone",
-    "Stage",
-    "Tokens",
     "families",
     "from_fields",
-    "hypercolumn",
     "named",
     "names",
     "to_fields",

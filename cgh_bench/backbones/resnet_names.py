@@ -9,6 +9,8 @@ from cgh_bench.backbones.resnet import STAGES
 Rename = Callable[[str], str]
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+COUNTER = ("num_batches_tracked",)
+"""Old PyTorch, detectron2 and Caffe2 have no batch counters."""
 _BN = ("weight", "bias", *BUFFERS)
 _MOST_BLOCKS = 36  # the third stage of a ResNet-152
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))\.(\w+)")

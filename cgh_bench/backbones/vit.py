@@ -1,19 +1,16 @@
 """Plain vision transformers under timm's names: the canonical form of every checkpoint of a ViT of a usual size."""
 
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, ClassVar, Literal, Self
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from cgh_bench.backbones.base import ACTIVATIONS, GLOBAL_FEATURE, Architecture, chosen
-from cgh_bench.backbones.wrapped import Transformer
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from cgh_bench.networks.vit import ViTBackbone
 
 SIZES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 """Width and number of blocks, as in timm; tiny and small are DeiT's (https://arxiv.org/abs/2012.12877)."""
@@ -22,7 +19,7 @@ _NAME = re.compile(rf"vit_({'|'.join(SIZES)})_patch([1-9]\d*)_([1-9]\d*)")
 
 @dataclass(frozen=True)
 class ViT(Architecture):
-    """What must be known, beside its weights, to build a plain vision transformer (https://arxiv.org/abs/2010.11929)."""
+    """A plain vision transformer without its classifier (https://arxiv.org/abs/2010.11929)."""
 
     BUILDS_ON_META: ClassVar[bool] = True
     UNTOLD: ClassVar[Mapping[str, str]] = {
@@ -51,7 +48,7 @@ class ViT(Architecture):
     pooling: str = later("")
     """The global feature: `cls`, `patch_mean`, or empty for the first of them that there is."""
     positions: Literal["timm", "dino", "transformers"] = later("timm")
-    """How position embeddings are resampled for images of another size; see `_resampled`."""
+    """How position embeddings are resampled for images of another size; see `networks.vit`."""
 
     def __post_init__(self) -> None:
         if self.pooling == ("cls" if self.class_token else "patch_mean"):
@@ -150,7 +147,7 @@ class ViT(Architecture):
         return chosen(f"feature of {self.name}", feature, (*blocks, *tokens))
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of timm's `VisionTransformer` that say what it is."""
+        """The arguments of timm's `VisionTransformer` that say what it is, but the epsilon of its norms."""
         return {
             "img_size": self.image_side,
             "patch_size": self.patch,
@@ -161,7 +158,6 @@ class ViT(Architecture):
             "no_embed_class": not self.class_position,
             "reg_tokens": self.registers,
             "init_values": 1e-5 if self.layer_scale else None,
-            "norm_layer": partial(nn.LayerNorm, eps=self.norm_eps),
             "act_layer": self.activation,
         }
 
@@ -172,7 +168,7 @@ class ViT(Architecture):
         other = {
             name: value
             for name, value in self.arguments().items()
-            if name != "norm_layer" and value != usual[name]  # timm's epsilon is 1e-6; the proof tells if it matters
+            if value != usual[name]  # timm's epsilon is 1e-6; the proof tells if it matters
         }
         pool = {"global_pool": "avg", "fc_norm": False} if self.value("pooling") == "patch_mean" else {}
         return {"model_name": registered.name, **other, **pool}
@@ -198,63 +194,9 @@ class ViT(Architecture):
 
     def build(self) -> "ViTBackbone":
         """The network, with timm's initial weights."""
+        from cgh_bench.networks.vit import ViTBackbone
+
         return ViTBackbone(self)
-
-
-class ViTBackbone(Transformer):
-    """A vision transformer without its classifier: timm's network and names.
-
-    For images of another size than `architecture.image_side` the position embeddings of the patches are resampled to
-    the new grid as `architecture.positions` says; timm's way is bicubic with antialiasing.
-    """
-
-    def __init__(self, architecture: ViT) -> None:
-        network = _network()(**architecture.arguments(), num_classes=0, global_pool="", dynamic_img_size=True)
-        network.positions = architecture.positions
-        super().__init__(network)
-        self.architecture = architecture
-
-
-@cache
-def _network() -> Any:
-    """The class of timm with positions that are resampled as `positions` says; importing it takes a second."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    class Network(VisionTransformer):
-        """A network of timm."""
-
-        positions = "timm"
-
-        def _pos_embed(self, patches: Tensor) -> Tensor:
-            grid = patches.shape[1:3]
-            if self.positions == "timm" or tuple(grid) == tuple(self.patch_embed.grid_size):
-                found: Tensor = super()._pos_embed(patches)
-                return found
-            prefix = 0 if self.no_embed_class else self.num_prefix_tokens
-            positions: Any = self.pos_embed
-            first, rest = positions[:, :prefix], positions[:, prefix:]
-            embedding = torch.cat([first, _resampled(rest, grid, with_offset=self.positions == "dino")], dim=1)
-            tokens = [t.expand(len(patches), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
-            if self.no_embed_class:
-                return torch.cat([*tokens, patches.flatten(1, 2) + embedding], dim=1)
-            return torch.cat([*tokens, patches.flatten(1, 2)], dim=1) + embedding
-
-    return Network
-
-
-def _resampled(positions: Tensor, grid: Sequence[int], with_offset: bool) -> Tensor:
-    """`positions` (1, N, D) of a square for another grid, bicubic without antialiasing, as transformers does.
-
-    DINO and DINOv2 (`with_offset`) give the ratio of the sides instead of the new sides, and 0.1 is added to these
-    (facebookresearch/dino vision_transformer.py, facebookresearch/dinov2 dinov2/models/vision_transformer.py).
-    """
-    side = math.isqrt(positions.shape[1])
-    square = positions.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    how: dict[str, Any] = {"size": tuple(grid)}
-    if with_offset:
-        how = {"scale_factor": tuple((length + 0.1) / side for length in grid)}
-    found = nn.functional.interpolate(square, mode="bicubic", **how)
-    return found.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 FAMILIES = {"vit": ViT}

@@ -64,11 +64,12 @@ def _recipes() -> dict[str, str]:
 def _backbones() -> dict[str, str]:
     from cgh_bench.backbones import families
 
-    return {
-        family: f"{(kind.__doc__ or '').splitlines()[0]} {len(names)}: {', '.join(names[:4])}, …"
-        for family, kind in families().items()
-        if (names := list(kind.names()))
-    }
+    lines = {family: (kind.__doc__ or "").splitlines()[0] for family, kind in families().items()}
+    for family, kind in families().items():
+        if not kind.GENERIC:  # what those build is known to their libraries, which take seconds to import
+            names = list(kind.names())
+            lines[family] += f" {len(names)}: {', '.join(names[:4])}{', …' * (len(names) > 4)}"
+    return lines
 
 
 def _archs() -> dict[str, str]:

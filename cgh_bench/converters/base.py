@@ -1,17 +1,20 @@
-"""What a converter is, and finding one by its name."""
+"""What a converter is, and finding one by its name; importing converters loads no torch."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters.parity import Outputs
 from cgh_bench.core import registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter, find
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import alone_in, sha256, write_text
-from cgh_bench.reading.reference_script import probe_images
 
 FORMAT = "cgh-bench-certificate/1"
 Read = Callable[[str], Checkpoint]
@@ -100,6 +99,8 @@ def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify:
         return {}, f"what was read back from the {converter.name} file is not what was written"
     if not verify:
         return {}, ""
+    from cgh_bench.reading.reference_script import probe_images
+
     pixels = probe_images(*checkpoint.architecture.image_size)
     try:
         target = converter.outputs(staged, pixels)

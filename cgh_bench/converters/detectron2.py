@@ -1,26 +1,25 @@
 """detectron2: a `.pkl` or `.pth` for `MODEL.WEIGHTS`, matched by its heuristics in C4 and FPN detectors alike."""
 
+from __future__ import annotations
+
 import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import require_resnet
-from cgh_bench.checkpoint import Checkpoint, describe
+from cgh_bench.checkpoint import COUNTERS, DESCRIPTION, Checkpoint, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.foreign import frameworks
-from cgh_bench.reading import recognition
-from cgh_bench.reading.candidate import COUNTER
-from cgh_bench.reading.weights_file import COUNTERS, DESCRIPTION
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NOTE = """# Preprocessing and backbone that {weights} needs: cfg.merge_from_file() this after your protocol's file.
 # Written by `cgh-bench convert` for {name} ({id}).
@@ -52,6 +51,8 @@ class Detectron2(Converter):
 
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
         """See `Converter`."""
+        import torch
+
         weights = {self.rename(k, checkpoint.architecture): v for k, v in checkpoint.weights.items() if not _counts(k)}
         document: dict[str, Any] = {
             "model": weights,
@@ -69,6 +70,8 @@ class Detectron2(Converter):
 
     def read(self, path: Path) -> Checkpoint:
         """Read them back, or a file of detectron2's own."""
+        from cgh_bench.reading import recognition
+
         return recognition.read(path, self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
@@ -93,7 +96,7 @@ class Detectron2(Converter):
 
 
 def _counts(key: str) -> bool:
-    return key.endswith(COUNTER)
+    return key.endswith(naming.COUNTER)
 
 
 def _yaml(tree: dict[str, Any], indent: str = "") -> list[str]:

@@ -4,23 +4,23 @@ In `.safetensors` the description is in the header's metadata; in `.pth` it is i
 PyTorch keeps the versions of modules and looks up nothing but their names.
 """
 
+from __future__ import annotations
+
 import json
 from abc import ABC
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones.resnet import require_resnet
-from cgh_bench.checkpoint import Checkpoint, architecture_of, describe, from_description
+from cgh_bench.checkpoint import DESCRIPTION, Checkpoint, architecture_of, describe, from_description
 from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
-from cgh_bench.reading import recognition
-from cgh_bench.reading.weights_file import DESCRIPTION, open_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class FlatConverter(Converter, ABC):
 
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
         """See `Converter`."""
+        import safetensors.torch
+        import torch
+
         state = OrderedDict(
             (self.rename(key, checkpoint.architecture), tensor.contiguous())
             for key, tensor in checkpoint.weights.items()
@@ -49,6 +52,9 @@ class FlatConverter(Converter, ABC):
         Raises:
             UserError: other tensors than the description says, or not readable.
         """
+        from cgh_bench.reading import recognition
+        from cgh_bench.reading.weights_file import open_weights
+
         file = open_weights(path)
         if DESCRIPTION not in file.facts:
             return recognition.read(path, self.name)
@@ -77,6 +83,7 @@ def preprocessing_fragment(checkpoint: Checkpoint) -> str:
 
 def input_of(fragment: Path, pixels: Tensor) -> tuple[str, Tensor]:
     """The model's name, and RGB `pixels` (B, 3, H, W), uint8, prepared as `fragment` says by torchvision."""
+    import torch
     from torchvision.transforms import v2
 
     given = json.loads(fragment.read_text(encoding="utf-8"))

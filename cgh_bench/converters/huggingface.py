@@ -1,28 +1,28 @@
 """Hugging Face: a folder for `AutoModel.from_pretrained` and `AutoImageProcessor.from_pretrained`, with a card."""
 
+from __future__ import annotations
+
 import importlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES
-from cgh_bench.backbones.transformers import Transformers, outputs
-from cgh_bench.checkpoint import Checkpoint, architecture_of, describe
+from cgh_bench.backbones.transformers import Transformers
+from cgh_bench.checkpoint import DESCRIPTION, Checkpoint, architecture_of, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
-from cgh_bench.reading import recognition, vit_names
-from cgh_bench.reading.weights_file import DESCRIPTION, open_weights
+from cgh_bench.reading import vit_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CARD = """---
 library_name: transformers
@@ -63,6 +63,8 @@ class HuggingFace(Converter):
 
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
         """See `Converter`."""
+        import safetensors.torch
+
         path.mkdir(parents=True)
         if isinstance(checkpoint.architecture, Transformers):
             _save_as_it_was(checkpoint, path)
@@ -79,6 +81,8 @@ class HuggingFace(Converter):
 
     def read(self, path: Path) -> Checkpoint:
         """Read it back, or a folder of transformers' own."""
+        from cgh_bench.reading import recognition
+
         return recognition.read(path, self.name)
 
     def require_installed(self) -> None:
@@ -102,6 +106,11 @@ def _save_as_it_was(checkpoint: Checkpoint, path: Path) -> None:
 
 def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     """What transformers' network, built from the folder, makes of RGB `pixels`; in the process of `library`."""
+    import torch
+
+    from cgh_bench.networks.transformers import outputs
+    from cgh_bench.reading.weights_file import open_weights
+
     started = time.monotonic()
     transformers = importlib.import_module("transformers")  # its types are partial
     seconds = time.monotonic() - started

@@ -1,10 +1,10 @@
 """mmdetection and mmsegmentation: a `.pth` of bare names, for `init_cfg=dict(type='Pretrained', checkpoint=…)`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
@@ -14,6 +14,9 @@ from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NOTE = '''"""Preprocessing and backbone that {weights} needs, to be laid over a config of your own.
 

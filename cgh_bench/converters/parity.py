@@ -1,5 +1,7 @@
 """Proof of a conversion: the same pixels through the source and through the target framework's own network."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import importlib.util
@@ -12,15 +14,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
-import torch
-from torch import Tensor
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.foreign import frameworks
-from cgh_bench.reading.weights_file import open_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-4
 """Largest difference of a stage relative to its largest value, float32."""
@@ -67,6 +70,8 @@ class Difference:
 
 def source_outputs(checkpoint: Checkpoint, pixels: Tensor) -> Outputs:
     """The canonical network's own outputs for RGB `pixels` (B, 3, H, W), uint8."""
+    import torch
+
     prepared = checkpoint.preprocessing(pixels.float() / 255)
     backbone = checkpoint.backbone(copy=False)
     with torch.inference_mode():
@@ -80,13 +85,15 @@ def coverage(path: Path, network: Mapping[str, Tensor]) -> dict[str, list[str]]:
     used: list[str] = []
     unused: list[str] = []
     for name, tensor in _tensors(path):
-        (used if name in network and torch.equal(tensor, network[name]) else unused).append(name)
+        (used if name in network and tensor.equal(network[name]) else unused).append(name)
     given = {*used, *unused}
     return {"used": used, "unused": unused, "missing": [name for name in network if name not in given]}
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     """One after the other where the format allows it, as the networks are in memory already."""
+    from cgh_bench.reading.weights_file import open_weights
+
     if path.suffix != ".safetensors":
         yield from open_weights(path).tensors.items()
         return
@@ -102,17 +109,19 @@ def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[
         CheckFailed: a stage is absent or of another shape, or the source's outputs cannot tell anything (constant or
             not finite).
     """
+    from torch.nn.functional import cosine_similarity
+
     differences = []
     for stage in source:
         ours = source[stage].double().contiguous()
         if stage not in target or target[stage].shape != ours.shape:
             found = tuple(target[stage].shape) if stage in target else "nothing"
             raise CheckFailed(f"{stage} is {tuple(ours.shape)} in the source and {found} in the target")
-        if not torch.isfinite(ours).all() or ours.max() == ours.min():
+        if not ours.isfinite().all() or ours.max() == ours.min():
             raise CheckFailed(f"{stage} of the source is constant or not finite: such weights prove nothing")
         theirs = target[stage].double()
         max_abs = float((ours - theirs).abs().max())
-        cosine = float(torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0))
+        cosine = float(cosine_similarity(ours.flatten(), theirs.flatten(), dim=0))
         differences.append(Difference(stage, tuple(ours.shape), max_abs, max_abs / float(ours.abs().max()), cosine))
     return differences
 
@@ -175,6 +184,8 @@ def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor)
 
 def _ask(who: str, command: list[str], weights: Path, pixels: Tensor, environment: dict[str, str]) -> Outputs:
     """Run a process that takes `--weights --images --out` and leaves its outputs and its report in `out`."""
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder, "images.pt"), Path(folder, "outputs.pt")
         torch.save(pixels, images)
@@ -198,6 +209,8 @@ def main() -> None:
 
     `--images` is a uint8 tensor (B, 3, H, W), RGB; `--out` gets {"stages": {"input", …: tensor}, "report": JSON}.
     """
+    import torch
+
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--converter", required=True)
     for name in ("weights", "images", "out"):

@@ -1,21 +1,22 @@
 """timm: a flat file for `timm.create_model(…, checkpoint_path=…)`, and the arguments of that call beside it."""
 
+from __future__ import annotations
+
 import importlib
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.timm import outputs
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter
 from cgh_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class Timm(FlatConverter):
 
 def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     """What timm's network, built from the files, makes of RGB `pixels`; in the process of `library`."""
+    import torch
     from torchvision.transforms import v2
+
+    from cgh_bench.networks.timm import outputs
 
     started = time.monotonic()
     timm = importlib.import_module("timm")  # its types are partial

@@ -1,11 +1,10 @@
 """torchvision: a flat state dict without the classifier, for `model.fc = nn.Identity(); model.load_state_dict(…)`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, require_resnet
@@ -13,7 +12,9 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter, input_of, preprocessing_fragment
 from cgh_bench.core.errors import UserError
-from cgh_bench.reading.weights_file import open_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,17 @@ class Torchvision(FlatConverter):
 
     def outputs(self, path: Path, pixels: Tensor) -> parity.Outputs:
         """What torchvision's network makes of RGB `pixels`."""
+        import torch
         import torchvision
         from torchvision.models.feature_extraction import create_feature_extractor
+
+        from cgh_bench.reading.weights_file import open_weights
 
         weights = open_weights(path).tensors
         described, prepared = input_of(path.with_name(f"{path.name}.preprocessing.json"), pixels)
         with torch.device("meta"):
             model = torchvision.models.get_model(described, weights=None)
-        model.fc = nn.Identity()
+        model.fc = torch.nn.Identity()
         model.load_state_dict(weights, assign=True)
         extractor = create_feature_extractor(model.eval(), {stage: stage for stage in STAGES})
         with torch.inference_mode():

@@ -82,7 +82,7 @@ class Framework:
 
     def tensors_given(self, checkpoint: "Checkpoint") -> int:
         """How many tensors of the checkpoint its weights contain."""
-        from cgh_bench.reading.candidate import COUNTER
+        from cgh_bench.backbones.resnet_names import COUNTER
 
         return sum(self.has_counters or not name.endswith(COUNTER) for name in checkpoint.weights)
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
-from cgh_bench.backbones.base import Backbone
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.dist import pick_device
@@ -25,6 +24,7 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import Images, workers
 from cgh_bench.data.transform import EvalTransform
+from cgh_bench.networks.base import Backbone
 
 FILLED = "filled.npy"
 """Beside the bank while it is being filled: which rows are."""

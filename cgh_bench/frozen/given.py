@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, Backbone, chosen
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
+from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
+from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, sha256
 from cgh_bench.data.image_set import DataPair
+from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.frozen.features import GivenFeatures
+from cgh_bench.networks.base import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
 
-from cgh_bench.backbones.base import Backbone, hypercolumn
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
@@ -22,6 +21,7 @@ from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import Work, images_per_second
 from cgh_bench.frozen.features import is_whole, require_filled
+from cgh_bench.networks.base import Backbone, hypercolumn
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""

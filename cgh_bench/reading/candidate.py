@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from cgh_bench.backbones.base import Architecture
+from cgh_bench.backbones.resnet_names import COUNTER
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.weights_file import WeightsFile
 
 _WRAPPERS = ("module", "_orig_mod")
-COUNTER = ("num_batches_tracked",)
-"""Old PyTorch, detectron2 and Caffe2 have no batch counters."""
 
 
 @dataclass(frozen=True)

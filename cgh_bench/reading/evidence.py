@@ -21,9 +21,10 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import ChannelOrder, Checkpoint, Kind, Preprocessing, Property
+from cgh_bench.checkpoint import Checkpoint, Kind, Property
 from cgh_bench.core.config import parse
 from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.data.preprocessing import ChannelOrder, Preprocessing
 from cgh_bench.reading.candidate import Candidate
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.weights_file import WeightsFile

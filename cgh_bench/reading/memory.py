@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench import backbones
-from cgh_bench.backbones import module as modules
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
+from cgh_bench.backbones.module import from_module
+from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
+from cgh_bench.data.preprocessing import Preprocessing
+from cgh_bench.networks.module import Pick, source_of
 from cgh_bench.reading import recognition
 from cgh_bench.reading.evidence import PREPROCESSINGS
 from cgh_bench.reading.weights_file import WeightsFile
@@ -29,23 +31,23 @@ _AGREE = 1e-4
 def from_memory(
     model: Callable[..., Any],
     preprocessing: str | Preprocessing = "imagenet",
-    features: modules.Pick = None,
+    features: Pick = None,
     size: tuple[int, int] = (224, 224),
 ) -> Checkpoint:
     """`model` as a checkpoint. Its weights are copied; `model` itself is not changed.
 
     A network of timm, or a ResNet of torchvision, is taken for that architecture if its tensors have exactly the names
-    and shapes, and the features of two images of noise are equal. Everything else is a module (see `modules.Module`),
+    and shapes, and the features of two images of noise are equal. Everything else is a module (see `Module`),
     and its origin says so.
 
     Args:
         model: an `nn.Module`, a method of one, or any callable of images (B, 3, H, W).
         preprocessing: what it expects of images: one of `PREPROCESSINGS`, or numbers of its own.
-        features: see `modules.Pick`; with it, the model is a module whatever it is.
+        features: see `Pick`; with it, the model is a module whatever it is.
         size: height and width of the images to try it with.
 
     Raises:
-        UserError: it gives no features, or expects another preprocessing; see `modules.from_module`.
+        UserError: it gives no features, or expects another preprocessing; see `from_module`.
     """
     if not callable(model):
         raise UserError(
@@ -58,8 +60,8 @@ def from_memory(
         name = str(getattr(model, "pretrained_cfg", {}).get("architecture", architecture.name))
         origin = Origin(source, f"{type(model).__name__} in memory", reference="memory")
         return Checkpoint(name, architecture, weights, expected, origin)
-    architecture = modules.from_module(model, features, size)
-    path = modules.source_of(model)
+    architecture = from_module(model, features, size)
+    path = source_of(model)
     origin = Origin(SOURCE, path, sha256(Path(path)) if path and Path(path).is_file() else "")
     weights = {key: tensor.detach() for key, tensor in architecture.skeleton.state_dict().items()}
     name = f"{architecture.name.rpartition('.')[2]} (module in memory)"  # a mark that every table shows

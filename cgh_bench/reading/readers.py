@@ -1,16 +1,19 @@
 """Which codebase wrote a checkpoint: one rule per origin, tried on the networks that a file holds (`recognition`).
 
-To add an origin, add a `Reader` to `READERS`: where its network lies, and what tells it from the others.
+To add an origin, add a `Reader` to `READERS`: where its network lies, and what tells it from the others. Importing the
+rules loads no torch.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.data.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from cgh_bench.backbones.base import Architecture
 
 SPECIFIC, LAYOUT = range(2)
 
@@ -21,15 +24,21 @@ def _as_usual(architecture: Architecture) -> Mapping[str, Any]:
 
 def _moco_v3(architecture: Architecture) -> Mapping[str, Any]:
     """Twelve heads whatever the width (facebookresearch/moco-v3 vits.py)."""
+    from cgh_bench.backbones.vit import ViT
+
     return {"heads": 12} if isinstance(architecture, ViT) and architecture.size in ("small", "base") else {}
 
 
 def _dino(architecture: Architecture) -> Mapping[str, Any]:
+    from cgh_bench.backbones.vit import ViT
+
     return {"positions": "dino"} if isinstance(architecture, ViT) else {}
 
 
 def _solo_learn(architecture: Architecture) -> Mapping[str, Any]:
     """Its 3x3 stem, for CIFAR, pads by 2 (solo/methods/base.py)."""
+    from cgh_bench.backbones.resnet import ResNet
+
     return {"stem.padding": 2} if isinstance(architecture, ResNet) and architecture.stem == "cifar" else {}
 
 

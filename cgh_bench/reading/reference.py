@@ -22,8 +22,9 @@ from cgh_bench.backbones.base import ACTIVATIONS, GLOBAL_FEATURE, Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Checkpoint, Preprocessing
+from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.reading import reference_script
 from cgh_bench.reading.evidence import PREPROCESSINGS, adjusted
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cgh_bench.backbones.resnet import ARCHS, ResNet
-from cgh_bench.backbones.resnet_names import BUFFERS, NAMINGS, canonical_names
-from cgh_bench.reading.candidate import COUNTER, Candidate, as_float32, below, differences, place
-from cgh_bench.reading.weights_file import COUNTERS, WeightsFile
+from cgh_bench.backbones.resnet_names import BUFFERS, COUNTER, NAMINGS, canonical_names
+from cgh_bench.checkpoint import COUNTERS
+from cgh_bench.reading.candidate import Candidate, as_float32, below, differences, place
+from cgh_bench.reading.weights_file import WeightsFile
 
 _ANCHOR = "layer1.0.conv1.weight"
 _LAST_STAGE = {"roi_heads", "roi_head.shared_head", "shared_head"}

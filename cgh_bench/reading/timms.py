@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from cgh_bench import backbones
-from cgh_bench.backbones.base import Architecture, without_memory
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
+from cgh_bench.networks.base import without_memory
 from cgh_bench.reading.candidate import Candidate, as_float32, differences
 from cgh_bench.reading.efficientnets import timm_names
 from cgh_bench.reading.weights_file import WeightsFile

@@ -1,13 +1,17 @@
 """How others name the tensors of a vision transformer."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones.vit import SIZES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_BLOCKS = max(depth for _, depth in SIZES.values())
 

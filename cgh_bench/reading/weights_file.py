@@ -15,14 +15,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from cgh_bench.checkpoint import FORMAT
+from cgh_bench.checkpoint import DESCRIPTION, FORMAT
 from cgh_bench.core import pickles
 from cgh_bench.core.errors import UserError
 
-DESCRIPTION = "cgh_bench"
-"""Under this name every file that we write holds the checkpoint's description as JSON."""
-COUNTERS = "cgh_bench_counters"
-"""Under this one the batch counters, where the file's format has no place for them."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The files of a Hugging Face folder that hold weights; those of a large one have an index (`….index.json`)."""
 _DEPTH = 8

@@ -121,7 +121,7 @@ class InContext(DenseTask):
     def _preprocessed(self, checkpoint: "Checkpoint") -> "Checkpoint":
         if self.version == "fixed":
             return checkpoint
-        from cgh_bench.checkpoint import Preprocessing
+        from cgh_bench.data.preprocessing import Preprocessing
 
         return replace(checkpoint, preprocessing=Preprocessing(std=HUMMINGBIRD_STD))
 

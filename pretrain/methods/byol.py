@@ -5,18 +5,20 @@ google-deepmind/deepmind-research, byol/configs/byol.py, for 300 epochs. Departu
 added, its contrast is about each channel's mean, its saturation scales that of HSV; its crops are not antialiased.
 """
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.pretrain.methods import cgh
-from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, rising
 from cgh_bench.pretrain.ranges import Count, Fraction
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Augment, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(eq=False)
@@ -31,6 +33,7 @@ class Byol(Method):
 
     def add_networks(self, architecture: Architecture) -> None:
         """Online network (the student), predictor, and a target network that starts from other random weights."""
+        from cgh_bench.pretrain.parts import Encoder, MomentumEncoder
 
         def encoder() -> Encoder:
             backbone = architecture.build()
@@ -42,11 +45,15 @@ class Byol(Method):
 
     def begin_step(self, step: int, steps: int) -> None:
         """The target network follows the online one as the last step left it, ever more slowly."""
+        from cgh_bench.pretrain.parts import rising
+
         if step:
             self.target.follow(self.student, rising(self.momentum, step - 1, steps))
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Squared distance of unit vectors of one batch, the sum of both directions (eq. 2); see `Method.forward`."""
+        from torch.nn import functional as F
+
         predicted = [self.predictor(self.student(view)) for view in views]
         targets = [self.target(view) for view in views]
         cosines = [
@@ -56,6 +63,8 @@ class Byol(Method):
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    from torch import nn
+
     return nn.Sequential(
         *(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)),
         nn.Linear(hidden, outputs, bias=False),

@@ -5,31 +5,21 @@ Hypercolumn Features, WACV 2024 (arXiv 2308.13392); the values of the ImageNet r
 authors' code, zaczgao/Cross-Context_Learning@340bca9.
 """
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError, unknown
-from cgh_bench.pretrain.parts import (
-    AlignedQueues,
-    HypercolumnBranch,
-    MomentumEncoder,
-    check_batch,
-    encode_globally,
-    mlp,
-    split_batchnorm,
-    unit,
-)
 from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, Positive, Range
 from cgh_bench.pretrain.recipe import Method, Recipe
-from cgh_bench.pretrain.relation import infonce, relation
 from cgh_bench.pretrain.views import Augment, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONTEXTS = ("global", "hyper")
 
@@ -85,6 +75,8 @@ class Cgh(Method):
 
     def check(self, recipe: Recipe) -> None:
         """Two views, the weak one first, then any number of small crops; a batch that fits queue and BN groups."""
+        from cgh_bench.pretrain.parts import check_batch
+
         views, stages = len(recipe.views.augments), recipe.architecture.skeleton.stages
         for stage in self.stages if "hyper" in self.contexts else ():
             if stage not in stages:
@@ -98,11 +90,16 @@ class Cgh(Method):
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queues."""
-        self.student = Student(self, architecture)
+        import torch
+
+        from cgh_bench.pretrain.parts import AlignedQueues, MomentumEncoder, TwoContexts, split_batchnorm
+
+        both = {"global": self.dim_global, "hyper": self.dim_hyper}
+        widths = {context: both[context] for context in self.contexts}
+        self.student = TwoContexts(architecture, widths, self.stages, self.hidden)
         split_batchnorm(self.student if self.split_hyper_bn else self.student.backbone, self.bn_groups)
         self.teacher = MomentumEncoder(self.student)
-        widths = {"global": self.dim_global, "hyper": self.dim_hyper}
-        self.queues = AlignedQueues(self.queue_length, **{context: widths[context] for context in self.contexts})
+        self.queues = AlignedQueues(self.queue_length, **widths)
         if self.centre_momentum is not None:
             for context in self.contexts:
                 self.register_buffer(f"centre_{context}", torch.zeros(self.queue_length))
@@ -116,6 +113,12 @@ class Cgh(Method):
 
         With a = min(1, epoch / handover_epochs): (1 - a) InfoNCE within each context + a/2 each crossed relation.
         """
+        import torch
+
+        from cgh_bench.core import dist
+        from cgh_bench.pretrain.parts import encode_globally
+        from cgh_bench.pretrain.relation import infonce
+
         weak, strong, *crops = views
         student = dict(zip(self.contexts, self.student(strong), strict=True))
         embedded_crops = [self.student(crop, ("global",))[0] for crop in crops]
@@ -137,12 +140,13 @@ class Cgh(Method):
 
     def _relation(self, context: str, student: Tensor, teacher: dict[str, Tensor]) -> Tensor:
         """The relational loss of `student` (B, D), embeddings in `context`, against the teacher's other context."""
+        from cgh_bench.pretrain.relation import relation
+
         (source,) = (set(teacher) - {context}) if self.crossed and len(teacher) > 1 else {context}
         temperatures = getattr(self, f"student_{context}_temperature"), getattr(self, f"teacher_{source}_temperature")
         centre = None if self.centre_momentum is None else self.get_buffer(f"centre_{source}")
         return relation(student, self.queues[context], teacher[source], self.queues[source], temperatures, centre)
 
-    @torch.no_grad()
     def _enqueue(self, every: dict[str, Tensor]) -> None:
         """Add the teacher's embeddings of the global batch to centres and queues, after the loss has used these."""
         if self.centre_momentum is not None:
@@ -150,32 +154,6 @@ class Cgh(Method):
                 similarity = self.queues[context] @ embeddings.mean(dim=0)
                 self.get_buffer(f"centre_{context}").lerp_(similarity, 1 - self.centre_momentum)
         self.queues.enqueue(**every)
-
-
-class Student(nn.Module):
-    """Backbone, global head and hypercolumn branch; the teacher is a copy of it."""
-
-    def __init__(self, settings: Cgh, architecture: Architecture) -> None:
-        super().__init__()
-        self.contexts = settings.contexts
-        self.backbone = architecture.build()
-        if "global" in settings.contexts:
-            self.global_head = mlp(self.backbone.dim, settings.hidden, settings.dim_global)
-        if "hyper" in settings.contexts:
-            channels = {name: stage.channels for name, stage in self.backbone.stages.items()}
-            self.hyper_branch = HypercolumnBranch(channels, settings.stages, settings.hidden, settings.dim_hyper)
-
-    def forward(self, images: Tensor, contexts: tuple[str, ...] = ()) -> tuple[Tensor, ...]:
-        """Unit embeddings of images (B, 3, H, W): (B, D_g) in the global and (B, D_h) in the hypercolumn context.
-
-        `contexts` selects some of the two; the default is all that the method has.
-        """
-        pooled, maps = self.backbone.global_and_pyramid(images)
-        heads = {
-            "global": lambda: self.global_head(pooled),
-            "hyper": lambda: self.hyper_branch(maps),
-        }
-        return tuple(unit(heads[context]()) for context in contexts or self.contexts)
 
 
 IMAGENET_WEAK = Augment(size=224)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from cgh_bench.backbones.resnet import ResNet, Stem
 from cgh_bench.backbones.vit import ViT
-from cgh_bench.checkpoint import Preprocessing
+from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.pretrain.methods.cgh import IMAGENET_STRONG, IMAGENET_WEAK, Cgh
 from cgh_bench.pretrain.methods.cgh import RECIPES as PUBLISHED
 from cgh_bench.pretrain.recipe import Recipe

@@ -5,22 +5,22 @@ values are those of facebookresearch/dino: `main_dino.py` and, for ResNet-50, th
 learning rate reaches its peak one step before the end of the warm-up, and ends at 1e-6, here at 0.
 """
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.vit import ViT
-from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import byol, cgh
-from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, encode_by_size, rising
 from cgh_bench.pretrain.ranges import Count, Fraction, NotNegative, Positive
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(eq=False)
@@ -47,13 +47,19 @@ class Dino(Method):
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and centre."""
+        import torch
+
+        from cgh_bench.pretrain.parts import Encoder, MomentumEncoder, PrototypeHead
+
         backbone = architecture.build()
-        self.student = Encoder(backbone, Head(backbone.dim, self))
+        self.student = Encoder(backbone, PrototypeHead(backbone.dim, self.hidden, self.bottleneck, self.classes))
         self.teacher = MomentumEncoder(self.student)
         self.register_buffer("centre", torch.zeros(self.classes))
 
     def begin_step(self, step: int, steps: int) -> None:
         """The teacher follows the student as the last step left it, ever more slowly."""
+        from cgh_bench.pretrain.parts import rising
+
         if step:
             self.teacher.follow(self.student, rising(self.momentum, step - 1, steps))
 
@@ -63,6 +69,12 @@ class Dino(Method):
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Cross entropy of one batch, the mean over pairs of different views (eq. 3); see `Method.forward`."""
+        import torch
+        from torch.nn import functional as F
+
+        from cgh_bench.core import dist
+        from cgh_bench.pretrain.parts import encode_by_size
+
         centre = self.get_buffer("centre")
         chosen = encode_by_size(self.teacher, views[:2])
         targets = [((logits - centre) / self.teacher_temperature).softmax(dim=1) for logits in chosen]
@@ -75,29 +87,6 @@ class Dino(Method):
         ]
         centre.lerp_(dist.mean(torch.cat(chosen).mean(dim=0)), 1 - self.centre_momentum)
         return {"cross_entropy": torch.stack(losses).mean()}
-
-
-class Head(nn.Module):
-    """An MLP to a unit embedding, and its cosines with the classes' directions."""
-
-    def __init__(self, inputs: int, settings: Dino) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(
-            *(nn.Linear(inputs, settings.hidden), nn.GELU()),
-            *(nn.Linear(settings.hidden, settings.hidden), nn.GELU()),
-            nn.Linear(settings.hidden, settings.bottleneck),
-        )
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-        self.directions = nn.Parameter(torch.empty(settings.classes, settings.bottleneck))
-        nn.init.kaiming_uniform_(self.directions, a=5**0.5)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Cosines (B, C) with the classes, of features (B, D)."""
-        embedding = F.normalize(self.mlp(features).float(), dim=1)
-        return F.linear(embedding, F.normalize(self.directions.float(), dim=1)).float()
 
 
 LARGE = tuple(replace(view, crop_area=(0.14, 1.0)) for view in (byol.FIRST, byol.SECOND))

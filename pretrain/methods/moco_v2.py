@@ -5,29 +5,21 @@ Contrastive Learning (arXiv 2003.04297); facebookresearch/moco. Its learning rat
 step.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.pretrain.methods.cgh import ANIMALS_STRONG, IMAGENET_STRONG
-from cgh_bench.pretrain.parts import (
-    AlignedQueues,
-    Encoder,
-    MomentumEncoder,
-    check_batch,
-    encode_globally,
-    mlp,
-    split_batchnorm,
-    unit,
-)
 from cgh_bench.pretrain.ranges import Count, Fraction, Positive
 from cgh_bench.pretrain.recipe import Method, Recipe
-from cgh_bench.pretrain.relation import infonce
 from cgh_bench.pretrain.views import Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False)
@@ -48,11 +40,15 @@ class MocoV2(Method):
 
     def check(self, recipe: Recipe) -> None:
         """Two views, the key's and the query's; a batch that fits queue and BN groups."""
+        from cgh_bench.pretrain.parts import check_batch
+
         super().check(recipe)
         check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Query encoder (the student), key encoder and queue."""
+        from cgh_bench.pretrain.parts import AlignedQueues, Encoder, MomentumEncoder, mlp, split_batchnorm
+
         backbone = architecture.build()
         self.student = Encoder(backbone, mlp(backbone.dim, self.hidden, self.dim))
         split_batchnorm(self.student, self.bn_groups)
@@ -65,6 +61,10 @@ class MocoV2(Method):
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """InfoNCE of one batch, for `views` [key's, query's]; see `Method.forward`."""
+        from cgh_bench.core import dist
+        from cgh_bench.pretrain.parts import encode_globally, unit
+        from cgh_bench.pretrain.relation import infonce
+
         query = unit(self.student(views[1]))
         keys = unit(encode_globally(self.keys, views[0], self.shuffled_bn))
         loss = infonce(query, keys[dist.block(len(keys))], self.queue["keys"], self.temperature)

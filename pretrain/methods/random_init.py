@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
-from cgh_bench.pretrain.parts import Encoder
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
 
@@ -23,6 +20,10 @@ class RandomInit(Method):
 
     def add_networks(self, architecture: Architecture) -> None:
         """A backbone alone."""
+        from torch import nn
+
+        from cgh_bench.pretrain.parts import Encoder
+
         self.student = Encoder(architecture.build(), nn.Identity())
 
 

@@ -3,27 +3,19 @@
 Source: Zheng et al., NeurIPS 2021 (arXiv 2107.09282); the values are those of its code, mingkai-zheng/ReSSL@4d67daa.
 """
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones import Architecture
-from cgh_bench.core import dist
 from cgh_bench.core.config import later
 from cgh_bench.pretrain.methods import cgh
-from cgh_bench.pretrain.parts import (
-    AlignedQueues,
-    Encoder,
-    MomentumEncoder,
-    check_batch,
-    encode_globally,
-    mlp,
-    split_batchnorm,
-    unit,
-)
 from cgh_bench.pretrain.ranges import Count, Fraction, Positive
 from cgh_bench.pretrain.recipe import Method, Recipe
-from cgh_bench.pretrain.relation import relation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False)
@@ -45,11 +37,15 @@ class Ressl(Method):
 
     def check(self, recipe: Recipe) -> None:
         """Two views, the teacher's (weak) and the student's (strong); a batch that fits queue and BN groups."""
+        from cgh_bench.pretrain.parts import check_batch
+
         super().check(recipe)
         check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queue."""
+        from cgh_bench.pretrain.parts import AlignedQueues, Encoder, MomentumEncoder, mlp, split_batchnorm
+
         backbone = architecture.build()
         self.student = Encoder(backbone, mlp(backbone.dim, self.hidden, self.dim))
         split_batchnorm(self.student, self.bn_groups)
@@ -62,6 +58,10 @@ class Ressl(Method):
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The relation loss of one batch, for `views` [weak, strong]; see `Method.forward`."""
+        from cgh_bench.core import dist
+        from cgh_bench.pretrain.parts import encode_globally, unit
+        from cgh_bench.pretrain.relation import relation
+
         weak, strong = views
         student = unit(self.student(strong))
         every = unit(encode_globally(self.teacher, weak, self.shuffled_bn))

@@ -6,18 +6,20 @@ zero, here all methods start from the same weights, torchvision's; its learning 
 step.
 """
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.pretrain.methods import cgh
-from cgh_bench.pretrain.parts import Encoder
 from cgh_bench.pretrain.ranges import Count
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False)
@@ -36,6 +38,10 @@ class SimSiam(Method):
 
     def add_networks(self, architecture: Architecture) -> None:
         """Backbone with projector (the student), and predictor."""
+        from torch import nn
+
+        from cgh_bench.pretrain.parts import Encoder
+
         backbone = architecture.build()
         width, hidden = backbone.dim, self.predictor_hidden
         projector = nn.Sequential(
@@ -51,6 +57,8 @@ class SimSiam(Method):
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Negative cosine of one batch, the mean of both directions; -1 at best. See `Method.forward`."""
+        from torch.nn import functional as F
+
         projected = [self.student(view) for view in views]
         predicted = [self.predictor(z) for z in projected]
         cosines = [

@@ -4,20 +4,21 @@ Source: Goyal et al., Accurate, Large Minibatch SGD (arXiv 1706.02677), with the
 Tricks for Image Classification (arXiv 1812.01187).
 """
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain.methods import cgh
-from cgh_bench.pretrain.parts import Encoder
 from cgh_bench.pretrain.ranges import Count
 from cgh_bench.pretrain.recipe import Method, Recipe
 from cgh_bench.pretrain.views import Augment, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False)
@@ -30,6 +31,10 @@ class Supervised(Method):
 
     def add_networks(self, architecture: Architecture) -> None:
         """Backbone and linear classifier."""
+        from torch import nn
+
+        from cgh_bench.pretrain.parts import Encoder
+
         backbone = architecture.build()
         classifier = nn.Linear(backbone.dim, self.classes)
         nn.init.normal_(classifier.weight, std=0.01)  # Goyal et al., §5.1
@@ -38,6 +43,8 @@ class Supervised(Method):
 
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Cross entropy of one batch; see `Method.forward`."""
+        from torch.nn import functional as F
+
         assert labels is not None
         if int(labels.max()) >= self.classes:
             raise UserError(

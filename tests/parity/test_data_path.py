@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from data_path import usual_transforms
 
+from cgh_bench.pretrain.augmentation import DRAWS
 from cgh_bench.pretrain.recipe import find
-from cgh_bench.pretrain.views import DRAWS
 
 N = 400
 

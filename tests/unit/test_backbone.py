@@ -5,9 +5,11 @@ import torch
 import torchvision
 from torch import nn
 
-from cgh_bench.backbones import Architecture, Backbone, hypercolumn
-from cgh_bench.backbones.resnet import ARCHS, STAGES, ResNet, ResNetBackbone
+from cgh_bench.backbones import Architecture
+from cgh_bench.backbones.resnet import ARCHS, STAGES, ResNet
 from cgh_bench.core.errors import UserError
+from cgh_bench.networks.base import Backbone, hypercolumn
+from cgh_bench.networks.resnet import ResNetBackbone
 
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin()
 

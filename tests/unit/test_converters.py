@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cgh_bench.backbones import Architecture
-from cgh_bench.backbones.resnet import ARCHS, ResNet, ResNetBackbone
+from cgh_bench.backbones.resnet import ARCHS, ResNet
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_checkpoint
 from cgh_bench.converters import convert as conversion
 from cgh_bench.converters import parity
@@ -22,6 +22,7 @@ from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import sha256
 from cgh_bench.core.registry import registered
+from cgh_bench.networks.resnet import ResNetBackbone
 from cgh_bench.reading.loading import load
 
 TARGETS = list(registered("cgh_bench.converters", "CONVERTERS"))

@@ -14,8 +14,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.pretrain import views as colour
-from cgh_bench.pretrain.views import DRAWS, Augment, Views, blurred
+from cgh_bench.pretrain import augmentation as colour
+from cgh_bench.pretrain.augmentation import DRAWS, blurred
+from cgh_bench.pretrain.views import Augment, Views
 
 NOTHING = Augment(size=32, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
 ALL = Augment(

@@ -12,9 +12,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cgh_bench.backbones.resnet import ResNet, ResNetBackbone
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
+from cgh_bench.networks.resnet import ResNetBackbone
 from cgh_bench.pretrain import watching
 from cgh_bench.pretrain.folder import Log, RunFolder
 from cgh_bench.pretrain.recipe import find

@@ -19,12 +19,12 @@ from torch import nn
 from torchvision.transforms import v2
 
 import cgh_bench
-from cgh_bench.backbones.base import ACTIVATIONS
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
 from cgh_bench.cli import app
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.networks.base import ACTIVATIONS
 from cgh_bench.reading import reference
 from cgh_bench.reading.loading import load
 

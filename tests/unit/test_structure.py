@@ -15,6 +15,7 @@ SLOW_TO_IMPORT = {"sklearn", "scipy.optimize", "scipy.stats", "faiss", "pycocoto
 LAYERS = (
     # From the bottom: each room of cgh_bench may import from the layers before its own, and from itself.
     {"core"},
+    {"networks"},
     {"backbones", "data", "published", "results", "workspace"},
     {"checkpoint", "outcomes"},
     {"bundles", "reading"},

@@ -9,7 +9,6 @@ import torch
 from toy_images import toy_data, toy_pair
 
 from cgh_bench import tasks
-from cgh_bench.backbones import Backbone
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.descent import Cosine, Descent, Steps
 from cgh_bench.core.errors import CheckFailed, UserError
@@ -17,6 +16,7 @@ from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.heads import Heads, SgdProbe
 from cgh_bench.frozen.selection import hold_out
+from cgh_bench.networks.base import Backbone
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.linear import Linear
 from cgh_bench.tasks.linear_sgd import LinearSgd

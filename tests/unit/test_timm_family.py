@@ -13,11 +13,12 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from cgh_bench import backbones
-from cgh_bench.backbones.base import hypercolumn
-from cgh_bench.backbones.timm import MapBackbone, Timm
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, save
 from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
+from cgh_bench.networks.base import hypercolumn
+from cgh_bench.networks.timm import MapBackbone
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.loading import load
 from cgh_bench.reading.timms import INDEX, classifier, find_timm, fingerprint

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 
 from cgh_bench import backbones
-from cgh_bench.backbones.transformers import Transformers, TransformersBackbone
+from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import save
 from cgh_bench.converters.convert import convert
 from cgh_bench.core.errors import UserError
+from cgh_bench.networks.transformers import TransformersBackbone
 from cgh_bench.reading.inspection import inspect, render
 from cgh_bench.reading.loading import load
 

@@ -8,7 +8,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from cgh_bench.backbones.base import Architecture, Backbone, Stage, chosen
+from cgh_bench.backbones.base import Architecture, chosen
+from cgh_bench.networks.base import Backbone, Stage
 
 STAGES = ("half", "quarter", "eighth")
 

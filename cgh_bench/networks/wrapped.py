@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgh_bench.backbones.base import GLOBAL_FEATURE, Backbone, Stage, Tokens
+from cgh_bench.networks.base import Backbone, Stage, Tokens
 
 
 class Wrapped(Backbone):
@@ -54,7 +54,7 @@ class Transformer(Wrapped):
             stage: tokens[:, self.prefix :].transpose(1, 2).reshape(len(tokens), -1, rows, columns)
             for stage, tokens in blocks.items()
         }
-        return self._parts(self.architecture.targets(GLOBAL_FEATURE), final, blocks), maps
+        return self._parts(self.architecture.global_targets, final, blocks), maps
 
     def tokens(self, images: Tensor) -> Tokens:
         """See `Backbone.tokens`."""

@@ -1,0 +1,1 @@
+"""The networks that architectures build, as PyTorch modules: one file per family, behind one contract (`base`)."""
