@@ -33,6 +33,7 @@ PACKAGES = (
     "numpy",
     "pillow",
     "timm",
+    "transformers",
     "scikit-learn",
     "scipy",
     "pycocotools",

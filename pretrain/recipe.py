@@ -60,7 +60,7 @@ class Method(Module):
         from torch import nn
 
         kind = type(type(self).__name__, (type(self), nn.Module), {})
-        method: Self = kind.__new__(kind)
+        method: Self = object.__new__(kind)
         nn.Module.__init__(method)
         vars(method).update(vars(self))
         method.add_networks(architecture)

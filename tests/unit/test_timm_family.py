@@ -400,6 +400,8 @@ def test_conversion_to_timm_and_back(name: str, tmp_path: Path) -> None:
     certificate = convert(given, "timm", tmp_path / "out.safetensors")
     assert certificate["verdict"] == "same outputs"
     assert [stage["stage"] for stage in certificate["stages"]][-1] == "head"
+    assert certificate["network"].startswith(f"timm.models.{name.split('_', maxsplit=1)[0].rstrip('0123456789')}")
+    assert certificate["checkpoint"]["architecture"]["family"] == "timm"
     assert load(tmp_path / "out.safetensors").id == given.id
     save(given, tmp_path / "ours.safetensors")
     assert load(tmp_path / "ours.safetensors").id == given.id
