@@ -46,7 +46,7 @@ def augmented(augment: Augment, images: Sequence[Tensor], uniforms: Tensor) -> T
 
 def _views(augment: Augment, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
     draws = iter(uniforms.unbind(dim=1))
-    boxes = _boxes(augment, images, draws)
+    boxes = crop_boxes(augment, images, draws)
     mirrored = next(draws) < augment.flip
     turn = (2 * next(draws) - 1) * math.radians(augment.rotation_degrees)
     if len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= augment.size:
@@ -73,7 +73,7 @@ def _views(augment: Augment, images: Sequence[Tensor], uniforms: Tensor) -> Tens
     return views
 
 
-def _boxes(augment: Augment, images: Sequence[Tensor], draws: Iterator[Tensor]) -> Tensor:
+def crop_boxes(augment: Augment, images: Sequence[Tensor], draws: Iterator[Tensor]) -> Tensor:
     """Crop boxes (B, 4) in whole pixels: left, top, width, height."""
     tries = torch.stack([next(draws) for _ in range(2 * CROP_ATTEMPTS)], dim=1).double()
     height, width = (torch.tensor([image.shape[d] for image in images]).double() for d in (1, 2))

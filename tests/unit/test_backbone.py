@@ -84,4 +84,4 @@ def test_hypercolumn_of_a_factor_two_is_average_pooling() -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(UserError, match="did you mean resnet50"):
-        ResNetBackbone(ResNet("resnet-50"))
+        ResNet("resnet-50").build()

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain import augmentation as colour
-from cgh_bench.pretrain.augmentation import DRAWS, blurred
+from cgh_bench.pretrain.augmentation import DRAWS, blurred, crop_boxes
 from cgh_bench.pretrain.views import Augment, Views
 
 NOTHING = Augment(size=32, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
@@ -70,7 +70,7 @@ def test_crops_are_distributed_as_torchvisions(h, w):
     """Boxes of 4,000 draws against RandomResizedCrop.get_params: quantiles of area, ratio and place."""
     augment = Augment(size=32, crop_area=(0.1, 0.9))
     n = 4000
-    ours = augment._boxes([torch.zeros(3, h, w)] * n, iter(draws(n).unbind(dim=1)))
+    ours = crop_boxes(augment, [torch.zeros(3, h, w)] * n, iter(draws(n).unbind(dim=1)))
     torch.manual_seed(1)
     crop = v2.RandomResizedCrop(32, scale=(0.1, 0.9))
     boxes = [crop.make_params([torch.zeros(3, h, w)]) for _ in range(n)]
@@ -87,7 +87,7 @@ def test_crops_are_distributed_as_torchvisions(h, w):
 
 def test_a_shape_that_never_fits_gives_the_centred_box():
     augment = Augment(size=8, crop_area=(1.0, 1.0))
-    boxes = augment._boxes([torch.zeros(3, 10, 90)], iter(draws(1).unbind(dim=1)))
+    boxes = crop_boxes(augment, [torch.zeros(3, 10, 90)], iter(draws(1).unbind(dim=1)))
     assert boxes.tolist() == [[38, 0, 13, 10]]  # 13 = round(10 · 4/3); (90 - 13) / 2 rounds half to even
 
 
@@ -107,7 +107,7 @@ def test_shrinking_is_torchvisions_antialiased_resize():
     big = images(3, 64, 80)
     augment = replace(NOTHING, crop_area=(0.5, 0.5), crop_ratio=(1.25, 1.25))
     uniforms = draws(3)
-    boxes = augment._boxes(list(big), iter(uniforms.unbind(dim=1))).int().tolist()
+    boxes = crop_boxes(augment, list(big), iter(uniforms.unbind(dim=1))).int().tolist()
     expected = [
         tv.resized_crop(image.float() / 255, top, left, height, width, [32, 32], antialias=True)
         for image, (left, top, width, height) in zip(big, boxes, strict=True)
