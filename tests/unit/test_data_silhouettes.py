@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib.util
 import os
 import pickle
 from pathlib import Path
@@ -12,7 +13,13 @@ import pytest
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.pickles import unpickle_numpy
 from cgh_bench.data.demo import silhouettes as module
-from cgh_bench.data.demo.silhouettes import CLASSES, near_duplicate_groups, read, silhouettes
+from cgh_bench.data.demo.silhouettes import CLASSES, read, silhouettes
+
+SPEC = importlib.util.spec_from_file_location(
+    "silhouette_split", Path(__file__).parents[2] / "tools" / "silhouette_split.py"
+)
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
 
 
 def hashes(images: np.ndarray) -> set[bytes]:
@@ -25,6 +32,10 @@ def test_the_package_is_what_the_documentation_says():
     assert images.dtype == np.uint8
     assert np.bincount(labels).tolist() == [1000] * 10
     assert len(hashes(images)) == 10000 - 284
+
+
+def test_the_stored_split_is_what_the_tool_makes():
+    assert tool.split() == module.SPLIT_FILE.read_text(encoding="ascii")
 
 
 def test_no_silhouette_twice_and_none_in_both_splits():
@@ -50,7 +61,7 @@ def test_no_near_duplicate_is_in_both_splits():
     for image in silhouettes("val").images[::8] > 127:
         for mask in (image.ravel(), image[:, ::-1].ravel()):
             shared = train[:, mask].sum(1)
-            assert (shared / (areas + mask.sum() - shared)).max() < module.NEAR_DUPLICATE_IOU
+            assert (shared / (areas + mask.sum() - shared)).max() < tool.NEAR_DUPLICATE_IOU
 
 
 def test_near_duplicates_are_grouped_also_when_mirrored_or_moved_or_in_a_chain(monkeypatch: pytest.MonkeyPatch):
@@ -62,12 +73,12 @@ def test_near_duplicates_are_grouped_also_when_mirrored_or_moved_or_in_a_chain(m
     touched = moved.copy()
     touched[6, 6:12] = 0
     images = np.stack([first, other.reshape(28, 28), mirrored, moved, touched])
-    groups = near_duplicate_groups(images, np.zeros(5, np.int64))
+    groups = tool.near_duplicate_groups(images, np.zeros(5, np.int64))
     assert len({groups[i] for i in (0, 2, 3, 4)}) == 1
     assert groups[1] != groups[0]
-    assert len(set(near_duplicate_groups(images, np.arange(5)))) == 5
-    monkeypatch.setattr(module, "NEAR_DUPLICATE_IOU", 0.999)
-    groups = near_duplicate_groups(images, np.zeros(5, np.int64))
+    assert len(set(tool.near_duplicate_groups(images, np.arange(5)))) == 5
+    monkeypatch.setattr(tool, "NEAR_DUPLICATE_IOU", 0.999)
+    groups = tool.near_duplicate_groups(images, np.zeros(5, np.int64))
     assert groups[0] == groups[2] == groups[3] != groups[4]
 
 
@@ -78,10 +89,10 @@ def test_every_number_of_the_split_counts(monkeypatch: pytest.MonkeyPatch, name:
     labels = np.arange(600) % 2
 
     def split() -> list[bool]:
-        return module._choose_val(labels, near_duplicate_groups(images, labels)).tolist()
+        return tool.choose_val(labels, tool.near_duplicate_groups(images, labels)).tolist()
 
     before = split()
-    monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(tool, name, value)
     assert split() != before
 
 

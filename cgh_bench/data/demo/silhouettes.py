@@ -3,8 +3,6 @@
 import gzip
 import hashlib
 import importlib.util
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,11 +29,12 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-# Two silhouettes whose masks overlap at least so much (intersection over union, one of them maybe mirrored or moved
-# by a pixel) count as one drawing and stay in one split.
-NEAR_DUPLICATE_IOU = 0.9
-VAL_PER_CLASS = 200
-SPLIT_SEED = 20201
+SPLIT_FILE = Path(__file__).with_name("silhouette_split.txt")
+SPLITS: dict[Split, str] = {"train": "t", "val": "v"}
+"""The mark of each split in `silhouette_split.txt`, one character for each image; `-` is a copy of an earlier image.
+
+`tools/silhouette_split.py` wrote it: nothing in train is equal or nearly equal to anything in val.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +56,10 @@ def silhouettes(split: Split) -> Silhouettes:
 
 @cache
 def _splits() -> dict[Split, Silhouettes]:
-    images, labels = _unique(*read())
-    in_val = _choose_val(labels, near_duplicate_groups(images, labels))
-    chosen: dict[Split, NDArray[np.bool_]] = {"train": ~in_val, "val": in_val}
-    return {split: Silhouettes(_frozen(images[rows]), _frozen(labels[rows])) for split, rows in chosen.items()}
+    images, labels = read()
+    marks = np.array(list("".join(SPLIT_FILE.read_text(encoding="ascii").split())))
+    rows = {split: marks == mark for split, mark in SPLITS.items()}
+    return {split: Silhouettes(_frozen(images[chosen]), _frozen(labels[chosen])) for split, chosen in rows.items()}
 
 
 def read(folder: Path | None = None) -> tuple[Pixels, Labels]:
@@ -72,64 +71,6 @@ def read(folder: Path | None = None) -> tuple[Pixels, Labels]:
     folder = folder or _installed_folder()
     images, labels = (_read_array(folder / name) for name in SHA256)
     return images, labels.astype(np.int64)
-
-
-def near_duplicate_groups(images: Pixels, labels: Labels) -> Labels:
-    """(N,) group of each silhouette: those of a class that nearly coincide, directly or in a chain, share one."""
-    groups = np.arange(len(images))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        for first, second in _near_pairs(images[members] > 127):
-            old, new = groups[members[second]], groups[members[first]]
-            groups[groups == old] = new
-    return groups
-
-
-def _near_pairs(masks: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """All pairs of (n, 28, 28) masks that overlap by at least `NEAR_DUPLICATE_IOU`, as indices."""
-    areas = masks.sum((1, 2))
-    order = np.argsort(areas, kind="stable")
-    for rows in np.split(order, range(64, len(order), 64)):
-        # Masks of areas further apart cannot overlap so much.
-        smallest, largest = areas[rows[0]], areas[rows[-1]] / NEAR_DUPLICATE_IOU
-        columns = order[(areas[order] >= smallest) & (areas[order] <= largest)]
-        first, second = np.nonzero(_overlap(masks[rows], masks[columns]) >= NEAR_DUPLICATE_IOU)
-        yield from zip(rows[first].tolist(), columns[second].tolist(), strict=True)
-
-
-def _overlap(some: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(n, m) best intersection over union of masks (n, 28, 28) with (m, 28, 28), mirrored or moved by a pixel."""
-    flat = some.reshape(len(some), -1).astype(np.float32)  # counts up to 784: exact in float32
-    best = np.zeros((len(some), len(others)), dtype=np.float32)
-    for candidates, down, right in itertools.product((others, others[:, :, ::-1]), range(3), range(3)):
-        padded = np.pad(candidates, ((0, 0), (1, 1), (1, 1)))[:, down : down + SIDE, right : right + SIDE]
-        moved = padded.reshape(len(others), -1).astype(np.float32)
-        shared = flat @ moved.T
-        np.maximum(best, shared / (flat.sum(1)[:, None] + moved.sum(1) - shared), out=best)
-    return best
-
-
-def _choose_val(labels: Labels, groups: Labels) -> NDArray[np.bool_]:
-    """(N,) bool: `VAL_PER_CLASS` silhouettes of each class, whole groups, in a fixed random order."""
-    draws = np.random.Generator(np.random.PCG64(SPLIT_SEED)).random(len(labels))
-    in_val = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        room = VAL_PER_CLASS
-        for index in members[np.argsort(draws[members], kind="stable")]:
-            group = np.flatnonzero(groups == groups[index])
-            if not in_val[index] and len(group) <= room:
-                in_val[group] = True
-                room -= len(group)
-        assert room == 0, f"class {label} has no {VAL_PER_CLASS} silhouettes to hold out"
-    return in_val
-
-
-def _unique(images: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
-    """The first of each set of equal images, in the original order."""
-    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
-    keep = np.sort(first)
-    return images[keep], labels[keep]
 
 
 def _installed_folder() -> Path:
