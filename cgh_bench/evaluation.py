@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from cgh_bench import outcomes, results, tasks
 from cgh_bench.core.config import fingerprint, identity, override, plain
-from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed
 from cgh_bench.core.files import alone_in
 from cgh_bench.data import DataPair, catalog, load_pair
 from cgh_bench.data.dense import layouts
 from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.results import Result
-from cgh_bench.tasks.base import Data, Folders, ImageTask, Metric, Task
+from cgh_bench.tasks.base import Data, Folders, Metric, Task
 from cgh_bench.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -101,16 +101,15 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
     if pair:
         settings = [*settings, f"data={pair.name}"]
     task, overridden = configured(name, settings)
-    if pair and not isinstance(task, ImageTask):
-        raise UserError(f"{name} needs the files of its own dataset; images in memory are for frozen-feature tasks")
-    data = pair or task.load_data(workspace.cache)
+    data = task.with_others(pair, workspace.cache) if pair else task.load_data(workspace.cache)
     task.check(data)
     return Evaluation(name, task, data, protocol_id(name, task, _own_data(task, data, pair)), overridden)
 
 
 def _own_data(task: Task[Any], data: Data, pair: DataPair | None = None) -> str:
     """See `protocol_id`."""
-    return "" if not pair and task.data in {*catalog(), *layouts()} and not data.subset else data.fingerprint
+    named = {task.data, *task.others()}
+    return "" if not pair and named <= {*catalog(), *layouts()} and not data.subset else data.fingerprint
 
 
 def varied(evaluation: Evaluation, settings: Sequence[str]) -> Evaluation:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -108,6 +108,11 @@ class ImageSet(ABC):
     def called(self, index: int) -> str:
         """What a message calls image `index`."""
         return f"number {index}"
+
+    def right(self, predicted: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the predicted classes (N,), one for each image, are right, (N,)."""
+        right: NDArray[np.bool_] = predicted == self.labels
+        return right
 
     @abstractmethod
     def image(self, index: int) -> "Tensor":
@@ -224,6 +229,8 @@ class DataPair:
     name: str
     train: ImageSet
     val: ImageSet
+    others: Mapping[str, ImageSet] = field(default_factory=dict, kw_only=True)
+    """Images of other datasets that a task asks about too, by the names of the datasets."""
 
     def __post_init__(self) -> None:
         if self.train.classes != self.val.classes:
@@ -232,13 +239,17 @@ class DataPair:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of the train and the val images together."""
-        return fingerprint([self.train.fingerprint, self.val.fingerprint])
+        """Sixteen hex digits of all the images together."""
+        return fingerprint([images.fingerprint for images in self._all])
 
     @property
     def subset(self) -> str:
         """How much of the published data is there, if fewer images are meant."""
-        return self.train.subset or self.val.subset
+        return next((images.subset for images in self._all if images.subset), "")
+
+    @property
+    def _all(self) -> list[ImageSet]:
+        return [self.train, self.val, *self.others.values()]
 
 
 def workers(images: Images, batch_bytes: int) -> int:
@@ -305,6 +316,8 @@ class FetchedImages:
     metric: Literal["top1", "class_balanced", "mAP"]
     """What the literature reports of it: accuracy over images, its mean over classes, mean average precision."""
     kind: Literal["classification"] = "classification"
+    only_val: bool = False
+    """Whether there is nothing to learn from."""
 
     def load(self, root: Path, split: Split, cache: Path | None = None) -> ImageSet:
         """The images of one split below `root`.
@@ -312,6 +325,8 @@ class FetchedImages:
         Raises:
             UserError: absent, incomplete or unreadable: what, where it is expected, how to get it.
         """
+        if self.only_val and split == "train":
+            raise UserError(f"{self.folder} has images to report on and none to learn from; see the tasks `…_shifted`")
         folder = root / self.folder
         absent = [path for path in self.needs if not (folder / path).exists()]
         if absent:

@@ -8,9 +8,10 @@ are far from their optimum after 300 iterations.
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from cgh_bench.core import dist
 from cgh_bench.core.dist import pick_device
+from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import progress, seconds_of
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.frozen.features import FeatureBank
@@ -120,6 +123,19 @@ class Head:
         classes = self.weights.shape[1]
         task = Problem(features, np.zeros(len(rows), np.int64), classes, rows, self.mean, self.deviation)
         return judge(task, self.weights[None], 0)[1]
+
+
+def stored_head(path: Path, fit: Callable[[], Head]) -> Head:
+    """The classifier that is stored at `path`, or, where there is none, what `fit` returns, which is stored there."""
+    if dist.agreed(path.exists()):
+        with np.load(path) as arrays:
+            return Head(*(torch.from_numpy(arrays[f.name]).to(pick_device()) for f in fields(Head)))
+    head = fit()
+    if dist.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.savez(temporary, **{f.name: getattr(head, f.name).cpu().numpy() for f in fields(Head)})
+    return head
 
 
 @dataclass(frozen=True)

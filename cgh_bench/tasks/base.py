@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
 from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
@@ -112,6 +113,20 @@ class Task(ABC, Generic[D]):
             UserError: data are absent or broken: which, where they are expected, how to get them.
         """
 
+    def others(self) -> tuple[str, ...]:
+        """The names of other datasets of which the val images are asked about."""
+        return ()
+
+    def with_others(self, data: "DataPair", cache: Path) -> D:
+        """The data of the task where the user gives images in memory.
+
+        Raises:
+            UserError: the task needs the files of its own dataset.
+        """
+        raise UserError(
+            f"{type(self).__name__} needs the files of its own dataset; images in memory are for frozen-feature tasks"
+        )
+
     def check(self, data: D) -> None:
         """Refuse data that the task cannot use, before any work.
 
@@ -152,10 +167,17 @@ class ImageTask(Task["DataPair"]):
     """For a folder of your own without val/: the share of every class's images that is drawn for it, with seed 0."""
 
     def load_data(self, cache: Path) -> "DataPair":
-        """The train and the val images."""
+        """The train and the val images, and those of `others`."""
         from cgh_bench.data import data_root, load_pair
 
-        return load_pair(self.data, data_root(), cache, self.val_split)
+        return self.with_others(load_pair(self.data, data_root(), cache, self.val_split), cache)
+
+    def with_others(self, data: "DataPair", cache: Path) -> "DataPair":
+        """The same images, and those of `others`."""
+        from cgh_bench.data import data_root, load
+
+        others = {name: load(name, "val", data_root(), cache) for name in self.others()}
+        return replace(data, others=others) if others else data
 
     def check(self, data: "DataPair") -> None:
         """Refuse a multi-label dataset, a single class, and val images that are the train images."""
@@ -175,9 +197,15 @@ class FeatureTask(ImageTask):
 
     def features(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> "list[FeatureBank]":
         """The features of each of `sets`."""
+        return self.banks(checkpoint, self.sets(data), folders)
+
+    def banks(
+        self, checkpoint: "Checkpoint", sets: "Sequence[tuple[ImageSet, EvalTransform]]", folders: Folders
+    ) -> "list[FeatureBank]":
+        """The features of images cut by their transforms."""
         from cgh_bench.frozen.features import extract
 
-        return [extract(checkpoint, *one, self.feature, folders.cache / "features") for one in self.sets(data)]
+        return [extract(checkpoint, *one, self.feature, folders.cache / "features") for one in sets]
 
     def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
         """Time and disk of the features, and what else there is to tell."""

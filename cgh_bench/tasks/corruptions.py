@@ -11,6 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.corruptions import CORRUPTIONS, corrupted
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Corruptions(Linear):
     """Classify val images that noise, blur, bad light or compression has damaged, without learning from such images."""
 
-    METRICS: ClassVar = (
+    METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("top1_corrupted"),
         Metric("top1"),
         Metric("retained"),
@@ -44,8 +45,12 @@ class Corruptions(Linear):
 
     def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
         """The clean train and val images, and val under each corruption and severity."""
-        damaged = (corrupted(data.val, self.transform, *each) for each in product(self.corruptions, self.severities))
+        damaged = (self.damaged(data.val, *each) for each in product(self.corruptions, self.severities))
         return [*super().sets(data), *((images, AS_IS) for images in damaged)]
+
+    def damaged(self, images: ImageSet, corruption: str, severity: int) -> ImageSet:
+        """The images under one corruption, cut already."""
+        return corrupted(images, self.transform, corruption, severity)
 
     def check(self, data: DataPair) -> None:
         """Refuse corruptions and severities that there are not."""
@@ -58,11 +63,26 @@ class Corruptions(Linear):
         `top1_corrupted` is the mean over corruptions and severities, `retained` its share of the clean `top1`,
         `top1_worst` the mean over severities of the worst corruption.
         """
+        top1, grid = self.accuracies(checkpoint, data, folders, seed)
+        return {
+            "top1_corrupted": float(grid.mean()),
+            "top1": top1,
+            "retained": 100 * float(grid.mean()) / top1 if top1 else 0.0,
+            "top1_worst": float(grid.mean(axis=1).min()),
+        }
+
+    def accuracies(
+        self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int
+    ) -> tuple[float, NDArray[np.float64]]:
+        """The top-1 of the clean val images, and that of each corruption and severity (C, S), in per cent."""
         from cgh_bench.outcomes import classification
 
-        train, val, *damaged = self.features(checkpoint, data, folders)
-        choice = self.choose(data, train, val, seed)
-        right = [(choice.head.scores(bank.features).argmax(dim=1).numpy() == val.labels).mean() for bank in damaged]
+        head = self.head(checkpoint, data, folders, seed)
+        _, *asked = self.sets(data)
+        clean, *damaged = (
+            head.scores(bank.features).argmax(dim=1).numpy() for bank in self.banks(checkpoint, asked, folders)
+        )
+        right = [images.right(predicted).mean() for (images, _), predicted in zip(asked[1:], damaged, strict=True)]
         grid = 100 * np.array(right).reshape(len(self.corruptions), len(self.severities))
         lines = io.StringIO()
         table = csv.writer(lines, lineterminator="\n")
@@ -71,14 +91,9 @@ class Corruptions(Linear):
             [name, *(f"{value:.2f}" for value in row)] for name, row in zip(self.corruptions, grid, strict=True)
         )
         folders.write("corruptions.csv", lines.getvalue())
-        folders.keep(classification(data.val, choice.scores.argmax(dim=1).numpy(), measures={"top1": "top1"}))
-        clean = choice.val[choice.index]
-        return {
-            "top1_corrupted": float(grid.mean()),
-            "top1": clean,
-            "retained": 100 * float(grid.mean()) / clean if clean else 0.0,
-            "top1_worst": float(grid.mean(axis=1).min()),
-        }
+        outcomes = classification(data.val, clean, measures={"top1": "top1"})
+        folders.keep(outcomes)
+        return outcomes.metrics()["top1"], grid
 
 
 TASKS = {

@@ -21,7 +21,7 @@ from cgh_bench.tasks.base import CONVERGED, TOP5, FeatureTask, Folders, Metric
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.frozen.features import FeatureBank
-    from cgh_bench.frozen.probe import Choice
+    from cgh_bench.frozen.probe import Choice, Head
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,22 @@ class Linear(FeatureTask):
         fitted, held = hold_out(data.train, self.held_out, seed)
         split = in_all_views(fitted, len(data.train), self.views), held
         return probe.choose(train, val, split, self._grid(), accuracy)
+
+    def head(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> "Head":
+        """The classifier of `choose`: fitted once for each seed, kept in the cache, and shared by all tasks."""
+        from cgh_bench.core.config import fingerprint
+        from cgh_bench.frozen.features import bank_key
+        from cgh_bench.frozen.probe import stored_head
+
+        learned, val, *_ = self.sets(data)
+        bank = bank_key(checkpoint.id, *learned, checkpoint.architecture.targets(self.feature))
+        key = fingerprint([bank, self._grid(), self.held_out, seed])
+
+        def fit() -> "Head":
+            train, others = self.banks(checkpoint, (learned, val), folders)
+            return self.choose(data, train, others, seed).head
+
+        return stored_head(folders.cache / "heads" / f"{key}.npz", fit)
 
     def _grid(self) -> Grid:
         return Grid(self.weight_decays, self.iterations, self.tolerance)

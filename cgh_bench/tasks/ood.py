@@ -42,20 +42,19 @@ class OutOfDistribution(Linear):
     def check(self, data: DataPair) -> None:
         """Refuse what has no classifier, no other dataset, or the same images in both."""
         super().check(data)
-        require_different(data.val, self._others())
+        require_different(data.val, *data.others.values())
         if not 1 <= self.k <= len(data.train):
             raise UserError(f"k={self.k} must be from 1 to the {len(data.train):,} train images")
 
     def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
         """The train and val images, and the other dataset's."""
-        return [*super().sets(data), (self._others(), self.transform)]
+        return [*super().sets(data), *((images, self.transform) for images in data.others.values())]
 
-    def _others(self) -> ImageSet:
-        from cgh_bench.data import load
-
+    def others(self) -> tuple[str, ...]:
+        """The dataset that is to be told apart."""
         if not self.against:
             raise UserError("name the dataset that is to be told apart: --set against=FOLDER")
-        return load(self.against, "val")
+        return (self.against,)
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images of the probe. `scores.npz` has every image's scores."""
@@ -65,7 +64,7 @@ class OutOfDistribution(Linear):
         from cgh_bench.frozen.neighbours import shared_neighbours
 
         train, val, others = self.features(checkpoint, data, folders)
-        head = self.choose(data, train, val, seed).head
+        head = self.head(checkpoint, data, folders, seed)
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in SCORES}
         for bank in (val, others):
             logits = head.scores(bank.features).double()

@@ -22,7 +22,7 @@ from cgh_bench.data.shards import load_shards
 from cgh_bench.evaluation import prepare, protocol_id
 from cgh_bench.workspace import Workspace
 
-FETCHED = {name: entry for name, entry in catalog().items() if isinstance(entry, FetchedImages)}
+FETCHED = {name: entry for name, entry in catalog().items() if isinstance(entry, FetchedImages) and not entry.only_val}
 
 
 def picture(path: Path, shade: int = 0) -> None:

@@ -23,6 +23,9 @@ from cgh_bench.workspace import Workspace
 
 # The protocols of all frozen tasks as they are published: a changed default must change the id, and this list with it.
 PROTOCOLS = """
+animals_background_shifted@776d44a0 animals_small_shifted@95759d63 imagenet_a_shifted@b1197f52 imagenet_c@ba1b825a
+imagenet_r_shifted@36e4bb83 imagenet_real_shifted@560ff9a8 imagenet_sketch_shifted@cb1a6ac9 imagenet_v2_shifted@2d6a6404
+objectnet_shifted@c3bce302 shifted@c509a3c1
 ade20k_incontext@b7d9c8e5 ade20k_incontext_128@5ad33a63 ade20k_incontext_64@3d0562f6 ade20k_incontext_8@685a7e71
 ade20k_patch_knn@328e5e9c ade20k_patch_logistic@9552b622 animals_calibration@b6329eaf animals_correspondence@4194c726
 animals_corruptions@3bf32a4d animals_incontext@d81cc3a7 animals_label_free@1b507c2a animals_patch_knn@5ca521cf
@@ -199,7 +202,7 @@ def test_images_in_memory_are_evaluated_under_their_own_content(backbone: Checkp
     assert result.config["data"] == "toy"
     (other,) = prepare(["animals_knn"], workspace, ["k=3"], toy_data(train=36))
     assert other.protocol != evaluation.protocol
-    with pytest.raises(UserError, match="coco_det needs the files"):
+    with pytest.raises(UserError, match="Detection needs the files"):
         prepare(["coco_det"], workspace, (), toy_data())
 
 

@@ -38,8 +38,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(task: Any, checkpoint: Checkpoint, folder: Path, cache: Path) -> dict[str, float]:
     folder.mkdir(exist_ok=True)
-    task.check(toy_data())
-    found: dict[str, float] = task.run(checkpoint, toy_data(), Folders(folder, cache), 0)
+    data = task.with_others(toy_data(), cache)
+    task.check(data)
+    found: dict[str, float] = task.run(checkpoint, data, Folders(folder, cache), 0)
     return found
 
 
@@ -121,9 +122,9 @@ def test_noise_is_told_from_pictures(checkpoint: Checkpoint, tmp_path: Path, cac
         assert len(scores["energy_1"]) == 6
 
 
-def test_ood_needs_another_dataset(checkpoint: Checkpoint) -> None:
+def test_ood_needs_another_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="against"):
-        OutOfDistribution("toy", AS_IS).check(toy_data())
+        OutOfDistribution("toy", AS_IS).with_others(toy_data(), tmp_path)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
