@@ -80,8 +80,7 @@ def prepare(
 ) -> list[Evaluation]:
     """The tasks of these names with each `field=value` of `settings` applied, and their data.
 
-    Naming the data of a task that has none of its own, and how they are split, is no override: it makes another
-    protocol.
+    Naming data of one's own where the task allows it is no override: it makes another protocol (`Task.open_fields`).
 
     Args:
         names: of tasks.
@@ -127,8 +126,9 @@ def varied(evaluation: Evaluation, settings: Sequence[str]) -> Evaluation:
 def configured(name: str, settings: Sequence[str]) -> tuple[Task[Any], tuple[str, ...]]:
     """The task with `settings` applied, and which of them override it."""
     task = tasks.find(name)
-    overridden = tuple(s for s in settings if task.data or s.partition("=")[0] not in ("data", "val_split"))
-    return override(task, settings), overridden
+    changed = override(task, settings)
+    is_open = task.open_fields(changed.data)
+    return changed, tuple(setting for setting in settings if setting.partition("=")[0] not in is_open)
 
 
 def find_finished(evaluation: Evaluation, checkpoint: "Checkpoint", seed: int, workspace: Workspace) -> Result | None:

@@ -83,18 +83,25 @@ def _pixels(opened: Image.Image) -> bytes:
 
 def voc(path: Path, classes: Sequence[str], scored: bool) -> Facts:
     """An XML file of VOC. Where it is `scored`, it needs what VOC's evaluation reads of it."""
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        return {"wrong": [f"is not valid XML ({_said(error)})"]}
-    size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
-    objects = [_voc_object(item) for item in root.findall("object")]
-    if not all(map(str.isdecimal, size)):
-        return {"wrong": ["has no width and height in its size"]}
-    wrong = [fault for number, item in enumerate(objects, 1) for fault in _voc_faults(number, item, classes, scored)]
+    size, objects, wrong = read_voc(path)
+    if not wrong and not all(map(str.isdecimal, size)):
+        wrong = ["has no width and height in its size"]
+    if wrong:
+        return {"wrong": wrong}
+    wrong = [fault for number, item in enumerate(objects, 1) for fault in voc_faults(number, item, classes, scored)]
     facts = [size, sorted(json.dumps(item, sort_keys=True) for item in objects)]
     digest = _digest(json.dumps(facts).encode())
     return {"digest": digest, "size": list(map(int, size)), "objects": len(objects), "wrong": wrong[:SHOWN]}
+
+
+def read_voc(path: Path) -> tuple[list[str], list[dict[str, str | None]], list[str]]:
+    """Width and height, the objects, and what is wrong, of an XML file of VOC; all but the last as texts."""
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        return [], [], [f"is not valid XML ({_said(error)})"]
+    size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
+    return size, [_voc_object(item) for item in root.findall("object")], []
 
 
 def _voc_object(item: ElementTree.Element) -> dict[str, str | None]:
@@ -103,7 +110,8 @@ def _voc_object(item: ElementTree.Element) -> dict[str, str | None]:
     return {name: None if text is None else text.strip() for name, text in found.items()}
 
 
-def _voc_faults(number: int, item: dict[str, str | None], classes: Sequence[str], scored: bool) -> Iterator[str]:
+def voc_faults(number: int, item: dict[str, str | None], classes: Sequence[str], scored: bool) -> Iterator[str]:
+    """What is wrong with object `number` of `read_voc`."""
     if item["name"] not in classes:
         yield f"names the class {item['name']!r} (object {number}), which is none of the {len(classes)}"
     corners = [item[f"bndbox/{corner}"] or "" for corner in CORNERS]
@@ -123,21 +131,32 @@ def _voc_faults(number: int, item: dict[str, str | None], classes: Sequence[str]
 
 
 def coco(path: Path, classes: Sequence[str], scored: bool) -> Facts:
-    """A JSON file of COCO's form; `images` has width, height, digest and number of objects of each, by file name.
+    """What `coco_facts` says of a JSON file of COCO's form."""
+    document, wrong = read_coco(path)
+    return {"wrong": wrong} if wrong else coco_facts(document, classes, scored)
+
+
+def read_coco(path: Path) -> tuple[dict[str, list[Facts]], list[str]]:
+    """The lists `images`, `annotations` and `categories` of a JSON file of COCO's form, or what is wrong with it."""
+    try:
+        whole = json.loads(path.read_bytes())
+        document = {key: whole[key] for key in ("images", "annotations", "categories")}
+        if not all(isinstance(item, dict) for each in document.values() for item in each):
+            raise TypeError("an entry is not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, [f"is cut short, or not valid JSON ({_said(error)})"]
+    except (TypeError, KeyError) as error:
+        return {}, [f"is not of COCO's form ({_said(error)}); it has lists images, annotations, categories"]
+    return document, []
+
+
+def coco_facts(document: dict[str, list[Facts]], classes: Sequence[str], scored: bool) -> Facts:
+    """What COCO's lists say; `images` has width, height, digest and number of objects of each, by file name.
 
     Ids and their order are free: classes are known by their names. Where it is `scored`, it must hold what
     pycocotools needs.
     """
-    try:
-        document = json.loads(path.read_bytes())
-        lists = [document[key] for key in ("images", "annotations", "categories")]
-        if not all(isinstance(item, dict) for each in lists for item in each):
-            raise TypeError("an entry is not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        return {"wrong": [f"is cut short, or not valid JSON ({_said(error)})"]}
-    except (TypeError, KeyError) as error:
-        return {"wrong": [f"is not of COCO's form ({_said(error)}); it has lists images, annotations, categories"]}
-    images, annotations, categories = lists
+    images, annotations, categories = (document[key] for key in ("images", "annotations", "categories"))
     faults = [
         *_category_faults(categories, classes),
         *_repeated("image ids", (item.get("id") for item in images)),
@@ -203,9 +222,9 @@ def _annotation_fault(item: Facts, sizes: dict[Any, tuple[int, int]], names: dic
         if isinstance(item[key], list | dict) or item[key] not in known:
             return f"has the {key} {item[key]!r}, which is not listed"
     box = item["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
         return f"has the bbox {box!r}; expected left, top, width and height"
-    if not _is_number(item["area"]) or item["iscrowd"] not in (0, 1):
+    if not is_number(item["area"]) or item["iscrowd"] not in (0, 1):
         return f"has the area {item['area']!r} and iscrowd {item['iscrowd']!r}; expected a number, and 0 or 1"
     if scored and item["id"] == 0:
         return "has the id 0, which pycocotools takes for no object; count from 1"
@@ -218,7 +237,7 @@ def _mask_fault(mask: Any, size: tuple[int, int], scored: bool) -> str:
         return (
             "" if good else f"has a mask of another size than its image ({mask.get('size')}, not {[size[1], size[0]]})"
         )
-    if not isinstance(mask, list) or not all(isinstance(p, list) and all(map(_is_number, p)) for p in mask):
+    if not isinstance(mask, list) or not all(isinstance(p, list) and all(map(is_number, p)) for p in mask):
         return "has a segmentation that is neither polygons nor run lengths"
     short = [polygon for polygon in mask if len(polygon) < LEAST_POLYGON or len(polygon) % 2]
     if scored and (short or not mask):  # in training, frameworks leave such an object out
@@ -226,7 +245,8 @@ def _mask_fault(mask: Any, size: tuple[int, int], scored: bool) -> str:
     return ""
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a number that a coordinate or an area can be."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 

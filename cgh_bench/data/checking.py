@@ -12,6 +12,7 @@ from cgh_bench.core.progress import progress
 from cgh_bench.data import catalog, dense, layout, load
 from cgh_bench.data.image_set import DetectionScenes, ImageSet
 from cgh_bench.data.layout import Checked
+from cgh_bench.data.own import find
 
 THREADS = 8
 AT_A_TIME = 256
@@ -24,7 +25,7 @@ def check(name: str, root: Path, cache: Path) -> dict[str, Checked]:
     """What is found in each dataset that `name` means: one, or all that lie in a folder of that name.
 
     Args:
-        name: as for `load`; or a dataset for detection or segmentation, by its name or its folder.
+        name: as for `load`; or a dataset for detection or segmentation, by its name or its folder, or one of your own.
         root: where datasets live.
         cache: where what was found in files is remembered, until they change.
 
@@ -40,7 +41,16 @@ def check(name: str, root: Path, cache: Path) -> dict[str, Checked]:
     there = {each: found for each, found in known.items() if folder.is_dir() and found.folder == folder.name}
     if there:
         return {each: layout.check(each, found, folder.parent, cache) for each, found in there.items()}
+    if kinds := find.kinds(name):
+        return {f"{name}, {kind}": _own(name, kind, cache) for kind in kinds}
     return {name: _images(name, root, cache)}
+
+
+def _own(name: str, kind: dense.Kind, cache: Path) -> Checked:
+    try:
+        return find.look(name, kind, cache)[0]
+    except UserError as error:
+        return Checked([str(error)])
 
 
 def _images(name: str, root: Path, cache: Path) -> Checked:

@@ -4,13 +4,17 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
 from cgh_bench.data import catalog, data_root
 from cgh_bench.data.image_set import DetectionScenes
-from cgh_bench.data.layout import Layout, check
+from cgh_bench.data.layout import Checked, Layout, check
+
+Kind = Literal["objects", "maps"]
+"""What is annotated: boxes and masks of objects, or a class for each pixel."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,32 @@ class Generated:
         return ""
 
 
-DenseData = Located | Generated
+@dataclass(frozen=True)
+class Own:
+    """Data of the user's own that are there and complete."""
+
+    kind: Kind
+    root: Path
+    """The folder that all images are below."""
+    file: Path
+    """JSON with what a framework is told of them: classes, and where images and annotations are."""
+    classes: tuple[str, ...]
+    images: int
+    """How many are trained on."""
+    fingerprint: str
+    """As of `Located`."""
+    train: str
+    """As of `Located`."""
+    without_mask: str = ""
+    """The first object that has a box only."""
+
+    @property
+    def subset(self) -> str:
+        """They are whole by definition."""
+        return ""
+
+
+DenseData = Located | Generated | Own
 
 
 def layouts() -> dict[str, Layout]:
@@ -78,6 +107,15 @@ def locate(name: str, cache_folder: Path) -> DenseData:
     return _found(name, data_root().resolve(), cache_folder)
 
 
+def summary(name: str, found: Checked) -> str:
+    """The first problem of the dataset, and how many more there are."""
+    first = found.problems[0].replace("\n", "\\n")  # names of images, that a file of others' holds
+    more = len(found.problems) - 1
+    return first + (
+        f", and {more} more problem{'s' * (more > 1)} (cgh-bench data check {name} lists them)" if more else ""
+    )
+
+
 @cache
 def _written(name: str, cache_folder: Path) -> Located:
     entry = catalog()[name]
@@ -93,8 +131,7 @@ def _found(name: str, root: Path, cache_folder: Path) -> Located:
     layout = layouts()[name]
     found = check(name, layout, root, cache_folder)
     if found.problems:
-        first = found.problems[0].replace("\n", "\\n")  # names of images, that a file of others' holds
-        more = len(found.problems) - 1
-        rest = f", and {more} more problem{'s' * (more > 1)} (cgh-bench data check {name} lists them)" if more else ""
-        raise UserError(f"{name} is not complete: {first}{rest} ($CGH_DATA is {root}); to get it, {layout.how}")
+        raise UserError(
+            f"{name} is not complete: {summary(name, found)} ($CGH_DATA is {root}); to get it, {layout.how}"
+        )
     return Located(root, fingerprint([found.train, found.val]), found.train, found.subset)

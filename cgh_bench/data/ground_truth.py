@@ -68,18 +68,17 @@ class Maps:
         return self.values[0] in (BACKGROUND, NO_CLASS)
 
 
-def folder(name: str, located: dense.DenseData) -> Path:
-    """Where the files of the dataset `name` lie."""
-    return located.root / (name if name == embedded.NAME else dense.layouts()[name].folder)
-
-
-def objects(name: str, folder: Path) -> Objects | None:
-    """The objects of the dataset `name` in its `folder`; None if they are in a format that is not read."""
+def objects(name: str, located: dense.DenseData) -> Objects | None:
+    """The objects of the dataset `name`; None if they are in a format that is not read."""
+    if isinstance(located, dense.Own):
+        return of_coco(located.root, located.file.with_name("val.json"))
     if name == embedded.NAME:
-        return of_coco(folder / "val/images", folder / "val/annotations.json")
+        val = located.root / name / "val"
+        return of_coco(val / "images", val / "annotations.json")
     part = _last(name, (".json", ".xml"))
     if part is None:
         return None
+    folder = located.root / dense.layouts()[name].folder
     images = folder / part.images.split("{}")[0]
     return of_coco(images, folder / part.annotations) if part.annotations.endswith(".json") else _of_voc(part, folder)
 
@@ -133,13 +132,16 @@ def _first_of_each_count(entries: Iterable[tuple[dict[str, Any], int]]) -> tuple
     return tuple(first[count] for count in sorted(first)[:SHOWN])
 
 
-def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
-    """The maps of the dataset `name` in its `folder`; None if it has none.
+def maps(name: str, located: dense.DenseData, metrics: Mapping[str, float]) -> Maps | None:
+    """The maps of the dataset `name`; None if it has none.
 
     If the dataset does not name its classes, the names are those in a run's `metrics` (`IoU.NAME`), if all are there.
     """
+    if isinstance(located, dense.Own):
+        listed = json.loads(located.file.read_text(encoding="utf-8"))["val"]
+        return Maps(tuple((Path(image), Path(mask)) for image, mask in listed), located.classes)
     if name == embedded.NAME:
-        val = folder / "val"
+        val = located.root / name / "val"
         classes = of_coco(val / "images", val / "annotations.json").classes
         pairs = tuple((path, val / "masks" / path.name) for path in sorted((val / "images").glob("*.png")))
         return Maps(pairs, (BACKGROUND, *classes))
@@ -147,6 +149,7 @@ def maps(name: str, folder: Path, metrics: Mapping[str, float]) -> Maps | None:
     if part is None or not part.classes:  # of instances, not of classes
         return None
     assert isinstance(part.classes, int)
+    folder = located.root / dense.layouts()[name].folder
     pairs = tuple(
         (folder / part.images.format(image), folder / part.annotations.format(image))
         for image in layout.image_names(part, folder)

@@ -113,7 +113,7 @@ def check(name: str, layout: Layout, root: Path, cache: Path | None = None) -> C
     if counts[0] != counts[1] and (folder / SUBSET).exists():
         found.subset = f"{counts[0]:,} of {counts[1]:,} images"
         found.notes.append(f"a subset: {found.subset}; its results are under a protocol of their own")
-    _compare_splits(found, pictures)
+    compare_splits(found, pictures)
     found.train, found.val = (totals[split].hexdigest()[:16] for split in ("train", "val"))
     return found
 
@@ -124,8 +124,8 @@ def _listed_before(before: dict[str, str], now: dict[str, str], folder: Path) ->
         yield f"{len(again)} images are listed twice for training, the first is {folder / again[0]}"
 
 
-def _compare_splits(found: Checked, pictures: dict[str, dict[str, str]]) -> None:
-    """Whether val has the images of train, by name or by content."""
+def compare_splits(found: Checked, pictures: dict[str, dict[str, str]]) -> None:
+    """Note whether val has the images of train, by name or by content: `pictures` has the digest of each by path."""
     train, val = pictures["train"], pictures["val"]
     names = sorted(train.keys() & val.keys())
     if names:
@@ -209,7 +209,7 @@ class _Reading:
     def _images(self, said: dict[str, Facts]) -> None:
         """Read the images, and compare their sizes with what is said of them."""
         paths = self._paths(self.part.images)
-        for name, path, facts in zip(self.names, paths, self._facts(paths, annotations.image), strict=True):
+        for name, path, facts in zip(self.names, paths, image_facts(self.folder, paths, self.cache), strict=True):
             if self._note_faults(self.folder / path, facts) or "digest" not in said[name]:
                 continue
             if facts["size"] != said[name]["size"]:
@@ -231,10 +231,20 @@ class _Reading:
         return [pattern.format(name) for name in self.names]
 
     def _facts(self, paths: list[str], read: Callable[[Path], Facts]) -> list[Facts]:
-        image = read is annotations.image
-        kind = f"{VERSION} {'image' if image else (self.part.classes, self.part.scored)}"
-        found = contents(self.folder, paths, self.cache, lambda path: json.dumps(read(path)).encode(), kind, "checking")
-        return [json.loads(each) for each in found]
+        return facts(self.folder, paths, self.cache, read, str((self.part.classes, self.part.scored)))
+
+
+def image_facts(folder: Path, paths: Sequence[str], cache: Path | None) -> list[Facts]:
+    """What `annotations.image` says of each of the files below `folder`."""
+    return facts(folder, paths, cache, annotations.image, "image")
+
+
+def facts(
+    folder: Path, paths: Sequence[str], cache: Path | None, read: Callable[[Path], Facts], kind: str
+) -> list[Facts]:
+    """What `read` says of each of the files below `folder`, remembered under `kind`."""
+    as_bytes: Callable[[Path], bytes] = lambda path: json.dumps(read(path)).encode()  # noqa: E731
+    return [json.loads(each) for each in contents(folder, paths, cache, as_bytes, f"{VERSION} {kind}", "checking")]
 
 
 def image_names(part: Part, folder: Path) -> list[str]:

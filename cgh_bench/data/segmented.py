@@ -22,6 +22,7 @@ from cgh_bench.data.dense import layouts, locate
 from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.data.layout import Layout, Part, image_names
 from cgh_bench.data.layouts import cityscapes, voc
+from cgh_bench.data.own import WORDS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,8 @@ Paths = tuple[tuple[Path, Path], ...]
 View = Callable[[int, "Tensor", NDArray[np.uint8]], "tuple[Tensor, NDArray[np.uint8]]"]
 VOID = IGNORED
 """What pixels of no class have in a map."""
+MASKS = ("masks", "annotations")
+"""What the folder of the masks of your own may be called."""
 CLASSES_FILE = "classes.txt"
 """In a folder of your own: the name of the class of each value from 0, one per line."""
 NAMES = {
@@ -132,7 +135,7 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
     Args:
         name: `animal_scenes` (written below `cache`), a fetched dataset with maps, or a folder with
             `{train,val}/images/NAME.jpg`, `{train,val}/masks/NAME.png` (one value for each pixel, 255 for none) and
-            `classes.txt` (the name of each value from 0, one per line).
+            `classes.txt` (the name of each value from 0, one per line); `images/{train,val}` is read as well.
         cache: where hashes of files are remembered.
 
     Raises:
@@ -147,7 +150,8 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
         return _own(folder, cache)
     located = locate(name, cache)
     if name == SCENES:
-        splits = {split: _listed(located.root / name / split) for split in ("train", "val")}
+        folders = ((split, located.root / name / split) for split in ("train", "val"))
+        splits = {split: _listed(place / "images", place / "masks") for split, place in folders}
     else:
         splits = _fetched(name, layouts()[name], located.root)
     found = _pair(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
@@ -184,23 +188,29 @@ def _numbered(layout: Layout, name: str) -> tuple[str, ...]:
     return tuple(f"class {value}" for value in range(int(name in NO_CLASS), count))
 
 
-def _listed(folder: Path) -> Paths:
-    """The images of a split in the layout of `animal_scenes`, each with its map.
+def _listed(images_folder: Path, masks_folder: Path) -> Paths:
+    """The images of a split, each with the map of its name.
 
     Raises:
         UserError: there are none, or an image has no map, or a map no image.
     """
-    images = {path.stem: path for path in sorted((folder / "images").glob("*")) if path.suffix.lower() in SUFFIXES}
-    masks = {path.stem: path for path in sorted((folder / "masks").glob("*.png"))}
+    images = {path.stem: path for path in sorted(images_folder.glob("*")) if path.suffix.lower() in SUFFIXES}
+    masks = {path.stem: path for path in sorted(masks_folder.glob("*.png"))}
     if not images:
-        raise UserError(f"no images in {folder / 'images'}; expected files {' '.join(SUFFIXES)}")
+        raise UserError(f"no images in {images_folder}; expected files {' '.join(SUFFIXES)}")
     if odd := sorted(images.keys() ^ masks.keys()):
         what = "mask" if odd[0] in images else "image"
-        raise UserError(f"{len(odd)} images of {folder} lack their mask, or masks their image; {odd[0]} has no {what}")
+        lack = f"{len(odd)} images of {images_folder} lack their mask, or masks their image"
+        raise UserError(f"{lack}; {odd[0]} has no {what}")
     return tuple((path, masks[stem]) for stem, path in images.items())
 
 
-def _own(folder: Path, cache: Path) -> SegmentedPair:
+def own_files(folder: Path) -> tuple[tuple[str, ...], dict[str, Paths]]:
+    """The classes, and the images and maps of each split, of a folder of the user's own.
+
+    Raises:
+        UserError: a split, a mask, an image or the names of the classes are absent.
+    """
     try:
         classes = (folder / CLASSES_FILE).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
@@ -211,7 +221,25 @@ def _own(folder: Path, cache: Path) -> SegmentedPair:
         classes.pop()
     if not 1 <= len(classes) <= VOID:
         raise UserError(f"{folder / CLASSES_FILE} names {len(classes)} classes; expected 1 to {VOID}")
-    splits = {split: _listed(folder / split) for split in ("train", "val")}
+    splits = {split: _listed(*places) for split, places in own_places(folder).items()}
+    return tuple(name.strip() for name in classes), splits
+
+
+def own_places(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """The folders of the images and of the masks of each split: `SPLIT/images` or `images/SPLIT`, and so the masks.
+
+    Where none is there, those that are expected.
+    """
+    found: dict[str, tuple[Path, Path]] = {}
+    for split, words in WORDS.items():
+        both = [(folder / word / "images", folder / word / masks) for word in words for masks in MASKS]
+        both += [(folder / "images" / word, folder / masks / word) for word in words for masks in MASKS]
+        found[split] = next((places for places in both if all(map(Path.is_dir, places))), both[0])
+    return found
+
+
+def _own(folder: Path, cache: Path) -> SegmentedPair:
+    classes, splits = own_files(folder)
     files = [str(path.relative_to(folder)) for paths in splits.values() for both in paths for path in both]
     content = fingerprint([classes, [found.hex() for found in contents(folder, files, cache)]])
-    return _pair(folder.name, [name.strip() for name in classes], splits, content)
+    return _pair(folder.name, classes, splits, content)

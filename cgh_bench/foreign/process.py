@@ -1,11 +1,11 @@
 """Run a protocol in another framework, as a process of its own: launch, follow, resume, check, read the metrics back.
 
 The contract with the module `train` of a framework's folder in `transfer_configs`: it takes `--config --weights --work
---gpus --seed [--images-at-a-time] [--iterations] [--resume] [--set key=value …]`. It writes `metrics.json` {metric:
-value}, `versions.json` {package: version} and `loaded.json` (see `_require_arrived`) to the work folder. Each line of
-its output that is a JSON object with `phase`, `done`, `of` and `loss` reports progress. On SIGINT it saves its state as
-`state.pth` and exits with 130. A trained network (`model.pth`) is only evaluated. On Linux it dies with the process
-that `CGH_PARENT` names.
+--gpus --seed [--images-at-a-time] [--data] [--iterations] [--resume] [--set key=value …]`. It writes `metrics.json`
+{metric: value}, `versions.json` {package: version} and `loaded.json` (see `_require_arrived`) to the work folder.
+Each line of its output that is a JSON object with `phase`, `done`, `of` and `loss` reports progress. On SIGINT it
+saves its state as `state.pth` and exits with 130. A trained network (`model.pth`) is only evaluated. On Linux it dies
+with the process that `CGH_PARENT` names.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
+from cgh_bench.data.dense import DenseData, Own
 from cgh_bench.foreign import frameworks
 from cgh_bench.transfer_configs.contract import PARENT
 
@@ -104,7 +105,7 @@ def run(
     job: Job,
     checkpoint: "Checkpoint",
     write_weights: Callable[[Path], None],
-    data_root: Path,
+    data: DenseData,
     folder: Path,
     launch: Launch = DEFAULT_LAUNCH,
 ) -> dict[str, float]:
@@ -117,7 +118,7 @@ def run(
         job: what to run.
         checkpoint: whose preprocessing and weights are used, and proven to be in force.
         write_weights: writes them to a file in the framework's format.
-        data_root: where the protocol finds its datasets (`CGH_DATA` of the process).
+        data: where the protocol finds its datasets (`CGH_DATA` of the process), or the user's own in their place.
         folder: everything is written here; `log.txt` is the framework's own output.
         launch: on what it runs.
 
@@ -140,12 +141,13 @@ def run(
             *launch.arguments(),
             f"--seed={job.seed}",
             "--resume",
+            *([f"--data={data.file}"] if isinstance(data, Own) else []),
             *([f"--iterations={job.iterations}"] if job.iterations else []),
             "--set",
             *(f"{key}={json.dumps(value)}" for key, value in framework.settings(checkpoint).items()),
             *job.settings,
         ]
-        _run_to_the_end(command, {**framework.environment, "CGH_DATA": str(data_root.resolve())}, folder, job)
+        _run_to_the_end(command, {**framework.environment, "CGH_DATA": str(data.root.resolve())}, folder, job)
     for no_longer_needed in ("weights.pth", "state.pth"):
         (folder / no_longer_needed).unlink(missing_ok=True)
     _require_arrived(folder, checkpoint, framework.tensors_given(checkpoint))

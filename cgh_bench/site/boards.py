@@ -127,10 +127,10 @@ def boards(records: Iterable[Result]) -> list[Board]:
     order = list(registry)
     found = []
     for protocol, (name, task) in sorted(measured.items(), key=lambda item: order.index(item[1][0])):
-        theirs = _published(name, task)
+        own = task.data != registry[name].data
+        theirs = None if own else _published(name, task)
         title = f"{theirs.title}, {name}" if theirs and len(theirs.tasks) > 1 else theirs.title if theirs else name
-        own_data = f" on {task.data}" if not registry[name].data else ""
-        found.append(Board(protocol, title + own_data, task.METRICS, task, theirs))
+        found.append(Board(protocol, title + f" on {task.data}" * own, task.METRICS, task, theirs))
     followed = {board.published.name for board in found if board.published}
     for theirs in published.protocols().values():
         if theirs.name not in followed:
@@ -150,10 +150,10 @@ def _published(name: str, task: Task[Any]) -> PublishedProtocol | None:
 
 
 def _current(record: Result) -> Task[Any] | None:
-    """The task of a record, unless its protocol has changed since; a task without a dataset gets the record's."""
+    """The task of a record, unless its protocol has changed since; what a task leaves open is the record's."""
     known = tasks.find(record.task)
-    own = [] if known.data or not record.config.get("data") else [f"data={record.config['data']}"]
-    task = override(known, own)
+    given = ((field, record.config.get(field)) for field in known.open_fields(str(record.config.get("data") or "")))
+    task = override(known, [f"{field}={value}" for field, value in given if value])
     ids = {protocol_id(record.task, task), protocol_id(record.task, task, record.data)}
     return task if record.protocol in ids else None
 

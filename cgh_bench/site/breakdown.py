@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from PIL import Image
 from cgh_bench import data, outcomes
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
-from cgh_bench.data import ground_truth
 from cgh_bench.data.ground_truth import NO_CLASS, Maps
 from cgh_bench.frozen import overlap
 from cgh_bench.outcomes import Classification
@@ -125,14 +123,14 @@ def _dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Char
     """Charts of detections and segmentations, compared with the dataset's own files."""
     detected, segmented = folder / DETECTIONS, folder / SEGMENTATIONS
     if detected.is_file():
-        objects = truth.read(run, work, notes, ground_truth.objects)
+        objects = truth.objects(run, work, notes)
         if objects and objects.file:
             return detection_charts(run.task, objects.file, detected, notes)
         measured = truth.metrics(folder).items()
         by_class = {name.removeprefix("box_AP."): ap for name, ap in measured if name.startswith("box_AP.")}
         return [_box_ap(run.task, by_class)] if by_class else []
     if segmented.is_dir():
-        maps = truth.read(run, work, notes, partial(ground_truth.maps, metrics=truth.metrics(folder)))
+        maps = truth.maps(run, folder, work, notes)
         return segmentation_charts(run.task, maps, segmented, notes) if maps else []
     return []
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench import data
-from cgh_bench.data import ImageSet, ground_truth
+from cgh_bench.data import ImageSet
 from cgh_bench.data.ground_truth import SHOWN, Maps, Objects
 from cgh_bench.results import Result
 from cgh_bench.site import truth
@@ -112,11 +111,8 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     asked, detected, segmented = map(with_file, (NEIGHBOURS, DETECTIONS, SEGMENTATIONS))
     if any(by_task) and not (asked or detected or segmented):
         notes.append("No pictures: the folders of the runs are not beside the results.")
-    objects = truth.read(detected[0][1], work, notes, ground_truth.objects) if detected else None
-    maps = None
-    if segmented:
-        names = truth.metrics(root / segmented[0][1].work)
-        maps = truth.read(segmented[0][1], work, notes, partial(ground_truth.maps, metrics=names))
+    objects = truth.objects(detected[0][1], work, notes) if detected else None
+    maps = truth.maps(segmented[0][1], root / segmented[0][1].work, work, notes) if segmented else None
     return Gallery(
         queries(asked, root, notes) if asked else (),
         detections(objects, detected, root, notes) if objects else (),

@@ -2,27 +2,35 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import dense, ground_truth
+from cgh_bench.data import ground_truth
 from cgh_bench.data.decoding import UNDECODABLE
+from cgh_bench.data.dense import DenseData, Kind
 from cgh_bench.data.ground_truth import Maps, Objects
+from cgh_bench.data.own.find import locate
 from cgh_bench.results import Result
 
 DAMAGED = (*UNDECODABLE, AttributeError, AssertionError, RecursionError, MemoryError, zipfile.BadZipFile)
 """What reading a damaged picture, array, JSON or XML raises, or one of another form than expected."""
-Truth = TypeVar("Truth", Objects, Maps)
 
 
-def read(run: Result, work: Path, notes: list[str], reader: Callable[[str, Path], Truth | None]) -> Truth | None:
-    """What the `reader` (`objects`, `maps`) finds in a run's dataset; None if nothing, with a note if it is damaged."""
-    place = folder(run, work, notes)
+def objects(run: Result, work: Path, notes: list[str]) -> Objects | None:
+    """The objects of a run's dataset; None, with a note, if it is not there or damaged."""
+    data = located(run, "objects", work, notes)
     with noting(notes, f"{run.task}: no pictures of its predictions; its dataset is damaged"):
-        return reader(str(run.config["data"]), place) if place else None
+        return ground_truth.objects(str(run.config["data"]), data) if data else None
+    return None
+
+
+def maps(run: Result, folder: Path, work: Path, notes: list[str]) -> Maps | None:
+    """The maps of the dataset of the run in `folder`; None, with a note, if it is not there or damaged."""
+    data = located(run, "maps", work, notes)
+    with noting(notes, f"{run.task}: no pictures of its predictions; its dataset is damaged"):
+        return ground_truth.maps(str(run.config["data"]), data, metrics(folder)) if data else None
     return None
 
 
@@ -36,18 +44,18 @@ def noting(notes: list[str], what: str) -> Iterator[None]:
         notes.append(f"{what} ({type(error).__name__}{': ' * bool(reason)}{reason}).")
 
 
-def folder(run: Result, work: Path, notes: list[str]) -> Path | None:
+def located(run: Result, kind: Kind, work: Path, notes: list[str]) -> DenseData | None:
     """Where the dataset of a run is; None, with a note, if it is missing or has changed since the run."""
     name = str(run.config.get("data"))
     try:
-        located = dense.locate(name, work / "cache")
+        found = locate(name, kind, work / "cache")
     except UserError as error:
         notes.append(f"{run.task}: no pictures of its predictions; {error}.")
         return None
-    if run.data != located.fingerprint:
+    if run.data != found.fingerprint:
         notes.append(f"{run.task}: no pictures of its predictions; {name} has changed since the run.")
         return None
-    return ground_truth.folder(name, located)
+    return found
 
 
 def metrics(folder: Path) -> dict[str, float]:

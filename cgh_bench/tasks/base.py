@@ -127,6 +127,13 @@ class Task(ABC, Generic[D]):
             f"{type(self).__name__} needs the files of its own dataset; images in memory are for frozen-feature tasks"
         )
 
+    def open_fields(self, data: str) -> tuple[str, ...]:
+        """The fields that may have other values than the task's on `data` without overriding it: they make another id.
+
+        Naming the data of a task that has none of its own, and how they are split, does.
+        """
+        return () if self.data else ("data", "val_split")
+
     def check(self, data: D) -> None:
         """Refuse data that the task cannot use, before any work.
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cgh_bench.data.dense import DenseData
+from cgh_bench.core.errors import UserError
+from cgh_bench.data.dense import DenseData, Own
 from cgh_bench.foreign import frameworks
 from cgh_bench.tasks.base import Metric
 from cgh_bench.tasks.transfer import Transfer
@@ -14,15 +15,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ByCoco(Transfer):
-    """A detector that is evaluated by COCO's rules on a dataset with COCO's annotations."""
+class _Detector(Transfer):
+    """A detector; on COCO's form of annotations it is evaluated by COCO's rules."""
+
+    ANNOTATED: ClassVar = "objects"
+
+    def check(self, data: DenseData) -> None:
+        """Refuse boxes without masks where masks are reported."""
+        with_masks = any(metric.name.startswith("mask") for metric in self.METRICS)
+        if with_masks and isinstance(data, Own) and data.without_mask:
+            raise UserError(
+                f"{self.protocol} trains masks, but {data.without_mask} has a box only; use a task for boxes "
+                f"({', '.join(_for_boxes(self.framework))})"
+            )
 
     def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
         """The detections, each right or wrong by pycocotools."""
         from cgh_bench.data import ground_truth
         from cgh_bench.outcomes import detection
 
-        objects = ground_truth.objects(self.data, ground_truth.folder(self.data, data))
+        objects = ground_truth.objects(self.data, data)
         if objects is None or objects.file is None:
             return None
         known = [metric.name for metric in self.METRICS]
@@ -30,7 +42,7 @@ class _ByCoco(Transfer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection(_ByCoco):
+class Detection(_Detector):
     """Fine-tune a detector with masks; box and mask AP.
 
     COCO's metric: the mean over IoU .50 to .95. Writes `predictions.json` in COCO's results format.
@@ -42,10 +54,10 @@ class Detection(_ByCoco):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxDetection(_ByCoco):
+class BoxDetection(_Detector):
     """Fine-tune a detector; box AP.
 
-    The mean over IoU .50 to .95: COCO's metric or, on VOC, that of 2007 at eleven points.
+    The mean over IoU .50 to .95: COCO's metric or, on VOC itself, that of 2007 at eleven points.
     """
 
     METRICS: ClassVar = tuple(Metric(f"box_{ap}") for ap in ("AP", "AP50", "AP75"))
@@ -54,8 +66,8 @@ class BoxDetection(_ByCoco):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CityscapesInstances(Transfer):
-    """Fine-tune a detector with masks; mask AP by Cityscapes' own evaluation.
+class CityscapesInstances(_Detector):
+    """Fine-tune a detector with masks; mask AP by Cityscapes' own evaluation (on other data by COCO's).
 
     Writes `predictions/`, as its server expects.
     """
@@ -65,7 +77,11 @@ class CityscapesInstances(Transfer):
     framework: str = "mmdet"
 
 
-TASKS = {
+def _for_boxes(framework: str) -> list[str]:
+    return [name for name, task in TASKS.items() if isinstance(task, BoxDetection) and task.framework == framework]
+
+
+TASKS: dict[str, _Detector] = {
     "animals_det": Detection(data="animal_scenes", protocol="animals_det", arch="resnet18"),
     "voc_det": BoxDetection(data="voc0712", protocol="voc_det", arch="resnet50"),
     "coco_det": Detection(data="coco", protocol="coco_det", arch="resnet50"),

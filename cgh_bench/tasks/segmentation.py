@@ -24,6 +24,7 @@ class Segmentation(Transfer):
     Also the mean and overall accuracy of pixels. Writes `predictions/NAME.png`, class indices.
     """
 
+    ANNOTATED: ClassVar = "maps"
     METRICS: ClassVar = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 
     framework: str = "mmseg"
@@ -34,7 +35,7 @@ class Segmentation(Transfer):
         from cgh_bench.outcomes import named_images, segmentation
 
         names = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        maps = ground_truth.maps(self.data, ground_truth.folder(self.data, data), names)
+        maps = ground_truth.maps(self.data, data, names)
         if maps is None:
             return None
         images = named_images(f"{self.data}/val", [image.stem for image, _ in maps.pairs], data.fingerprint)

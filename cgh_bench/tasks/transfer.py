@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +15,8 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.progress import duration
 from cgh_bench.core.registry import registered
-from cgh_bench.data.dense import DenseData, locate
+from cgh_bench.data.dense import DenseData, Kind, Own
+from cgh_bench.data.own.find import is_known, locate
 from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders, Metric, Task
@@ -47,6 +48,8 @@ class Transfer(Task[DenseData]):
 
     METRICS: ClassVar[tuple[Metric, ...]]
     DERIVED: ClassVar = ("definition",)
+    ANNOTATED: ClassVar[Kind]
+    """What of the user's own data it is trained on."""
 
     data: str
     protocol: str
@@ -73,9 +76,15 @@ class Transfer(Task[DenseData]):
         return frameworks.definition(self.framework, self.protocol)
 
     def load_data(self, cache: Path) -> DenseData:
-        """The place of the dataset. Checks first that the framework is installed."""
+        """The place of the dataset, or of the user's own. Checks first that the framework is installed."""
         frameworks.require_installed(self.framework)
-        return locate(self.data, cache)
+        if is_known(self.data) and self.data not in (mine := _data_of(self.framework, self.protocol)):
+            raise UserError(f"{self.protocol} is for {' or '.join(mine)} or a folder of your own, not for {self.data}")
+        return locate(self.data, self.ANNOTATED, cache)
+
+    def open_fields(self, data: str) -> tuple[str, ...]:
+        """On data of the user's own no number of steps is published, from which another could differ."""
+        return ("data", "iterations") if data != self.data else ()
 
     def check_backbone(self, checkpoint: "Checkpoint") -> None:
         """Refuse a checkpoint of another architecture than the protocol's."""
@@ -96,20 +105,29 @@ class Transfer(Task[DenseData]):
         free = shutil.disk_usage(place).free / 1e9
         short = ": NOT ENOUGH" if free < GIGABYTES else ""
         return [
-            self._time(folders, gpus),
+            self._time(data, folders, gpus),
+            *self._epochs(data),
             f"disk: up to {GIGABYTES:g} GB in {folders.run}, {free:.0f} GB free{short}",
         ]
 
-    def _time(self, folders: Folders, gpus: int) -> str:
+    def _epochs(self, data: DenseData) -> list[str]:
+        """How often images of the user's own are seen: the protocols' schedules are made for large datasets."""
+        if not isinstance(data, Own) or self.framework == "detectron2":
+            return []
+        number, batch = self.iterations or stated(self.protocol, "iterations"), stated(self.protocol, "batch_size")
+        epochs = number * batch / data.images
+        return [f"schedule: {number:,} steps of {batch} images, {epochs:,.0f} times each of yours; --set iterations=N"]
+
+    def _time(self, data: DenseData, folders: Folders, gpus: int) -> str:
         records, _ = results.read(folders.cache.with_name("results.jsonl"))
         earlier = [record.seconds for record in records if record.protocol == folders.run.parent.name]
         if earlier:
             return (
                 f"time: about {duration(median(earlier))}, as in {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
             )
-        if self.protocol not in SECONDS_PER_STEP:
+        if isinstance(data, Own) or self.protocol not in SECONDS_PER_STEP:
             return "time: unknown until the first run"
-        seconds = SECONDS_PER_STEP[self.protocol] * (self.iterations or steps(self.protocol))
+        seconds = SECONDS_PER_STEP[self.protocol] * (self.iterations or stated(self.protocol, "iterations"))
         here = f"{duration(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} of them" if gpus else "days to weeks on CPUs"
         return f"time: about {duration(seconds)} on eight V100s (detectron2's model zoo), {here}"
 
@@ -133,12 +151,12 @@ class Transfer(Task[DenseData]):
             seed=seed,
             iterations=self.iterations,
             settings=self.settings,
-            identity=fingerprint([self, data.train]),
+            identity=fingerprint([replace(self, data="") if isinstance(data, Own) else self, data.train]),
             val=data.fingerprint,
         )
         converter = find_converter(frameworks.find(self.framework).converter)
         metrics = process.run(
-            job, checkpoint, lambda path: converter.write(checkpoint, path), data.root, folders.run, folders.launch
+            job, checkpoint, lambda path: converter.write(checkpoint, path), data, folders.run, folders.launch
         )
         found = {metric.name: metrics[metric.name] for metric in self.METRICS}
         if outcomes := self.outcomes(data, folders.run):
@@ -156,16 +174,23 @@ class Transfer(Task[DenseData]):
         return found
 
 
-def steps(protocol: str) -> int:
-    """The number of training steps in a protocol file of mmdetection.
+def stated(protocol: str, name: str) -> int:
+    """The number that a protocol file of OpenMMLab, or the one that it is based on, states: `iterations`, `batch_size`.
 
     Raises:
         UserError: no such file.
     """
     text = frameworks.protocol_file("mmdet", protocol).read_text(encoding="utf-8")
-    (number,) = re.findall(r"^iterations = ([\d_]+)$", text, re.MULTILINE) or [""]
+    number = re.search(rf"^{name} = ([\d_]+)\b", text, re.MULTILINE)
     base = re.search(r'^_base_ = "(\w+)\.py"$', text, re.MULTILINE)
-    return steps(base[1]) if base and not number else int(number)
+    return int(number[1]) if number else stated(base[1], name) if base else 0
+
+
+def _data_of(framework: str, protocol: str) -> list[str]:
+    """The datasets that a protocol is for."""
+    known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
+    mine = (task for task in known.values() if isinstance(task, Transfer))
+    return list(dict.fromkeys(task.data for task in mine if (task.framework, task.protocol) == (framework, protocol)))
 
 
 def in_framework(name: str, framework: str) -> str:

@@ -78,6 +78,7 @@ def transfer(folder: Path) -> None:
     """Six steps of a stand-in for a framework, which saves its state after each and goes on from it."""
     from cgh_bench.checkpoint import random_checkpoint
     from cgh_bench.converters import base as converters
+    from cgh_bench.data.dense import Located
     from cgh_bench.foreign import frameworks, process
 
     class StandIn(frameworks.Framework):
@@ -91,7 +92,8 @@ def transfer(folder: Path) -> None:
     frameworks.FRAMEWORKS["mmdet"] = StandIn(**{**vars(real), "modules": ()})
     job = process.Job(framework="mmdet", protocol="animals_det", seed=0, identity="x")
     converter = converters.find(real.converter)
-    metrics = process.run(job, backbone, lambda path: converter.write(backbone, path), folder, folder / "transfer")
+    data = Located(folder, "", "")
+    metrics = process.run(job, backbone, lambda path: converter.write(backbone, path), data, folder / "transfer")
     (folder / "transfer.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 

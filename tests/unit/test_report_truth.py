@@ -17,6 +17,7 @@ from PIL import Image
 
 from cgh_bench.data import dense, ground_truth
 from cgh_bench.data.demo.scenes import write_scenes
+from cgh_bench.data.dense import DenseData, Located
 from cgh_bench.data.layouts import voc as voc_layout
 from cgh_bench.evaluation import protocol_id
 from cgh_bench.results import Result
@@ -65,9 +66,9 @@ def a_run(task: str, tmp_path: Path) -> Result:
 @pytest.mark.parametrize("task", ["voc_seg", "cityscapes_seg", "ade20k_seg"])
 def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, tmp_path: Path) -> None:
     run, notes = a_run(task, tmp_path), []
-    folder = truth.folder(run, tmp_path, notes)
-    assert folder is not None
-    maps = ground_truth.maps(run.config["data"], folder, {})
+    data = truth.located(run, "maps", tmp_path, notes)
+    assert data is not None
+    maps = ground_truth.maps(run.config["data"], data, {})
     assert maps is not None
     assert len(maps.pairs) == miniatures.TINY.val_scenes
     (tmp_path / task / "predictions").mkdir()
@@ -88,13 +89,13 @@ def test_maps_are_drawn_beside_the_truth_of_every_layout(task: str, root: Path, 
 
 def test_classes_have_the_names_that_a_whole_run_gives_them(root: Path) -> None:
     names = [f"thing {n}" for n in range(150)]
-    maps = ground_truth.maps("ade20k", root / "ADEChallengeData2016", {f"IoU.{name}": 1.0 for name in names})
+    maps = ground_truth.maps("ade20k", Located(root, "", ""), {f"IoU.{name}": 1.0 for name in names})
     assert maps is not None
     assert maps.values == (ground_truth.NO_CLASS, *names)
-    fewer = ground_truth.maps("ade20k", root / "ADEChallengeData2016", {"IoU.thing 0": 1.0})
+    fewer = ground_truth.maps("ade20k", Located(root, "", ""), {"IoU.thing 0": 1.0})
     assert fewer is not None
     assert fewer.values[:3] == (ground_truth.NO_CLASS, "class 1", "class 2")
-    voc = ground_truth.maps("voc2012_aug", root / "VOCdevkit", {})
+    voc = ground_truth.maps("voc2012_aug", Located(root, "", ""), {})
     assert voc is not None
     assert voc.values == (ground_truth.BACKGROUND, *voc_layout.CLASSES)
 
@@ -108,9 +109,9 @@ def lines_of(objects: ground_truth.Objects) -> list[dict[str, Any]]:
 def test_boxes_are_drawn_beside_the_truth_of_every_layout(task: str, named: bool, root: Path, tmp_path: Path) -> None:
     """detectron2 gives VOC's classes by their places, mmdetection by their names."""
     run, notes = a_run(task, tmp_path), []
-    folder = truth.folder(run, tmp_path, notes)
-    assert folder is not None
-    objects = ground_truth.objects(run.config["data"], folder)
+    data = truth.located(run, "objects", tmp_path, notes)
+    assert data is not None
+    objects = ground_truth.objects(run.config["data"], data)
     assert objects is not None
     lines = [{**line, "score": 0.9} for line in lines_of(objects)]
     if named and task == "voc_det":
@@ -127,7 +128,7 @@ def test_boxes_are_drawn_beside_the_truth_of_every_layout(task: str, named: bool
 
 
 def test_vocs_boxes_begin_at_0_and_reach_the_last_pixel(root: Path) -> None:
-    objects = ground_truth.objects("voc0712", root / "VOCdevkit")
+    objects = ground_truth.objects("voc0712", Located(root, "", ""))
     assert objects is not None
     drawn = json.loads((root / "scenes/val/annotations.json").read_text())
     boxes = {tuple(annotation["bbox"]) for annotation in drawn["annotations"]}
@@ -137,9 +138,9 @@ def test_vocs_boxes_begin_at_0_and_reach_the_last_pixel(root: Path) -> None:
 
 def test_data_that_are_gone_or_others_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, notes = a_run("voc_seg", tmp_path), []
-    assert truth.folder(dataclasses.replace(run, data="other"), tmp_path, notes) is None
+    assert truth.located(dataclasses.replace(run, data="other"), "maps", tmp_path, notes) is None
     monkeypatch.setenv("CGH_DATA", str(tmp_path / "nowhere"))
-    assert truth.folder(run, tmp_path, notes) is None
+    assert truth.located(run, "maps", tmp_path, notes) is None
     assert "voc2012_aug has changed since the run" in notes[0]
     assert "voc2012_aug is not complete" in notes[1]
 
@@ -188,15 +189,15 @@ DAMAGES = {
 }
 
 
-def predict(task: str, run: Result, folder: Path, tmp_path: Path) -> None:
+def predict(task: str, run: Result, data: DenseData, tmp_path: Path) -> None:
     """What is true, as what was predicted."""
     if not task.endswith("_seg"):
-        objects = ground_truth.objects(run.config["data"], folder)
+        objects = ground_truth.objects(run.config["data"], data)
         assert objects is not None
         lines = [{**line, "score": 0.9} for line in lines_of(objects)]
         (tmp_path / task / breakdown.DETECTIONS).write_text(json.dumps(lines))
         return
-    maps = ground_truth.maps(run.config["data"], folder, {})
+    maps = ground_truth.maps(run.config["data"], data, {})
     assert maps is not None
     (tmp_path / task / breakdown.SEGMENTATIONS).mkdir()
     for image, true in maps.pairs:
@@ -209,13 +210,13 @@ def test_data_that_are_damaged_while_pages_are_served_end_in_a_note(
 ) -> None:
     """A process that has found them whole reads them again for each page."""
     task, path, spoil = DAMAGES[damage]
-    data = Path(shutil.copytree(root, tmp_path / "data"))
-    monkeypatch.setenv("CGH_DATA", str(data))
+    copy = Path(shutil.copytree(root, tmp_path / "data"))
+    monkeypatch.setenv("CGH_DATA", str(copy))
     run, notes = a_run(task, tmp_path), []
-    folder = truth.folder(run, tmp_path, notes)
-    assert folder is not None
-    predict(task, run, folder, tmp_path)
-    spoil(data / path)
+    data = truth.located(run, find(task).ANNOTATED, tmp_path, notes)
+    assert data is not None
+    predict(task, run, data, tmp_path)
+    spoil(copy / path)
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
     assert (list(shown.detections), list(shown.segmentations)) == ([], [])
     assert len(notes) == 1
@@ -243,10 +244,10 @@ def test_data_that_are_damaged_while_pages_are_served_end_in_a_note(
 def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path, tmp_path: Path) -> None:
     good, bad, notes = a_run("coco_det", tmp_path / "good"), a_run("coco_det", tmp_path / "bad"), []
     good, bad = (dataclasses.replace(run, work=f"{name}/coco_det") for run, name in ((good, "good"), (bad, "bad")))
-    folder = truth.folder(good, tmp_path, notes)
-    assert folder is not None
-    predict("coco_det", good, folder, tmp_path / "good")
-    objects = ground_truth.objects("coco", folder)
+    data = truth.located(good, "objects", tmp_path, notes)
+    assert data is not None
+    predict("coco_det", good, data, tmp_path / "good")
+    objects = ground_truth.objects("coco", data)
     assert objects is not None
     torn = text.replace("IMAGE", str(objects.shown[0]["id"]))
     (tmp_path / "bad/coco_det" / breakdown.DETECTIONS).write_text(torn)
@@ -260,16 +261,16 @@ def test_predictions_that_are_torn_or_others_end_in_a_note(text: str, root: Path
 
 def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
     run, notes = a_run("voc_seg", tmp_path), []
-    folder = truth.folder(run, tmp_path, notes)
-    assert folder is not None
-    predict("voc_seg", run, folder, tmp_path)
+    data = truth.located(run, "maps", tmp_path, notes)
+    assert data is not None
+    predict("voc_seg", run, data, tmp_path)
     for path in (tmp_path / "voc_seg" / breakdown.SEGMENTATIONS).iterdir():
         path.write_bytes(path.read_bytes()[:60])
     assert gallery([[("A", run)]], tmp_path, tmp_path, notes).segmentations == []
     assert breakdown.draw(run, find("voc_seg"), tmp_path, tmp_path, notes) == []
     assert [note.split(";")[0] for note in notes] == ["A: no segmentations", "voc_seg: no confusion matrix"]
     (tmp_path / "voc_seg/metrics.json").write_text("[1]")
-    assert ground_truth.maps("ade20k", root / "ADEChallengeData2016", truth.metrics(tmp_path / "voc_seg")) is not None
+    assert ground_truth.maps("ade20k", Located(root, "", ""), truth.metrics(tmp_path / "voc_seg")) is not None
 
 
 @pytest.mark.parametrize("task", ["cityscapes_inst", "cityscapes_inst_detectron2"])

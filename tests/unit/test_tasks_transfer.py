@@ -209,8 +209,8 @@ def test_from_the_model_zoo(plan):
 
 
 def test_the_length_may_be_inherited():
-    assert transfer.steps("coco_fpn_4conv1fc") == 90_000
-    assert transfer.steps("coco_det_2x") == 180_000
+    assert transfer.stated("coco_fpn_4conv1fc", "iterations") == 90_000
+    assert transfer.stated("coco_det_2x", "iterations") == 180_000
 
 
 def test_earlier_runs_know_better(plan):

@@ -29,6 +29,7 @@ def parser(description: str | None, **set_option: Any) -> argparse.ArgumentParse
     """
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--config", type=Path, required=True, help="the protocol file")
+    made.add_argument("--data", type=Path, help="JSON that describes the user's own data, instead of the protocol's")
     made.add_argument("--iterations", type=int, help="training steps; the schedule is stretched to them")
     made.add_argument("--set", nargs="*", dest="settings", metavar="KEY=VALUE", help="the framework's", **set_option)
     return made

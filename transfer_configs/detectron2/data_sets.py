@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,12 +41,31 @@ def register() -> None:
     """Register the datasets with detectron2; nothing is read yet."""
     root = Path(os.environ.get("CGH_DATA", "data"))
     for name, (annotations, images) in COCO_FORMAT.items():
-        files = str(root / annotations), str(root / images)
-        DatasetCatalog.register(name, functools.partial(load_by_name, name, *files, name.replace("/val", "/train")))
-        MetadataCatalog.get(name).set(json_file=files[0], image_root=files[1], evaluator_type="coco")
+        _register_coco(name, str(root / annotations), str(root / images))
     MetadataCatalog.get("cityscapes/val").gt_dir = str(root.resolve() / "cityscapes/gtFine/val")
     for name, (folder, split, year) in VOC_FORMAT.items():
         register_pascal_voc(name, str(root / folder), split, year)
+
+
+def put_own(config: CfgNode, file: Path) -> None:
+    """Train and evaluate on the data that `file` describes (`cgh_bench.data.own`), by COCO's AP.
+
+    Network, sizes, augmentation and schedule stay the protocol's.
+    """
+    told = json.loads(file.read_text(encoding="utf-8"))
+    for split in ("train", "val"):
+        _register_coco(f"own/{split}", told[split], told["images"])
+    config.DATASETS.TRAIN, config.DATASETS.TEST = ("own/train",), ("own/val",)
+    config.MODEL.ROI_HEADS.NUM_CLASSES = config.MODEL.RETINANET.NUM_CLASSES = len(told["classes"])
+    if told["run_lengths"]:
+        config.INPUT.MASK_FORMAT = "bitmask"
+
+
+def _register_coco(name: str, annotations: str, images: str) -> None:
+    DatasetCatalog.register(
+        name, functools.partial(load_by_name, name, annotations, images, name.replace("/val", "/train"))
+    )
+    MetadataCatalog.get(name).set(json_file=annotations, image_root=images, evaluator_type="coco")
 
 
 def load_by_name(name: str, annotations: str, images: str, first: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from cgh_bench.transfer_configs.contract import processes
-from cgh_bench.transfer_configs.detectron2 import heads  # noqa: F401 (registers the heads that protocols name)
+from cgh_bench.transfer_configs.detectron2 import data_sets, heads  # noqa: F401 (heads registers what protocols name)
 
 NOT_READ = (
     "CUDNN_BENCHMARK",
@@ -30,8 +30,8 @@ NOT_READ = (
 """Prefixes of detectron2's settings that have no effect here, or that this training sets itself."""
 
 
-def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> CfgNode:
-    """The configuration of a run, complete and frozen.
+def read(path: Path, settings: list[str], gpus: int, iterations: int | None, data: Path | None = None) -> CfgNode:
+    """The configuration of a run, complete and frozen; on the user's own `data` if they are described.
 
     If another batch size is set, learning rate and number of steps are scaled with it.
 
@@ -49,6 +49,8 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None) -> 
     config.SOLVER.OPTIMIZER = "SGD"
     config.merge_from_file(str(path))
     published = config.SOLVER.IMS_PER_BATCH
+    if data:
+        data_sets.put_own(config, data)
     try:
         config.merge_from_list([part for setting in settings for part in _parsed(setting)])
     except (AssertionError, ValueError, KeyError) as error:

@@ -27,7 +27,7 @@ def main() -> int:
     """Run; returns the exit code."""
     processes.end_with_parent()
     options = processes.training_parser(__doc__, default=[]).parse_args()
-    config = protocol.read(options.config, options.settings, options.gpus, options.iterations)
+    config = protocol.read(options.config, options.settings, options.gpus, options.iterations, options.data)
     at_a_time = protocol.images_at_a_time(config, max(1, options.gpus), options.images_at_a_time)
     if processes.must_launch(options.gpus):
         processes.launch(options.gpus, "detectron2.train")

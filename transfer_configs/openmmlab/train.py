@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 
 from cgh_bench.transfer_configs.contract import processes, records
 from cgh_bench.transfer_configs.contract.watch import Interrupted
-from cgh_bench.transfer_configs.openmmlab import batch
+from cgh_bench.transfer_configs.openmmlab import batch, own_data
 from cgh_bench.transfer_configs.openmmlab.transfer import Transfer
 
 MODULES = ("mmengine", "mmcv", "mmdet", "mmseg", "torch", "torchvision", "numpy", "cv2")
@@ -84,6 +84,8 @@ def protocol(options: argparse.Namespace) -> Config:
     config = Config.fromfile(options.config, import_custom_modules=False)
     for module in config.custom_imports.imports:  # mmengine's own error does not name a module that one of these lacks
         importlib.import_module(module)
+    if options.data:
+        own_data.put(config, options.data)
     settings = {key: like(value, require_known(config, key)) for key, value in options.settings.items()}
     published = config.batch_size
     config.merge_from_dict(settings)
