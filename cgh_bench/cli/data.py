@@ -19,14 +19,16 @@ def data() -> None:
 def check(name: str, work: Path) -> None:
     """Check every file of a dataset.
 
-    DATASET is a name (`cgh-bench list data`, or coco, voc0712, … for detection and segmentation) or a folder. Images
-    are decoded, maps and annotations read, sizes, classes, duplicates and splits compared. What was read is remembered
-    in WORK/cache until a file changes. Each problem is one line; with any, the exit code is 2.
+    DATASET is a name (`cgh-bench list data`, or coco, voc0712, … for detection and segmentation) or a folder of images
+    by class, in COCO's, VOC's or YOLO's form, or of images and masks. Images are decoded, maps and annotations read,
+    sizes, classes, duplicates and splits compared. What was read is remembered in WORK/cache until a file changes. Each
+    problem is one line; with any, the exit code is 2.
 
     \b
     Examples:
       cgh-bench data check coco
       cgh-bench data check /data/photos
+      cgh-bench data check my_coco
     """
     from cgh_bench.data import data_root
     from cgh_bench.data.checking import check

@@ -81,7 +81,9 @@ def eval_(
     Hugging Face folder, a pattern of them, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
     hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are appended to
     WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does; --set also takes
-    what no tensor of a checkpoint tells (stem.padding, heads, mean, …; see `cgh-bench inspect`).
+    what no tensor of a checkpoint tells (stem.padding, heads, mean, …; see `cgh-bench inspect`). Detection and
+    segmentation also take --data: a folder in COCO's, VOC's or YOLO's form, one of images and masks, or
+    images=DIR,train=A.json,val=B.json.
 
     \b
     Examples:
@@ -91,6 +93,7 @@ def eval_(
       cgh-bench eval knn,linear --features train.npz,val.npz
       cgh-bench eval animals_det --ckpt random:resnet18 --seeds 3
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
+      cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --data my_coco --set iterations=5000
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
       torchrun --nproc-per-node 8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
     """

@@ -53,7 +53,7 @@ def count(name: str, default: int | None, help: str, least: int = 1, envvar: str
     return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=help, envvar=envvar)
 
 
-data = text("--data", metavar="DATASET", help="Dataset name or folder, for tasks such as knn that have none.")
+data = text("--data", metavar="DATASET", help="Dataset name, or folder of your own.")
 work = click.option(
     "--work", type=PATH, default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for everything written."
 )

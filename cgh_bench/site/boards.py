@@ -153,7 +153,8 @@ def _current(record: Result) -> Task[Any] | None:
     """The task of a record, unless its protocol has changed since; what a task leaves open is the record's."""
     known = tasks.find(record.task)
     given = ((field, record.config.get(field)) for field in known.open_fields(str(record.config.get("data") or "")))
-    task = override(known, [f"{field}={value}" for field, value in given if value])
+    texts = ((field, ",".join(value) if isinstance(value, list) else value) for field, value in given if value)
+    task = override(known, [f"{field}={text}" for field, text in texts])
     ids = {protocol_id(record.task, task), protocol_id(record.task, task, record.data)}
     return task if record.protocol in ids else None
 

@@ -83,8 +83,8 @@ class Transfer(Task[DenseData]):
         return locate(self.data, self.ANNOTATED, cache)
 
     def open_fields(self, data: str) -> tuple[str, ...]:
-        """On data of the user's own no number of steps is published, from which another could differ."""
-        return ("data", "iterations") if data != self.data else ()
+        """On data of the user's own no schedule is published, from which another could differ."""
+        return ("data", "iterations", "settings") if data != self.data else ()
 
     def check_backbone(self, checkpoint: "Checkpoint") -> None:
         """Refuse a checkpoint of another architecture than the protocol's."""

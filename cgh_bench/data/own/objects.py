@@ -165,7 +165,9 @@ def _without_mask(said: Said) -> Iterator[str]:
 
 def _written(said: dict[Split, Said], classes: tuple[str, ...], root: Path, cache: Path) -> Path:
     """The folder in the cache with `train.json`, `val.json` and `data.json`, which are only written once."""
-    documents = {split: json.dumps(_in_order(one.document, classes, root)) for split, one in said.items()}
+    documents: dict[str, str] = {
+        split: json.dumps(_in_order(one.document, classes, root)) for split, one in said.items()
+    }
     digest = hashlib.sha256("\0".join([str(root), *documents.values()]).encode(errors="surrogateescape")).hexdigest()
     folder = cache.absolute() / "own" / digest[:16]
     told = {

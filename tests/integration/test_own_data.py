@@ -1,0 +1,69 @@
+"""Folders of people's own, fine-tuned and reported by one command in each framework."""
+
+import json
+from pathlib import Path
+
+import command
+import dense_folder
+import own_folders
+import pytest
+
+from cgh_bench import outcomes, results
+from cgh_bench.core.errors import UserError
+from cgh_bench.foreign import frameworks
+from cgh_bench.workspace import Workspace
+
+
+def require(framework: str) -> None:
+    try:
+        frameworks.require_installed(framework)
+    except UserError as absent:
+        pytest.skip(str(absent))
+
+
+OBJECTS = {"mmdet": "animals_det", "detectron2": "animals_det_detectron2"}
+SETTINGS = {
+    "mmdet": "settings=batch_size=2,model.test_cfg.rcnn.score_thr=0.0",
+    "detectron2": "settings=SOLVER.IMS_PER_BATCH=2,MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.0",
+}
+
+
+def evaluated(tmp_path: Path, task: str, *arguments: str) -> results.Result:
+    done = command.run("eval", task, "--ckpt=random:resnet18", "--set=iterations=2", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (result,), _ = results.read(Workspace(tmp_path / "work").store)
+    assert not result.protocol.endswith(task)
+    assert (tmp_path / "work" / result.work / "loaded.json").is_file()
+    return result
+
+
+@pytest.mark.parametrize("framework", ["mmdet", pytest.param("detectron2", marks=pytest.mark.slow)])
+def test_a_folder_in_cocos_form_is_fine_tuned_and_reported(framework: str, tmp_path: Path) -> None:
+    """Ids with gaps, polygons and run lengths mixed, no area and no iscrowd: all of it is trained on."""
+    require(framework)
+    own_folders.coco(tmp_path / "squares")
+    result = evaluated(tmp_path, OBJECTS[framework], "--data=squares", f"--set={SETTINGS[framework]}")
+    folder = tmp_path / "work" / result.work
+    assert result.config["data"] == "squares" and result.overridden == ()
+    measured = json.loads((folder / "metrics.json").read_text())
+    assert measured["detections"] > 0
+    assert {name for name in measured if "_AP." in name} <= {
+        f"{k}_AP.{c}" for k in ("box", "mask") for c in own_folders.CLASSES
+    }
+    assert outcomes.load(folder).classes == own_folders.CLASSES
+    listed = command.run("results", "list", cwd=tmp_path)
+    assert result.protocol in listed.stdout
+    assert command.run("report", "-o", "site", cwd=tmp_path).returncode == 0
+    assert f"{OBJECTS[framework]} on squares" in (tmp_path / "site/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_folder_of_masks_is_fine_tuned_and_reported(tmp_path: Path) -> None:
+    require("mmseg")
+    dense_folder.write(tmp_path / "ground")
+    result = evaluated(tmp_path, "animals_seg", "--data=ground", "--set=settings=batch_size=2")
+    folder = tmp_path / "work" / result.work
+    measured = json.loads((folder / "metrics.json").read_text())
+    assert {name for name in measured if name.startswith("IoU.")} <= {f"IoU.{name}" for name in dense_folder.CLASSES}
+    assert outcomes.load(folder).metrics() == pytest.approx(result.metrics)
+    assert len(list((folder / "predictions").iterdir())) == 3
