@@ -38,6 +38,8 @@ SECONDS_PER_STEP = {
 GPUS_OF_THE_ZOO = 8
 GIGABYTES = 1.0
 """The size of a run's folder: state (weights and momenta of at most 60 million parameters), weights, predictions."""
+STATED = {"iterations": ("iterations", "SOLVER.MAX_ITER"), "batch": ("batch_size", "SOLVER.IMS_PER_BATCH")}
+"""The settings of the frameworks with the numbers of steps and of images in a step."""
 Facts = Mapping[str, Any]
 """Values by name, such as `model / RPN / overlap of NMS`: numbers, strings, None or lists of them."""
 
@@ -82,6 +84,13 @@ class Transfer(Task[DenseData]):
             raise UserError(f"{self.protocol} is for {' or '.join(mine)} or a folder of your own, not for {self.data}")
         return locate(self.data, self.ANNOTATED, cache)
 
+    @property
+    def batch(self) -> int:
+        """The images of a step, over all processes."""
+        given = dict(setting.partition("=")[::2] for setting in self.settings)
+        text = next((given[name] for name in STATED["batch"] if name in given), "")
+        return int(text) if text.isdecimal() else stated(self.framework, self.protocol, "batch")
+
     def open_fields(self, data: str) -> tuple[str, ...]:
         """On data of the user's own no schedule is published, from which another could differ."""
         return ("data", "iterations", "settings") if data != self.data else ()
@@ -101,6 +110,7 @@ class Transfer(Task[DenseData]):
         """Time and disk that `run` will take."""
         self.check_backbone(checkpoint)
         gpus = folders.launch.processes()
+        self._require_divisible(gpus)
         place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
         free = shutil.disk_usage(place).free / 1e9
         short = ": NOT ENOUGH" if free < GIGABYTES else ""
@@ -110,13 +120,23 @@ class Transfer(Task[DenseData]):
             f"disk: up to {GIGABYTES:g} GB in {folders.run}, {free:.0f} GB free{short}",
         ]
 
+    def _require_divisible(self, gpus: int) -> None:
+        from cgh_bench.transfer_configs.contract.processes import images_per_process
+
+        try:
+            images_per_process(self.batch, max(1, gpus))
+        except SystemExit as error:  # what the framework's process would end with
+            raise UserError(f"{self.protocol}: {error}") from None
+
     def _epochs(self, data: DenseData) -> list[str]:
         """How often images of the user's own are seen: the protocols' schedules are made for large datasets."""
-        if not isinstance(data, Own) or self.framework == "detectron2":
+        if not isinstance(data, Own):
             return []
-        number, batch = self.iterations or stated(self.protocol, "iterations"), stated(self.protocol, "batch_size")
-        epochs = number * batch / data.images
-        return [f"schedule: {number:,} steps of {batch} images, {epochs:,.0f} times each of yours; --set iterations=N"]
+        number = self.iterations or stated(self.framework, self.protocol, "iterations")
+        epochs = number * self.batch / data.images
+        return [
+            f"schedule: {number:,} steps of {self.batch} images, each of yours {epochs:,.0f} times; --set iterations=N"
+        ]
 
     def _time(self, data: DenseData, folders: Folders, gpus: int) -> str:
         records, _ = results.read(folders.cache.with_name("results.jsonl"))
@@ -127,7 +147,9 @@ class Transfer(Task[DenseData]):
             )
         if isinstance(data, Own) or self.protocol not in SECONDS_PER_STEP:
             return "time: unknown until the first run"
-        seconds = SECONDS_PER_STEP[self.protocol] * (self.iterations or stated(self.protocol, "iterations"))
+        seconds = SECONDS_PER_STEP[self.protocol] * (
+            self.iterations or stated(self.framework, self.protocol, "iterations")
+        )
         here = f"{duration(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} of them" if gpus else "days to weeks on CPUs"
         return f"time: about {duration(seconds)} on eight V100s (detectron2's model zoo), {here}"
 
@@ -174,16 +196,17 @@ class Transfer(Task[DenseData]):
         return found
 
 
-def stated(protocol: str, name: str) -> int:
-    """The number that a protocol file of OpenMMLab, or the one that it is based on, states: `iterations`, `batch_size`.
+def stated(framework: str, protocol: str, what: str) -> int:
+    """The number that a protocol file, or the one that it is based on, states under a name of `STATED`.
 
     Raises:
         UserError: no such file.
     """
-    text = frameworks.protocol_file("mmdet", protocol).read_text(encoding="utf-8")
-    number = re.search(rf"^{name} = ([\d_]+)\b", text, re.MULTILINE)
-    base = re.search(r'^_base_ = "(\w+)\.py"$', text, re.MULTILINE)
-    return int(number[1]) if number else stated(base[1], name) if base else 0
+    text = frameworks.protocol_file(framework, protocol).read_text(encoding="utf-8")
+    names = "|".join(name.rpartition(".")[2] for name in STATED[what])
+    number = re.search(rf"^ *(?:{names}) *[=:] *([\d_]+)", text, re.MULTILINE)
+    (base, *_) = (*frameworks.NAMES_ITS_BASE.findall(text), "")
+    return int(number[1]) if number else stated(framework, base, what)
 
 
 def _data_of(framework: str, protocol: str) -> list[str]:

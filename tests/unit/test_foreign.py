@@ -15,6 +15,7 @@ import pytest
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.data.dense import Located
 from cgh_bench.foreign import frameworks, process
 
 STAND_IN = """
@@ -108,7 +109,7 @@ def job(mode: str = "", seed: int = 0, identity: str = "one") -> process.Job:
 def run(job: process.Job, checkpoint, data_root: Path, folder: Path) -> dict[str, float]:
     """With weights in the format of the stand-in."""
     names = json.dumps(list(checkpoint.weights))
-    return process.run(job, checkpoint, lambda path: path.write_text(names), data_root, folder)
+    return process.run(job, checkpoint, lambda path: path.write_text(names), Located(data_root, "", ""), folder)
 
 
 def starts(folder: Path) -> list[int]:

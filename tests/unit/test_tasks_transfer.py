@@ -209,8 +209,23 @@ def test_from_the_model_zoo(plan):
 
 
 def test_the_length_may_be_inherited():
-    assert transfer.stated("coco_fpn_4conv1fc", "iterations") == 90_000
-    assert transfer.stated("coco_det_2x", "iterations") == 180_000
+    assert transfer.stated("mmdet", "coco_fpn_4conv1fc", "iterations") == 90_000
+    assert transfer.stated("detectron2", "coco_det_2x", "iterations") == 180_000
+
+
+def test_every_protocol_states_its_steps_and_its_batch():
+    for task in registered("cgh_bench.tasks", "TASKS").values():
+        if isinstance(task, transfer.Transfer):
+            assert transfer.stated(task.framework, task.protocol, "iterations") >= 250 and task.batch in (8, 16)
+
+
+def test_the_plan_holds_the_batch_against_the_gpus(plan):
+    assert plan("coco_fpn", gpus=8)
+    with pytest.raises(UserError, match="a batch of 16 images cannot be divided among 3 GPUs"):
+        plan("coco_fpn", gpus=3)
+    assert plan("coco_fpn", gpus=3, settings="batch_size=12")
+    with pytest.raises(UserError, match="a batch of 10 images cannot be divided among 3 GPUs"):
+        plan("coco_fpn_detectron2", gpus=3, settings="SOLVER.IMS_PER_BATCH=10")
 
 
 def test_earlier_runs_know_better(plan):
