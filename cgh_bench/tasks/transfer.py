@@ -85,6 +85,11 @@ class Transfer(Task[DenseData]):
         return locate(self.data, self.ANNOTATED, cache)
 
     @property
+    def steps(self) -> int:
+        """The steps of the training."""
+        return self.iterations or stated(self.framework, self.protocol, "iterations")
+
+    @property
     def batch(self) -> int:
         """The images of a step, over all processes."""
         given = dict(setting.partition("=")[::2] for setting in self.settings)
@@ -132,11 +137,8 @@ class Transfer(Task[DenseData]):
         """How often images of the user's own are seen: the protocols' schedules are made for large datasets."""
         if not isinstance(data, Own):
             return []
-        number = self.iterations or stated(self.framework, self.protocol, "iterations")
-        epochs = number * self.batch / data.images
-        return [
-            f"schedule: {number:,} steps of {self.batch} images, each of yours {epochs:,.0f} times; --set iterations=N"
-        ]
+        times = f"{self.steps * self.batch / data.images:,.0f} times"
+        return [f"schedule: {self.steps:,} steps of {self.batch} images, each of yours {times}; --set iterations=N"]
 
     def _time(self, data: DenseData, folders: Folders, gpus: int) -> str:
         records, _ = results.read(folders.cache.with_name("results.jsonl"))
@@ -147,9 +149,7 @@ class Transfer(Task[DenseData]):
             )
         if isinstance(data, Own) or self.protocol not in SECONDS_PER_STEP:
             return "time: unknown until the first run"
-        seconds = SECONDS_PER_STEP[self.protocol] * (
-            self.iterations or stated(self.framework, self.protocol, "iterations")
-        )
+        seconds = SECONDS_PER_STEP[self.protocol] * self.steps
         here = f"{duration(seconds * GPUS_OF_THE_ZOO / gpus)} on {gpus} of them" if gpus else "days to weeks on CPUs"
         return f"time: about {duration(seconds)} on eight V100s (detectron2's model zoo), {here}"
 
