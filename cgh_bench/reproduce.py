@@ -326,7 +326,8 @@ def plan(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: 
 
 def _work(table: Definition, workspace: Workspace, folder: Path) -> tuple[list[Evaluation], list[RowDefinition]]:
     """The evaluations of the columns and the rows that have weights; whatever they need exists."""
-    evaluations = prepare(list(dict.fromkeys(column.task for column in table.columns if column.task)), workspace)
+    names = dict.fromkeys(column.task for column in table.columns if column.task and not column.data)
+    evaluations = prepare(list(names), workspace)
     rows = [row for row in table.rows if row.recipe or row.checkpoint]
     for row in rows:
         if row.checkpoint and not _is_control(row):

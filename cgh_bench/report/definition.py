@@ -39,6 +39,8 @@ class ColumnDefinition:
     header: str
     metric: str
     task: str = ""
+    data: str = ""
+    """Data of your own, as `eval --data` was given them; only for a task that takes such."""
     published: str = ""
     """Name of a published protocol; if there is a task, one that it follows."""
     published_metric: str = ""
@@ -139,6 +141,10 @@ def _check_column(column: ColumnDefinition) -> None:
         metrics = [metric.name for metric in tasks.find(column.task).METRICS]
         if column.metric not in metrics:
             raise unknown(f"metric of {column.task}", column.metric, metrics)
+    if column.data and (not column.task or "data" not in tasks.find(column.task).open_fields(column.data)):
+        raise UserError(f"{column.task or 'a published protocol'} takes no data of your own; leave out data")
+    if column.data and column.published:
+        raise UserError(f"nothing is published on {column.data}; leave out published")
     if column.published:
         metrics = list(dict.fromkeys(each.metric for each in published.select(column.published)))
         if column.name_when_published not in metrics:

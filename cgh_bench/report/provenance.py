@@ -132,9 +132,10 @@ def published_protocols(table: Table) -> list[tuple[published.Protocol, list[str
 
 
 def _protocol(columns: Sequence[Column]) -> ProtocolFacts:
-    name = columns[0].definition.task
+    name, data = columns[0].definition.task, columns[0].definition.data
     task = tasks.find(name)
-    return ProtocolFacts(columns[0].protocol, name, summary(task), [c.definition.header for c in columns], plain(task))
+    config = plain(task) | ({"data": data} if data else {})
+    return ProtocolFacts(columns[0].protocol, name, summary(task), [c.definition.header for c in columns], config)
 
 
 def summary(task: Task[Any]) -> str:

@@ -42,7 +42,7 @@ def render(table: Table, format: str) -> str:
 
 def fill(what: Definition, results: Sequence[Result]) -> Table:
     """The table that `what` defines, from those of the `results` that count."""
-    columns = tuple(map(_column, what.columns))
+    columns = tuple(_column(column, results) for column in what.columns)
     wanted = {column.definition.task for column in columns}
     by_row = [[r for r in results if r.task in wanted and _belongs_to(r, row)] for row in what.rows]
     protocols = {column.protocol for column in columns}
@@ -79,13 +79,20 @@ def _belongs_to(result: Result, row: RowDefinition) -> bool:
     )
 
 
-def _column(column: ColumnDefinition) -> Column:
+def _column(column: ColumnDefinition, results: Sequence[Result]) -> Column:
     if not column.task:
         followed = published.protocols()[column.published]
         return Column(column, definition.published_metric(followed, column.name_when_published), "")
     task = tasks.find(column.task)
     metric = next(metric for metric in task.METRICS if metric.name == column.metric)
-    return Column(column, metric, protocol_id(column.task, task))
+    return Column(column, metric, _newest(column, results) if column.data else protocol_id(column.task, task))
+
+
+def _newest(column: ColumnDefinition, results: Sequence[Result]) -> str:
+    """The protocol of the newest result on data of the user's own; empty if there is none."""
+    wanted = column.task, column.data
+    mine = [r for r in results if (r.task, r.config.get("data")) == wanted and not (r.overridden or r.imported)]
+    return max(mine, key=lambda result: result.started).protocol if mine else ""
 
 
 def _legend(grid: Sequence[Sequence[Cell]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Detection and segmentation tasks: a protocol file of a framework, on a dataset, for backbones of one architecture."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -86,8 +87,9 @@ class Transfer(Task[DenseData]):
 
     @property
     def steps(self) -> int:
-        """The steps of the training."""
-        return self.iterations or stated(self.framework, self.protocol, "iterations")
+        """The steps of the training; with another batch, as many images are seen."""
+        published = (stated(self.framework, self.protocol, what) for what in ("iterations", "batch"))
+        return self.iterations or round(math.prod(published) / max(1, self.batch))
 
     @property
     def batch(self) -> int:

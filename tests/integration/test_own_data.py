@@ -53,6 +53,11 @@ def test_a_folder_in_cocos_form_is_fine_tuned_and_reported(framework: str, tmp_p
     assert outcomes.load(folder).classes == own_folders.CLASSES
     listed = command.run("results", "list", cwd=tmp_path)
     assert result.protocol in listed.stdout
+    row = f'[[rows]]\nlabel = "mine"\ncheckpoint = "{result.checkpoint_name}"\n'
+    column = f'[[columns]]\nheader = "AP"\nmetric = "box_AP"\ntask = "{result.task}"\ndata = "squares"\n'
+    (tmp_path / "own.toml").write_text(f'title = "own"\ndescription = "mine"\n{row}{column}')
+    table = command.run("table", "own.toml", "--format=csv", cwd=tmp_path)
+    assert result.protocol in table.stdout and table.returncode == 0
     assert command.run("report", "-o", "site", cwd=tmp_path).returncode == 0
     assert f"{OBJECTS[framework]} on squares" in (tmp_path / "site/index.html").read_text()
 

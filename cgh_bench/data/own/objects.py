@@ -97,7 +97,7 @@ def _faults(said: Said) -> list[str]:
     names = [str(category.get("name")) for category in said.document["categories"]]
     wrong: list[str] = coco_facts(said.document, names, scored=False)["wrong"]
     wrong = wrong or list(_box_faults(said.document))
-    if not wrong and not said.document["annotations"]:
+    if not wrong and all(line["iscrowd"] for line in said.document["annotations"]):
         wrong = [f"has no object in any of {len(said.document['images'])} images"]
     more = [f"has {len(wrong) - SHOWN} more such faults"] * (len(wrong) > SHOWN)
     return [f"{said.source} {fault}" for fault in [*wrong[:SHOWN], *more]]
