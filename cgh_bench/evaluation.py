@@ -164,13 +164,16 @@ def evaluate(
         CheckFailed: the task's own proof failed (weights that did not arrive, a backbone that changed).
     """
     from cgh_bench.core import dist
+    from cgh_bench.core.precision import arithmetic, follow_environment
 
     task = evaluation.task
+    follow_environment()
     folder = workspace.evaluation(checkpoint, evaluation.protocol, seed)
     folder.mkdir(parents=True, exist_ok=True)
     folders = Folders(folder, workspace.cache, launch)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    with contextlib.nullcontext() if dist.rank() else alone_in(folder):
+    one_at_a_time = contextlib.nullcontext() if dist.rank() else alone_in(folder)
+    with one_at_a_time, arithmetic("fp32", dist.pick_device()):  # a task's own precision is that of its backbone
         metrics = task.run(checkpoint, evaluation.data, folders, seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
     if dist.rank() == 0:

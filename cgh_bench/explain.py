@@ -310,14 +310,14 @@ class Study:
             task: Any = evaluation.task
             target = checkpoint.architecture.targets(task.feature)
             for images, transform in task.sets(evaluation.data):
-                key = bank_key(checkpoint.id, images, transform, target)
+                key = bank_key(checkpoint.id, images, transform, target, task.precision)
                 if not is_whole(self.workspace.cache / "features" / key, len(images)):
                     banks[key] = len(images), checkpoint.architecture.width(target)
         count = f"{len(variants)} variants, {runs} to run on {len(banks)} new sets of features"
         if not banks:
             return [*lines, count]
         parts = (self.checkpoint.architecture.targets(self.task.feature),)
-        rate = images_per_second(Work(self.checkpoint, self.data.val, self.task.transform, parts))
+        rate = images_per_second(Work(self.checkpoint, self.data.val, self.task.transform, parts, self.task.precision))
         images = sum(n for n, _ in banks.values())
         size = sum(bank_bytes(*each) for each in banks.values()) / 1e9
         cost = (

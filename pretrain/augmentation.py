@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CROP_ATTEMPTS = 10
 """As torchvision: the first of ten boxes that fits inside the image, else the largest centred one."""
+DRAWS_OF_BOXES = 2 * CROP_ATTEMPTS + 2
 FIRST_DRAWS = 2 * CROP_ATTEMPTS + 16
 DRAWS = FIRST_DRAWS + 1
 """Uniform numbers that one view of one image may use. The last, for solarisation, is drawn after all others, which so
@@ -32,45 +33,72 @@ LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in a grey value: ITU-R BT.601, rounded as in torchvision."""
 
 
+class Cut(NamedTuple):
+    """What one view is made of, in bytes; the rest of its making depends on `uniforms` alone, and can be on a GPU."""
+
+    pixels: Tensor
+    """(B, 3, H, W) uint8: cut, resized and mirrored already, or whole images."""
+    boxes: Tensor | None
+    """(B, 4) what is to be cut out of whole images."""
+    uniforms: Tensor
+    """(B, DRAWS) in [0, 1), in the memory of the CPU: no choice waits for a GPU."""
+
+
 def augmented(augment: Augment, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
     """See `Augment.__call__`."""
     many = max(1, PIXELS_AT_ONCE // augment.size**2)
     if len(images) <= many:
-        return _views(augment, images, uniforms)
+        return finish(augment, cut(augment, images, uniforms))
     views = torch.empty(len(images), 3, augment.size, augment.size)
     for start in range(0, len(images), many):
         some = slice(start, start + many)
-        views[some] = _views(augment, images[some], uniforms[some])
+        views[some] = finish(augment, cut(augment, images[some], uniforms[some]))
     return views
 
 
-def _views(augment: Augment, images: Sequence[Tensor], uniforms: Tensor) -> Tensor:
+def cut(augment: Augment, images: Sequence[Tensor], uniforms: Tensor) -> Cut:
+    """The first half of `augmented`: image by image where they differ in size or must shrink."""
     draws = iter(uniforms.unbind(dim=1))
     boxes = crop_boxes(augment, images, draws)
+    if len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= augment.size:
+        return Cut(torch.stack(list(images)), boxes, uniforms)
+    mirrored = next(draws) < augment.flip
+    return Cut(_crop_each(images, boxes, mirrored, augment.size, augment.interpolation), None, uniforms)
+
+
+def finish(augment: Augment, cut: Cut) -> Tensor:
+    """The second half, for the whole batch at once, on the device where the pixels are."""
+    draws = iter(cut.uniforms.unbind(dim=1)[DRAWS_OF_BOXES:])
     mirrored = next(draws) < augment.flip
     turn = (2 * next(draws) - 1) * math.radians(augment.rotation_degrees)
-    if len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= augment.size:
-        views = _sample(torch.stack(list(images)), boxes, mirrored, turn, augment.size, augment.interpolation)
-    else:
-        views = _crop_each(images, boxes, mirrored, augment.size, augment.interpolation)
-        if augment.rotation_degrees:
-            whole = torch.tensor([0.0, 0.0, augment.size, augment.size]).expand(len(views), 4)
-            views = _sample(views, whole, torch.zeros_like(mirrored), turn, augment.size, augment.interpolation)
+    views, device = cut.pixels / 255, cut.pixels.device
+    if cut.boxes is not None:
+        views = _sample(views, cut.boxes, mirrored, turn, augment.size, augment.interpolation)
+    elif augment.rotation_degrees:
+        whole = torch.tensor([0.0, 0.0, augment.size, augment.size]).expand(len(views), 4)
+        views = _sample(views, whole, torch.zeros_like(mirrored), turn, augment.size, augment.interpolation)
     if augment.jitter:
         jittered = next(draws) < augment.jitter
         strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
         jitter_(views, jittered, strengths, torch.stack([next(draws) for _ in range(8)], dim=1))
     if augment.grey:
-        chosen = (next(draws) < augment.grey).nonzero().squeeze(1)
+        chosen = _where(next(draws) < augment.grey).to(device, non_blocking=True)
         views[chosen] = grey(views[chosen]).expand(-1, 3, -1, -1)
     if augment.blur:
-        chosen = (next(draws) < augment.blur).nonzero().squeeze(1)
+        chosen = _where(next(draws) < augment.blur)
         low, high = augment.blur_sigma
-        views[chosen] = blurred(views[chosen], low + (high - low) * next(draws)[chosen])
+        sigma = low + (high - low) * next(draws)[chosen]
+        chosen = chosen.to(device, non_blocking=True)
+        views[chosen] = blurred(views[chosen], sigma)
     if augment.solarize:
-        chosen = (uniforms[:, -1] < augment.solarize).nonzero().squeeze(1)
+        chosen = _where(cut.uniforms[:, -1] < augment.solarize).to(device, non_blocking=True)
         views[chosen] = torch.where(views[chosen] >= 0.5, 1 - views[chosen], views[chosen])
     return views
+
+
+def _where(chosen: Tensor) -> Tensor:
+    """The numbers of the images that are chosen."""
+    return chosen.nonzero().squeeze(1)
 
 
 def crop_boxes(augment: Augment, images: Sequence[Tensor], draws: Iterator[Tensor]) -> Tensor:
@@ -98,19 +126,20 @@ def _crop_each(images: Sequence[Tensor], boxes: Tensor, mirrored: Tensor, size: 
 
     In bytes and channels last, like Pillow; several times faster than in floats.
     """
-    views = torch.empty(len(images), 3, size, size)
+    views = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
     for number, (left, top, width, height) in enumerate(boxes.int().tolist()):
         cut = images[number][None, :, top : top + height, left : left + width].contiguous(
             memory_format=torch.channels_last
         )
         resized = F.interpolate(cut, (size, size), mode=interpolation, antialias=True)[0]
         views[number] = resized.flip(2) if mirrored[number] else resized
-    return views.div_(255)
+    return views
 
 
 def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size: int, interpolation: str) -> Tensor:
-    """Crop, flip, rotate and resize `images` (B, 3, H, W) by one interpolation."""
+    """Crop, flip, rotate and resize `images` (B, 3, H, W) in [0, 1] by one interpolation."""
     height, width = images.shape[-2:]
+    boxes, mirrored, turn = (each.to(images.device, non_blocking=True) for each in (boxes, mirrored, turn))
     left, top, w, h = boxes.unbind(dim=1)
     # Half the box and its middle, in grid_sample's coordinates, where the image spans -1 to 1.
     half_x, half_y = w / width, h / height
@@ -119,12 +148,11 @@ def _sample(images: Tensor, boxes: Tensor, mirrored: Tensor, turn: Tensor, size:
     cosine, sine = turn.cos(), turn.sin()
     aspect = width / height
     # F.affine_grid, as two broadcast sums: its batched product with 3x2 matrices is several times slower.
-    across = (2 * torch.arange(size) + 1) / size - 1
-    grid = torch.empty(len(images), size, size, 2)
+    across = (2 * torch.arange(size, device=images.device) + 1) / size - 1
+    grid = torch.empty(len(images), size, size, 2, device=images.device)
     grid[..., 0] = _plane(half_across * cosine, -half_y * sine / aspect, middle_x, across)
     grid[..., 1] = _plane(half_across * sine * aspect, half_y * cosine, middle_y, across)
-    pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-    views = F.grid_sample(pixels, grid, mode=interpolation, padding_mode="border", align_corners=False)
+    views = F.grid_sample(images, grid, mode=interpolation, padding_mode="border", align_corners=False)
     return views.clamp_(0, 1) if interpolation == "bicubic" else views
 
 
@@ -136,19 +164,23 @@ def _plane(per_x: Tensor, per_y: Tensor, offset: Tensor, across: Tensor) -> Tens
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     """`images` (B, 3, H, W), each blurred by a Gaussian of its own `sigma` (B,) pixels, normalised at the edges.
 
+    `sigma` is in the memory of the CPU.
+
     By one banded matrix per image and axis, of which only the blocks on the diagonal are multiplied: at these sizes
     this is faster than a grouped convolution.
     """
     reach = math.ceil(REACH * float(sigma.max())) if len(sigma) else 0
+    sigma = sigma.to(images.device, non_blocking=True)
     for side in (images.shape[-1], images.shape[-2]):  # blur the last axis, then swap the two
-        by_distance = (-(torch.arange(side) ** 2) / (2 * sigma[:, None] ** 2)).exp()
+        by_distance = (-(torch.arange(side, device=images.device) ** 2) / (2 * sigma[:, None] ** 2)).exp()
         lines, blocks = images.flatten(1, 2), []
         for start in range(0, side, BLOCK):
-            here = torch.arange(start, min(side, start + BLOCK))
-            near = torch.arange(max(0, start - reach), min(side, start + BLOCK + reach))
+            here = torch.arange(start, min(side, start + BLOCK), device=images.device)
+            first, last = max(0, start - reach), min(side, start + BLOCK + reach)
+            near = torch.arange(first, last, device=images.device)
             weights = by_distance[:, (here[:, None] - near).abs()]
             weights = weights / weights.sum(dim=-1, keepdim=True)
-            blocks.append(torch.bmm(lines[..., near[0] : near[-1] + 1], weights.transpose(1, 2)))
+            blocks.append(torch.bmm(lines[..., first:last], weights.transpose(1, 2)))
         images = torch.cat(blocks, dim=2).view(images.shape).transpose(-1, -2)
     return images
 
@@ -164,7 +196,7 @@ def jitter_(images: Tensor, chosen: Tensor, strengths: tuple[float, float, float
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        chosen: (B,) bool.
+        chosen: (B,) bool; like `draws` in the memory of the CPU.
         strengths: of brightness, contrast, saturation (factor in `1 ± strength`, not below 0) and hue (turns).
         draws: (B, 8) uniform numbers: four strengths, four that give the order.
     """
@@ -175,13 +207,14 @@ def jitter_(images: Tensor, chosen: Tensor, strengths: tuple[float, float, float
     order = draws[:, 4:].argsort(dim=1)
     orders, order_of = order.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
     for number, kinds in enumerate(orders.tolist()):
-        rows = (chosen & (order_of == number)).nonzero().squeeze(1)
+        rows = _where(chosen & (order_of == number))
         if len(rows):
-            changed = images[rows]
+            here, by = rows.to(images.device, non_blocking=True), factors[rows].to(images.device, non_blocking=True)
+            changed = images[here]
             for kind in kinds:
                 if strengths[kind]:
-                    changed = changes[kind](changed, factors[rows, kind].view(-1, 1, 1, 1))
-            images[rows] = changed
+                    changed = changes[kind](changed, by[:, kind].view(-1, 1, 1, 1))
+            images[here] = changed
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ So a run can resume at any step, in the middle of an epoch too, and worker proce
 """
 
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench.core import dist
+from cgh_bench.core.ahead import ahead
 from cgh_bench.core.errors import UserError
 from cgh_bench.data import ImageSet
 from cgh_bench.data.image_set import workers
+from cgh_bench.pretrain.augmentation import Cut
 from cgh_bench.pretrain.recipe import Recipe
 
 ORDER, VIEWS = range(2)
@@ -41,8 +43,9 @@ def steps_per_epoch(recipe: Recipe, images: ImageSet) -> int:
 class Batch(NamedTuple):
     """The input of one process in one step."""
 
-    views: list[Tensor]
-    """One (B, 3, H, W) tensor in [0, 1] per augmentation; none if too many files could not be read."""
+    views: Sequence[Tensor | Cut]
+    """One (B, 3, H, W) tensor in [0, 1] per augmentation, or what it is made of; none if too many files could not be
+    read."""
     labels: Tensor
     """Labels of the images: classes (B,) int64, or whatever the dataset has."""
     corrupt: list[str]
@@ -50,10 +53,10 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Item `n` is the batch of step `n`."""
+    """Item `n` is the batch of step `n`; for a GPU, which finishes views faster, they are only cut."""
 
-    def __init__(self, recipe: Recipe, images: ImageSet) -> None:
-        self.recipe, self.images = recipe, images
+    def __init__(self, recipe: Recipe, images: ImageSet, for_gpu: bool = False) -> None:
+        self.recipe, self.images, self.for_gpu = recipe, images, for_gpu
         self.per_epoch = steps_per_epoch(recipe, images)
         self.rows = dist.block(recipe.batch_size)
 
@@ -61,7 +64,7 @@ class Batches(Dataset[Batch]):
     def bytes(self) -> int:
         """Of the views of a batch that this process has."""
         each: int = self.rows.stop - self.rows.start
-        return each * sum(3 * 4 * view.size**2 for view in self.recipe.views.augments)
+        return each * sum(3 * (1 if self.for_gpu else 4) * view.size**2 for view in self.recipe.views.augments)
 
     def __len__(self) -> int:
         return self.per_epoch * self.recipe.epochs
@@ -76,7 +79,7 @@ class Batches(Dataset[Batch]):
             return Batch([], torch.empty(0), list(corrupt))  # an error in a loader process would lose its kind
         images, labels = zip(*read, strict=True)
         generators = [_generator(seed, VIEWS, step, view) for view in range(len(self.recipe.views.augments))]
-        views = self.recipe.views(images, generators, self.rows)
+        views = self.recipe.views(images, generators, self.rows, finish=not self.for_gpu)
         return Batch(views, torch.from_numpy(np.stack(labels)), list(corrupt))
 
     def _readable(self, index: int, corrupt: dict[str, None]) -> tuple[Tensor, NDArray[np.int64]] | None:
@@ -99,9 +102,11 @@ def too_many(corrupt: Collection[str]) -> UserError:
     )
 
 
-def loader(batches: Batches, start: int) -> DataLoader[Batch]:
-    """The batches from step `start` on; worker processes decode files, images in memory need none."""
-    return DataLoader(
+def loader(batches: Batches, start: int) -> Iterator[Batch]:
+    """The batches from step `start` on, made ahead: by worker processes that decode files, of images in memory by a
+    thread.
+    """
+    made = DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
@@ -110,6 +115,7 @@ def loader(batches: Batches, start: int) -> DataLoader[Batch]:
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # seeds the workers; the global generator would not be resumable
     )
+    return iter(made) if made.num_workers else ahead(made)
 
 
 def _ignore_stop_signals(worker: int) -> None:

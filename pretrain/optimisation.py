@@ -54,9 +54,10 @@ def optimizer(recipe: Recipe, method: nn.Module) -> torch.optim.Optimizer:
         for decays in (True, False)
     ]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, 0.999))
+        return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, 0.999), fused=True)
     if recipe.optimizer == "lars":
         return Lars(groups, recipe.momentum)
+    # Not fused: that cannot take parameters whose first gradient comes after a step, as those that `frozen` names.
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
 
 

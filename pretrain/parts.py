@@ -46,9 +46,7 @@ class MomentumEncoder(nn.Module):
     @torch.no_grad()
     def follow(self, student: nn.Module, momentum: float) -> None:
         """θ_t ← m θ_t + (1 - m) θ_s."""
-        mine: list[Tensor] = list(self.network.parameters())
-        torch._foreach_mul_(mine, momentum)
-        torch._foreach_add_(mine, list(student.parameters()), alpha=1 - momentum)
+        torch._foreach_lerp_(list(self.network.parameters()), list(student.parameters()), 1 - momentum)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:

@@ -5,49 +5,74 @@ The queue is read in chunks of rows; log-sum-exp and softmax-weighted mean are a
 again, which may have changed.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-ROWS_PER_CHUNK = 2048
+NUMBERS_AT_ONCE = {"cpu": 2**20, "cuda": 2**23}
+"""Logits of a chunk: on a CPU they should stay in its cache, on a GPU a few large kernels beat many small ones."""
 
 
-class _SoftMean:
-    """Running log-sum-exp of logits (B, K) and softmax-weighted mean (B, D) of K rows."""
+class Softmax(NamedTuple):
+    """A distribution over K queued images: softmax((keys · embedding - centre) / temperature)."""
 
-    def __init__(self, queries: Tensor, width: int) -> None:
-        self.peak = queries.new_full((len(queries), 1), -torch.inf)
-        self.total = queries.new_zeros(len(queries), 1)
-        self.weighted = queries.new_zeros(len(queries), width)
-
-    def add(self, logits: Tensor, rows: Tensor) -> None:
-        """Add a chunk: `logits` (B, k), which are overwritten, of `rows` (k, D)."""
-        peak = torch.maximum(self.peak, logits.amax(dim=1, keepdim=True))
-        decay = (self.peak - peak).exp_()
-        weights = logits.sub_(peak).exp_()
-        self.total.mul_(decay).add_(weights.sum(dim=1, keepdim=True))
-        self.weighted.mul_(decay).addmm_(weights, rows)
-        self.peak = peak
-
-    def logsumexp(self) -> Tensor:
-        return (self.peak + self.total.log()).squeeze(1)
-
-    def mean(self) -> Tensor:
-        return self.weighted / self.total
+    embeddings: Tensor
+    """(B, D') unit rows."""
+    keys: Tensor
+    """(K, D') unit rows."""
+    temperature: float
+    centre: Tensor | None = None
+    """(K,)"""
 
 
-class _QueueLogSumExp(torch.autograd.Function):
-    """log Σ_j exp(z·row_j / τ) for each z; its gradient in z is the softmax-weighted mean of the rows over τ."""
+class SoftMean(NamedTuple):
+    """What is known of the distributions of B embeddings after one pass over the queue."""
+
+    logsumexp: Tensor
+    """(B,) of the logits."""
+    mean: Tensor
+    """(B, D), the mean of the queue's rows, weighted by the distribution."""
+
+
+@torch.no_grad()
+def soft_means(rows: Tensor, asked: Sequence[Softmax]) -> list[SoftMean]:
+    """Every distribution's mean of the same `rows` (K, D), all by one pass; exact to float32 rounding."""
+    assert all(len(each.keys) == len(rows) for each in asked), "the queues are not aligned"
+    ends = accumulate((len(each.embeddings) for each in asked), initial=0)
+    places = [slice(*pair) for pair in pairwise(ends)]
+    total = places[-1].stop
+    at_once = min(len(rows), max(1, NUMBERS_AT_ONCE[rows.device.type] // total))
+    buffer, peak = rows.new_empty(total, at_once), rows.new_full((total, 1), -torch.inf)
+    mass, weighted = rows.new_zeros(total, 1), rows.new_zeros(total, rows.shape[1])
+    with torch.autocast(rows.device.type, enabled=False):
+        scaled = [each.embeddings.float() / each.temperature for each in asked]
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
+            chunk = rows[part]
+            weights = buffer[:, : len(chunk)]
+            for each, embeddings, place in zip(asked, scaled, places, strict=True):
+                torch.mm(embeddings, each.keys[part].T, out=weights[place])
+                if each.centre is not None:
+                    weights[place] -= each.centre[part] / each.temperature
+            higher = torch.maximum(peak, weights.amax(dim=1, keepdim=True))
+            decay, peak = (peak - higher).exp_(), higher
+            weights.sub_(peak).exp_()
+            mass.mul_(decay).add_(weights.sum(dim=1, keepdim=True))
+            weighted.mul_(decay).addmm_(weights, chunk)
+    logsumexp, mean = (peak + mass.log()).squeeze(1), weighted.div_(mass)
+    return [SoftMean(logsumexp[place], mean[place]) for place in places]
+
+
+class _Known(torch.autograd.Function):
+    """Values (B,) whose gradient in the student's embeddings (B, D) is known: `slope` (B, D)."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, rows: Tensor, temperature: float) -> Tensor:
-        with torch.autocast(student.device.type, enabled=False):
-            running = _SoftMean(student, rows.shape[1])
-            for chunk in torch.split(rows, ROWS_PER_CHUNK):
-                running.add((student @ chunk.T).div_(temperature), chunk)
-            ctx.save_for_backward(running.mean().div_(temperature))
-            return running.logsumexp()
+    def forward(ctx: Any, student: Tensor, values: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return values.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -55,35 +80,35 @@ class _QueueLogSumExp(torch.autograd.Function):
         return gradients[0].unsqueeze(1) * slope, None, None
 
 
-class _Relation(torch.autograd.Function):
-    """See `relation`; without the mean over the batch."""
+def relational(student: Tensor, temperature: float, own: SoftMean, target: SoftMean) -> Tensor:
+    """Cross entropy of teacher's and student's distributions over the same K queued images; mean over the batch.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        student: Tensor,
-        teacher: Tensor,
-        queues: tuple[Tensor, Tensor],
-        taus: tuple[float, float],
-        centre: Tensor | None,
-    ) -> Tensor:
-        with torch.autocast(student.device.type, enabled=False):
-            of_student, of_teacher = (_SoftMean(student, queues[0].shape[1]) for _ in range(2))
-            for start in range(0, len(queues[0]), ROWS_PER_CHUNK):
-                rows, teacher_rows = (queue[start : start + ROWS_PER_CHUNK] for queue in queues)
-                of_student.add((student @ rows.T).div_(taus[0]), rows)
-                similarities = teacher @ teacher_rows.T
-                if centre is not None:
-                    similarities -= centre[start : start + ROWS_PER_CHUNK]
-                of_teacher.add(similarities.div_(taus[1]), rows)
-            target = of_teacher.mean()
-            ctx.save_for_backward((of_student.mean() - target).div_(taus[0]))
-            return of_student.logsumexp() - (student * target).sum(dim=1) / taus[0]
+        p = softmax(B t / τ_t),   L = -Σ_j p_j log softmax(A z / τ_s)_j = LSE(A z / τ_s) - z·(Σ_j p_j A_j) / τ_s
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        return gradients[0].unsqueeze(1) * slope, None, None, None, None
+    The second form, with gradient for `student` alone. Source: ReSSL (arXiv 2107.09282, eq. 4 to 6), crossed between
+    two contexts in CGH (arXiv 2308.13392).
+
+    Args:
+        student: z, (B, D) unit rows.
+        temperature: τ_s.
+        own: LSE(A z / τ_s) and its mean of the student's queue A (K, D).
+        target: the mean of A by the teacher's distribution p.
+    """
+    student = student.float()
+    values = own.logsumexp - (student.detach() * target.mean).sum(dim=1) / temperature
+    losses: Tensor = _Known.apply(student, values, (own.mean - target.mean) / temperature)
+    return losses.mean()
+
+
+def contrastive(student: Tensor, positive: Tensor, temperature: float, own: SoftMean) -> Tensor:
+    """InfoNCE with queued negatives: (K+1)-way cross entropy whose right answer is `positive`; mean over the batch.
+
+    Source: MoCo, arXiv 1911.05722, eq. 1. `student` and `positive` are (B, D) unit rows; `own` is of the queue.
+    """
+    student = student.float()
+    right = (student * positive.float()).sum(dim=1) / temperature
+    others = _Known.apply(student, own.logsumexp, own.mean / temperature)
+    return (torch.logaddexp(right, others) - right).mean()
 
 
 def relation(
@@ -94,13 +119,7 @@ def relation(
     temperatures: tuple[float, float],
     centre: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy between the teacher's and the student's distributions over the same K queued images.
-
-        p = softmax(B t / τ_t),   L = -Σ_j p_j log softmax(A z / τ_s)_j = LSE(A z / τ_s) - z·(Σ_j p_j A_j) / τ_s
-
-    The second form, its mean over the batch, with gradient for `student` alone; exact to float32 rounding. Extra
-    memory is a chunk of (B, 2048) and four (B, D), whatever K is. Source: ReSSL (arXiv 2107.09282, eq. 4 to 6), crossed
-    between two contexts in CGH (arXiv 2308.13392).
+    """See `relational`; of one student and one teacher.
 
     Args:
         student: z, (B, D) unit rows.
@@ -110,18 +129,11 @@ def relation(
         temperatures: τ_s, τ_t.
         centre: (K,), subtracted from the teacher's similarities before they are divided by τ_t.
     """
-    assert len(student_queue) == len(teacher_queue), "the queues are not aligned"
-    queues = (student_queue, teacher_queue)
-    losses: Tensor = _Relation.apply(student.float(), teacher.float(), queues, temperatures, centre)
-    return losses.mean()
+    asked = Softmax(student, student_queue, temperatures[0]), Softmax(teacher, teacher_queue, temperatures[1], centre)
+    return relational(student, temperatures[0], *soft_means(student_queue, asked))
 
 
 def infonce(student: Tensor, positive: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """InfoNCE with queued negatives: (K+1)-way cross entropy whose right answer is `positive`; mean over the batch.
-
-    Source: MoCo, arXiv 1911.05722, eq. 1. `student` and `positive` (B, D) unit rows, `queue` (K, D).
-    """
-    student, positive = student.float(), positive.float()
-    right = (student * positive).sum(dim=1) / temperature
-    others = _QueueLogSumExp.apply(student, queue, temperature)
-    return (torch.logaddexp(right, others) - right).mean()
+    """See `contrastive`; `queue` (K, D)."""
+    (own,) = soft_means(queue, [Softmax(student, queue, temperature)])
+    return contrastive(student, positive, temperature, own)

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,19 +23,23 @@ from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in
-from cgh_bench.core.progress import progress
+from cgh_bench.core.precision import arithmetic, follow_environment
+from cgh_bench.core.progress import Tick, progress
 from cgh_bench.data import ImageSet
 from cgh_bench.data.folder import load_unlabelled
 from cgh_bench.data.shards import are_shards
+from cgh_bench.pretrain.augmentation import Cut, finish
 from cgh_bench.pretrain.batches import Batch, Batches, loader, too_many
 from cgh_bench.pretrain.folder import Log, RunFolder
 from cgh_bench.pretrain.optimisation import optimizer, set_rate
 from cgh_bench.pretrain.parts import synchronised
 from cgh_bench.pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.views import Augment
 from cgh_bench.pretrain.watching import OFF, Watching, knn_top1
 
 STEPS_PER_LOG_LINE = 5
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LogLine = dict[str, float]
 
 
 def train(
@@ -68,6 +72,7 @@ def train(
         KeyboardInterrupt: after SIGINT or SIGTERM, once the current step, if one is under way, is finished, and saved.
     """
     folder = RunFolder(out)
+    follow_environment()
     with dist.process_group() as device, _StopSignal() as stop, _lock(folder, resume):
         images = training_images(recipe, labelled=bool(watching.knn_epochs), cache=cache)
         if dist.rank() == 0:
@@ -75,8 +80,9 @@ def train(
         dist.wait_for_all()
         if not folder.weights.exists():
             check(recipe)
-            run = begin(recipe, folder, device, Batches(recipe, images), watching)
-            _steps(run, name, stop)
+            run = begin(recipe, folder, device, Batches(recipe, images, for_gpu=device.type == "cuda"), watching)
+            with arithmetic("tf32" if recipe.precision == "tf32" else "fp32", device):
+                _steps(run, name, stop)
             if dist.rank() == 0:
                 checkpoint.save(_exported(run, name, name), folder.weights)
             dist.wait_for_all()
@@ -206,11 +212,10 @@ def begin(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batc
     return run
 
 
-def descend(run: Run, batch: Batch) -> dict[str, float]:
-    """One optimiser step; returns its log line.
+def descend(run: Run, batch: Batch) -> Callable[[], LogLine]:
+    """Start one optimiser step; what is returned waits for it and gives its log line.
 
-    Raises:
-        UserError: the loss is not finite. Only queues and momentum encoder have changed, and nothing is saved.
+    That raises a UserError if the loss is not finite; the networks in memory are spoilt then, and must not be saved.
     """
     epoch, parts = run.epoch, run.recipe.accumulate
     rate = set_rate(run.optimizer, run.recipe, epoch)
@@ -218,21 +223,15 @@ def descend(run: Run, batch: Batch) -> dict[str, float]:
     run.optimizer.zero_grad()
     values: list[Tensor] = []
     names: list[str] = []
+    whole = _views(run, batch)
     for part in range(parts):
-        views = [view.chunk(parts)[part] for view in batch.views]
+        views = [view.chunk(parts)[part] for view in whole]
         unsynchronised = isinstance(run.parallel, nn.parallel.DistributedDataParallel) and part < parts - 1
         with run.parallel.no_sync() if unsynchronised else contextlib.nullcontext():  # type: ignore[operator]
             terms = _terms(run, views, batch.labels.chunk(parts)[part], epoch)
             torch.autograd.backward(run.scaler.scale(torch.stack(list(terms.values())).sum() / parts))
         names = list(terms)
         values.append(torch.stack(list(terms.values())).detach())
-    shown = dict(zip(names, dist.mean(torch.stack(values).mean(dim=0)).tolist(), strict=True))
-    if not all(map(math.isfinite, shown.values())):
-        listed = ", ".join(f"{term} {value:g}" for term, value in shown.items())
-        raise UserError(
-            f"the loss is not finite at step {run.step + 1} ({listed}); the last checkpoint is intact: "
-            "lower base_lr or raise the temperatures, and start again in another folder"
-        )
     if run.recipe.clip_gradient:
         run.scaler.unscale_(run.optimizer)
         for parameter in run.method.parameters():
@@ -242,17 +241,38 @@ def descend(run: Run, batch: Batch) -> dict[str, float]:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step += 1
-    return {"step": run.step, "epoch": run.epoch, "loss": sum(shown.values()), **shown, "lr": rate}
+    step, epoch = run.step, run.epoch
+    fetched = dist.fetch([dist.mean(torch.stack(values).mean(dim=0))])
+
+    def line() -> LogLine:
+        shown = dict(zip(names, fetched()[0].tolist(), strict=True))
+        if not all(map(math.isfinite, shown.values())):
+            listed = ", ".join(f"{term} {value:g}" for term, value in shown.items())
+            raise UserError(
+                f"the loss is not finite at step {step} ({listed}); the last checkpoint is intact: "
+                "lower base_lr or raise the temperatures, and start again in another folder"
+            )
+        return {"step": step, "epoch": epoch, "loss": sum(shown.values()), **shown, "lr": rate}
+
+    return line
+
+
+def _views(run: Run, batch: Batch) -> list[Tensor]:
+    """The batch's views on the device; what is only cut is finished there."""
+
+    def made(augment: Augment, view: Tensor | Cut) -> Tensor:
+        if isinstance(view, Cut):
+            return finish(augment, view._replace(pixels=view.pixels.to(run.device, non_blocking=True)))
+        return view.to(run.device, non_blocking=True)
+
+    return [made(augment, view) for augment, view in zip(run.recipe.views.augments, batch.views, strict=True)]
 
 
 def _terms(run: Run, views: list[Tensor], labels: Tensor, epoch: float) -> dict[str, Tensor]:
     """The method's losses for one part of a batch, in the recipe's precision."""
-    inputs = [
-        run.recipe.preprocessing(view.to(run.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-        for view in views
-    ]
-    low = run.recipe.precision != "fp32"
-    with torch.autocast(run.device.type, PRECISIONS[run.recipe.precision], enabled=low):
+    inputs = [run.recipe.preprocessing(view).contiguous(memory_format=torch.channels_last) for view in views]
+    low = AUTOCAST.get(run.recipe.precision)
+    with torch.autocast(run.device.type, low, enabled=low is not None):
         terms: dict[str, Tensor] = run.parallel(inputs, epoch, labels.to(run.device, non_blocking=True))
     return terms
 
@@ -266,21 +286,16 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
         tick = stack.enter_context(progress(title, len(run.batches))) if log else None
         if log:
             stack.callback(log.close)
-        logged_step, logged_at = run.step, run.seconds
+        journal = _Journal(run, log, tick)
         clock = time.monotonic() - run.seconds
-        for batch in _batches(run, stop, saves=log is not None):
+        for batch in _batches(run, stop, journal):
             _note_corrupt(run, batch)
-            line = descend(run, batch)
+            journal.add(descend(run, batch))
             run.seconds = time.monotonic() - clock
-            if log and tick and (run.step % STEPS_PER_LOG_LINE == 0 or run.step in (1, len(run.batches))):
-                images = (run.step - logged_step) * run.recipe.batch_size
-                line["images_per_second"] = images / max(run.seconds - logged_at, 1e-9)
-                line["seconds"] = run.seconds
-                log.write(line)
-                logged_step, logged_at = run.step, run.seconds
-                tick(run.step, f"loss {line['loss']:.3f}  {line['images_per_second']:.0f} images/s")
             stopping = stop.anywhere()
             epoch_ends = run.step % run.batches.per_epoch == 0
+            if stopping or epoch_ends:
+                journal.settle()
             if log and (stopping or epoch_ends):
                 if epoch_ends:
                     _watch(run, name, log)
@@ -294,19 +309,53 @@ def _steps(run: Run, name: str, stop: "_StopSignal") -> None:
                 raise KeyboardInterrupt
 
 
-def _batches(run: Run, stop: "_StopSignal", saves: bool) -> Iterator[Batch]:
+class _Journal:
+    """The log of a run's steps, of which each is read when the next has been started: a GPU is never waited for."""
+
+    def __init__(self, run: Run, log: Log | None, tick: Tick | None) -> None:
+        self.run, self.log, self.tick = run, log, tick
+        self.late: Callable[[], LogLine] | None = None
+        self.step, self.seconds = run.step, run.seconds
+        """Of the last line that was written."""
+
+    def add(self, line: Callable[[], LogLine]) -> None:
+        """Read the step before, and remember this one."""
+        self.settle()
+        self.late = line
+
+    def settle(self) -> None:
+        """Read the last step too.
+
+        Raises:
+            UserError: its loss is not finite.
+        """
+        late, self.late = self.late, None
+        line = late() if late else None
+        if line and self.log and self.tick:
+            step, last = int(line["step"]), len(self.run.batches)
+            if step % STEPS_PER_LOG_LINE == 0 or step in (1, last):
+                images = (step - self.step) * self.run.recipe.batch_size
+                line["images_per_second"] = images / max(self.run.seconds - self.seconds, 1e-9)
+                line["seconds"] = self.run.seconds
+                self.log.write(line)
+                self.step, self.seconds = step, self.run.seconds
+                self.tick(step, f"loss {line['loss']:.3f}  {line['images_per_second']:.0f} images/s")
+
+
+def _batches(run: Run, stop: "_StopSignal", journal: _Journal) -> Iterator[Batch]:
     """The batches from the run's step on; a signal that comes while one is waited for saves the run and ends it.
 
     Whatever ends it, the loader is let go: its processes ignore signals, and would keep this one from ending.
     """
-    batches = iter(loader(run.batches, run.step))
+    batches = loader(run.batches, run.step)
     try:
         while run.step < len(run.batches):
             with stop.at_once():
                 batch = next(batches)
             yield batch
     except KeyboardInterrupt:  # between two steps
-        if saves:
+        journal.settle()
+        if journal.log:
             _stopped(run)
         raise
     finally:

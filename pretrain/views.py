@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from cgh_bench.pretrain.augmentation import Cut
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -74,7 +76,9 @@ class Views:
 
     augments: tuple[Augment, ...] = ()
 
-    def __call__(self, images: Sequence[Tensor], generators: Sequence[torch.Generator], rows: slice) -> list[Tensor]:
+    def __call__(
+        self, images: Sequence[Tensor], generators: Sequence[torch.Generator], rows: slice, finish: bool = True
+    ) -> list[Tensor] | list[Cut]:
         """All views of the images that this process has of a global batch.
 
         Args:
@@ -82,13 +86,16 @@ class Views:
             generators: one per augmentation.
             rows: their place in the global batch; each process makes all its draws, so that views do not depend on the
                 number of processes.
+            finish: or only cut them.
         """
         import torch
 
-        from cgh_bench.pretrain.augmentation import DRAWS, FIRST_DRAWS
+        from cgh_bench.pretrain.augmentation import DRAWS, FIRST_DRAWS, cut
 
         counts = (FIRST_DRAWS, DRAWS - FIRST_DRAWS)
-        return [
-            augment(images, torch.cat([torch.rand(rows.stop, n, generator=generator)[rows] for n in counts], dim=1))
-            for augment, generator in zip(self.augments, generators, strict=True)
+        draws = [
+            torch.cat([torch.rand(rows.stop, n, generator=generator)[rows] for n in counts], dim=1)
+            for generator in generators
         ]
+        made = zip(self.augments, draws, strict=True)
+        return [each(images, u) for each, u in made] if finish else [cut(each, images, u) for each, u in made]

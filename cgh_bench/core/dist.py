@@ -4,7 +4,7 @@ Process `r` of `W` owns the `r`-th of `W` equal, contiguous blocks of every glob
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,9 +20,25 @@ def pick_device() -> torch.device:
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
+def fetch(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:
+    """Start to copy from the device; what is returned waits for no more than that, and gives the copies."""
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    on_gpu = any(tensor.is_cuda for tensor in tensors)
+    there = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+    if there:
+        there.record()
+
+    def fetched() -> list[Tensor]:
+        if there:
+            there.synchronize()
+        return copies
+
+    return fetched
+
+
 @contextmanager
 def process_group() -> Iterator[torch.device]:
-    """Join the processes that `torchrun` started (nccl with CUDA, else gloo), if it did; gives the device to use.
+    """Join the processes that `torchrun` started (nccl for what is on GPUs, else gloo), if it did; gives the device.
 
     Within another such block nothing happens: they are joined already.
     """
@@ -33,7 +49,7 @@ def process_group() -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    torch_dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch_dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
     finally:

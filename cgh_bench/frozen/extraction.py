@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,8 +19,10 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
+from cgh_bench.core.ahead import ahead
 from cgh_bench.core.dist import pick_device
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.precision import Precision, arithmetic
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import Images, workers
 from cgh_bench.data.transform import EvalTransform
@@ -104,15 +106,28 @@ class Work:
     transform: EvalTransform
     targets: tuple[tuple[str, ...], ...]
     """The parts of each feature, all of which one pass of the backbone gives."""
+    precision: Precision = "fp32"
 
     def widths(self, backbone: Backbone) -> list[int]:
         """D of each of the features."""
         return [backbone.width(target) for target in self.targets]
 
     def forward(self, backbone: Any, batch: Tensor) -> list[Tensor]:
-        """Each of the features, (B, D), of a batch (B, 3, H, W) uint8 on the device."""
-        inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
-        return [features.float() for features in backbone.pooled_all(inputs, self.targets)]
+        """Each of the features, (B, D) float32, of a batch (B, 3, H, W) uint8 on the device."""
+        with arithmetic(self.precision, batch.device):
+            inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
+            found = self.compute(backbone, inputs.contiguous(memory_format=_layout(batch.device)))
+        return [features.float() for features in found]
+
+    def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
+        """Each of the features of a preprocessed batch (B, 3, H, W)."""
+        found: list[Tensor] = backbone.pooled_all(inputs, self.targets)
+        return found
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    """How images and filters lie in memory where the device's convolutions are fastest."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def fill(folders: Sequence[Path], work: Work) -> None:
@@ -128,7 +143,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
         CheckFailed: the backbone has moved.
     """
     device = pick_device()
-    backbone = work.checkpoint.backbone().to(device)
+    backbone = work.checkpoint.backbone().to(device).to(memory_format=_layout(device))
     widths = work.widths(backbone)
     banks = [open_bank(folder, len(work.images), width) for folder, width in zip(folders, widths, strict=True)]
     mine = dist.share(len(work.images))
@@ -137,13 +152,11 @@ def fill(folders: Sequence[Path], work: Work) -> None:
     title = f"features of {work.images.name}" + (f", process {dist.rank()}" if dist.world_size() > 1 else "")
     try:
         with torch.inference_mode(), progress(title, mine.stop - mine.start) as tick:
-            for number, (start, batch) in enumerate(_batches(work, todo), start=1):
-                rows = todo[start : start + BATCH_SIZE]
+            for number, (start, batch, fetched) in enumerate(_computed(work, backbone, todo, device), start=1):
                 faults.unusable += batch.refused
                 if batch.usable:
-                    usable = rows[batch.usable]
-                    found = work.forward(backbone, batch.pixels.to(device, non_blocking=True))
-                    values = [features.cpu().numpy() for features in found]
+                    usable = todo[start : start + BATCH_SIZE][batch.usable]
+                    values = [features.numpy() for features in fetched()]
                     finite = np.all([np.isfinite(features).all(axis=1) for features in values], axis=0)
                     for bank, features in zip(banks, values, strict=True):
                         bank.write(usable[finite], features[finite])
@@ -162,6 +175,20 @@ def fill(folders: Sequence[Path], work: Work) -> None:
         for folder in folders:
             (folder / FILLED).unlink(missing_ok=True)  # none of the rows is to be trusted
         raise
+
+
+def _computed(
+    work: Work, backbone: Backbone, rows: Rows, device: torch.device
+) -> Iterator[tuple[int, "_Batch", Callable[[], list[Tensor]]]]:
+    """Each batch with its start and what waits for its features; by then the device has the next batch to work on."""
+    before = None
+    for start, batch in _batches(work, rows):
+        found = work.forward(backbone, batch.pixels.to(device, non_blocking=True)) if batch.usable else []
+        if before:
+            yield before
+        before = start, batch, dist.fetch(found)
+    if before:
+        yield before
 
 
 def _save(banks: Sequence[BankFile]) -> None:
@@ -187,7 +214,7 @@ def require_usable(work: Work) -> None:
 def images_per_second(work: Work) -> float:
     """Measured on one small batch, reading included. Unless none of them can be used, those are for `fill` to name."""
     device = pick_device()
-    backbone = work.checkpoint.backbone().to(device)
+    backbone = work.checkpoint.backbone().to(device).to(memory_format=_layout(device))
     dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
     with torch.inference_mode():
         start = time.perf_counter()
@@ -266,7 +293,7 @@ class _Transformed(Dataset["Tensor | str"]):
 
 
 def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
-    """Each batch with the place of its first image among `rows`."""
+    """Each batch with the place of its first image among `rows`; the next is read meanwhile."""
     loader = DataLoader(
         _Transformed(work, rows),
         BATCH_SIZE,
@@ -274,7 +301,8 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
-    for number, batch in enumerate(loader):
+    batches = loader if loader.num_workers else ahead(loader)
+    for number, batch in enumerate(batches):
         yield number * BATCH_SIZE, batch
 
 

@@ -15,6 +15,7 @@ from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
+from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images, ImageSet, content_fingerprint
 from cgh_bench.data.transform import EvalTransform
@@ -77,7 +78,12 @@ class GivenFeatures(ImageSet):
 
 
 def extract(
-    checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, feature: str, cache: Path
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    transform: EvalTransform,
+    feature: str,
+    cache: Path,
+    precision: Precision = "fp32",
 ) -> FeatureBank:
     """The `feature` of every image, from `cache` where it was computed before, else computed and kept there.
 
@@ -90,28 +96,34 @@ def extract(
         feature: what to take, as `checkpoint.architecture.targets` names it: `layer4` (the global feature), another
             stage, or several joined by `+` (their hypercolumn).
         cache: a folder; one sub-folder per fingerprint.
+        precision: of the backbone's arithmetic; the features are kept in float32.
 
     Raises:
         UserError: an unknown feature, images of different sizes under a transform that keeps sizes, images that cannot
             be read, or features that are not finite (the images are named).
     """
-    (bank,) = extract_all(checkpoint, images, transform, (feature,), cache)
+    (bank,) = extract_all(checkpoint, images, transform, (feature,), cache, precision)
     return bank
 
 
 def extract_all(
-    checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    transform: EvalTransform,
+    features: Sequence[str],
+    cache: Path,
+    precision: Precision = "fp32",
 ) -> list[FeatureBank]:
     """The same of several features; what is not in `cache` is computed by one pass of the backbone for all of them."""
     targets = [checkpoint.architecture.targets(feature) for feature in features]
     if isinstance(images, GivenFeatures):
         return [images.bank() for _ in features]
-    keys = [bank_key(checkpoint.id, images, transform, target) for target in targets]
+    keys = [bank_key(checkpoint.id, images, transform, target, precision) for target in targets]
     wanted = {cache / key: target for key, target in sorted(zip(keys, targets, strict=True))}
     names = dict(zip(keys, features, strict=True))
     require_filled(
         wanted,
-        lambda missing: Work(checkpoint, images, transform, missing),
+        lambda missing: Work(checkpoint, images, transform, missing, precision),
         lambda folder: {"images": images.name, "checkpoint": checkpoint.name, "feature": names[folder.name]},
     )
     return [
@@ -146,13 +158,25 @@ def require_filled(
                 _finish(folder, {**record(folder), "targets": wanted[folder]})
 
 
-def bank_key(checkpoint_id: str, images: Images, transform: EvalTransform, targets: tuple[str, ...]) -> str:
+def bank_key(
+    checkpoint_id: str,
+    images: Images,
+    transform: EvalTransform,
+    targets: tuple[str, ...],
+    precision: Precision = "fp32",
+) -> str:
     """The name of the folder of a bank in the cache."""
-    return fingerprint([checkpoint_id, images.fingerprint, transform, targets])
+    other = [] if precision == "fp32" else [precision]
+    return fingerprint([checkpoint_id, images.fingerprint, transform, targets, *other])
 
 
 def plan(
-    checkpoint: Checkpoint, images: ImageSet, transform: EvalTransform, features: Sequence[str], cache: Path
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    transform: EvalTransform,
+    features: Sequence[str],
+    cache: Path,
+    precision: Precision = "fp32",
 ) -> list[str]:
     """What `extract_all` would do and how long that would take, by the speed of a few images."""
     if isinstance(images, GivenFeatures):
@@ -160,13 +184,15 @@ def plan(
     lines, missing = [], {}
     for feature in features:
         target = checkpoint.architecture.targets(feature)
-        if is_whole(cache / "features" / bank_key(checkpoint.id, images, transform, target), len(images)):
+        key = bank_key(checkpoint.id, images, transform, target, precision)
+        if is_whole(cache / "features" / key, len(images)):
             lines.append(f"features {feature} of {images.name}: {len(images):,} images, in the cache")
         else:
             missing[feature] = target
     if not missing:
         return lines
-    rate = images_per_second(Work(checkpoint, images, transform, tuple(missing.values()))) * dist.world_size()
+    work = Work(checkpoint, images, transform, tuple(missing.values()), precision)
+    rate = images_per_second(work) * dist.world_size()
     backbone = checkpoint.backbone(copy=False)
     gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"

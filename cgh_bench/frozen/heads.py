@@ -11,6 +11,7 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.descent import Descent
 from cgh_bench.core.errors import CheckFailed
+from cgh_bench.core.precision import Precision, arithmetic
 from cgh_bench.frozen.crops import Batch
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.metrics import true_ranks
@@ -118,9 +119,15 @@ class SgdProbe:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, features: Sequence[str], heads: Sequence[Heads], device: torch.device
+        self,
+        checkpoint: Checkpoint,
+        features: Sequence[str],
+        heads: Sequence[Heads],
+        device: torch.device,
+        precision: Precision = "fp32",
     ) -> None:
         self.checkpoint, self.names, self.heads, self.device = checkpoint, features, heads, device
+        self.precision: Precision = precision
         self.backbone = checkpoint.backbone().to(device)
         self.targets = [checkpoint.architecture.targets(name) for name in features]
         self.banks: dict[str, list[FeatureBank]] = {}
@@ -129,10 +136,11 @@ class SgdProbe:
     def learn(self, batch: Batch, factor: float) -> float:
         """A step of all heads; the loss of the best of them. Every process sees the features of all."""
         labels = dist.gather(batch.labels)[: batch.total]
-        found = self.backbone.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
+        with arithmetic(self.precision, self.device):
+            found = self.backbone.pooled_all(self.checkpoint.preprocessing(batch.images), self.targets)
         losses = torch.cat(
             [
-                heads.step(dist.gather(features)[: batch.total], labels, factor)
+                heads.step(dist.gather(features.float())[: batch.total], labels, factor)
                 for heads, features in zip(self.heads, found, strict=True)
             ]
         )

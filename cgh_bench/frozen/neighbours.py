@@ -1,39 +1,44 @@
-"""Nearest neighbours by cosine similarity: exact by faiss or torch with identical answers, or by a faiss index."""
+"""Nearest neighbours by cosine similarity, exact: by faiss or torch, on a CPU or a GPU, with identical answers."""
 
-import mmap
-import os
+import importlib.util
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
-from io import BufferedReader
-from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from cgh_bench.core import dist
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.precision import arithmetic
 from cgh_bench.core.progress import Tick, progress
-from cgh_bench.frozen.backends import QUERIES_PER_BATCH, SEARCHES, Backend, Floats, Indices, Search, default_backend
+from cgh_bench.frozen import rows as chunked
+from cgh_bench.frozen.rows import Floats, Indices, Rows
 
-ROWS_PER_CHUNK = 16_384
-ROWS_PER_NORMALISATION = 1_024
+Backend = Literal["faiss", "torch"]
+
 QUERIES_PER_PASS = 65_536
-QUERIES_PER_RESCORING = 4
+QUERIES_PER_PRODUCT = 1_024
 SPARE_CANDIDATES = 16
-ROWS_TIMED = 8_192
-QUERIES_TIMED = 256
-TRAINING_ROWS = 262_144
-"""Rows of the bank, evenly spread, that an index with cells or codes is fitted to."""
+NUMBERS_RESCORED = {"cpu": 2**21, "cuda": 2**25}
+"""Of candidates at a time: on a CPU they should stay in its cache."""
+ROWS_COMPARED, QUERIES_COMPARED = 4_096, 256
+ROWS_TIMED, QUERIES_TIMED, QUERIES_RESCORED = 8_192, 256, 4
 ROUNDING = 1e-5
 """Two float32 sums of the products of a unit vector and a vector of length one differ by less than this."""
 ROUNDING_OF_ROWS = 1.2e-7
 """The same for rounding two unit vectors to float32."""
-ROWS_PER_PRODUCT, QUERIES_PER_PRODUCT = 4_096, 256
-HIGH, LOW = 2.0**26, 2.0**46
-"""See `_split`."""
+TINY = 1e-12
+"""Shorter rows count as this long; a row of zeros is similar to none."""
+TO_HIGH, TO_LOW = 1.5 * 2.0**26, 1.5 * 2.0**6
+"""Adding and subtracting them rounds a number below 1 to multiples of 2^-26, and one below 2^-27 to those of 2^-46."""
+
+
+def default_backend() -> Backend:
+    """Torch on a GPU; on a CPU faiss where it is installed, which is faster there, else torch."""
+    if dist.pick_device().type == "cuda" or importlib.util.find_spec("faiss") is None:
+        return "torch"
+    return "faiss"
 
 
 def neighbours(
@@ -44,12 +49,12 @@ def neighbours(
     The backend proposes some more than `k` candidates in float32; these are scored again to 1e-12, by sums without
     rounding, and ordered by similarity, then by row number. Queries whose candidates are too close to each other to be
     sure of are compared with every row like this, all in one more pass over the bank, so that its cost is bounded
-    however tightly the rows are packed. So every backend gives the same answer, ties included, and a permutation of the
-    queries or another chunk size changes nothing.
+    however tightly the rows are packed. So every backend and device gives the same answer, ties included, and a
+    permutation of the queries or another chunk size changes nothing.
 
     Args:
-        bank: (N, D), any norms; may be memory-mapped: it is read `ROWS_PER_CHUNK` rows at a time, at most twice
-            for every `QUERIES_PER_PASS` queries.
+        bank: (N, D), any norms; may be memory-mapped: it is read a chunk at a time, at most twice for every
+            `QUERIES_PER_PASS` queries.
         queries: (Q, D), any norms; may be memory-mapped, too.
         k: at most N rows are returned.
         backend: default `default_backend()`.
@@ -58,13 +63,15 @@ def neighbours(
     Returns:
         similarities (Q, K) float32 and row numbers (Q, K) int64, K = min(k, N).
     """
-    k = min(k, len(bank))
-    search = SEARCHES[backend or default_backend()]
-    similarity, row = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    for start in range(0, len(queries), QUERIES_PER_PASS):
-        part = slice(start, start + QUERIES_PER_PASS)
-        of_pass = _beyond(steps(len(bank), start), tick) if tick else None
-        _one_pass(bank, queries[part], search, (similarity[part], row[part]), of_pass)
+    k, chosen = min(k, len(bank)), backend or default_backend()
+    device = dist.pick_device() if chosen == "torch" else torch.device("cpu")
+    rows, found = Rows(bank, device), []
+    with torch.inference_mode(), arithmetic("fp32", device):
+        for start in range(0, max(1, len(queries)), QUERIES_PER_PASS):
+            part = torch.tensor(queries[start : start + QUERIES_PER_PASS], device=device)
+            of_pass = _beyond(steps(len(bank), start), tick) if tick else None
+            found.append(_one_pass(rows, part, k, chosen, of_pass))
+    similarity, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return similarity, row
 
 
@@ -87,23 +94,28 @@ def _beyond(before: int, tick: Tick) -> Tick:
     return counted
 
 
-def _one_pass(bank: Floats, queries: Floats, search: Search, out: tuple[Floats, Indices], tick: Tick | None) -> None:
-    """Write similarities and row numbers (Q, K) of `queries`, few enough to be in memory, into `out`."""
-    similarity, row = out
-    k = similarity.shape[1]
+def _one_pass(bank: Rows, queries: Tensor, k: int, backend: Backend, tick: Tick | None) -> tuple[Floats, Indices]:
+    """Similarities and row numbers (Q, k) of `queries`, few enough to be in memory."""
+    similarity = queries.new_empty(len(queries), k)
+    row = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+    if not len(queries):
+        return similarity.cpu().numpy(), row.cpu().numpy()
     spare = min(k + SPARE_CANDIDATES, len(bank))
-    rows, radius = _candidates(bank, unit_rows(queries), spare, search, tick)
-    unsure = np.zeros(len(queries), dtype=bool)
-    for start in range(0, len(queries), QUERIES_PER_RESCORING):
-        part = slice(start, start + QUERIES_PER_RESCORING)
-        scores, ordered = _rescore(bank, queries[part], rows[part])
+    rows, radius = _candidates(bank, unit(queries), spare, backend, tick)
+    unsure = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+    at_once = max(1, NUMBERS_RESCORED[queries.device.type] // (spare * queries.shape[1]))
+    for start in range(0, len(queries), at_once):
+        part = slice(start, start + at_once)
+        scores, ordered = _rescored(bank, queries[part], rows[part])
         if spare < len(bank):
             unsure[part] = scores[:, k - 1] - scores[:, -1] <= ROUNDING * radius + ROUNDING_OF_ROWS
         similarity[part], row[part] = scores[:, :k], ordered[:, :k]
         if tick:
-            tick(len(bank) + min(start + QUERIES_PER_RESCORING, len(queries)))
+            tick(len(bank) + min(start + at_once, len(queries)))
     if unsure.any():
-        similarity[unsure], row[unsure] = _compared_with_all(bank, queries[unsure], k)
+        scores, row[unsure] = _compared_with_all(bank, queries[unsure], k)
+        similarity[unsure] = scores.float()
+    return similarity.cpu().numpy(), row.cpu().numpy()
 
 
 def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, Indices]:
@@ -113,7 +125,7 @@ def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, In
     """
     mine = queries[dist.share(len(queries))]
     with ExitStack() as stack:
-        shown = dist.rank() == 0 and len(bank) > ROWS_PER_CHUNK
+        shown = dist.rank() == 0 and len(bank) > chunked.ROWS_PER_CHUNK
         tick = stack.enter_context(progress("search", steps(len(bank), len(mine)))) if shown else None
         found = dist.gather_shares(neighbours(bank, mine, k, tick=tick))
     similarity, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -122,229 +134,154 @@ def shared_neighbours(bank: Floats, queries: Floats, k: int) -> tuple[Floats, In
 
 def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
     """What `neighbours` needs at most beside what it is given; of memory-mapped arrays of any size only these pages."""
-    chunk, queries = min(n, ROWS_PER_CHUNK), min(q, QUERIES_PER_PASS)
+    chunk, queries = min(n, chunked.ROWS_PER_CHUNK), min(q, QUERIES_PER_PASS)
     spare = min(k + SPARE_CANDIDATES, n)
-    unit = 4 * dim * (2 * chunk + 2 * queries)  # a chunk as read and normalised; the queries and the unsure among them
-    split = 8 * dim * 5 * (min(n, ROWS_PER_PRODUCT) + min(q, QUERIES_PER_PRODUCT))
-    product = 4 * min(q, QUERIES_PER_BATCH) * chunk
-    merging = 4 * (4 + 8) * queries * spare  # similarities and rows: kept, found, joined and chosen
-    rescoring = QUERIES_PER_RESCORING * spare * dim * (4 + 5 * 8)
+    unit = 4 * dim * (3 * chunk + 3 * queries)  # two chunks as read, one of unit rows; the queries, and the unsure
+    split = 8 * dim * 4 * (min(n, ROWS_COMPARED) + min(q, QUERIES_COMPARED))
+    product = 4 * min(q, QUERIES_PER_PRODUCT) * chunk
+    merging = (4 + 8) * 4 * queries * spare  # similarities and rows: kept, found, joined and chosen
+    rescoring = max(NUMBERS_RESCORED["cpu"], spare * dim) * (4 + 4 * 8)
     return unit + split + product + merging + rescoring + (4 + 8) * q * min(k, n)
 
 
 def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
     """About how long `neighbours` takes, by the backend's speed on a few made-up rows."""
-    draw = np.random.default_rng(0)
+    draw, backend, device = np.random.default_rng(0), default_backend(), dist.pick_device()
     some, few = min(n, ROWS_TIMED), min(q, QUERIES_TIMED)
-    bank, queries = (draw.standard_normal((count, dim), np.float32) for count in (some, few))
-    spare = min(k + SPARE_CANDIDATES, some)
-    search = SEARCHES[default_backend()]
-    _rescore(bank, queries[:1], search(queries[:1], bank, spare)[1])  # the first time is slower
+    made, asked = (draw.standard_normal((count, dim), np.float32) for count in (some, few))
+    bank, queries, spare = Rows(made, device), torch.tensor(asked, device=device), min(k + SPARE_CANDIDATES, some)
+    again = queries[:QUERIES_RESCORED]
+    _rescored(bank, again, _candidates(bank, again, spare, backend, None)[0])[0].cpu()  # the first time is slower
     start = time.perf_counter()
-    ((_, bank),) = unit_chunks(bank)
+    ((_, chunk),) = Rows(made, device).chunks()
+    rows = unit(chunk)[:1].cpu()
     read = time.perf_counter()
-    _, rows = search(queries, bank, spare)
+    rows = _best(queries, chunk, spare, backend)[1].cpu()
     searched = time.perf_counter()
-    _rescore(bank, queries[:QUERIES_PER_RESCORING], rows[:QUERIES_PER_RESCORING])
+    _rescored(bank, again, rows[: len(again)].to(device))[0].cpu()
     rescored = time.perf_counter()
     each_row = ((read - start) * _passes(q) + (searched - read) * q / few) / some
-    return n * each_row + (rescored - searched) * q / min(few, QUERIES_PER_RESCORING)
+    return n * each_row + (rescored - searched) * q / len(again)
 
 
-def _candidates(bank: Floats, queries: Floats, k: int, search: Search, tick: Tick | None) -> tuple[Indices, float]:
-    """Row numbers (Q, k) of the best `k` by the backend's float32 arithmetic, and how far rows are from their centre.
+def _candidates(bank: Rows, queries: Tensor, k: int, backend: Backend, tick: Tick | None) -> tuple[Tensor, Tensor]:
+    """Row numbers (Q, k) of the best `k` by float32 arithmetic, and how far rows are from their centre.
 
     What is searched are the rows' differences from one centre: that takes the same from all similarities of a query,
     and leaves float32 its digits for what differs. The rows are in no particular order.
     """
-    centre, radius = np.zeros(bank.shape[1], np.float32), 0.0
-    best: Floats = np.empty((len(queries), 0), np.float32)
-    rows: Indices = np.empty((len(queries), 0), np.int64)
-    for start, unit in unit_chunks(bank):
+    centre, radius = torch.zeros_like(queries[0]), torch.zeros((), device=queries.device)
+    best, rows = queries.new_empty(len(queries), 0), torch.empty(0)
+    buffer = queries.new_empty(min(chunked.ROWS_PER_CHUNK, len(bank)), queries.shape[1])
+    for start, chunk in bank.chunks():
+        centred = unit(chunk, out=buffer[: len(chunk)])
         if not start:
-            centre = unit.mean(axis=0)
-        chunk = np.subtract(unit, centre, out=unit)
-        radius = max(radius, float(np.linalg.norm(chunk, axis=1).max()))
-        similarity, row = search(queries, chunk, min(k, len(chunk)))
-        best = np.concatenate([best, similarity], axis=1)
-        rows = np.concatenate([rows, row + start], axis=1)
+            centre = centred.mean(dim=0)
+        centred -= centre
+        radius = torch.maximum(radius, centred.norm(dim=1).max())
+        similarity, row = _best(queries, centred, min(k, len(chunk)), backend)
+        best = torch.cat([best, similarity], dim=1)
+        rows = torch.cat([rows, row + start], dim=1) if start else row
         if best.shape[1] > k:
-            keep = np.argpartition(-best, k - 1, axis=1)[:, :k]
-            best, rows = np.take_along_axis(best, keep, axis=1), np.take_along_axis(rows, keep, axis=1)
+            best, kept = best.topk(k, dim=1, sorted=False)
+            rows = rows.gather(1, kept)
         if tick:
             tick(start + len(chunk))
     return rows, radius
 
 
-def _rescore(bank: Floats, queries: Floats, rows: Indices) -> tuple[NDArray[np.float64], Indices]:
-    """Similarity of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
-    similarity = _products("qd,qkd->qk", _split(queries), _split(_taken(bank, rows)))
-    order = np.lexsort((rows, -similarity), axis=1)
-    return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(rows, order, axis=1)
+def _best(queries: Tensor, chunk: Tensor, k: int, backend: Backend) -> tuple[Tensor, Tensor]:
+    """The `k` largest inner products of each query (Q, D) with the rows (N, D) of a chunk, and their rows, (Q, k)."""
+    if backend == "faiss":
+        import faiss
+
+        found = faiss.knn(queries.numpy(), chunk.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT)
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    parts = [(part @ chunk.T).topk(k, dim=1, sorted=False) for part in torch.split(queries, QUERIES_PER_PRODUCT)]
+    similarity, row = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return similarity, row
 
 
-def _compared_with_all(bank: Floats, queries: Floats, k: int) -> tuple[NDArray[np.float64], Indices]:
-    """The same for the best `k` of all rows."""
-    best = np.empty((len(queries), 0), np.float64)
-    rows: Indices = np.empty((len(queries), 0), np.int64)
-    for start, block in _blocks(bank):
-        wide, kept = _split(block), min(k, start + len(block))
-        joined, joined_rows = np.empty((len(queries), kept)), np.empty((len(queries), kept), np.int64)
-        for first in range(0, len(queries), QUERIES_PER_PRODUCT):
-            few = _split(queries[first : first + QUERIES_PER_PRODUCT])
-            for i, similarity in enumerate(_products("qd,nd->qn", few, wide), first):
-                largest = _largest(similarity, k)
-                both, both_rows = np.append(best[i], similarity[largest]), np.append(rows[i], largest + start)
-                order = np.argsort(-both, kind="stable")[:kept]
-                joined[i], joined_rows[i] = both[order], both_rows[order]
-        best, rows = joined, joined_rows
-    return best, rows
-
-
-def _split(rows: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit rows (…, D) as a sum of multiples of 1 / HIGH and of 1 / LOW, whose products float64 adds without rounding.
-
-    Sums of products of the first kind are multiples of 2^-52 below 2; of the first and the second kind (below 2^-27
-    each, so below 2^-21 together in D = 4,096 dimensions) multiples of 2^-72: 53 bits at most, in any order.
-    """
-    wide = rows.astype(np.float64)
-    wide /= np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
-    high = np.rint(wide * HIGH) / HIGH
-    wide -= high
-    return high, np.rint(wide * LOW) / LOW
-
-
-def _products(
-    axes: str, queries: tuple[NDArray[np.float64], ...], rows: tuple[NDArray[np.float64], ...]
-) -> NDArray[np.float64]:
-    """The inner products, to the product of the two low parts (1e-13)."""
-    (high, low), (row_high, row_low) = queries, rows
-    product = partial(np.einsum, axes, optimize=True)
-    small = product(high, row_low) + product(low, row_high)
-    found: NDArray[np.float64] = product(high, row_high) + small
-    return found
-
-
-def _blocks(bank: Floats) -> Iterator[tuple[int, Floats]]:
-    """`_chunks` in parts of `ROWS_PER_PRODUCT`."""
-    for start, chunk in _chunks(bank):
-        for first in range(0, len(chunk), ROWS_PER_PRODUCT):
-            yield start + first, chunk[first : first + ROWS_PER_PRODUCT]
-
-
-def _largest(values: NDArray[np.float64], k: int) -> Indices:
-    """Where the `k` largest are, the largest first, the first of equals first."""
-    places: Indices = np.arange(len(values))
-    if k < len(values):
-        places = np.flatnonzero(values >= np.partition(values, -k)[-k])
-    return places[np.argsort(-values[places], kind="stable")[:k]]
-
-
-def _chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
-    """The rows, `ROWS_PER_CHUNK` at a time, with the number of the first; a chunk is overwritten by the next.
-
-    A memory-mapped bank is read from its file, as mapped pages would pile up in memory and cost a fault each.
-    """
-    if not _is_mapped(bank):
-        for start in range(0, len(bank), ROWS_PER_CHUNK):
-            yield start, bank[start : start + ROWS_PER_CHUNK]
-        return
-    buffer = np.empty((min(ROWS_PER_CHUNK, len(bank)), bank.shape[1]), bank.dtype)
-    with _opened(bank) as file:
-        file.seek(bank.offset)
-        for start in range(0, len(bank), ROWS_PER_CHUNK):
-            chunk = buffer[: len(bank) - start]
-            _require_read(file.readinto(chunk.data), chunk, bank)
-            yield start, chunk
-
-
-def _taken(bank: Floats, rows: Indices) -> Floats:
-    """`bank[rows]`, (Q, k, D), for few rows of many."""
-    if not _is_mapped(bank):
-        return bank[rows]
-    taken = np.empty((rows.size, bank.shape[1]), bank.dtype)
-    with _opened(bank) as file:
-        for row, out in zip(rows.reshape(-1).tolist(), taken, strict=True):
-            _require_read(os.preadv(file.fileno(), [out.data], bank.offset + row * out.nbytes), out, bank)
-    return taken.reshape(*rows.shape, bank.shape[1])
-
-
-def _is_mapped(bank: Floats) -> "TypeGuard[np.memmap[Any, Any]]":
-    """Whether `bank` is the whole of a read-only file, row after row."""
-    mapped = isinstance(bank, np.memmap) and isinstance(bank.base, mmap.mmap) and bank.mode == "r"
-    return mapped and bank.flags.c_contiguous
-
-
-def _opened(bank: "np.memmap[Any, Any]") -> BufferedReader:
-    assert bank.filename is not None
-    return Path(bank.filename).open("rb")
-
-
-def _require_read(count: int, into: Floats, bank: "np.memmap[Any, Any]") -> None:
-    if count != into.nbytes:
-        raise UserError(f"{bank.filename} is shorter than it was; remove its folder, so that it is made again")
+def unit(rows: Tensor, out: Tensor | None = None) -> Tensor:
+    """`rows` (…, D) divided by their Euclidean norm (a row of zeros stays zero), in `out` if given."""
+    return torch.div(rows, torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_(min=TINY), out=out)
 
 
 def unit_rows(rows: Floats) -> Floats:
-    """`rows` (…, D) divided by their Euclidean norm (a row of zeros stays zero)."""
+    """The same for an array."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
-    unit: Floats = rows / np.maximum(norm, np.float32(1e-12))
-    return unit
+    divided: Floats = rows / np.maximum(norm, np.float32(TINY))
+    return divided
 
 
-def unit_chunks(bank: Floats) -> Iterator[tuple[int, Floats]]:
-    """`_chunks` with every row divided by its norm."""
-    buffer: Floats = np.empty((min(ROWS_PER_CHUNK, len(bank)), bank.shape[1]), np.float32)
-    for start, chunk in _chunks(bank):
-        for first in range(0, len(chunk), ROWS_PER_NORMALISATION):
-            part = slice(first, first + ROWS_PER_NORMALISATION)
-            buffer[part][: len(chunk) - first] = unit_rows(chunk[part])
-        yield start, buffer[: len(chunk)]
+class _Exact(NamedTuple):
+    """Rows (…, D) scaled by a power of two to lengths from 1/2 to 1, as sums of two float64 parts."""
+
+    high: Tensor
+    """Multiples of 2^-26."""
+    low: Tensor
+    """Multiples of 2^-46, below 2^-27."""
+    length: Tensor
+    """(…, 1)"""
 
 
-def approximate_neighbours(bank: Floats, queries: Floats, k: int, index: str, search: str) -> tuple[Floats, Indices]:
-    """Most of the `k` rows of `bank` most similar to each query by cosine.
+def _exact(rows: Tensor) -> _Exact:
+    """Split float32 rows so that float64 adds their products without rounding, in any order and on any device.
 
-    Args:
-        bank: (N, D), any norms; may be memory-mapped: read in chunks. The index itself is in memory.
-        queries: (Q, D), any norms.
-        k: at most N.
-        index: what faiss's `index_factory` builds: `IVF4096,SQ8`, `HNSW32`, ….
-        search: what its `ParameterSpace` sets: `nprobe=32`, `efSearch=128`, ….
-
-    Returns:
-        similarities (Q, K) float32, best first, and row numbers (Q, K) int64. Where the index found fewer, the rest is
-        row 0 at similarity -inf.
-
-    Raises:
-        UserError: faiss is absent, or does not know such an index or setting.
+    Sums of products of two high parts are multiples of 2^-52 up to 1; of a high and a low part (below 2^-27 each, so
+    below 2^-21 together in D = 4,096 dimensions) multiples of 2^-72: 53 bits at most.
     """
-    try:
-        import faiss
-    except ImportError:
-        raise UserError("an approximate index needs faiss; pip install faiss-cpu") from None
-    k = min(k, len(bank))
-    try:
-        built = faiss.index_factory(bank.shape[1], index, faiss.METRIC_INNER_PRODUCT)
-        faiss.ParameterSpace().set_index_parameters(built, search)  # type: ignore[arg-type]
-        if not built.is_trained:
-            sample = np.linspace(0, len(bank) - 1, min(TRAINING_ROWS, len(bank)), dtype=np.int64)
-            built.train(unit_rows(bank[sample]))
-        for _, chunk in unit_chunks(bank):
-            built.add(chunk)
-    except RuntimeError as error:
-        told = " ".join(str(error).split()).rpartition("failed: ")[2][-200:]  # before it, faiss's own source
-        raise UserError(
-            f"faiss cannot use index {index!r} with search {search!r} on {len(bank)} rows: {told}"
-        ) from None
-    similarity, row = built.search(unit_rows(queries), k)
-    similarity[row < 0] = -np.inf
-    return similarity, np.maximum(row, 0)
+    wide = rows.double()
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_(min=TINY)
+    wide.mul_(torch.frexp(norm).mantissa.div_(norm))
+    high = wide.add(TO_HIGH).sub_(TO_HIGH)
+    low = wide.sub_(high).add_(TO_LOW).sub_(TO_LOW)
+    squared = _dots(high, high) + 2 * _dots(high, low)
+    return _Exact(high, low, squared.sqrt_().clamp_(min=0.5))
 
 
-def recall(bank: Floats, queries: Floats, found: tuple[Floats, Indices]) -> float:
-    """The share of the exact nearest rows that were found, over all queries."""
-    similarity, row = found
-    _, exact = neighbours(bank, queries, row.shape[1])
-    hits = [len(np.intersect1d(e, r[s > -np.inf])) for e, r, s in zip(exact, row, similarity, strict=True)]
-    return sum(hits) / exact.size
+def _dots(these: Tensor, those: Tensor) -> Tensor:
+    """The inner product of each row (…, D) with its partner, (…, 1)."""
+    return torch.einsum("...d,...d->...", these, those).unsqueeze(-1)
+
+
+def _cosines(queries: _Exact, rows: _Exact) -> Tensor:
+    """Similarities (…, Q, N) of queries (…, Q, D) and rows (…, N, D), to the product of the low parts (1e-13)."""
+    small = queries.high @ rows.low.mT + queries.low @ rows.high.mT
+    return (queries.high @ rows.high.mT + small) / (queries.length * rows.length.mT)
+
+
+def _rescored(bank: Rows, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarity of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
+    rows = rows.sort(dim=1).values
+    similarity = _cosines(_exact(queries[:, None]), _exact(bank.take(rows)))[:, 0]
+    similarity, order = similarity.sort(dim=1, descending=True, stable=True)
+    return similarity, rows.gather(1, order)
+
+
+def _compared_with_all(bank: Rows, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same for the best `k` of all rows."""
+    parts = torch.split(queries, QUERIES_COMPARED)
+    best = [part.new_empty(len(part), 0, dtype=torch.float64) for part in parts]
+    rows = [torch.empty(len(part), 0, dtype=torch.int64, device=part.device) for part in parts]
+    for start, chunk in bank.chunks():
+        for first, block in zip(
+            range(start, len(bank), ROWS_COMPARED), torch.split(chunk, ROWS_COMPARED), strict=False
+        ):
+            exact, numbers = _exact(block), torch.arange(first, first + len(block), device=block.device)
+            for i, part in enumerate(parts):
+                joined = torch.cat([best[i], _cosines(_exact(part), exact)], dim=1)
+                places = _largest(joined, min(k, first + len(block)))
+                best[i] = joined.gather(1, places)
+                rows[i] = torch.cat([rows[i], numbers.expand(len(part), -1)], dim=1).gather(1, places)
+    return torch.cat(best), torch.cat(rows)
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """Where the `k` largest of each row of `values` (Q, n) are, the largest first, the first of equals first."""
+    kth = values.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    above, equal = values > kth, values == kth
+    fits = equal.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)
+    places = (above | (equal & fits)).nonzero()[:, 1].view(len(values), k)
+    order = values.gather(1, places).sort(dim=1, descending=True, stable=True).indices
+    return places.gather(1, order)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
@@ -88,11 +88,10 @@ class PatchWork(Work):
         found = [grid_of(self.checkpoint, target, self.transform.resize) for target in self.targets]
         return [rows * columns * width for (rows, columns), width in found]
 
-    def forward(self, backbone: Any, batch: Tensor) -> list[Tensor]:
+    def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
         """As of `Work`."""
-        inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
         maps = [feature_map(backbone, inputs, target) for target in self.targets]
-        return [found.flatten(2).transpose(1, 2).flatten(1).float() for found in maps]
+        return [found.flatten(2).transpose(1, 2).flatten(1) for found in maps]
 
 
 def squashed(size: int) -> EvalTransform:
@@ -100,7 +99,9 @@ def squashed(size: int) -> EvalTransform:
     return EvalTransform(size, None, "bilinear", squash=True)
 
 
-def extract_patches(checkpoint: Checkpoint, images: Images, size: int, feature: str, cache: Path) -> Patches:
+def extract_patches(
+    checkpoint: Checkpoint, images: Images, size: int, feature: str, cache: Path, precision: Precision = "fp32"
+) -> Patches:
     """The patches' features of all `images`, squashed to `size` pixels a side.
 
     They are kept in `cache` and found there again; interrupted, the extraction resumes; of several processes each
@@ -111,10 +112,10 @@ def extract_patches(checkpoint: Checkpoint, images: Images, size: int, feature: 
     """
     targets = checkpoint.architecture.targets(feature)
     grid, width = grid_of(checkpoint, targets, size)
-    folder = cache / _key(checkpoint, images, size, targets)
+    folder = cache / _key(checkpoint, images, size, targets, precision)
     require_filled(
         {folder: targets},
-        lambda missing: PatchWork(checkpoint, images, squashed(size), missing),
+        lambda missing: PatchWork(checkpoint, images, squashed(size), missing, precision),
         lambda _: {"images": images.name, "checkpoint": checkpoint.name, "patches": grid},
     )
     whole = np.load(folder / "features.npy", mmap_mode="r")
@@ -122,21 +123,25 @@ def extract_patches(checkpoint: Checkpoint, images: Images, size: int, feature: 
     return Patches(np.memmap(folder / "features.npy", np.float32, "r", whole.offset, shape), grid)
 
 
-def plan_patches(checkpoint: Checkpoint, images: Images, size: int, feature: str, cache: Path) -> str:
+def plan_patches(
+    checkpoint: Checkpoint, images: Images, size: int, feature: str, cache: Path, precision: Precision = "fp32"
+) -> str:
     """What `extract_patches` would do, and how long that would take, in a line."""
     targets = checkpoint.architecture.targets(feature)
     grid, width = grid_of(checkpoint, targets, size)
     count = len(images) * grid[0] * grid[1]
     what = f"patches of {images.name}: {len(images):,} images x {grid[0]}x{grid[1]} = {count:,} x {width}"
-    if is_whole(cache / _key(checkpoint, images, size, targets), len(images)):
+    if is_whole(cache / _key(checkpoint, images, size, targets, precision), len(images)):
         return f"{what}, in the cache"
-    rate = images_per_second(PatchWork(checkpoint, images, squashed(size), (targets,))) * dist.world_size()
+    work = PatchWork(checkpoint, images, squashed(size), (targets,), precision)
+    rate = images_per_second(work) * dist.world_size()
     time = duration(len(images) / rate)
     return f"{what}, {4 * count * width / 1e9:.2f} GB on disk, about {time} at {rate:.0f} images a second"
 
 
-def _key(checkpoint: Checkpoint, images: Images, size: int, targets: tuple[str, ...]) -> str:
-    return fingerprint(["patches", checkpoint.id, images.fingerprint, size, targets])
+def _key(checkpoint: Checkpoint, images: Images, size: int, targets: tuple[str, ...], precision: Precision) -> str:
+    other = [] if precision == "fp32" else [precision]
+    return fingerprint(["patches", checkpoint.id, images.fingerprint, size, targets, *other])
 
 
 def resize_map(truth: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

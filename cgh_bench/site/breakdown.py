@@ -100,7 +100,7 @@ def _bank(checkpoint: str, val: data.ImageSet, task: Any, folder: Path) -> Path 
 
     for done in folder.glob("*/done.json"):
         record = json.loads(done.read_text(encoding="utf-8"))
-        key = bank_key(checkpoint, val, task.transform, tuple(record.get("targets", ())))
+        key = bank_key(checkpoint, val, task.transform, tuple(record.get("targets", ())), task.precision)
         if (record.get("feature"), done.parent.name) == (task.feature, key):
             return done.parent
     return None

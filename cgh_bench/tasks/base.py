@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
+from cgh_bench.core.precision import Precision
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
 from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.frozen.selection import require_different, require_one_label
@@ -172,6 +173,8 @@ class ImageTask(Task["DataPair"]):
     transform: EvalTransform = IMAGENET_KNN
     val_split: float = field(default=0.0, metadata={"later": True}, kw_only=True)
     """For a folder of your own without val/: the share of every class's images that is drawn for it, with seed 0."""
+    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
+    """The arithmetic of the backbone, on any device: fp32 without TF32, tf32, or bf16 (autocast)."""
 
     def load_data(self, cache: Path) -> "DataPair":
         """The train and the val images, and those of `others`."""
@@ -212,13 +215,16 @@ class FeatureTask(ImageTask):
         """The features of images cut by their transforms."""
         from cgh_bench.frozen.features import extract
 
-        return [extract(checkpoint, *one, self.feature, folders.cache / "features") for one in sets]
+        cache = folders.cache / "features"
+        return [extract(checkpoint, *one, self.feature, cache, self.precision) for one in sets]
 
     def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
         """Time and disk of the features, and what else there is to tell."""
         from cgh_bench.frozen import features
 
-        plans = (features.plan(checkpoint, *one, (self.feature,), folders.cache) for one in self.sets(data))
+        plans = (
+            features.plan(checkpoint, *one, (self.feature,), folders.cache, self.precision) for one in self.sets(data)
+        )
         return [*chain.from_iterable(plans), *self.effort(checkpoint, data)]
 
     def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:

@@ -9,7 +9,7 @@ over all points (`pck_point`), over pairs (`pck_image`), or over classes of the 
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.precision import Precision
 from cgh_bench.data import catalog, data_root
 from cgh_bench.data.image_set import CorrespondingImages
 from cgh_bench.data.pairs import Pair, PairedImages, Points
@@ -49,6 +50,8 @@ class Correspondence(Task[PairedImages]):
     """Reported beside it, as `pck_point_0.05`, …"""
     upsampling: Upsampling = "bilinear"
     """How the map of similarities is resized to `size`."""
+    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
+    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or min(self.alpha, *self.alphas) <= 0:
@@ -66,7 +69,8 @@ class Correspondence(Task[PairedImages]):
         """Time and disk of the patches."""
         from cgh_bench.frozen.patches import plan_patches
 
-        patches = plan_patches(checkpoint, data.images, self.size, self.feature, folders.cache / "features")
+        cache = folders.cache / "features"
+        patches = plan_patches(checkpoint, data.images, self.size, self.feature, cache, self.precision)
         return [patches, f"{len(data.pairs):,} pairs, {sum(len(pair.source_points) for pair in data.pairs):,} points"]
 
     def run(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders, seed: int) -> dict[str, float]:
@@ -75,7 +79,8 @@ class Correspondence(Task[PairedImages]):
 
         from cgh_bench.frozen.patches import extract_patches
 
-        patches = extract_patches(checkpoint, data.images, self.size, self.feature, folders.cache / "features")
+        cache = folders.cache / "features"
+        patches = extract_patches(checkpoint, data.images, self.size, self.feature, cache, self.precision)
         table = io.StringIO()
         lines = csv.writer(table, lineterminator="\n")
         lines.writerow(

@@ -1,7 +1,7 @@
 """What tasks on maps of classes share: their data, the size of images, predictions as files, and the same metrics."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.precision import Precision
 from cgh_bench.data.segmented import SegmentedImages, SegmentedPair, load_segmented
 from cgh_bench.tasks.base import Folders, Metric, Task
 
@@ -33,6 +34,8 @@ class DenseTask(Task[SegmentedPair]):
     """Pixels of both sides that images are squashed to, bilinear with antialiasing."""
     feature: str = "layer4"
     """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
+    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
+    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.descent import Cosine, Schedule, Steps
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.precision import arithmetic
 from cgh_bench.data.image_set import share_of_classes
 from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
 from cgh_bench.frozen.selection import Rows, require_learnable
@@ -67,7 +68,8 @@ class FineTune(ImageTask):
         from cgh_bench.frozen.training import planned
 
         rows = self._labelled(checkpoint, data.train, seed=0)
-        work = Work(checkpoint, data.train, self.transform, (checkpoint.architecture.targets("layer4"),))
+        targets = (checkpoint.architecture.targets("layer4"),)
+        work = Work(checkpoint, data.train, self.transform, targets, self.precision)
         rate = images_per_second(work) * dist.world_size()
         return [planned(len(rows), self.epochs, FORWARDS_PER_STEP * len(rows) + len(data.val), rate)]
 
@@ -100,7 +102,7 @@ class FineTune(ImageTask):
 
         images, val, state = data.train, data.val, folders.run / "state.pt"
         rows = self._labelled(checkpoint, images, seed)
-        with dist.process_group() as device:
+        with dist.process_group() as device, arithmetic(self.precision, device):
             network = Network(checkpoint, len(images.classes), seed).to(device)
             groups = [
                 {"params": network.backbone.parameters(), "first_rate": self.trunk_rate},

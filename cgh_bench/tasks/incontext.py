@@ -86,7 +86,10 @@ class InContext(DenseTask):
         labels = 2 * rows * len(data.train.classes) / 1e6
         copied = 4 * rows * width / 1e9 if each < grid[0] * grid[1] else 0.0
         return [
-            *(patches.plan_patches(checkpoint, part, self.size, self.feature, cache) for part in (*memories, data.val)),
+            *(
+                patches.plan_patches(checkpoint, part, self.size, self.feature, cache, self.precision)
+                for part in (*memories, data.val)
+            ),
             f"memory: {rows:,} patches x {width} ({each} of each image), {labels:,.0f} MB of labels in memory"
             + (f", {copied:.2f} GB on disk while it runs" if copied else ""),
             f"search: {queries:,} patches, {self.k} neighbours, about {duration(seconds)}, at most {megabytes:,.0f} MB",
@@ -101,7 +104,7 @@ class InContext(DenseTask):
 
         checkpoint, cache = self._preprocessed(checkpoint), folders.cache / "features"
         features, labels = self._memory(checkpoint, data.train, folders, seed)
-        queries = extract_patches(checkpoint, data.val, self.size, self.feature, cache)
+        queries = extract_patches(checkpoint, data.val, self.size, self.feature, cache, self.precision)
         found = _found(queries, lambda part: shared_neighbours(features, part, self.k))
 
         def predict(index: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -146,12 +149,12 @@ class InContext(DenseTask):
         """The patches (M, D) that are remembered and how many pixels of each have each class, (M, C)."""
         from cgh_bench.frozen.patches import class_counts, extract_patches, patch_pixels, resize_map
 
-        memories = self._memories(train, seed)
+        memories, cache = self._memories(train, seed), folders.cache / "features"
         parts: list[tuple[Patches, NDArray[np.int64]]] = []
         labels: list[NDArray[np.uint16]] = []
         draw = np.random.default_rng([seed, 1])
         for images in memories:
-            patches = extract_patches(checkpoint, images, self.size, self.feature, folders.cache / "features")
+            patches = extract_patches(checkpoint, images, self.size, self.feature, cache, self.precision)
             each, kept = self._kept(memories, patches.grid), []
             for index in range(len(images)):
                 truth = resize_map(images.both(index)[1], (self.size, self.size))

@@ -33,8 +33,8 @@ class KNNApproximate(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
+        from cgh_bench.frozen.approximate import approximate_neighbours, recall
         from cgh_bench.frozen.metrics import rank
-        from cgh_bench.frozen.neighbours import approximate_neighbours, recall
         from cgh_bench.outcomes import classification
 
         train, val = self.features(checkpoint, data, folders)

@@ -81,11 +81,11 @@ class LinearSgd(ImageTask):
 
         train = data.train
         targets = tuple(checkpoint.architecture.targets(name) for name in self.features)
-        work = Work(checkpoint, train, self.transform, targets)
+        work = Work(checkpoint, train, self.transform, targets, self.precision)
         each = len(self.learning_rates) * len(self.weight_decays)
         heads = each * sum(self._widths(checkpoint)) * len(train.classes)
         return [
-            *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache),
+            *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache, self.precision),
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
             planned(len(train), self.epochs, len(train), images_per_second(work) * dist.world_size()),
         ]
@@ -126,9 +126,10 @@ class LinearSgd(ImageTask):
             rates, decays = torch.tensor(list(product(self.learning_rates, self.weight_decays)), device=device).T
             firsts = [first_weights(width, len(val.classes), self.initial, seed) for width in self._widths(checkpoint)]
             heads = [Heads(first.to(device), rates, decays, self.descent) for first in firsts]
-            probe = SgdProbe(checkpoint, self.features, heads, device)
+            probe = SgdProbe(checkpoint, self.features, heads, device, self.precision)
+            cache = folders.cache / "features"
             probe.banks = {
-                name: extract_all(checkpoint, some, self.transform, self.features, folders.cache / "features")
+                name: extract_all(checkpoint, some, self.transform, self.features, cache, self.precision)
                 for name, some in judged.items()
             }
             state = folders.run / "state.pt"

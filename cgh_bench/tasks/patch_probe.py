@@ -57,7 +57,7 @@ class PatchProbe(DenseTask):
         count = rows * columns * len(data.train)
         return [
             *(
-                patches.plan_patches(checkpoint, part, self.size, self.feature, cache)
+                patches.plan_patches(checkpoint, part, self.size, self.feature, cache, self.precision)
                 for part in (data.train, data.val)
             ),
             f"classifier: {count:,} patches x {width}, at most {self.planned_bytes(count, width, data) / 1e9:.2f} GB",
@@ -82,7 +82,8 @@ class PatchProbe(DenseTask):
 
         cache = folders.cache / "features"
         train, val = (
-            extract_patches(checkpoint, part, self.size, self.feature, cache) for part in (data.train, data.val)
+            extract_patches(checkpoint, part, self.size, self.feature, cache, self.precision)
+            for part in (data.train, data.val)
         )
         return train, val, pixels_of(data.train, self.size, train.grid)
 

@@ -113,11 +113,8 @@ class Cgh(Method):
 
         With a = min(1, epoch / handover_epochs): (1 - a) InfoNCE within each context + a/2 each crossed relation.
         """
-        import torch
-
         from cgh_bench.core import dist
         from cgh_bench.pretrain.parts import encode_globally
-        from cgh_bench.pretrain.relation import infonce
 
         weak, strong, *crops = views
         student = dict(zip(self.contexts, self.student(strong), strict=True))
@@ -126,26 +123,42 @@ class Cgh(Method):
         rows = dist.block(len(every[self.contexts[0]]))
         teacher = {context: embeddings[rows] for context, embeddings in every.items()}
         handed_over = min(1.0, epoch / self.handover_epochs) if self.handover_epochs else 1.0
-        terms = {}
-        if handed_over < 1:
-            for context in self.contexts:
-                loss = infonce(student[context], teacher[context], self.queues[context], self.infonce_temperature)
-                terms[f"infonce_{context}"] = (1 - handed_over) * loss
+        contrasts, relations = {}, {}
         for context in self.contexts:
             embeddings = [student[context], *(embedded_crops if context == "global" else [])]
-            losses = [self._relation(context, each, teacher) for each in embeddings]
-            terms[f"relation_{context}"] = handed_over / len(self.contexts) * torch.stack(losses).mean()
+            contrast, relation = self._losses(context, embeddings, teacher, handed_over < 1)
+            if contrast is not None:
+                contrasts[f"infonce_{context}"] = (1 - handed_over) * contrast
+            relations[f"relation_{context}"] = handed_over / len(self.contexts) * relation
         self._enqueue(every)
-        return terms
+        return contrasts | relations
 
-    def _relation(self, context: str, student: Tensor, teacher: dict[str, Tensor]) -> Tensor:
-        """The relational loss of `student` (B, D), embeddings in `context`, against the teacher's other context."""
-        from cgh_bench.pretrain.relation import relation
+    def _losses(
+        self, context: str, students: list[Tensor], teacher: dict[str, Tensor], contrasted: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """InfoNCE of the first of `students`, each (B, D) in `context`, if wanted; their mean loss of relations.
+
+        One pass over the context's queue serves all: its own relations, the teacher's, and InfoNCE.
+        """
+        import torch
+
+        from cgh_bench.pretrain.relation import Softmax, contrastive, relational, soft_means
 
         (source,) = (set(teacher) - {context}) if self.crossed and len(teacher) > 1 else {context}
-        temperatures = getattr(self, f"student_{context}_temperature"), getattr(self, f"teacher_{source}_temperature")
+        own, temperature = self.queues[context], getattr(self, f"student_{context}_temperature")
         centre = None if self.centre_momentum is None else self.get_buffer(f"centre_{source}")
-        return relation(student, self.queues[context], teacher[source], self.queues[source], temperatures, centre)
+        of_teacher = getattr(self, f"teacher_{source}_temperature")
+        asked = [Softmax(each, own, temperature) for each in students]
+        asked.append(Softmax(teacher[source], self.queues[source], of_teacher, centre))
+        if contrasted:
+            asked.append(Softmax(students[0], own, self.infonce_temperature))
+        found = soft_means(own, asked)
+        target = found[len(students)]
+        relations = [relational(each, temperature, mine, target) for each, mine in zip(students, found, strict=False)]
+        contrast = (
+            contrastive(students[0], teacher[context], self.infonce_temperature, found[-1]) if contrasted else None
+        )
+        return contrast, torch.stack(relations).mean()
 
     def _enqueue(self, every: dict[str, Tensor]) -> None:
         """Add the teacher's embeddings of the global batch to centres and queues, after the loss has used these."""

@@ -62,7 +62,7 @@ PLAIN = replace(TINY_CGH, method=Plain(), base_lr=0.01)
 
 def after_steps(recipe, folder, steps=3):
     run = begin(recipe, RunFolder(folder), torch.device("cpu"), Batches(recipe, made_up()))
-    lines = [descend(run, run.batches[step]) for step in range(steps)]
+    lines = [descend(run, run.batches[step])() for step in range(steps)]
     return run, lines
 
 

@@ -37,11 +37,11 @@ def infonce_by_loops(student, positive, queue, tau):
 CASES = [(1, 1, 2, 0.1, 0.1), (3, 7, 4, 0.1, 0.04), (4, 29, 8, 0.08, 0.08), (2, 64, 5, 0.5, 0.01), (5, 30, 3, 1.0, 2.0)]
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 8192])
+@pytest.mark.parametrize("numbers", [1, 40, 2**20])
 @pytest.mark.parametrize("case", CASES)
-def test_relation_equals_the_loops(monkeypatch, chunk, case):
+def test_relation_equals_the_loops(monkeypatch, numbers, case):
     b, k, d, tau_student, tau_teacher = case
-    monkeypatch.setattr(module, "ROWS_PER_CHUNK", chunk)
+    monkeypatch.setitem(module.NUMBERS_AT_ONCE, "cpu", numbers)
     student, teacher = unit(b, d), unit(b, d + 1, seed=1)  # the two contexts may differ in width
     queue_a, queue_b = unit(k, d, seed=2), unit(k, d + 1, seed=3)
     got = relation(student, queue_a, teacher, queue_b, (tau_student, tau_teacher))
@@ -49,11 +49,11 @@ def test_relation_equals_the_loops(monkeypatch, chunk, case):
     assert float(got) == pytest.approx(wanted, rel=2e-6, abs=2e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 8192])
+@pytest.mark.parametrize("numbers", [1, 40, 2**20])
 @pytest.mark.parametrize("case", CASES)
-def test_infonce_equals_the_loops(monkeypatch, chunk, case):
+def test_infonce_equals_the_loops(monkeypatch, numbers, case):
     b, k, d, tau, _ = case
-    monkeypatch.setattr(module, "ROWS_PER_CHUNK", chunk)
+    monkeypatch.setitem(module.NUMBERS_AT_ONCE, "cpu", numbers)
     student, positive, queue = unit(b, d), unit(b, d, seed=1), unit(k, d, seed=2)
     got = infonce(student, positive, queue, tau)
     assert float(got) == pytest.approx(infonce_by_loops(student, positive, queue, tau), rel=2e-6, abs=2e-6)
@@ -65,7 +65,7 @@ def plain_relation(student, queue_a, teacher, queue_b, tau_student, tau_teacher)
 
 
 def test_the_gradient_of_the_relation_is_autograds(monkeypatch):
-    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 50)
+    monkeypatch.setitem(module.NUMBERS_AT_ONCE, "cpu", 600)
     student, teacher, queue_a, queue_b = unit(6, 16), unit(6, 16, seed=1), unit(333, 16, seed=2), unit(333, 16, seed=3)
     z32, z64 = student.clone().requires_grad_(), student.double().requires_grad_()
     (3 * relation(z32, queue_a, teacher, queue_b, (0.1, 0.08))).backward()
@@ -74,7 +74,7 @@ def test_the_gradient_of_the_relation_is_autograds(monkeypatch):
 
 
 def test_the_gradient_of_infonce_is_autograds(monkeypatch):
-    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 50)
+    monkeypatch.setitem(module.NUMBERS_AT_ONCE, "cpu", 600)
     student, positive, queue = unit(6, 16), unit(6, 16, seed=1), unit(333, 16, seed=2)
     z32, z64 = student.clone().requires_grad_(), student.double().requires_grad_()
     infonce(z32, positive, queue, 0.2).backward()
@@ -119,7 +119,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_of_batch_times_queue_is_made(monkeypatch):
-    monkeypatch.setattr(module, "ROWS_PER_CHUNK", 64)
+    monkeypatch.setitem(module.NUMBERS_AT_ONCE, "cpu", 4096)
     b, k, d = 32, 4096, 4
     student, teacher, queue = unit(b, d).requires_grad_(), unit(b, d, seed=1), unit(k, d, seed=2)
     with LargestTensor() as largest:

@@ -13,6 +13,7 @@ from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
+from cgh_bench.pretrain.augmentation import finish
 from cgh_bench.pretrain.batches import Batches, loader
 from cgh_bench.pretrain.methods.random_init import RandomInit
 from cgh_bench.pretrain.optimisation import learning_rate, optimizer
@@ -102,6 +103,18 @@ def test_views_of_a_step_differ_from_each_other_and_between_steps(monkeypatch):
     batches = Batches(same, replace(numbered(), pixels=noise))
     first, second = batches[0].views, batches[1].views
     assert not torch.equal(*first) and not torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("side", [8, 40])
+def test_views_that_are_only_cut_are_finished_as_those_made_at_once(side):
+    """Small images are sampled at once, larger ones cut one by one; a GPU's second half is the same code."""
+    strong = Augment(size=12, rotation_degrees=20, jitter=0.8, brightness=0.4, saturation=0.4, grey=0.5, blur=0.5)
+    recipe = replace(RECIPE, views=Views((strong, replace(strong, solarize=0.5))))
+    noise = np.random.default_rng(0).integers(0, 255, (11, side, side)).astype(np.uint8)
+    whole, cut = (Batches(recipe, replace(numbered(), pixels=noise), for_gpu=gpu) for gpu in (False, True))
+    for augment, view, half in zip(recipe.views.augments, whole[1].views, cut[1].views, strict=True):
+        assert half.pixels.dtype == torch.uint8
+        torch.testing.assert_close(finish(augment, half), view, rtol=0, atol=0)
 
 
 def test_processes_share_out_the_same_global_batch(monkeypatch):

@@ -1,0 +1,51 @@
+"""The arithmetic of a backbone: float32, TF32 or bfloat16; and the mode that repeats a GPU's numbers bit for bit."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from cgh_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""tf32: float32 whose products have 10 bits of mantissa, on NVIDIA GPUs alone; bf16: autocast."""
+DETERMINISTIC = "CGH_DETERMINISTIC"
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: "torch.device") -> Iterator[None]:
+    """Within, networks on `device` compute in `precision`.
+
+    fp32 means it: TF32, which cuDNN's convolutions use unless told otherwise, is off. Afterwards all is as before.
+
+    Raises:
+        UserError: TF32 on a CPU, which has none.
+    """
+    import torch
+
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("precision=tf32 needs an NVIDIA GPU; take fp32 or bf16")
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def follow_environment() -> None:
+    """Where CGH_DETERMINISTIC is 1, a GPU repeats its numbers bit for bit, more slowly; a CPU does so anyway.
+
+    An operation that cannot is an error that names it (`torch.use_deterministic_algorithms`).
+    """
+    import torch
+
+    if os.environ.get(DETERMINISTIC) == "1":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
