@@ -178,13 +178,14 @@ def evaluate(
     _require_complete(evaluation.name, task.METRICS, metrics)
     if dist.rank() == 0:
         _require_same(evaluation.name, metrics, folder)
+    parameters = sum(each.numel() for each in checkpoint.architecture.skeleton.parameters())
     result = Result(
         task=evaluation.name,
         protocol=evaluation.protocol,
         metrics=metrics,
         checkpoint=checkpoint.id,
         checkpoint_name=checkpoint.name,
-        origin=plain(checkpoint.origin),
+        origin={**plain(checkpoint.origin), "architecture": checkpoint.architecture.name, "parameters": parameters},
         data=evaluation.data.fingerprint,
         subset=evaluation.data.subset or str(checkpoint.origin.subset),
         config=plain(task),

@@ -55,6 +55,12 @@ class PublishedResult:
         return printed(self.value)
 
     @property
+    def place(self) -> str:
+        """The repository or site of the source, short."""
+        parts = self.source.split(" ")[0].split("/")
+        return "/".join(parts[3:5] if parts[2] == "github.com" else parts[2:5])
+
+    @property
     def variant(self) -> tuple[str, str, int | None]:
         """Equal for results of the same method in the same form."""
         return self.method, self.detail, self.epochs

@@ -249,7 +249,7 @@ def show_published(protocol: str = "", method: str = "", console: Console | None
     for name in dict.fromkeys(each.protocol for each in chosen):
         _show_protocol(published.protocols()[name], [each for each in chosen if each.protocol == name], console)
     for conflict in published.conflicts(chosen):
-        values = ", ".join(f"{each.text} ({_place(each)})" for each in conflict.results)
+        values = ", ".join(f"{each.text} ({each.place})" for each in conflict.results)
         what = f"{conflict.protocol}, {_variant(conflict.results[0])}, {metric_label(conflict.metric)}"
         console.print(Text(f"conflicting sources: {what}: {values}"))
 
@@ -270,7 +270,7 @@ def _show_protocol(protocol: published.Protocol, results: Sequence[PublishedResu
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for each in results:
         note = f" [{notes.index(each.deviation) + 1}]" if each.deviation else ""
-        key = (_variant(each), note, published.COSTS[each.cost], _place(each))
+        key = (_variant(each), note, published.COSTS[each.cost], each.place)
         rows.setdefault(key, {})[each.metric] = each.text
     for (variant, note, cost, place), values in rows.items():
         numbers = (values.get(metric, "") for metric in metrics)
@@ -285,12 +285,6 @@ def _show_protocol(protocol: published.Protocol, results: Sequence[PublishedResu
 def _variant(each: PublishedResult) -> str:
     detail = f" ({each.detail})" if each.detail else ""
     return f"{each.method}{detail}" + ("" if each.epochs is None else f", {each.epochs} ep")
-
-
-def _place(each: PublishedResult) -> str:
-    """The repository or site of a source, short."""
-    parts = each.source.split("/")
-    return "/".join(parts[3:5]) if parts[2] == "github.com" else parts[2]
 
 
 def _grid(*headers: str, **options: Text | str) -> Grid:

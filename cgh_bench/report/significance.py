@@ -31,6 +31,15 @@ def welch_half_widths(samples: Sequence[Sequence[float]]) -> NDArray[np.float64]
     return np.where(both == 0, 0.0, halves)
 
 
+def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
+    """Student's `CONFIDENCE` interval of the mean of two or more values."""
+    from scipy.special import stdtrit
+
+    half = stdtrit(len(sample) - 1, (1 + CONFIDENCE) / 2) * statistics.stdev(sample) / math.sqrt(len(sample))
+    mean = statistics.fmean(sample)
+    return mean - half, mean + half
+
+
 def paired_interval(differences: NDArray[np.float64]) -> tuple[float, float, float]:
     """The mean of paired `differences` (N,) with its `CONFIDENCE` interval by the percentile bootstrap.
 

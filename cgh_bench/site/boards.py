@@ -1,18 +1,13 @@
-"""What a site shows: protocols with all results under them, the backbones that were measured, and their comparison."""
+"""What a site shows: protocols with all results under them, and the backbones that were measured."""
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cgh_bench import published, tasks
 from cgh_bench.core.config import override, plain
@@ -20,17 +15,11 @@ from cgh_bench.core.registry import registered
 from cgh_bench.evaluation import protocol_id
 from cgh_bench.published import Protocol as PublishedProtocol
 from cgh_bench.report import cells, definition, provenance
-from cgh_bench.report.cells import Cell, metric_label
-from cgh_bench.report.significance import paired_interval, welch_half_widths
+from cgh_bench.report.cells import Cell
 from cgh_bench.results import Result
-from cgh_bench.site.breakdown import classification
 from cgh_bench.site.charts import last_seconds
 from cgh_bench.site.truth import noting
 from cgh_bench.tasks.base import Metric, Task
-
-MOST_PAIRED = 40
-"""At most so many backbones per protocol, the first in the store, are compared image by image: all pairs of them."""
-PAIRED_METRIC = "top1"
 
 
 @dataclass(frozen=True)
@@ -99,6 +88,12 @@ class Subject:
     def href(self) -> str:
         """The path of its page."""
         return f"checkpoints/{slug(self.label)}.html"
+
+    @property
+    def parameters(self) -> int | None:
+        """How many the network has; None if its results were measured before that was recorded."""
+        known = {run.origin.get("parameters") for run in self.results}
+        return known.pop() if len(known) == 1 else None
 
     @property
     def first_runs(self) -> dict[str, Result]:
@@ -203,66 +198,3 @@ def _of_checkpoint(name: str) -> Pretraining:
             costs = {each.cost for each in alike if each.epochs == row.epochs and each.cost}
             return Pretraining(row.epochs, costs.pop() if len(costs) == 1 else "")
     return Pretraining()
-
-
-def comparison(subjects: Sequence[Subject], boards: Sequence[Board], root: Path) -> dict[str, Any]:
-    """What the page that compares two backbones shows, all statistics done.
-
-    For each metric, `subjects` are those that have it, by their place in the list of all; `means`, `texts` and
-    `replicates` are theirs. `pairs[j][i]` with i < j is half the width of Welch's interval of the difference between
-    the i-th and the j-th of them, in thousandths, or null. `images` are intervals over images.
-    """
-    compared = [subject for subject in subjects if subject.cells]
-    return {
-        "subjects": [subject.label for subject in compared],
-        "metrics": [
-            _compared(board, metric, compared, root) for board in boards for metric in board.metrics if board.ours
-        ],
-    }
-
-
-def _compared(board: Board, metric: Metric, subjects: Sequence[Subject], root: Path) -> dict[str, Any]:
-    mine = [(number, cell) for number, s in enumerate(subjects) if (cell := s.cells.get((board.id, metric.name)))]
-    halves = welch_half_widths([cell.values for _, cell in mine])
-    replicates = np.array([cell.replicate for _, cell in mine])
-    halves[replicates[:, None] != replicates] = math.nan
-    measured = [subjects[number] for number, _ in mine]
-    return {
-        "board": board.title,
-        "metric": metric_label(metric.name),
-        "higher": metric.higher_is_better,
-        "subjects": [number for number, _ in mine],
-        "means": [round(cell.mean, 4) for _, cell in mine],
-        "texts": [cell.text(2) for _, cell in mine],
-        "replicates": [cell.replicate if cell.n > 1 else "" for _, cell in mine],
-        "pairs": [[_thousandths(half) for half in line[:j]] for j, line in enumerate(halves.tolist())],
-        "images": _paired(board, measured, root) if metric.name == PAIRED_METRIC else [],
-    }
-
-
-def _thousandths(half: float) -> int | None:
-    """As short as it can be: a site of 250 backbones has half a million of them."""
-    return None if math.isnan(half) else round(1000 * half)
-
-
-def _paired(board: Board, measured: Sequence[Subject], root: Path) -> list[dict[str, Any]]:
-    """The intervals over images of every two subjects whose runs left a class for each of the same val images."""
-    rates = [(place, _rates(board, subject, root)) for place, subject in enumerate(measured[:MOST_PAIRED])]
-    found = [(place, rate) for place, rate in rates if rate is not None]
-    pairs = []
-    for (first, a), (second, b) in combinations(found, 2):
-        if len(a) == len(b):
-            _, low, high = (round(100 * side, 3) for side in paired_interval(a - b))
-            pairs.append({"first": first, "second": second, "low": low, "high": high, "images": len(a)})
-    return pairs
-
-
-def _rates(board: Board, subject: Subject, root: Path) -> NDArray[np.float64] | None:
-    """How often each val image (N,) was classified correctly by the subject's runs; None if one left no predictions."""
-    runs = subject.cells[board.id, PAIRED_METRIC].runs
-    found = [classification(run, root, []) for run in runs]
-    outcomes = [(outcome.rank < 1).mean(axis=1) for outcome in found if outcome is not None]
-    if len(outcomes) < len(runs) or len({len(outcome) for outcome in outcomes}) != 1:
-        return None
-    rates: NDArray[np.float64] = np.mean(outcomes, axis=0, dtype=np.float64)
-    return rates

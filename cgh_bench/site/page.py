@@ -21,6 +21,8 @@ from cgh_bench.site.gallery import gallery
 from cgh_bench.site.truth import noting
 
 TEMPLATES = Path(__file__).parent / "templates"
+TEXTS = {"Markdown": "md", "LaTeX": "tex", "CSV": "csv"}
+"""What a table can be copied as, and the format of `table.render`."""
 CERTIFICATE = ".certificate.json"
 
 
@@ -56,6 +58,7 @@ def context(filled: Table, root: Path, work: Path, complaints: Sequence[str] = (
         "protocols": provenance.protocols(filled),
         "published_protocols": provenance.published_protocols(filled),
         "facts": _facts(filled),
+        "texts": {name: table.render(filled, format) for name, format in TEXTS.items()},
         "run_charts": run_charts,
         "loss_charts": loss_charts,
         "charts": bool(run_charts or loss_charts),

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgh_bench import published, results
+from cgh_bench import outcomes, published, results
+from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
-from cgh_bench.report import definition, provenance, table
+from cgh_bench.report import card, definition, provenance, table
 from cgh_bench.report.cells import Cell, Table, metric_label
+from cgh_bench.report.comparison import LEAST_IMAGES
+from cgh_bench.report.significance import mean_interval, paired_interval
 from cgh_bench.results import Result
 from cgh_bench.site import breakdown, charts, page
-from cgh_bench.site.boards import Board, Subject, boards, comparison, subjects
+from cgh_bench.site.boards import Board, Subject, boards, subjects
 from cgh_bench.site.charts import MEASURED, VIEWS, Chart, Point
+from cgh_bench.site.comparison import comparison
 from cgh_bench.site.gallery import gallery
 from cgh_bench.tasks.base import Metric
 
@@ -38,13 +42,13 @@ def write(store: Path, work: Path, out: Path) -> Path:
     for filled in tables:
         _write(out / "tables" / f"{filled.definition.name}.html", "page.html", page.context(filled, store.parent, work))
     for board in known:
-        _write(out / board.href, "protocol.html", _protocol_context(board, measured))
+        _write(out / board.href, "protocol.html", _protocol_context(board, measured, store.parent))
     for subject in measured:
-        _write(out / subject.href, "subject.html", _subject_context(subject, known, store.parent, work))
-    _write(out / "compare.html", "compare.html", {"data": comparison(measured, known, store.parent)})
+        _write(out / subject.href, "subject.html", _subject_context(subject, known, records, store.parent, work))
+    _write(out / "compare.html", "compare.html", {"data": comparison(measured, known, store.parent, work)})
     index = {
         "tables": _tables(tables),
-        "data": _leaderboards(known, measured),
+        "data": _leaderboards(known, measured, store.parent),
         "notes": [*notes, *(note for subject in measured for note in subject.notes)],
         "facts": _facts(records, measured),
         "costs": published.COSTS,
@@ -78,7 +82,7 @@ def _facts(records: Sequence[Result], measured: Sequence[Subject]) -> list[str]:
     ]
 
 
-def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[str, Any]:
+def _leaderboards(known: Sequence[Board], measured: Sequence[Subject], root: Path) -> dict[str, Any]:
     """What the first page filters and sorts; rows of different protocols are never in one list."""
     return {
         "boards": [
@@ -88,7 +92,7 @@ def _leaderboards(known: Sequence[Board], measured: Sequence[Subject]) -> dict[s
                 "measured": bool(board.ours),
                 "href": board.href,
                 "metrics": [_heading(metric) for metric in board.metrics],
-                "rows": [*_measured_rows(board, measured), *_published_rows(board)],
+                "rows": [*_measured_rows(board, measured, root), *_published_rows(board)],
             }
             for board in known
         ]
@@ -100,12 +104,18 @@ def _heading(metric: Metric) -> dict[str, Any]:
     return {"name": metric.name, "label": label, "higher": metric.higher_is_better}
 
 
-def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, Any]]:
+def _measured_rows(board: Board, measured: Sequence[Subject], root: Path) -> list[dict[str, Any]]:
+    """A row for each backbone; `values` are mean, deviation or null, number, and what `_interval` says."""
     rows = []
     for subject in measured:
         cells = {metric.name: subject.cells.get((board.id, metric.name)) for metric in board.metrics}
         values = {
-            name: [round(cell.mean, 4), round(cell.std, 4) if cell.n > 1 else None, cell.n]
+            name: [
+                round(cell.mean, 4),
+                round(cell.std, 4) if cell.n > 1 else None,
+                cell.n,
+                _interval(cell, name, root if name == board.metrics[0].name else None),
+            ]
             for name, cell in cells.items()
             if cell
         }
@@ -113,9 +123,29 @@ def _measured_rows(board: Board, measured: Sequence[Subject]) -> list[dict[str, 
             made = subject.pretraining
             imported = any(run.imported for cell in cells.values() if cell for run in cell.runs)
             row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": made.epochs}
-            more = {"note": "imported" if imported else "", "href": subject.href, "source": ""}
-            rows.append({**row, **_cost(made.cost), **more, "values": values})
+            more = {"note": "imported" if imported else "", "href": subject.href, "source": "", "place": "measured"}
+            costs = {"minutes": made.minutes, "parameters": subject.parameters}
+            rows.append({**row, **_cost(made.cost), **costs, **more, "values": values})
     return rows
+
+
+def _interval(cell: Cell, metric: str, root: Path | None) -> list[Any] | None:
+    """The 95 % interval of a mean and over what: its seeds; or the images, if one run left answers below `root`."""
+    if cell.n > 1:
+        low, high = mean_interval(cell.values)
+        return [round(low, 3), round(high, 3), f"{cell.n} {cell.replicate}s"]
+    run = cell.runs[0]
+    if root is None or not (root / run.work / outcomes.FILE).is_file():
+        return None
+    try:
+        kept = outcomes.load(root / run.work)
+    except UserError:
+        return None  # the page of the backbone says that it is damaged
+    each = kept.each(metric) if metric in kept.measures else None
+    if each is None or len(each) < LEAST_IMAGES:
+        return None
+    _, low, high = paired_interval(each)
+    return [round(low, 3), round(high, 3), f"{len(each):,} images"]
 
 
 def _published_rows(board: Board) -> list[dict[str, Any]]:
@@ -126,9 +156,10 @@ def _published_rows(board: Board) -> list[dict[str, Any]]:
         key = (*each.variant, each.cost, each.deviation, each.source)
         if key not in rows:
             row = {"kind": "published", "name": each.method, "detail": each.detail, "epochs": each.epochs}
-            more = {"note": each.deviation, "href": "", "source": each.source}
+            url, _, where = each.source.partition(" ")
+            more = {"note": each.deviation, "href": "", "source": url, "place": f"{each.place} {where}".strip()}
             rows[key] = {**row, **_cost(each.cost), **more, "values": {}}
-        rows[key]["values"][each.metric] = [each.value, None, 0]
+        rows[key]["values"][each.metric] = [each.value, None, 0, None]
     return list(rows.values())
 
 
@@ -136,13 +167,13 @@ def _cost(cost: str) -> dict[str, str]:
     return {"cost": cost, "views": published.COSTS[cost]}
 
 
-def _protocol_context(board: Board, measured: Sequence[Subject]) -> dict[str, Any]:
+def _protocol_context(board: Board, measured: Sequence[Subject], root: Path) -> dict[str, Any]:
     theirs = published.select(board.published.name) if board.published else []
     drawn = _cost_charts(board, board.metrics[0], theirs, measured)
     return {
         "board": board,
         "headings": [_heading(metric) for metric in board.metrics],
-        "rows": [*_measured_rows(board, measured), *_published_rows(board)],
+        "rows": [*_measured_rows(board, measured, root), *_published_rows(board)],
         "conflicts": published.conflicts(theirs),
         "unread": published.unread(board.published.name) if board.published else [],
         "drawn": drawn,
@@ -164,7 +195,9 @@ def _cost_charts(
     return [chart for chart in both if chart]
 
 
-def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work: Path) -> dict[str, Any]:
+def _subject_context(
+    subject: Subject, known: Sequence[Board], records: Sequence[Result], root: Path, work: Path
+) -> dict[str, Any]:
     notes = list(subject.notes)
     by_board = {board.id: board for board in known}
     sections: dict[str, list[tuple[str, Cell, provenance.RunsProvenance]]] = {}
@@ -176,6 +209,7 @@ def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work:
     for board, run in first.items():
         # Tasks on the same features have the same projection.
         drawn += [c for c in breakdown.draw(run, by_board[board].task, root, work, notes) if c not in drawn]
+    found = card.measured(subject.results, records) if subject.cells else []
     counted = {id(run) for cell in subject.cells.values() for run in cell.runs}
     return {
         "subject": subject,
@@ -188,5 +222,7 @@ def _subject_context(subject: Subject, known: Sequence[Board], root: Path, work:
         "drawn": drawn,
         "charts": bool(loss or drawn),
         "gallery": gallery([[(subject.label, run)] for run in first.values()], root, work, notes),
+        "methods": card.methods(found) if found else "",
+        "bibtex": card.bibtex(found) if found else "",
         "notes": notes,
     }

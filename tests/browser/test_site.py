@@ -9,7 +9,7 @@ import example
 import pytest
 from scipy.stats import ttest_ind
 
-from cgh_bench import results
+from cgh_bench import outcomes, results
 from cgh_bench.site import site
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
@@ -190,6 +190,52 @@ def test_runs_that_left_predictions_are_compared_over_the_same_images_too(chromi
     back = paired(chromium)
     assert forth[0] > 0
     assert back == [-forth[1], -forth[0]]
+
+
+def test_images_that_flip_are_counted_class_by_class_and_shown(chromium, index: Path, workspace: Path) -> None:
+    records, _ = results.read(workspace / "results.jsonl")
+    found = [outcomes.of_run(run, workspace) for run in records if run.task == "animals_knn" and not run.origin["seed"]]
+    cgh, moco = (each.rank[:, 0] < 1 for each in (found[2], found[1]))
+    chromium.get((index.parent / "compare.html").as_uri() + "?first=cgh_r18_animals&second=moco_v2_r18_animals")
+    said = find(chromium, "#flips .about")[1].text
+    assert (
+        f"only cgh_r18_animals has {(cgh & ~moco).sum()} right, only moco_v2_r18_animals {(moco & ~cgh).sum()}." in said
+    )
+    bears = found[1].target == 0
+    assert f"{found[1].classes[0]} {(cgh & ~moco & bears).sum()} : {(moco & ~cgh & bears).sum()}" in said
+    shown = find(chromium, ".flips li")
+    assert 10 < len(shown) <= 24
+    alts = {item.find_element(By.TAG_NAME, "img").get_attribute("alt") for item in shown}
+    assert len(alts) > 3 and alts <= set(found[1].classes)
+    Select(chromium.find_element(By.ID, "second")).select_by_visible_text("cgh_r18_animals")
+    assert find(chromium, "#flips")[0].is_displayed() is False
+
+
+def test_the_ranking_has_intervals_and_is_copied_as_text(chromium, index: Path) -> None:
+    chromium.get(index.as_uri())
+    choose(chromium, "board", next(b["id"] for b in boards(chromium) if b["id"].startswith("animals_knn@")))
+    (values,) = [row["values"]["top1"] for row in boards(chromium)[1]["rows"] if row["name"] == "cgh_r18_animals"]
+    low, high, over = values[3]
+    assert (values[0] - low, over) == (pytest.approx(high - values[0], abs=2e-3), "3 pretraining seeds")
+    assert high - values[0] == pytest.approx(4.3027 * values[1] / 3**0.5, abs=2e-3)  # Student's, two degrees of freedom
+    label = find(chromium, ".interval")[0].get_attribute("aria-label")
+    assert label == f"{low:.1f} to {high:.1f}, over {over}"
+    text = chromium.execute_script("return FORMATS && tableText(document.querySelector('.board'), 'CSV')").splitlines()
+    assert text[0] == "Backbone,Top-1,95 % interval,Source"
+    assert text[1] == f'cgh_r18_animals,{values[0]:.1f} ± {values[1]:.1f} (3),"{label}",measured'
+    latex = chromium.execute_script("return tableText(document.querySelector('.board'), 'LaTeX')")
+    assert r"cgh\_r18\_animals & " in latex and r"$\pm$" in latex
+
+
+def test_accuracy_is_drawn_against_cost_with_the_front(chromium, index: Path) -> None:
+    chromium.get(index.as_uri() + "?board=imagenet_linear")
+    (plot,) = find(chromium, ".front-figure svg")
+    front = plot.get_attribute("aria-label").split("cost: ")[1]
+    assert front == "MSF, BYOL, SCE, MoCo v3, MoCo v3."
+    chromium.find_element(By.ID, "method").send_keys("moco")
+    assert find(chromium, ".front-figure svg")[0].get_attribute("aria-label") != front
+    choose(chromium, "board", "imagenet_shift_dinov3")
+    assert not find(chromium, ".front-figure")[0].is_displayed()
 
 
 def paired(driver) -> list[float]:

@@ -39,6 +39,48 @@ function draw() {
   }
 }
 
+async function save(plot, title) {
+  const svg = await Plotly.toImage(plot, { format: "svg", imageDataOnly: true, width: plot.clientWidth, height: plot.clientHeight });
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+  link.download = `${title}.svg`;
+  link.click();
+}
+
+// A table of the page as text; its sort arrows stay behind.
+const FORMATS = {
+  CSV: (rows) => rows.map((row) => row.map((text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",")),
+  Markdown: (rows) => rows.map((row) => `| ${row.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`).toSpliced(1, 0, `|${" --- |".repeat(rows[0].length)}`),
+  LaTeX: (rows) => [
+    `\\begin{tabular}{l${"r".repeat(rows[0].length - 1)}}`, "\\toprule",
+    ...rows.map((row) => `${row.map((text) => text.replace(/[&%$#_{}]/g, "\\$&").replaceAll("±", "$\\pm$").replaceAll("↓", "$\\downarrow$").replaceAll("×", "$\\times$")).join(" & ")} \\\\`).toSpliced(1, 0, "\\midrule"),
+    "\\bottomrule", "\\end{tabular}",
+  ],
+};
+
+function tableText(table, format) {
+  const said = (cell) => cell.textContent.replace(/[▲▼]/g, "").replace(/\s+/g, " ").trim() || cell.querySelector("[aria-label]")?.getAttribute("aria-label") || "";
+  return FORMATS[format]([...table.rows].map((row) => [...row.cells].map(said))).join("\n");
+}
+
+async function copy(button) {
+  const { table, format, copy } = button.dataset;
+  const text = table ? tableText(document.querySelector(table), format) : document.getElementById(copy).textContent;
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed to copy";
+  }
+  setTimeout(() => { button.textContent = label; }, 1500);
+}
+
+document.addEventListener("click", ({ target }) => {
+  if (target.matches("[data-table], [data-copy]")) copy(target);
+  if (target.matches(".save")) save(target.closest(".chart").querySelector(".plot"), target.closest(".chart").querySelector(".chart-title").textContent);
+});
+
 // A link to a protocol opens it.
 function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));

@@ -2,6 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const ROWS_AT_FIRST = 200;
+const PICTURES = 12;
 
 function element(tag, text = "", attributes = {}) {
   const made = document.createElement(tag);
@@ -31,9 +32,87 @@ function remember(controls, others = {}) {
 // Published numbers as their sources print them, measured ones with the decimal that tables have.
 function number(value, measured) { return measured ? value.toFixed(1) : value.toFixed(3).replace(/0{1,2}$/, ""); }
 
+function drawing(tag, attributes, text = "") {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.textContent = text;
+  return made;
+}
+
+// Where a value lies between the least and the greatest of all, from 0 to 1.
+function scale(values) {
+  const least = Math.min(...values), span = Math.max(...values) - least || 1;
+  return (value) => (value - least) / span;
+}
+
+// Three to six round values from the least to the greatest.
+function ticks(values) {
+  const least = Math.min(...values), span = Math.max(...values) - least || 1;
+  const power = 10 ** Math.floor(Math.log10(span / 3));
+  const step = [5, 2, 1].map((factor) => factor * power).find((size) => span / size >= 3);
+  const first = Math.ceil(least / step);
+  return Array.from({ length: Math.floor((least + span) / step) - first + 1 }, (_, place) => (first + place) * step);
+}
+
+// A line for the interval and a dot for the value, on the scale of the column.
+function intervalBar(value, place) {
+  const [low, high, over] = value[3];
+  const said = `${low.toFixed(1)} to ${high.toFixed(1)}, over ${over}`;
+  const bar = drawing("svg", { class: "interval", viewBox: "0 0 160 12", role: "img", "aria-label": said });
+  const x = (at) => 4 + 152 * place(at);
+  bar.append(
+    drawing("title", {}, said),
+    drawing("line", { x1: x(low), x2: x(high), y1: 6, y2: 6 }), drawing("circle", { cx: x(value[0]), cy: 6, r: 3.5 }),
+  );
+  return bar;
+}
+
+const VIEWS = { asymmetric: 1, symmetric: 2 };
+const COSTS = {
+  parameters: ["Parameters (millions)", (row) => row.parameters && row.parameters / 1e6],
+  views: ["Epochs × views per epoch", (row) => row.epochs && VIEWS[row.cost] && row.epochs * VIEWS[row.cost]],
+  minutes: ["Minutes of pretraining", (row) => row.minutes],
+};
+
+// Accuracy against cost; the line joins the rows that no other beats at the same or a lower cost.
+function costPlot(rows, column, cost) {
+  const points = rows.map((row) => ({ row, x: COSTS[cost][1](row), y: column.of(row) })).filter(({ x, y }) => x && y !== null);
+  points.sort((a, b) => a.x - b.x || (column.up ? a.y - b.y : b.y - a.y));
+  let best = null;
+  const front = points.filter(({ y }) => {
+    const better = best === null || (column.up ? y < best : y > best);
+    if (better) best = y;
+    return better;
+  });
+  const [across, along] = [scale(points.map(({ x }) => Math.log(x))), scale(points.map(({ y }) => y))];
+  const at = ({ x, y }) => [60 + 470 * across(Math.log(x)), 250 - 220 * along(y)];
+  const said = `${column.label} against ${COSTS[cost][0].toLowerCase()}: ${points.length} rows. Not beaten at their cost: ${front.map(({ row }) => row.name).join(", ")}.`;
+  const plot = drawing("svg", { viewBox: "0 0 640 300", role: "img", "aria-label": said });
+  for (const y of ticks(points.map((point) => point.y))) {
+    const height = 250 - 220 * along(y);
+    plot.append(drawing("text", { x: 48, y: height + 4, "text-anchor": "end" }, y.toFixed(1).replace(/\.0$/, "")), drawing("line", { class: "grid", x1: 56, x2: 632, y1: height, y2: height }));
+  }
+  for (const x of new Set([points[0].x, points.at(-1).x])) {
+    plot.append(drawing("text", { x: 60 + 470 * across(Math.log(x)), y: 272, "text-anchor": "middle" }, x < 10 ? x.toFixed(1) : x.toFixed(0)));
+  }
+  plot.append(drawing("text", { x: 295, y: 292, "text-anchor": "middle" }, COSTS[cost][0]));
+  plot.append(drawing("polyline", { class: "front", points: front.map((point) => at(point).join(",")).join(" ") }));
+  for (const point of points) {
+    const [x, y] = at(point);
+    const dot = drawing("circle", { class: `${point.row.kind} ${front.includes(point) ? "best" : ""}`, cx: x, cy: y, r: point.row.kind === "measured" ? 6 : 4 });
+    dot.append(drawing("title", {}, `${point.row.name} ${point.row.detail}: ${number(point.y, point.row.kind === "measured")}`));
+    plot.append(dot);
+  }
+  for (const point of front.filter(({ row }, place) => row.name !== front[place + 1]?.row.name).slice(-8)) {
+    const [x, y] = at(point);
+    plot.append(drawing("text", { class: "name", x: x + 9, y: y - 7 }, point.row.name));
+  }
+  return plot;
+}
+
 // The leaderboard: one protocol at a time, filtered and sorted.
 function leaderboard() {
-  const controls = Object.fromEntries(["board", "method", "kind", "cost", "epochs"].map((id) => [id, document.getElementById(id)]));
+  const controls = Object.fromEntries(["board", "method", "kind", "cost", "epochs", "against"].map((id) => [id, document.getElementById(id)]));
   const more = document.querySelector(".more");
   let all = false;
   for (const [label, measured] of [["Measured", true], ["Published only", false]]) {
@@ -78,7 +157,18 @@ function leaderboard() {
     }).map(([, row]) => row);
   }
 
-  function head(columns) {
+  // The figure above the table, with the costs that tell the rows apart.
+  function plot(rows, column) {
+    const known = Object.keys(COSTS).filter((cost) => new Set(rows.filter((row) => column.numeric && column.of(row) !== null).map(COSTS[cost][1]).filter(Boolean)).size > 1);
+    const wanted = controls.against.value || chosen.get("against");
+    controls.against.replaceChildren(...known.map((cost) => element("option", COSTS[cost][0], { value: cost })));
+    if (known.includes(wanted)) controls.against.value = wanted;
+    const figure = document.querySelector(".front-figure");
+    figure.hidden = !known.length;
+    figure.querySelector(".drawn").replaceChildren(...(known.length ? [costPlot(rows, column, controls.against.value)] : []));
+  }
+
+  function head(columns, interval) {
     const line = element("tr");
     for (const column of columns) {
       const cell = element("th", "", { scope: "col", class: column.numeric ? "number" : "" });
@@ -94,11 +184,12 @@ function leaderboard() {
       cell.append(button);
       line.append(cell);
     }
+    if (interval) line.append(element("th", "95 % interval", { scope: "col" }));
     line.append(element("th", "Source", { scope: "col" }));
     return line;
   }
 
-  function body(row, columns) {
+  function body(row, columns, interval) {
     const line = element("tr", "", { class: row.kind });
     const name = element("th", "", { scope: "row" });
     name.append(row.href ? element("a", row.name, { href: row.href }) : row.name);
@@ -118,12 +209,14 @@ function leaderboard() {
       }
       line.append(cell);
     }
-    const source = element("td", row.source ? "" : "measured", { class: "source" });
-    if (row.source) {
-      const [url, ...rest] = row.source.split(" ");
-      const place = url.split("/").slice(2, 5).join("/").replace(/^github\.com\//, "");
-      source.append(/^https:/.test(url) ? element("a", place, { href: url, rel: "noopener" }) : url, " ", rest.join(" "));
+    if (interval) {
+      const cell = element("td");
+      const value = row.values[interval.name];
+      if (value?.[3]) cell.append(intervalBar(value, interval.place));
+      line.append(cell);
     }
+    const source = element("td", "", { class: "source" });
+    source.append(/^https:/.test(row.source) ? element("a", row.place, { href: row.source, rel: "noopener" }) : row.place);
     line.append(source);
     return line;
   }
@@ -137,11 +230,14 @@ function leaderboard() {
       column = columns.find((each) => each.numeric);
       Object.assign(sorting, { key: column.key, up: column.up });
     }
-    remember(controls, { sort: sorting.key, order: sorting.up ? "up" : "" });
     const rows = sorted(filtered(board), column);
+    plot(rows, column.numeric ? column : columns.find((each) => each.numeric));
+    remember(controls, { sort: sorting.key, order: sorting.up ? "up" : "" });
     const shown = all ? rows : rows.slice(0, ROWS_AT_FIRST);
-    document.querySelector(".board thead").replaceChildren(head(columns));
-    document.querySelector(".board tbody").replaceChildren(...shown.map((row) => body(row, columns)));
+    const known = shown.map((row) => row.values[column.name]).filter((value) => value?.[3]);
+    const interval = known.length ? { name: column.name, place: scale(known.flatMap((value) => [value[0], ...value[3].slice(0, 2)])) } : null;
+    document.querySelector(".board thead").replaceChildren(head(columns, interval));
+    document.querySelector(".board tbody").replaceChildren(...shown.map((row) => body(row, columns, interval)));
     more.hidden = shown.length === rows.length;
     const link = element("a", "Protocol and sources", { href: board.href });
     document.querySelector(".status").replaceChildren(`${rows.length} of ${board.rows.length} rows. `, link);
@@ -201,6 +297,46 @@ function comparison() {
     return line;
   }
 
+  function bytes(text) { return Uint8Array.from(atob(text), (character) => character.charCodeAt(0)); }
+
+  // Which images only one of the two has right, class by class, and pictures of some of them.
+  function flips(each, places, names) {
+    const target = new Uint16Array(bytes(each.target).buffer);
+    const right = places.map((place) => bytes(each.right[place]));
+    const only = [[], []];
+    target.forEach((_, image) => {
+      const [a, b] = right.map((bits) => bits[image >> 3] >> (image & 7) & 1);
+      if (a !== b) only[a ? 0 : 1].push(image);
+    });
+    const section = element("section");
+    section.append(element("h3", each.board));
+    const counts = new Map();
+    only.forEach((images, side) => images.forEach((image) => {
+      const count = counts.get(target[image]) ?? [0, 0];
+      count[side] += 1;
+      counts.set(target[image], count);
+    }));
+    const most = [...counts].sort(([, a], [, b]) => b[0] + b[1] - a[0] - a[1]).slice(0, 8);
+    const listed = most.map(([label, [a, b]]) => `${each.classes[label]} ${a} : ${b}`).join(", ");
+    section.append(element("p", `Of ${target.length.toLocaleString("en")} images, only ${names[0]} has ${only[0].length.toLocaleString("en")} right, only ${names[1]} ${only[1].length.toLocaleString("en")}.${listed ? ` By class: ${listed}.` : ""}`, { class: "about" }));
+    const pictures = data.pictures[each.order];
+    const order = Object.keys(pictures).map(Number);
+    only.forEach((images, side) => {
+      const shown = images.filter((image) => image in pictures).slice(0, PICTURES);
+      if (!shown.length) return;
+      section.append(element("h4", `Only ${names[side]} right`));
+      const strip = element("ul", "", { class: "flips" });
+      for (const image of shown) {
+        const item = element("li");
+        const given = each.classes[each.said[places[1 - side]][order.indexOf(image)]];
+        item.append(element("img", "", { src: pictures[image], alt: each.classes[target[image]], width: 72, height: 72 }), element("span", `${each.classes[target[image]]}, not ${given}`));
+        strip.append(item);
+      }
+      section.append(strip);
+    });
+    return section;
+  }
+
   function show() {
     const selected = [controls.first.selectedIndex, controls.second.selectedIndex];
     const names = selected.map((index) => data.subjects[index]);
@@ -217,6 +353,13 @@ function comparison() {
     }
     document.querySelector(".board thead").replaceChildren(head);
     document.querySelector(".board tbody").replaceChildren(...rows);
+    const flipped = [];
+    for (const each of data.answers) {
+      const places = selected.map((index) => each.subjects.indexOf(index));
+      if (places[0] >= 0 && places[1] >= 0 && places[0] !== places[1]) flipped.push(flips(each, places, names));
+    }
+    document.getElementById("flips").hidden = !flipped.length;
+    document.querySelector("#flips .found").replaceChildren(...flipped);
     say(names[0] === names[1] ? "Choose two different backbones." : `${rows.length} shared metric${rows.length === 1 ? "" : "s"}.`);
   }
 
