@@ -36,6 +36,9 @@ class Architecture(ABC):
     """Whether all of the network's state is in its weights, so that it can be built without memory and filled."""
     GENERIC: ClassVar[bool] = False
     """Whether the family builds networks of any kind; names go to the others first."""
+    IN_DETECTORS: ClassVar[str] = "carried"
+    """How its networks get into detection and segmentation frameworks: `carried` (our own code in the framework's
+    network), `native` (converted to the framework's own); empty: not at all."""
     UNTOLD: ClassVar[Mapping[str, str]] = {}
     """The properties that no tensor tells (`stem.padding`), each with what its values mean; a property is the field of
     that name, with `_` for the dot."""

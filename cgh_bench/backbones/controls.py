@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture
 from cgh_bench.core.errors import unknown
@@ -16,6 +16,8 @@ NAMES = ("pixels", "channels")
 @dataclass(frozen=True)
 class Control(Architecture):
     """`pixels`: the image, averaged to 16 x 16; `channels`: mean and deviation of each channel."""
+
+    IN_DETECTORS: ClassVar[str] = ""
 
     name: str
 

@@ -24,6 +24,7 @@ class Module(Architecture):
     """A module in memory, as far as can be told; it exists in this process only and cannot be written."""
 
     GENERIC: ClassVar[bool] = True
+    IN_DETECTORS: ClassVar[str] = ""
 
     name: str
     """Its class, with the module that defines it."""

@@ -37,6 +37,7 @@ class ResNet(Architecture):
 
     RECORDED_AS: ClassVar[str] = "Architecture"
     BUILDS_ON_META: ClassVar[bool] = True
+    IN_DETECTORS: ClassVar[str] = "native or carried"
     UNTOLD: ClassVar[Mapping[str, str]] = {
         "stem.stride": "of the first convolution",
         "stem.padding": "of the first convolution",

@@ -64,11 +64,13 @@ def _recipes() -> dict[str, str]:
 def _backbones() -> dict[str, str]:
     from cgh_bench.backbones import families
 
-    lines = {family: (kind.__doc__ or "").splitlines()[0] for family, kind in families().items()}
+    lines = {}
     for family, kind in families().items():
+        lines[family] = (kind.__doc__ or "").splitlines()[0]
         if not kind.GENERIC:  # what those build is known to their libraries, which take seconds to import
             names = list(kind.names())
             lines[family] += f" {len(names)}: {', '.join(names[:4])}{', …' * (len(names) > 4)}"
+        lines[family] += f" (in detection and segmentation: {kind.IN_DETECTORS or 'not at all'})"
     return lines
 
 

@@ -41,7 +41,9 @@ class Framework:
     install: str
     """How to install it with `pip`; see `how_to_install`."""
     settings: Callable[["Checkpoint"], dict[str, Any]]
-    """The settings, under the framework's names, with which it prepares images and builds the backbone as needed."""
+    """The settings, under the framework's names, with which it prepares images and builds its own backbone."""
+    preprocessing: Callable[["Checkpoint"], dict[str, Any]]
+    """Those of them with which it prepares images: all that a carried backbone needs."""
     folder_beside: str = ""
     """A folder of the environment that is on this framework's path only, because it would hide other packages."""
     has_counters: bool = True
@@ -87,19 +89,23 @@ class Framework:
         return sum(self.has_counters or not name.endswith(COUNTER) for name in checkpoint.weights)
 
 
-def openmmlab_settings(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """Preprocessing and position of the stride for an mmengine configuration, whose images are BGR, 0 to 255."""
-    from cgh_bench.backbones.resnet import require_resnet
-
+def openmmlab_preprocessing(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Preprocessing for an mmengine configuration, whose images are BGR, 0 to 255."""
     given = checkpoint.preprocessing
     scale = 255 / given.input_range
-    caffe = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
     return {
         "model.data_preprocessor.mean": [scale * value for value in given.mean],
         "model.data_preprocessor.std": [scale * value for value in given.std],
         "model.data_preprocessor.bgr_to_rgb": given.channel_order == "RGB",
-        "model.backbone.style": "caffe" if caffe else "pytorch",
     }
+
+
+def openmmlab_settings(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Preprocessing and position of the stride for an mmengine configuration."""
+    from cgh_bench.backbones.resnet import require_resnet
+
+    caffe = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
+    return {**openmmlab_preprocessing(checkpoint), "model.backbone.style": "caffe" if caffe else "pytorch"}
 
 
 def _openmmlab(package: str) -> Framework:
@@ -111,21 +117,29 @@ def _openmmlab(package: str) -> Framework:
         interpreter_variable="CGH_MM_PYTHON",
         install="pip install onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation ftfy regex",
         settings=openmmlab_settings,
+        preprocessing=openmmlab_preprocessing,
     )
 
 
-def detectron2_settings(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """Preprocessing and backbone for a detectron2 configuration, whose images are 0 to 255."""
-    from cgh_bench.backbones.resnet import require_resnet
-
+def detectron2_preprocessing(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Preprocessing for a detectron2 configuration, whose images are 0 to 255."""
     given = checkpoint.preprocessing
-    architecture = require_resnet(checkpoint.architecture, checkpoint.name)
     scale = 255 / given.input_range
-    groups, width = architecture.groups_and_width
     return {
         "INPUT.FORMAT": given.channel_order,
         "MODEL.PIXEL_MEAN": [round(scale * value, 6) for value in given.mean],
         "MODEL.PIXEL_STD": [round(scale * value, 6) for value in given.std],
+    }
+
+
+def detectron2_settings(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Preprocessing and backbone for a detectron2 configuration."""
+    from cgh_bench.backbones.resnet import require_resnet
+
+    architecture = require_resnet(checkpoint.architecture, checkpoint.name)
+    groups, width = architecture.groups_and_width
+    return {
+        **detectron2_preprocessing(checkpoint),
         "MODEL.RESNETS.DEPTH": architecture.depth,
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": width,
@@ -148,6 +162,7 @@ FRAMEWORKS = {
         folder_beside="detectron2",
         has_counters=False,
         settings=detectron2_settings,
+        preprocessing=detectron2_preprocessing,
     ),
 }
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from cgh_bench.core.config import plain
+from cgh_bench.core.config import identity, later
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
@@ -99,6 +99,8 @@ class Job:
     """None: as many as in the protocol file."""
     settings: tuple[str, ...] = ()
     """`key=value` under the framework's names."""
+    carried: bool = later(False)
+    """Whether the framework's network has our backbone in it, whose weights are our own file."""
 
 
 def run(
@@ -129,9 +131,10 @@ def run(
     """
     framework = frameworks.find(job.framework)
     frameworks.require_installed(job.framework)
-    _take_over(folder, {"checkpoint": checkpoint.id, **plain(job)})
+    _take_over(folder, {"checkpoint": checkpoint.id, **identity(job)})
     if not (folder / "metrics.json").exists():
-        weights = folder / "weights.pth"
+        weights = folder / ("weights.safetensors" if job.carried else "weights.pth")
+        settings = (framework.preprocessing if job.carried else framework.settings)(checkpoint)
         write_weights(weights)
         command = [
             *framework.command("train"),
@@ -144,13 +147,14 @@ def run(
             *([f"--data={data.file}"] if isinstance(data, Own) else []),
             *([f"--iterations={job.iterations}"] if job.iterations else []),
             "--set",
-            *(f"{key}={json.dumps(value)}" for key, value in framework.settings(checkpoint).items()),
+            *(f"{key}={json.dumps(value)}" for key, value in settings.items()),
             *job.settings,
         ]
         _run_to_the_end(command, {**framework.environment, "CGH_DATA": str(data.root.resolve())}, folder, job)
-    for no_longer_needed in ("weights.pth", "state.pth"):
+    for no_longer_needed in ("weights.pth", "weights.safetensors", "probe.pth", "state.pth"):
         (folder / no_longer_needed).unlink(missing_ok=True)
-    _require_arrived(folder, checkpoint, framework.tensors_given(checkpoint))
+    given = len(checkpoint.weights) if job.carried else framework.tensors_given(checkpoint)
+    _require_arrived(folder, checkpoint, given, job.carried)
     metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
@@ -256,8 +260,10 @@ def progress_in(line: str) -> dict[str, Any] | None:
     return step
 
 
-def _require_arrived(folder: Path, checkpoint: "Checkpoint", given: int) -> None:
+def _require_arrived(folder: Path, checkpoint: "Checkpoint", given: int, carried: bool = False) -> None:
     """Check the framework's account of the model that it trained, which was given `given` tensors.
+
+    Where the backbone is a carried one, its stages on a probe image were compared before the first step.
 
     Raises:
         CheckFailed: see `run`.
@@ -275,6 +281,10 @@ def _require_arrived(folder: Path, checkpoint: "Checkpoint", given: int) -> None
     same = all(
         math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(wanted, in_force["mean_std"], strict=True)
     )
+    if carried:
+        if not same or in_force["channel_order"] != expected.channel_order or not loaded.get("stages"):
+            raise CheckFailed(f"the framework used {in_force} and compared {loaded.get('stages')}; needed: {expected}")
+        return
     stride = require_resnet(checkpoint.architecture, checkpoint.name).stride_in_1x1
     if not same or in_force["channel_order"] != expected.channel_order or in_force["stride_in_1x1"] != stride:
         raise CheckFailed(f"the framework used {in_force}, but the checkpoint needs {expected}, stride_in_1x1={stride}")

@@ -5,6 +5,7 @@ A `Backbone` is a network without its classifier; an `Architecture` builds it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
 }
 """Activations by the names in `backbones.base.ACTIVATIONS`."""
+
+
+_IN_A_BLOCK = re.compile(r"\b(?:layer|block|stage)s?\.?\d")
+"""Where the numbers of stage and block begin in a parameter's name: `blocks.3.`, `layer2.0.`, `stages.1.blocks.0.`."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,23 @@ class Backbone(nn.Module):
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Everything that two networks are compared by: the full output of each stage of `images` (B, 3, H, W)."""
         return self.pyramid(images)
+
+    def layers(self, by_stage: bool = False) -> dict[str, int]:
+        """The layer of each parameter, {name: number}, for learning rates that differ by layer.
+
+        Layer 0 is the stem with its position embeddings; then come the blocks, or with `by_stage` the stages, in
+        network order. A downsampling layer belongs to the block after it, the final norm to the last one.
+        """
+        depth = 1 if by_stage or len({stage.stride for stage in self.stages.values()}) == 1 else 2
+        numbers: dict[tuple[str, ...], int] = {}
+        found = {}
+        for name, _ in self.named_parameters():
+            if place := _IN_A_BLOCK.search(name):
+                block = (*re.findall(r"\d+", name[place.start() :].partition("downsample")[0]), "0")[:depth]
+                found[name] = numbers.setdefault(block, len(numbers) + 1)
+            else:
+                found[name] = len(numbers)
+        return found
 
     def width(self, targets: tuple[str, ...]) -> int:
         """The width D of what `pooled` returns for `targets`."""

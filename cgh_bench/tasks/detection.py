@@ -83,12 +83,15 @@ def _for_boxes(framework: str) -> list[str]:
 
 TASKS: dict[str, _Detector] = {
     "animals_det": Detection(data="animal_scenes", protocol="animals_det", arch="resnet18"),
+    "animals_det_any": Detection(data="animal_scenes", protocol="animals_det_any", arch="any"),
     "voc_det": BoxDetection(data="voc0712", protocol="voc_det", arch="resnet50"),
     "coco_det": Detection(data="coco", protocol="coco_det", arch="resnet50"),
     "coco_det_2x": Detection(data="coco", protocol="coco_det_2x", arch="resnet50"),
     "coco_fpn": Detection(data="coco", protocol="coco_fpn", arch="resnet50"),
     "coco_fpn_4conv1fc": Detection(data="coco", protocol="coco_fpn_4conv1fc", arch="resnet50"),
     "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
+    "coco_vitdet": Detection(data="coco", protocol="coco_vitdet", arch="single-scale"),
+    "coco_frozen": Detection(data="coco", protocol="coco_frozen", arch="any"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),
 }
 TASKS |= {

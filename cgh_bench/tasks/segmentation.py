@@ -55,6 +55,7 @@ def read_map(path: Path, first: int) -> NDArray[np.int64]:
 
 TASKS = {
     "animals_seg": Segmentation(data="animal_scenes", protocol="animals_seg", arch="resnet18"),
+    "animals_seg_any": Segmentation(data="animal_scenes", protocol="animals_seg_any", arch="any"),
     "voc_seg": Segmentation(data="voc2012_aug", protocol="voc_seg", arch="resnet50"),
     "voc_seg_moco": Segmentation(data="voc2012_aug", protocol="voc_seg_moco", arch="resnet50"),
     "voc_seg_linear": Segmentation(data="voc2012_aug", protocol="voc_seg_linear", arch="resnet50"),
@@ -62,4 +63,7 @@ TASKS = {
     "cityscapes_seg_moco": Segmentation(data="cityscapes", protocol="cityscapes_seg_moco", arch="resnet50"),
     "ade20k_seg": Segmentation(data="ade20k", protocol="ade20k_seg", arch="resnet50"),
     "ade20k_upernet": Segmentation(data="ade20k", protocol="ade20k_upernet", arch="resnet50"),
+    "ade20k_upernet_vit": Segmentation(data="ade20k", protocol="ade20k_upernet_vit", arch="single-scale"),
+    "ade20k_upernet_convnext": Segmentation(data="ade20k", protocol="ade20k_upernet_convnext", arch="multi-scale"),
+    "ade20k_upernet_swin": Segmentation(data="ade20k", protocol="ade20k_upernet_swin", arch="multi-scale"),
 }

@@ -37,6 +37,8 @@ SECONDS_PER_STEP = {
 }
 """On eight V100s: facebookresearch/detectron2 (commit 02478d2) MODEL_ZOO.md, the nearest network of each protocol."""
 GPUS_OF_THE_ZOO = 8
+CARRIED = ("any", "single-scale", "multi-scale")
+"""The kinds of backbones that are carried; `carried.KINDS` says what they are."""
 GIGABYTES = 1.0
 """The size of a run's folder: state (weights and momenta of at most 60 million parameters), weights, predictions."""
 STATED = {"iterations": ("iterations", "SOLVER.MAX_ITER"), "batch": ("batch_size", "SOLVER.IMS_PER_BATCH")}
@@ -59,7 +61,8 @@ class Transfer(Task[DenseData]):
     """The name of the file, in the framework's folder of protocols, that defines everything else."""
     framework: str
     arch: str
-    """The only architecture that the protocol is for."""
+    """The only architecture that the protocol is for, whose weights are converted; or which kind of backbone it takes
+    (`any`, `single-scale`, `multi-scale`), each carried into the framework as it is."""
     iterations: int | None = None
     """None: as many as in the protocol; otherwise its schedule is stretched."""
     settings: tuple[str, ...] = ()
@@ -102,16 +105,36 @@ class Transfer(Task[DenseData]):
         """On data of the user's own no schedule is published, from which another could differ."""
         return ("data", "iterations", "settings") if data != self.data else ()
 
+    @property
+    def is_carried(self) -> bool:
+        """Whether our backbone itself is put into the framework's network."""
+        return self.arch in CARRIED
+
     def check_backbone(self, checkpoint: "Checkpoint") -> None:
         """Refuse a checkpoint of another architecture than the protocol's."""
-        from cgh_bench.backbones.resnet import require_resnet
+        from cgh_bench.backbones.resnet import ResNet
 
-        given = require_resnet(checkpoint.architecture, checkpoint.name)
-        if given.name != self.arch or given.stem != "imagenet":
+        given = checkpoint.architecture
+        if self.is_carried:
+            from cgh_bench.transfer_configs.contract import carried
+
+            carried.require(given, self.arch, self.protocol)
+        elif not isinstance(given, ResNet) or given not in (ResNet(self.arch), ResNet(self.arch, stride_in_1x1=True)):
+            others = self._for_others()
             raise UserError(
-                f"{self.protocol} is for {self.arch} with ImageNet's stem, but {checkpoint.name} is a {given.name} "
-                f"with stem {given.stem}; use a {self.arch}, or another task (cgh-bench list tasks)"
+                f"{self.protocol} is for {self.arch} as torchvision or MSRA build it, but {checkpoint.name} is a "
+                f"{given.name}; {f'use {others}' if others else 'use another task'} (cgh-bench list tasks)"
             )
+
+    def _for_others(self) -> str:
+        """The tasks on the same data that take more than one architecture."""
+        known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
+        return " or ".join(
+            f"{name}, which takes {task.arch} backbones"
+            for name, task in known.items()
+            if isinstance(task, Transfer) and task.is_carried
+            if (task.data, task.framework) == (self.data, self.framework)
+        )
 
     def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
         """Time and disk that `run` will take."""
@@ -165,6 +188,7 @@ class Transfer(Task[DenseData]):
         """
         from cgh_bench.converters.base import find as find_converter
         from cgh_bench.core import dist
+        from cgh_bench.foreign import carriage
 
         self.check_backbone(checkpoint)
         if dist.world_size() > 1:
@@ -177,11 +201,10 @@ class Transfer(Task[DenseData]):
             settings=self.settings,
             identity=fingerprint([replace(self, data="") if isinstance(data, Own) else self, data.train]),
             val=data.fingerprint,
+            carried=self.is_carried,
         )
-        converter = find_converter(frameworks.find(self.framework).converter)
-        metrics = process.run(
-            job, checkpoint, lambda path: converter.write(checkpoint, path), data, folders.run, folders.launch
-        )
+        write = carriage.write if self.is_carried else find_converter(frameworks.find(self.framework).converter).write
+        metrics = process.run(job, checkpoint, lambda path: write(checkpoint, path), data, folders.run, folders.launch)
         found = {metric.name: metrics[metric.name] for metric in self.METRICS}
         if outcomes := self.outcomes(data, folders.run):
             folders.keep(outcomes)

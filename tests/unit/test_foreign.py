@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.core.config import plain
+from cgh_bench.core.config import identity
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.dense import Located
 from cgh_bench.foreign import frameworks, process
@@ -82,7 +82,9 @@ class StandIn(frameworks.Framework):
 
 
 def stand_in_framework(folder: Path, modules: tuple[str, ...] = ("json",)) -> StandIn:
-    return StandIn(str(folder), ".py", "torchvision", modules, "CGH_STAND_IN_PYTHON", "pip install stand-in", settings)
+    return StandIn(
+        str(folder), ".py", "torchvision", modules, "CGH_STAND_IN_PYTHON", "pip install stand-in", settings, settings
+    )
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ def test_a_killed_process_is_named_so_and_the_end_of_its_log_shown(stand_in, che
     (tmp_path / "run").mkdir()
     (tmp_path / "run/state.pth").write_text("0")
     process.write_text(
-        tmp_path / "run/job.json", json.dumps({"checkpoint": checkpoint.id, **plain(job("killed"))}, indent=1)
+        tmp_path / "run/job.json", json.dumps({"checkpoint": checkpoint.id, **identity(job("killed"))}, indent=1)
     )
     (tmp_path / "run/log.txt").write_text("RuntimeError: of an earlier run\n")
     with pytest.raises(UserError, match="killed by SIGKILL, .*memory.*; rerun to resume"):

@@ -9,6 +9,26 @@ import torch
 from cgh_bench.transfer_configs.contract.records import write_json
 
 COUNTER = ".num_batches_tracked"
+TOLERANCE = 1e-3
+"""Largest difference of a stage relative to its largest value: a GPU sums in another order than the source's CPU."""
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name: our own (`.safetensors`), or one that torch wrote."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # which frameworks do not need
+
+        return load_file(path)
+    loaded: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return loaded
+
+
+def read_probe(weights: Path) -> dict[str, Any] | None:
+    """What lies beside a carried backbone's file: an image, and what the source makes of it."""
+    if weights.suffix != ".safetensors":
+        return None
+    probe: dict[str, Any] = torch.load(weights.with_name("probe.pth"), map_location="cpu", weights_only=True)
+    return probe
 
 
 def put(weights: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor], into: Sequence[str]) -> None:
@@ -66,11 +86,37 @@ def write(loaded: Mapping[str, Any], work: Path) -> None:
 def require_complete(loaded: Mapping[str, Any]) -> None:
     """Stop the process unless every tensor arrived."""
     missing, unfilled = loaded["missing"], loaded["unfilled"]
+    if other := [stage for stage, difference in loaded.get("stages", {}).items() if not difference <= TOLERANCE]:
+        raise SystemExit(
+            f"the carried backbone computes something else than the source: {loaded['stages']} at {other[0]}"
+        )
     if missing or unfilled:
         raise SystemExit(
             f"the weights did not arrive: {len(missing)} of {loaded['given']} tensors are not in the model "
             f"({', '.join(missing[:3])}), {len(unfilled)} tensors of the model got none ({', '.join(unfilled[:3])})"
         )
+
+
+def stage_differences(network: Any, prepared: torch.Tensor, probe: Mapping[str, Any]) -> dict[str, float]:
+    """How far `input` and stages of the probe image are from the source's, each relative to its largest value.
+
+    Args:
+        network: the carried backbone in the network that is about to be trained.
+        prepared: the probe image (1, 3, H, W) as the framework prepares it, perhaps padded.
+        probe: `input` and `stages` of the source; see `read_probe`.
+    """
+    source = {"input": probe["input"], **probe["stages"]}
+    height, width = probe["input"].shape[-2:]
+    prepared = prepared[..., :height, :width]
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = {"input": prepared, **network.pyramid(prepared)}
+    network.train(was_training)
+    return {
+        name: float((found[name].cpu() - expected).abs().max() / expected.abs().max())
+        for name, expected in source.items()
+    }
 
 
 def strides_in_1x1(modules: Iterable[tuple[str, torch.nn.Module]]) -> bool:

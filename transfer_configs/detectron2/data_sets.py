@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, get_detection_dataset_dicts, transforms
 from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.common import DatasetFromList, MapDataset
 from detectron2.data.datasets import load_coco_json, register_pascal_voc
+from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
@@ -107,13 +108,27 @@ class Batches(Sampler[list[int]]):
                 group.clear()
 
 
+def augmentations(config: CfgNode) -> list[Any]:
+    """What is done to training images: detectron2's, or large-scale jitter as in its projects/ViTDet."""
+    if side := config.TRANSFER.SCALE_JITTER:
+        return [
+            transforms.RandomFlip(),
+            transforms.ResizeScale(0.1, 2.0, target_height=side, target_width=side),
+            transforms.FixedSizeCrop((side, side), pad=False),
+        ]
+    found: list[Any] = build_augmentation(config, is_train=True)
+    return found
+
+
 def training_batches(config: CfgNode, seed: int, seen: int) -> DataLoader[Any]:
     """The batches of one process after the first `seen`, each a list of mapped images; a seed always gives the same."""
     images = get_detection_dataset_dicts(config.DATASETS.TRAIN, filter_empty=config.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     wide = [config.DATALOADER.ASPECT_RATIO_GROUPING and image["width"] > image["height"] for image in images]
     size = config.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    cut = {"augmentations": augmentations(config), "recompute_boxes": True} if config.TRANSFER.SCALE_JITTER else {}
+    mapper = DatasetMapper(config, is_train=True, **cut)
     return DataLoader(
-        MapDataset(DatasetFromList(images, copy=False), DatasetMapper(config, is_train=True)),
+        MapDataset(DatasetFromList(images, copy=False), mapper),
         batch_sampler=Batches(TrainingSampler(len(images), seed=seed), wide, size, seen),
         num_workers=config.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

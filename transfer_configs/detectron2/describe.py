@@ -13,6 +13,7 @@ from detectron2.solver import build_lr_scheduler
 
 from cgh_bench.transfer_configs.contract import facts, processes
 from cgh_bench.transfer_configs.detectron2 import protocol
+from cgh_bench.transfer_configs.detectron2.data_sets import augmentations
 from cgh_bench.transfer_configs.detectron2.solver import optimizer
 
 PARTS = (
@@ -170,10 +171,19 @@ def describe_solver(config: CfgNode, model: Any) -> dict[str, Any]:
 
 def describe_data(config: CfgNode) -> dict[str, Any]:
     """Images, augmentation and metric."""
-    training, test = (build_augmentation(config, is_train) for is_train in (True, False))
+    training, test = augmentations(config), build_augmentation(config, is_train=False)
+    (resize,) = (step for step in training if "Resize" in type(step).__name__)
+    side = config.TRANSFER.SCALE_JITTER
+    further = [
+        f"{type(a).__name__} {a.prob:g}" if hasattr(a, "prob") else type(a).__name__
+        for a in training
+        if a is not resize
+    ]
     return {
-        "training: short sides, longest": [sorted(training[0].short_edge_length), training[0].max_size],
-        "training: further": [f"{type(a).__name__} {a.prob:g}" for a in training[1:]],
+        "training: short sides, longest": [[side], side]
+        if side
+        else [sorted(resize.short_edge_length), resize.max_size],
+        "training: further": further,
         "training: images without objects": not config.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         "training: wide images apart": config.DATALOADER.ASPECT_RATIO_GROUPING,
         "test: short side, longest": [test[0].short_edge_length[0], test[0].max_size],

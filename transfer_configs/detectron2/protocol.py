@@ -1,5 +1,6 @@
 """A protocol file read over detectron2's defaults, with the command line applied."""
 
+import importlib
 from pathlib import Path
 
 import torch
@@ -30,8 +31,17 @@ NOT_READ = (
 """Prefixes of detectron2's settings that have no effect here, or that this training sets itself."""
 
 
-def read(path: Path, settings: list[str], gpus: int, iterations: int | None, data: Path | None = None) -> CfgNode:
+def read(
+    path: Path,
+    settings: list[str],
+    gpus: int,
+    iterations: int | None,
+    data: Path | None = None,
+    weights: Path | None = None,
+) -> CfgNode:
     """The configuration of a run, complete and frozen; on the user's own `data` if they are described.
+
+    A carried backbone is that of the file `weights`.
 
     If another batch size is set, learning rate and number of steps are scaled with it.
 
@@ -44,6 +54,10 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None, dat
             "WEIGHTS_INTO": [],  # the modules that hold the backbone, or parts of it
             "NOT_IN_WEIGHTS": [],  # prefixes of names in them that no backbone has
             "CANONICAL_BOX_SIZE": 224,  # for ScaledROIHeads
+            "ARCHITECTURE": "",  # of a carried backbone: a name, for which a run puts the checkpoint's file
+            "DROP_PATH": 0.0,
+            "LAYER_DECAY": 1.0,  # of the learning rate, from one layer of a carried backbone to the one before it
+            "SCALE_JITTER": 0,  # side of the squares that images scaled by .1 to 2 are cut to; 0: MIN_SIZE_TRAIN
         }
     )
     config.SOLVER.OPTIMIZER = "SGD"
@@ -55,6 +69,10 @@ def read(path: Path, settings: list[str], gpus: int, iterations: int | None, dat
         config.merge_from_list([part for setting in settings for part in _parsed(setting)])
     except (AssertionError, ValueError, KeyError) as error:
         raise SystemExit(f"--set: {error}") from None
+    if config.TRANSFER.ARCHITECTURE:
+        # Registers what such protocols name; other backbones need nothing of ours.
+        importlib.import_module("cgh_bench.transfer_configs.detectron2.carried")
+        config.TRANSFER.ARCHITECTURE = str(weights or config.TRANSFER.ARCHITECTURE)
     config.MODEL.DEVICE = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     if published != config.SOLVER.IMS_PER_BATCH:  # Goyal et al., https://arxiv.org/abs/1706.02677
         factor = processes.batch_factor(config.SOLVER.IMS_PER_BATCH, published)

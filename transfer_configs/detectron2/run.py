@@ -34,21 +34,23 @@ class Run:
 
     Args:
         config: from `protocol.read`.
-        weights: of the backbone, under detectron2's names.
-        options: from the command line: the run's folder `work`, the `seed` for the order of images, `resume`.
+        options: from the command line: `weights` of the backbone, the run's folder `work`, the `seed` for the order of
+            images, `resume`.
         at_a_time: see `protocol.images_at_a_time`.
     """
 
-    def __init__(
-        self, config: CfgNode, weights: dict[str, torch.Tensor], options: argparse.Namespace, at_a_time: int
-    ) -> None:
-        self.config, self.weights, self.work, self.seed = config, weights, options.work, options.seed
+    def __init__(self, config: CfgNode, options: argparse.Namespace, at_a_time: int) -> None:
+        self.config, self.work, self.seed = config, options.work, options.seed
+        self.probe = arrival.read_probe(options.weights)
+        read: Any = arrival.read(options.weights)
+        self.weights: dict[str, torch.Tensor] = read if self.probe else read["model"]
         self.state_path = self.work / "state.pth"
         self.watch = Watch(prints=comm.is_main_process())
         self.model = build_model(config)
-        arrival.put(weights, self.model.state_dict(), config.TRANSFER.WEIGHTS_INTO)
+        arrival.put(self.weights, self.model.state_dict(), config.TRANSFER.WEIGHTS_INTO)
         devices = {} if config.MODEL.DEVICE == "cuda" else {"device_ids": None}
-        wrapped = create_ddp_model(self.model, broadcast_buffers=False, **devices)
+        unused = {"find_unused_parameters": True} if self.probe else {}  # say the norm behind the last map
+        wrapped = create_ddp_model(self.model, broadcast_buffers=False, **devices, **unused)
         self.saved = self._read_state() if options.resume and self.state_path.exists() else None
         start = self.saved["trainer"]["iteration"] if self.saved else 0
         batches = training_batches(config, self.seed, seen=start)
@@ -87,6 +89,11 @@ class Run:
             self.config.TRANSFER.NOT_IN_WEIGHTS,
             in_force(self.model),
         )
+        if self.probe:
+            pixels = self.probe["pixels"]
+            images = pixels if self.model.input_format == "RGB" else pixels.flip(1)
+            prepared = self.model.preprocess_image([{"image": image} for image in images]).tensor
+            loaded["stages"] = arrival.stage_differences(self.model.backbone.bottom_up.network, prepared, self.probe)
         if comm.is_main_process():
             arrival.write(loaded, self.work)
         arrival.require_complete(loaded)

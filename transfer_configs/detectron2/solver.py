@@ -1,5 +1,6 @@
 """The optimiser that a protocol names in SOLVER.OPTIMIZER: detectron2's SGD, or AdamW."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,9 +32,29 @@ def optimizer(config: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
     if given.OPTIMIZER == "SGD":
         made: torch.optim.Optimizer = build_optimizer(config, model)
         return made
-    if (given.OPTIMIZER, given.CLIP_GRADIENTS.ENABLED, given.CLIP_GRADIENTS.CLIP_TYPE) != ("AdamW", True, "full_model"):
-        raise SystemExit(f"SOLVER.OPTIMIZER is {given.OPTIMIZER}; expected SGD, or AdamW with full_model clipping")
+    clip = given.CLIP_GRADIENTS
+    if given.OPTIMIZER != "AdamW" or (clip.ENABLED and clip.CLIP_TYPE != "full_model"):
+        raise SystemExit(
+            f"SOLVER.OPTIMIZER is {given.OPTIMIZER}; expected SGD, or AdamW with full_model clipping or none"
+        )
+    layered: dict[str, Any] = {}
+    if config.TRANSFER.LAYER_DECAY != 1:
+        layered = {"lr_factor_func": _factor(config, model), "overrides": {"pos_embed": {"weight_decay": 0.0}}}
     parameters = get_default_optimizer_params(
-        model, base_lr=given.BASE_LR, weight_decay_norm=given.WEIGHT_DECAY_NORM, bias_lr_factor=given.BIAS_LR_FACTOR
+        model,
+        base_lr=given.BASE_LR,
+        weight_decay_norm=given.WEIGHT_DECAY_NORM,
+        bias_lr_factor=given.BIAS_LR_FACTOR,
+        **layered,
     )
+    if not clip.ENABLED:
+        return torch.optim.AdamW(parameters, given.BASE_LR, weight_decay=given.WEIGHT_DECAY)
     return ClippedAdamW(parameters, given.BASE_LR, given.WEIGHT_DECAY, given.CLIP_GRADIENTS.CLIP_VALUE)
+
+
+def _factor(config: CfgNode, model: Any) -> Callable[[str], float]:
+    """What the learning rate of a parameter of that name is multiplied by, by layers of the carried backbone."""
+    from cgh_bench.transfer_configs.contract.carried import rate_factors  # other backbones need nothing of ours
+
+    factors = rate_factors(model.backbone.bottom_up, config.TRANSFER.LAYER_DECAY)
+    return lambda name: factors.get(name.removeprefix("backbone.bottom_up."), 1.0)

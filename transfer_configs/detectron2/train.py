@@ -27,7 +27,9 @@ def main() -> int:
     """Run; returns the exit code."""
     processes.end_with_parent()
     options = processes.training_parser(__doc__, default=[]).parse_args()
-    config = protocol.read(options.config, options.settings, options.gpus, options.iterations, options.data)
+    config = protocol.read(
+        options.config, options.settings, options.gpus, options.iterations, options.data, options.weights
+    )
     at_a_time = protocol.images_at_a_time(config, max(1, options.gpus), options.images_at_a_time)
     if processes.must_launch(options.gpus):
         processes.launch(options.gpus, "detectron2.train")
@@ -40,9 +42,8 @@ def main() -> int:
     seed_all_rng(options.seed + comm.get_rank())
     data_sets.register()
     evaluation.require_tools(config.DATASETS.TEST[0])
-    weights = torch.load(options.weights, map_location="cpu", weights_only=True)["model"]
     try:
-        run = Run(config, weights, options, at_a_time)
+        run = Run(config, options, at_a_time)
         if not (options.resume and run.restore_trained()):
             run.train()
             run.keep_weights()

@@ -44,7 +44,9 @@ def step_in_parts(
         share = len(part["inputs"]) / images
         # Processes exchange gradients once per step.
         with contextlib.nullcontext() if part is pieces[-1] or model is network else model.no_sync():
-            loss, values = network.parse_losses(model(**network.data_preprocessor(part, training=True), mode="loss"))
+            with optim_wrapper.optim_context(model):  # mixed precision, if the protocol has it
+                losses = model(**network.data_preprocessor(part, training=True), mode="loss")
+            loss, values = network.parse_losses(losses)
             optim_wrapper.backward(share * loss)
         for name, value in values.items():
             outputs[name] = outputs.get(name, 0.0) + share * value.detach()

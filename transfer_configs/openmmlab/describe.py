@@ -43,7 +43,9 @@ METRICS = {
 def main() -> None:
     """Build and print."""
     options = processes.parser(__doc__, action=DictAction, default={}).parse_args()
-    config = train.protocol(argparse.Namespace(**vars(options), gpus=0, work=Path(), seed=0, images_at_a_time=None))
+    config = train.protocol(
+        argparse.Namespace(**vars(options), weights=None, gpus=0, work=Path(), seed=0, images_at_a_time=None)
+    )
     importlib.import_module(f"{config.default_scope}.models")  # which registers them
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).train()
@@ -212,12 +214,13 @@ def describe_data(config: Config) -> dict[str, Any]:
     first = training.datasets[0] if "datasets" in training else training
     if "decode_head" in config.model:
         return describe_segmentation_data(config, first.pipeline, test.pipeline)
-    resize, *further = first.pipeline[2:-1]
+    (resize,) = (step for step in first.pipeline if "Resize" in step.type)
+    further = [step for step in first.pipeline[2:-1] if step is not resize]
     (tested,) = (step for step in test.pipeline if step.type == "Resize")
     scales = [sorted(scale) for scale in resize.get("scales", [resize.get("scale")])]
     return {
         "training: short sides, longest": [[short for short, _ in sorted(scales)], scales[0][1]],
-        "training: further": [f"{step.type} {step.prob:g}" for step in further],
+        "training: further": [f"{step.type} {step.prob:g}" if "prob" in step else step.type for step in further],
         "training: images without objects": not first.filter_cfg.filter_empty_gt,
         "training: wide images apart": "batch_sampler" in config.train_dataloader,
         "test: short side, longest": sorted(tested.scale),

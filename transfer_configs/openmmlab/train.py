@@ -86,6 +86,10 @@ def protocol(options: argparse.Namespace) -> Config:
         importlib.import_module(module)
     if options.data:
         own_data.put(config, options.data)
+    if config.model.backbone.type == "Carried":
+        from cgh_bench.transfer_configs.openmmlab import carried  # other backbones need nothing of ours
+
+        carried.fit(config, options.weights)
     settings = {key: like(value, require_known(config, key)) for key, value in options.settings.items()}
     published = config.batch_size
     config.merge_from_dict(settings)
@@ -102,6 +106,8 @@ def protocol(options: argparse.Namespace) -> Config:
     if options.gpus > 1:
         config.launcher = "pytorch"
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        # The norm behind the last map of a carried backbone, for one, is not used.
+        wrapper["find_unused_parameters"] = config.model.backbone.type == "Carried"
         config.model_wrapper_cfg = wrapper  # without device ids it works on CPUs as well
     config.randomness = {"seed": options.seed, "diff_rank_seed": True}
     config.default_hooks = {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 10}}

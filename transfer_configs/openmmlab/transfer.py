@@ -1,6 +1,7 @@
 """The hook that loads the weights, proves that they arrived, prints the progress and saves the run."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 
 from cgh_bench.transfer_configs.contract import arrival
 from cgh_bench.transfer_configs.contract.records import replacing
@@ -29,7 +31,8 @@ class Transfer(Hook):
         self.work, self.state_path = work, work / "state.pth"
         self.into: tuple[str, ...] = tuple(config.weights_into)
         self.not_in_weights: tuple[str, ...] = tuple(config.get("not_in_weights", ()))
-        self.weights: dict[str, torch.Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
+        self.weights = arrival.read(weights)
+        self.probe = arrival.read_probe(weights)
         self.resumed = state.load(self.state_path) if resume and self.state_path.exists() else None
         self.watch = Watch(prints=get_rank() == 0)
 
@@ -61,6 +64,10 @@ class Transfer(Hook):
         loaded = arrival.account(
             self.weights, trained.state_dict(), self.into, self.not_in_weights, self._in_force(trained)
         )
+        if self.probe is not None:
+            images = self.probe["pixels"].flip(1)  # BGR, as OpenMMLab loads them
+            prepared = as_tested(trained.data_preprocessor, images)
+            loaded["stages"] = arrival.stage_differences(trained.backbone.network, prepared, self.probe)
         if get_rank() == 0:
             arrival.write(loaded, self.work)
         arrival.require_complete(loaded)
@@ -122,5 +129,14 @@ def channel_order(preprocessor: torch.nn.Module) -> str:
     """The channel order that the model sees, from the channel in which a blue image stands out; images are BGR."""
     black, blue = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     blue[0] = 255
-    prepared = preprocessor({"inputs": [black, blue]}, training=False)["inputs"][:, :, 0, 0]
+    prepared = as_tested(preprocessor, [black, blue])[:, :, 0, 0]
     return "RGB" if prepared[1, 2] > prepared[0, 2] else "BGR"
+
+
+def as_tested(preprocessor: torch.nn.Module, images: Iterable[torch.Tensor]) -> torch.Tensor:
+    """What the model sees of BGR `images` (3, H, W), uint8, of one size, padding at right and bottom included."""
+    inputs = list(images)
+    prepared: torch.Tensor = preprocessor(
+        {"inputs": inputs, "data_samples": [BaseDataElement() for _ in inputs]}, training=False
+    )["inputs"]
+    return prepared

@@ -1,0 +1,121 @@
+"""Backbones carried into the frameworks as they are: reduced networks of each form on a handful of embedded scenes."""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from miniatures import TINY
+
+from cgh_bench.backbones.timm import Timm
+from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
+from cgh_bench.core.errors import UserError
+from cgh_bench.data import dense
+from cgh_bench.data.demo.scenes import write_scenes
+from cgh_bench.data.image_set import DetectionScenes
+from cgh_bench.foreign import carriage, frameworks
+from cgh_bench.tasks import find
+from cgh_bench.tasks.base import Folders
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+
+SMALL = {
+    "convnext": Timm("convnext_atto", (("depths", (1, 1, 2, 1)), ("dims", (8, 8, 16, 16)))),
+    "swin": Timm(
+        "swin_tiny_patch4_window7_224",
+        (("img_size", 64), ("window_size", 4), ("embed_dim", 8), ("depths", (1, 1, 2, 1)), ("num_heads", (1, 2, 2, 4))),
+    ),
+    "vit": Timm("vit_tiny_patch16_224", (("img_size", 32), ("embed_dim", 16), ("depth", 3), ("num_heads", 2))),
+    "patch14": Timm(
+        "vit_small_patch14_reg4_dinov2", (("img_size", 28), ("embed_dim", 16), ("depth", 3), ("num_heads", 2))
+    ),
+}
+TASKS = ("animals_det_any", "animals_seg_any", "animals_det_any_detectron2")
+QUICK = ("patch14", "animals_det_any")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_scenes():
+    """`animal_scenes`, but twelve of them."""
+    entry = DetectionScenes("a few scenes", "embedded", functools.partial(write_scenes, settings=TINY))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "catalog", lambda: {"animal_scenes": entry})
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def small(kind: str) -> Checkpoint:
+    torch.manual_seed(0)
+    odd = Preprocessing("BGR", 1.0, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    return Checkpoint(kind, SMALL[kind], SMALL[kind].build().state_dict(), odd, Origin("test"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=() if (kind, name) == QUICK else pytest.mark.slow)
+        for kind in SMALL
+        for name in TASKS
+    ],
+)
+def test_it_arrives_computes_the_same_trains_and_reports(kind, name, cache, tmp_path):
+    task, checkpoint = dataclasses.replace(find(name), iterations=4), small(kind)
+    try:
+        frameworks.require_installed(task.framework)
+    except UserError as absent:
+        pytest.skip(str(absent))
+    metrics = task.run(checkpoint, task.load_data(cache), Folders(tmp_path / "run", cache), 0)
+    assert set(metrics) == {metric.name for metric in task.METRICS}
+    loaded = json.loads((tmp_path / "run/loaded.json").read_text())
+    assert loaded["given"] == loaded["arrived"] == len(checkpoint.weights)
+    assert loaded["in_force"]["channel_order"] == "BGR"
+    assert "input" in loaded["stages"] and max(loaded["stages"].values()) < 1e-5
+    assert not {"probe.pth", "weights.safetensors"} & {path.name for path in (tmp_path / "run").iterdir()}
+    trained = torch.load(tmp_path / "run/model.pth", weights_only=True)
+    (place,) = loaded["into"]
+    moved = [key for key, tensor in checkpoint.weights.items() if not torch.equal(trained[f"{place}.{key}"], tensor)]
+    assert len(moved) > len(checkpoint.weights) / 2
+
+
+REINITIALISING = """
+import runpy, sys
+runpy.run_path(sys.argv.pop(1))
+from cgh_bench.transfer_configs.openmmlab import train, transfer
+original = transfer.Transfer.before_train
+def reinitialised(self, runner):
+    original(self, runner)
+    runner.model.backbone.network.network.init_weights()
+transfer.Transfer.before_train = reinitialised
+sys.exit(train.main())
+"""
+
+
+def test_weights_that_the_framework_initialises_again_stop_the_run(cache, tmp_path):
+    """As in facebookresearch/dinov3 issue 112, where the network has a method of the name that mmengine calls."""
+    framework, checkpoint = frameworks.find("mmseg"), small("vit")
+    carriage.write(checkpoint, tmp_path / "weights.safetensors")
+    done = subprocess.run(
+        [
+            *(framework.python, "-c", REINITIALISING, str(frameworks.LAUNCHER)),
+            f"--config={framework.path / 'animals_seg_any.py'}",
+            f"--weights={tmp_path / 'weights.safetensors'}",
+            f"--work={tmp_path / 'run'}",
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CGH_DATA": str(dense.locate("animal_scenes", cache).root)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the carried backbone computes something else than the source" in done.stderr
+    assert "blocks.0.attn.qkv.weight" in json.loads((tmp_path / "run/loaded.json").read_text())["missing"]
