@@ -9,8 +9,6 @@ import csv
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError, printable
 from cgh_bench.core.files import replacing
 from cgh_bench.data.image_set import ImageSet
@@ -537,13 +536,12 @@ def load(folder: Path) -> Outcomes:
     """
     path = folder / FILE
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        about, ids = (arrays.pop(name).tobytes().decode() for name in ("about", "images"))
-        return _read(json.loads(about), tuple(ids.split("\n")), {n: a for n, a in arrays.items()}, path)
+        stored = load_arrays(path)
+        about, ids = (stored.pop(name).tobytes().decode() for name in ("about", "images"))
+        return _read(json.loads(about), tuple(ids.split("\n")), stored, path)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({type(error).__name__}: {reason}); run that evaluation again") from None
 

@@ -1,16 +1,17 @@
 """A run's folder: `recipe.json`, `log.jsonl`, TensorBoard events, `checkpoint.pt` and, when done, the backbone."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from cgh_bench.core import saved
 from cgh_bench.core.config import identity as recorded
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
@@ -115,18 +116,17 @@ class RunFolder:
         Raises:
             UserError: it is damaged, or not the state of a run.
         """
-        if not self.state.exists():
-            return {}
-        try:
-            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
-            if "step" in state:
-                return state
-        except (RuntimeError, EOFError, UnpicklingError, TypeError):
-            pass
-        raise UserError(
-            f"{self.state} is damaged, or not the state of a run; copy a checkpoint-STEP.pt over it, or "
-            "remove it to start again"
-        )
+        state: dict[str, Any] = {}
+        if self.state.exists():
+            with self.restoring():
+                state = saved.load(self.state)
+                if "step" not in state:
+                    raise LookupError("step")
+        return state
+
+    def restoring(self) -> contextlib.AbstractContextManager[None]:
+        """See `saved.restoring`."""
+        return saved.restoring(self.state, "copy a checkpoint-STEP.pt over it, or remove it to start again")
 
 
 class Log:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cgh_bench import checkpoint, data
 from cgh_bench.checkpoint import Checkpoint, Origin
-from cgh_bench.core import dist
+from cgh_bench.core import dist, saved
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in
@@ -38,6 +38,8 @@ from cgh_bench.pretrain.views import Augment
 from cgh_bench.pretrain.watching import OFF, Watching, knn_top1
 
 STEPS_PER_LOG_LINE = 5
+SECONDS_FOR_A_BATCH = 10
+"""How long several processes that are told to stop wait for a batch, to stop after the same step."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LogLine = dict[str, float]
 
@@ -75,6 +77,7 @@ def train(
     follow_environment()
     with dist.process_group() as device, _StopSignal() as stop, _lock(folder, resume):
         images = training_images(recipe, labelled=bool(watching.knn_epochs), cache=cache)
+        images.fingerprint  # noqa: B018 (made by all: the first may take longer than the others wait for it below)
         if dist.rank() == 0:
             folder.claim(recipe, name, images, resume)
         dist.wait_for_all()
@@ -185,7 +188,7 @@ class Run:
         """Continue where `state` was taken."""
         self.step, self.seconds = state["step"], state["seconds"]
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved.restore(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
 
@@ -206,9 +209,9 @@ def begin(recipe: Recipe, folder: RunFolder, device: torch.device, batches: Batc
             parallel = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     run = Run(recipe, folder, device, batches, method, parallel, optimizer(recipe, method), scaler, watching)
-    state = folder.load()
-    if state:
-        run.restore(state)
+    with folder.restoring():
+        if state := folder.load():
+            run.restore(state)
     return run
 
 
@@ -409,27 +412,36 @@ class _StopSignal:
         self.received = self.waiting = False
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
                 self.previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+        if self.received and dist.says_that_another_is_lost(error):
+            raise KeyboardInterrupt from None  # it was told to stop too, and did not wait
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Within this block, a signal is a KeyboardInterrupt: the wait for a batch may never end.
 
-        Not where several processes train: they stop after the same step.
+        Where several processes train, it is one after `SECONDS_FOR_A_BATCH`: they should stop after the same step.
         """
-        self.waiting = dist.world_size() == 1
+        self.waiting = True
         try:
-            if self.waiting and self.received:
-                raise KeyboardInterrupt
+            if self.received:
+                self._interrupt()
             yield
         finally:
             self.waiting = False
+            if self.received:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _interrupt(self) -> None:
+        if dist.world_size() == 1:
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_FOR_A_BATCH)
 
     def anywhere(self) -> bool:
         """Whether any process has been told to stop, so that all stop after the same step."""
@@ -439,5 +451,7 @@ class _StopSignal:
         self.received = True
         if number == signal.SIGINT:
             signal.signal(number, self.previous[number])
-        if self.waiting:
+        if self.waiting and number == signal.SIGALRM:
             raise KeyboardInterrupt
+        if self.waiting:
+            self._interrupt()

@@ -29,11 +29,8 @@ from cgh_bench.core.errors import CheckFailed, UserError, printable
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Full or not writable: what a user can fix."""
-
-PATH_ERRORS = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-"""A file where a folder must be, or the reverse; a name that the disk does not take; a link to itself."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Full, not writable or broken: what a user can fix, also where it is not known which file it was."""
 
 
 @click.group(cls=Group, context_settings=SETTINGS, epilog="Start with: cgh-bench demo")
@@ -110,11 +107,11 @@ def errors_in_one_line() -> Iterator[None]:
         _stop("error", f"{reason}; see `cgh-bench doctor`, then run the same command to resume", 2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        if error.errno in PATH_ERRORS:
-            _stop("error", f"{error.strerror}{where}; name another file or folder", 2)
-        if error.errno not in DISK_ERRORS:
+        if error.errno in DISK_ERRORS:
+            _stop("error", f"{error.strerror}{where}; fix it or choose another --work, then rerun to resume", 2)
+        if not where:
             raise
-        _stop("error", f"{error.strerror}{where}; fix it or choose another --work, then rerun to resume", 2)
+        _stop("error", f"{error.strerror}{where}; put it right, or name another file or folder", 2)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -1,6 +1,8 @@
 """The shape of our commands, and the options that several of them share."""
 
+import contextlib
 import glob
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,21 @@ from cgh_bench.reading import names
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
+
+
+class Folder(click.Path):
+    """A folder to write to: it is there or can be made; a dry run finds that out too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, if it, or the first of the folders above it that exists, is a folder."""
+        folder = Path(os.fsdecode(super().convert(value, param, ctx)))
+        for place in (folder, *folder.parents):
+            with contextlib.suppress(FileNotFoundError):
+                place.lstat()
+                if not place.is_dir():
+                    self.fail(f"{place} is not a folder; choose another.", param, ctx)
+                break
+        return folder
 
 
 class Command(click.Command):
@@ -55,7 +72,7 @@ def count(name: str, default: int | None, help: str, least: int = 1, envvar: str
 
 data = text("--data", metavar="DATASET", help="Dataset name, or folder of your own.")
 work = click.option(
-    "--work", type=PATH, default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for everything written."
+    "--work", type=Folder(), default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for everything written."
 )
 settings = click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field; may be repeated."

@@ -14,7 +14,7 @@ from cgh_bench.core.errors import UserError
 
 @click.command(cls=options.Command)
 @click.argument("recipe")
-@click.option("--out", "-o", type=options.PATH, help="Folder of the run.  [default: WORK/pretrain/RECIPE/seedN]")
+@click.option("--out", "-o", type=options.Folder(), help="Folder of the run.  [default: WORK/pretrain/RECIPE/seedN]")
 @options.count("--seed", 0, "Seed for initialisation, data order and augmentation.", least=0)
 @click.option(
     "--backbone", default="", metavar="NAME", help="Train this architecture instead, say vit_small_patch16_224."

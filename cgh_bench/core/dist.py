@@ -3,16 +3,28 @@
 Process `r` of `W` owns the `r`-th of `W` equal, contiguous blocks of every global batch.
 """
 
+import datetime
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
+from cgh_bench.core.errors import UserError
+
 T = TypeVar("T")
+
+PATIENCE = datetime.timedelta(minutes=30)
+"""How long a process waits for the others, one of which may hash a dataset or search alone."""
+GRACE = 30
+"""Seconds to save in, as torchrun gives."""
 
 
 def pick_device() -> torch.device:
@@ -41,7 +53,11 @@ def process_group() -> Iterator[torch.device]:
     """Join the processes that `torchrun` started (nccl for what is on GPUs, else gloo), if it did; gives the device.
 
     Within another such block nothing happens: they are joined already.
+
+    Raises:
+        UserError: another process has ended, or has not answered for `PATIENCE`.
     """
+    _end_with_torchrun()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch_dist.is_initialized():
         yield pick_device()
         return
@@ -49,11 +65,40 @@ def process_group() -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    torch_dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    torch_dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
+    except RuntimeError as error:
+        if not says_that_another_is_lost(error):
+            raise
+        raise UserError(
+            f"process {rank()} stops: another of the {world_size()} has ended, or has not answered for "
+            f"{PATIENCE.total_seconds():g} seconds; see what it said, then run the same command to resume"
+        ) from None
     finally:
         torch_dist.destroy_process_group()
+
+
+def says_that_another_is_lost(error: BaseException | None) -> bool:
+    """Whether the error is of a process group, whose other processes have ended or do not answer."""
+    return isinstance(error, torch_dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+@cache
+def _end_with_torchrun() -> None:
+    """Stop when `torchrun` is killed, as when it passes a signal on: else its processes would live on without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    torchrun = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == torchrun:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)  # it waits for another that is gone
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def world_size() -> int:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNDECODABLE = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
-    Image.DecompressionBombError,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, MemoryError,
+    struct.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises for files that are damaged, or no images."""
 SIXTEEN_BITS = 2**14, 2**16 - 1

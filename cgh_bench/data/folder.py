@@ -1,11 +1,13 @@
 """Image files on disk as a set: `FOLDER/train/CLASS/*.jpg` and `FOLDER/val/CLASS/*.jpg`, as for ImageNet, or a list.
 
-Hidden files and folders, and those that operating systems and file servers leave everywhere, are passed over.
+Hidden files and folders, and those that operating systems and file servers leave everywhere, are passed over. Names of
+classes are in Unicode's composed form (NFC), whatever the disk has: a folder packed on a Mac has the other one.
 """
 
 import hashlib
 import logging
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -146,7 +148,11 @@ def _split_folder(folder: Path, split: Split) -> Path:
 def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequence[str] = ()) -> FolderImages:
     """The images of the classes that are the sub-folders of `root`."""
     entries = list(_entries(root, (_place(root),)))
-    classes = sorted(entry.name for entry, place in entries if place)
+    folders: dict[str, str] = {}
+    for each in sorted(entry.name for entry, place in entries if place):
+        if (there := folders.setdefault(composed(each), each)) != each:
+            raise UserError(f"{root} has two folders of one name in two encodings, {there!a} and {each!a}; merge them")
+    classes = sorted(folders)
     if not classes:
         raise UserError(f"{root} has no sub-folders; expected one per class, with its images inside")
     if only:
@@ -156,7 +162,7 @@ def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequenc
         classes = sorted(only)
     listed: list[tuple[str, object]] = []
     others = [entry.name for entry, place in entries if not place]
-    for label, each in enumerate(classes):
+    for label, each in enumerate(folders[name] for name in classes):
         files = sorted(_files(root / each, each, (_place(root), _place(root / each))))
         images = [path for path in files if path.lower().endswith(SUFFIXES)]
         if not images:
@@ -167,6 +173,11 @@ def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequenc
         shown = ", ".join(sorted(others)[:5]) + (", …" if len(others) > 5 else "")
         log.warning("note: ignored %d files in %s that are not images of a class: %s", len(others), root, shown)
     return from_list(name, root, classes, listed, cache=cache)
+
+
+def composed(name: str) -> str:
+    """The name of a class in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name)
 
 
 Place = tuple[int, int]

@@ -19,7 +19,7 @@ import numpy as np
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import decode
-from cgh_bench.data.folder import VAL_FOLDERS, from_list
+from cgh_bench.data.folder import VAL_FOLDERS, composed, from_list
 from cgh_bench.data.image_set import DataPair, ImageSet, Split
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _labels(path: Path, row: Row, column: str) -> list[str]:
     value = row[column]
     if column == "labels" and isinstance(value, str):
         value = [part.strip() for part in value.split(SEPARATOR) if part.strip()]
-    found = [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
+    found = [composed(str(each)) for each in (value if isinstance(value, list | tuple) else [value])]
     if column == "label" and (len(found) != 1 or value in (None, "")):
         raise UserError(
             f"{path}: {row.get('path', 'an image')} has the label {value!r}; expected the name of one class"

@@ -88,9 +88,13 @@ class ShardImages(ImageSet):
     def image(self, index: int) -> "Tensor":
         """Image `index` as (3, H, W) uint8 RGB, each in its own size; see `decode`."""
         member = self.members[index]
-        with member.shard.open("rb") as shard:
-            shard.seek(member.offset)
-            return decode(io.BytesIO(shard.read(member.size)), f"{member.shard}:{member.name}")
+        try:
+            with member.shard.open("rb") as shard:
+                shard.seek(member.offset)
+                content = shard.read(member.size)
+        except OSError as error:
+            raise UserError(f"{member.shard} can no longer be read ({error.strerror}); put it back") from None
+        return decode(io.BytesIO(content), f"{member.shard}:{member.name}")
 
     def called(self, index: int) -> str:
         """Its shard, and its name there."""

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
+from cgh_bench.core import dist, saved
 from cgh_bench.core.errors import UserError
 from cgh_bench.data import ImageSet
 from cgh_bench.data.image_set import workers
@@ -100,7 +100,7 @@ class Tuning:
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Be where `state` was taken."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved.restore(self.optimizer, state["optimizer"])
 
 
 @dataclass(frozen=True)

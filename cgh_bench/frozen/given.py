@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
 from cgh_bench.checkpoint import Checkpoint, Origin
+from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, sha256
 from cgh_bench.data.image_set import DataPair
@@ -108,11 +109,13 @@ def read_features(path: Path) -> GivenFeatures:
     try:
         found = _READERS[path.suffix](path)
         features, labels = np.asarray(found["features"]), np.asarray(found["labels"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: expected features and labels ({error})") from None
-    if features.ndim != 2 or features.dtype.kind != "f" or len(features) != len(labels):
+        names, paths = (tuple(map(str, found.get(name, ()))) for name in ("classes", "paths"))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SystemError) as error:
+        raise UserError(f"{path}: expected features and labels ({' '.join(str(error).split())})") from None
+    if features.ndim != 2 or features.dtype.kind != "f" or features.shape[:1] != labels.shape[:1]:
         raise UserError(
-            f"{path}: features are {features.dtype} {features.shape} for {len(labels)} labels; expected (N, D) floats"
+            f"{path}: features are {features.dtype} {features.shape}, labels {labels.shape}; expected floats (N, D) "
+            "and (N,) or (N, C)"
         )
     if labels.ndim not in (1, 2) or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; expected whole numbers (N,) or (N, C)")
@@ -122,8 +125,7 @@ def read_features(path: Path) -> GivenFeatures:
     if labels.ndim == 1 and len(labels) and labels.min() != 0:
         raise UserError(f"{path}: labels go from {labels.min()} to {labels.max()}; they must start at 0")
     count = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
-    classes = tuple(map(str, found.get("classes", range(count))))
-    paths = tuple(map(str, found.get("paths", ())))
+    classes = names or tuple(map(str, range(count)))
     return GivenFeatures(
         path.stem, classes, labels.astype(np.int64), sha256(path)[:16], features.astype(np.float32), paths
     )
@@ -163,13 +165,8 @@ def _labels_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.labels.npy")
 
 
-def _npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
 def _npy(path: Path) -> dict[str, Any]:
-    return {"features": np.load(path, allow_pickle=False), "labels": np.load(_labels_of(path), allow_pickle=False)}
+    return {"features": load_arrays(path)[""], "labels": load_arrays(_labels_of(path))[""]}
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
@@ -201,4 +198,4 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-_READERS = {".npz": _npz, ".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}
+_READERS = {".npz": load_arrays, ".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}

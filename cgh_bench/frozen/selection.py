@@ -74,8 +74,7 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
     if min(held, len(train) - held) < len(train.classes):
         raise UserError(
             f"held_out={fraction:g} of the {len(train)} images of {train.name} leaves less than one of each of "
-            f"{len(train.classes)} classes on one side; take --set held_out=N with N from "
-            f"{len(train.classes) / len(train):.2g} to {1 - len(train.classes) / len(train):.2g}"
+            f"{len(train.classes)} classes on one side; take a value nearer to 0.5: --set held_out=0.5 always fits"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
     fitted_rows, held_rows = next(splitter.split(every, train.labels))

@@ -5,12 +5,11 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
 
-from cgh_bench.core import dist
+from cgh_bench.core import dist, saved
 from cgh_bench.core.descent import Schedule
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
@@ -93,14 +92,12 @@ def planned(images: int, epochs: int, passes: float, rate: float) -> str:
 def _resume(learner: Learner, course: Course) -> list[Record]:
     if not course.state.exists():
         return []
-    try:
-        kept = torch.load(course.state, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, LookupError):
-        raise UserError(f"{course.state} is damaged; remove it, and training starts again") from None
-    if kept["identity"] != course.identity:
-        return []
-    learner.load_state_dict(kept["learner"])
-    history: list[Record] = kept["history"]
+    history: list[Record] = []
+    with saved.restoring(course.state, "remove it, and training starts again"):
+        kept = saved.load(course.state)
+        if kept["identity"] == course.identity:
+            learner.load_state_dict(kept["learner"])
+            history += kept["history"]
     return history
 
 

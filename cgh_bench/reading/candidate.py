@@ -79,15 +79,35 @@ def differences(
     return wrong
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether it has a value at every place: it is neither sparse nor of the device "meta"."""
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
 def as_float32(key: str, tensor: Tensor) -> Tensor:
     """`tensor` in float32.
 
     Raises:
-        UserError: it is not dense floating point, or float32 would round it.
+        UserError: it is not dense floating point, has no values, or float32 would round it.
     """
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        raise UserError(f"{key} is {tensor.dtype}, {tensor.layout}; accepted: dense floating point, not quantised")
+    if not tensor.is_floating_point() or not is_dense(tensor):
+        values = "without values" if tensor.is_meta else str(tensor.layout)
+        raise UserError(f"{key} is {tensor.dtype}, {values}; accepted: dense floating point, not quantised")
     rounded = tensor.to(torch.float32)
     if tensor.dtype == torch.float64 and not torch.equal(rounded.double(), tensor):
         raise UserError(f"{key} is float64, and float32 would round it; save the model after .float()")
     return rounded
+
+
+def as_counter(key: str, given: object) -> Tensor:
+    """A batch counter () as int64; `given` is a whole number, or a tensor that holds just that.
+
+    Raises:
+        UserError: it is anything else.
+    """
+    if isinstance(given, Tensor) and is_dense(given) and given.numel() == 1:
+        given = given.item()
+    if not isinstance(given, int) or isinstance(given, bool):
+        kind = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
+        raise UserError(f"{key} is {kind}; expected one whole number, a count of batches")
+    return torch.tensor(given)

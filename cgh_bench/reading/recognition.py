@@ -14,7 +14,7 @@ from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import Checkpoint, Origin, architecture_of, from_description, require_finite
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
-from cgh_bench.reading.candidate import Candidate, place
+from cgh_bench.reading.candidate import Candidate, is_dense, place
 from cgh_bench.reading.evidence import adjusted, settle
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.resnets import find_resnets
@@ -92,9 +92,9 @@ def checkpoint_of(
     """The canonical checkpoint of one of the networks that were recognised in `file`."""
     network = recognised.networks[branch]
     if file.description:  # we wrote the file: whatever its layout, it is this checkpoint
-        return adjusted(from_description(file.description, network.weights(file)), settings)
+        return adjusted(from_description(file.description, _weights(file, network)), settings)
     architecture, preprocessing, properties = settle(file, network, recognised.source, settings, may_assume)
-    weights = network.weights(file)
+    weights = _weights(file, network)
     require_finite(str(file.path), weights)
     used = set(network.names.values())
     origin = Origin(
@@ -108,6 +108,13 @@ def checkpoint_of(
     )
     suffix = "" if branch == next(iter(recognised.networks)) else f":{branch}"
     return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
+
+
+def _weights(file: WeightsFile, network: Candidate) -> dict[str, Tensor]:
+    try:
+        return network.weights(file)
+    except UserError as error:
+        raise UserError(f"{file.path}: {error}") from None
 
 
 def recognise(
@@ -239,9 +246,10 @@ def _unknown_origin(
 
 
 def _same(tensors: Mapping[str, Tensor], one: Candidate, other: Candidate) -> bool:
-    return one.names.keys() == other.names.keys() and all(
-        torch.equal(tensors[one.names[key]], tensors[other.names[key]]) for key in one.names
-    )
+    if one.names.keys() != other.names.keys():
+        return False
+    pairs = [(tensors[one.names[key]], tensors[other.names[key]]) for key in one.names]
+    return all(is_dense(a) and is_dense(b) and torch.equal(a, b) for a, b in pairs)
 
 
 def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:

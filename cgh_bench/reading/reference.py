@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import math
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.reading import reference_script
@@ -101,21 +101,22 @@ def record(model: Any, prepare: Callable[[Any], Tensor] | None = None, size: tup
 
 def _read(content: bytes, path: str) -> Reference:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            description = json.loads(str(arrays["description"]))
-            if description.get("format") != reference_script.FORMAT:
-                raise ValueError(f"its format is {description.get('format')!r}")
-            kinds = [
-                [{**entry, "values": arrays[f"{kind}/{number}"]} for number, entry in enumerate(description[kind])]
-                for kind in ("layers", "vectors")
-            ]
-            digest = hashlib.sha256(content).hexdigest()
-            found = Reference(path, digest, description, torch.from_numpy(arrays["input"]), *kinds)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        arrays = load_arrays(io.BytesIO(content))
+        description = json.loads(str(arrays["description"]))
+        if description.get("format") != reference_script.FORMAT:
+            raise ValueError(f"its format is {description.get('format')!r}")
+        kinds = [
+            [{**entry, "values": arrays[f"{kind}/{number}"]} for number, entry in enumerate(description[kind])]
+            for kind in ("layers", "vectors")
+        ]
+        digest = hashlib.sha256(content).hexdigest()
+        found = Reference(path, digest, description, torch.from_numpy(arrays["input"]), *kinds)
+        same = int(found.pixels.long().sum()) == description["checksum"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{path} is not a valid reference ({error}); write one with the script of `cgh-bench reference script`"
         ) from None
-    if int(found.pixels.long().sum()) != description["checksum"]:
+    if not same:
         raise UserError(f"{path} was made of other images; write it again with `cgh-bench reference script`")
     return found
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cgh_bench.backbones.resnet import ARCHS, ResNet
 from cgh_bench.backbones.resnet_names import BUFFERS, COUNTER, NAMINGS, canonical_names
 from cgh_bench.checkpoint import COUNTERS
-from cgh_bench.reading.candidate import Candidate, as_float32, below, differences, place
+from cgh_bench.reading.candidate import Candidate, as_counter, as_float32, below, differences, place
 from cgh_bench.reading.weights_file import WeightsFile
 
 _ANCHOR = "layer1.0.conv1.weight"
@@ -37,14 +37,13 @@ class FoundResNet(Candidate):
         assert self.architecture is not None
         weights = {}
         for key, shape in self.architecture.shapes.items():
-            if key in self.names:
-                tensor = file.tensors[self.names[key]]
-                is_counter = key.endswith("num_batches_tracked")
-                weights[key] = (tensor if is_counter else as_float32(key, tensor)).reshape(shape)
+            if key.endswith(COUNTER):
+                there = file.tensors.get(self.names.get(key, ""))
+                weights[key] = as_counter(key, file.facts.get(f"{COUNTERS}/{key}", 0) if there is None else there)
+            elif key in self.names:
+                weights[key] = as_float32(key, file.tensors[self.names[key]]).reshape(shape)
                 if weights[key].untyped_storage().nbytes() > weights[key].nbytes:
                     weights[key] = weights[key].clone()  # a part of a larger tensor, which would stay in memory
-            elif key.endswith("num_batches_tracked"):
-                weights[key] = torch.tensor(file.facts.get(f"{COUNTERS}/{key}", 0), dtype=torch.int64)
             else:
                 weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
         return weights

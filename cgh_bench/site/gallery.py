@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench import data
+from cgh_bench.core.arrays import load_arrays
 from cgh_bench.data import ImageSet
 from cgh_bench.data.ground_truth import SHOWN, Maps, Objects
 from cgh_bench.results import Result
@@ -128,10 +129,8 @@ def queries(runs: Named, root: Path, notes: list[str]) -> list[Query]:
     """
     found: list[tuple[str, dict[str, NDArray[Any]]]] = []
     for row, result in runs:
-        with (
-            noting(notes, f"{row}: no nearest neighbours; {NEIGHBOURS} of that run is missing or damaged"),
-            np.load(root / result.work / NEIGHBOURS, allow_pickle=False) as arrays,
-        ):
+        with noting(notes, f"{row}: no nearest neighbours; {NEIGHBOURS} of that run is missing or damaged"):
+            arrays = load_arrays(root / result.work / NEIGHBOURS)
             found.append((row, {name: arrays[name] for name in ("row", "similarity")}))
     if not found:
         return []

@@ -16,8 +16,8 @@ from typing import Any
 from cgh_bench.core.errors import UserError
 from cgh_bench.site import site
 
-SECONDS_TO_RELOAD = 60
-"""How often an open page is loaded again."""
+RELOAD = "\nsetTimeout(() => location.reload(), 60_000);\n"
+"""Added to the script of served pages: what the reader chose is in the address, which the header `Refresh` forgets."""
 MOST_CONNECTIONS = 64
 SECONDS_FOR_A_REQUEST = 10
 """A connection that has sent nothing for so long is closed."""
@@ -37,6 +37,8 @@ class Site:
             state = self._state()
             if state != self._written_from:
                 site.write(self.store, self.work, self.folder)
+                with (self.folder / "assets/page.js").open("a", encoding="utf-8") as script:
+                    script.write(RELOAD)
                 self._written_from = state
 
     def _state(self) -> tuple[int, int]:
@@ -66,7 +68,7 @@ class Handler(SimpleHTTPRequestHandler):
         if name not in self.names and not _is_address(name):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "this server answers only to its own names")
             return None
-        if self._is_page():
+        if self.path.split("?")[0].endswith(("/", ".html")):
             self.pages.refresh()
         return super().send_head()
 
@@ -75,16 +77,10 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def end_headers(self) -> None:
-        """Nothing is cached, since pages change; an open page is loaded again."""
+        """Nothing is cached, since pages change."""
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        if self._is_page():
-            self.send_header("Refresh", str(SECONDS_TO_RELOAD))
         super().end_headers()
-
-    def _is_page(self) -> bool:
-        """Whether the request is for a page; a malformed request has no path."""
-        return getattr(self, "path", "").split("?")[0].endswith(("/", ".html"))
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Requests are not logged."""

@@ -137,8 +137,10 @@ class Transfer(Task[DenseData]):
         )
 
     def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
-        """Time and disk that `run` will take."""
+        """Time and disk that `run` will take. The framework is asked whether it accepts the settings."""
         self.check_backbone(checkpoint)
+        if self.settings:
+            described(self)
         gpus = folders.launch.processes()
         self._require_divisible(gpus)
         place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
@@ -274,14 +276,24 @@ def facts(name: str, framework: str = "") -> Facts:
     """
     name = in_framework(name, framework) if framework else name
     task = _transfer_task(name, "only detection and segmentation tasks can be described")
-    known = frameworks.find(task.framework)
     frameworks.require_installed(task.framework)
-    file = frameworks.protocol_file(task.framework, task.protocol)
-    command = [*known.command("describe"), f"--config={file}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=known.environment)
+    return flat(described(task))
+
+
+def described(task: Transfer) -> dict[str, Any]:
+    """What the framework builds for `task`, its settings applied.
+
+    Raises:
+        UserError: the framework refuses a setting, or cannot describe this protocol.
+    """
+    known = frameworks.find(task.framework)
+    command = [*known.command("describe"), f"--config={frameworks.protocol_file(task.framework, task.protocol)}"]
+    settings = ["--set", *task.settings] if task.settings else []
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False, env=known.environment)
     if done.returncode:
         raise UserError(f"{task.framework} cannot describe {task.protocol}: {process.reason(done.stderr)}")
-    return flat(json.loads(done.stdout.splitlines()[-1]))
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
 
 
 def flat(facts: Mapping[str, Any]) -> Facts:

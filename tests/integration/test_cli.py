@@ -144,10 +144,12 @@ LONG = "n" * 300
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("eval animals_knn --ckpt random:resnet18 --work file", "file"),
+        ("eval animals_knn --ckpt random:resnet18 --work file --dry-run", "file"),
+        ("eval animals_knn --ckpt random:resnet18 --work file/x --dry-run", "file"),
+        ("eval animals_knn --ckpt random:resnet18 --work loop/x", "loop"),
         ("report --work work -o file", "file"),
         ("pretrain cgh_r18_animals -o file", "file"),
-        (f"pretrain cgh_r18_animals -o {LONG}", LONG),
+        (f"pretrain cgh_r18_animals -o {LONG} --dry-run", LONG),
         (f"inspect {LONG}", LONG),
         ("inspect dangling", "dangling"),
         ("inspect loop", "loop"),

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import faulty
 import pretrain_process
@@ -327,54 +328,154 @@ def test_any_path_and_the_c_locale(tmp_path):
     assert measured(place)[1] == [] and measured(place)[0]["knn"]["top1"] >= 0
 
 
-@pytest.mark.slow
-def test_a_killed_process_of_several_stops_all_within_a_minute(tmp_path):
-    script = tmp_path / "ranks.py"
-    here = str(faulty.__file__).rsplit(os.sep, 1)[0]
-    script.write_text(
-        f"import os, sys; sys.path.insert(0, {here!r})\n"
-        f"from pathlib import Path; Path({str(tmp_path)!r}, 'pid' + os.environ['RANK']).write_text(str(os.getpid()))\n"
-        f"import pretrain_process; pretrain_process.main({str(tmp_path / 'run')!r}, '1', '200')\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    with subprocess.Popen(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-    ) as job:
-        wait_for(tmp_path / "run/checkpoint.pt", job)
-        os.kill(int((tmp_path / "pid1").read_text()), 9)
-        killed = time.monotonic()
-        _, errors = job.communicate(timeout=60)
-    assert job.returncode != 0 and "SIGKILL" in errors
-    assert time.monotonic() - killed < 60
-    assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["step"] > 0
+# several processes
+
+RANK = """
+import datetime, os, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import pretrain_process
+from cgh_bench import cli
+from cgh_bench.core import dist
+from cgh_bench.pretrain import train
+from cgh_bench.pretrain.batches import Batches
+Path({folder!r}, "pid" + os.environ["RANK"]).write_text(str(os.getpid()))
+{fault}
+with cli.errors_in_one_line():
+    pretrain_process.main({out!r}, "1", "{epochs}")
+"""
+NO_PATIENCE = "dist.PATIENCE = datetime.timedelta(seconds=5)"
+STUCK = """
+train.SECONDS_FOR_A_BATCH = 1
+item = Batches.__getitem__
+def stuck(self, step):
+    if step == 7 and os.environ["RANK"] == "{rank}":
+        Path({folder!r}, "stuck").touch()
+        time.sleep(300)
+    return item(self, step)
+Batches.__getitem__ = stuck
+"""
+
+
+class Several:
+    """A pretraining by two processes under torchrun, in `folder/run`; what they print is in `folder/said`."""
+
+    def __init__(self, folder, fault="", epochs=200, out="run"):
+        self.folder, self.out = folder, folder / out
+        tests = str(Path(pretrain_process.__file__).parent)
+        script = folder / "rank.py"
+        script.write_text(RANK.format(tests=tests, folder=str(folder), fault=fault, out=str(self.out), epochs=epochs))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+        with (folder / "said").open("w") as said:
+            self.torchrun = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=said)
+
+    @property
+    def said(self):
+        return (self.folder / "said").read_text()
+
+    def step(self):
+        """Of the saved state."""
+        return torch.load(self.out / "checkpoint.pt", weights_only=True)["step"]
+
+    def pid(self, rank):
+        return int((self.folder / f"pid{rank}").read_text())
+
+    def wait_for(self, name, seconds=180):
+        """Until the file `name` is there, as long as torchrun lives."""
+        deadline = time.monotonic() + seconds
+        while not (self.folder / name).exists():
+            assert self.torchrun.poll() is None and time.monotonic() < deadline, self.said
+            time.sleep(0.02)
+
+    def wait_for_ends(self, *ranks, seconds=60):
+        """Until the processes `ranks` have ended."""
+        deadline = time.monotonic() + seconds
+        while any(alive(self.pid(rank)) for rank in ranks):
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.1)
+
+    def end(self):
+        """Whatever the test has left running."""
+        for pid in [self.torchrun.pid, *(self.pid(rank) for rank in (0, 1) if (self.folder / f"pid{rank}").exists())]:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.torchrun.wait()
+
+
+def alive(pid):
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def several(tmp_path):
+    """Starts such pretrainings, and ends what is left of them."""
+    started = []
+
+    def start(*arguments, **options):
+        started.append(Several(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
 
 
 @pytest.mark.slow
-def test_several_processes_that_are_told_to_stop_save_and_go_on(tmp_path):
+def test_a_killed_process_of_several_stops_all_within_a_minute(several):
+    job = several()
+    job.wait_for("run/checkpoint.pt")
+    os.kill(job.pid(1), signal.SIGKILL)
+    assert job.torchrun.wait(60) != 0
+    assert "SIGKILL" in job.said and job.step() > 0
+    assert job.said.count("Traceback") <= 1, "but for torchrun's own"
+
+
+@pytest.mark.slow
+def test_several_processes_that_are_told_to_stop_save_and_go_on(several):
     """SIGTERM to torchrun, as from a cluster's queue; then the same command again."""
-
-    def job(out):
-        script = [pretrain_process.__file__, tmp_path / out, "1", "4"]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]
-        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-
-    with job("whole") as whole:
-        assert whole.wait(300) == 0, whole.stderr.read()
-    with job("stopped") as stopped:
-        wait_for(tmp_path / "stopped/checkpoint.pt", stopped)
-        stopped.send_signal(signal.SIGTERM)
-        _, errors = stopped.communicate(timeout=60)
-    assert stopped.returncode != 0 and not (tmp_path / "stopped/backbone.safetensors").exists()
-    assert "stopped at step" in errors and "saved; rerun the same command to resume" in errors
-    with job("stopped") as again:
-        assert again.wait(300) == 0, again.stderr.read()
-    ids = [load_canonical(tmp_path / out / "backbone.safetensors").id for out in ("whole", "stopped")]
+    whole = several(epochs=4, out="whole")
+    assert whole.torchrun.wait(300) == 0, whole.said
+    job = several(epochs=4)
+    job.wait_for("run/checkpoint.pt")
+    job.torchrun.send_signal(signal.SIGTERM)
+    assert job.torchrun.wait(60) != 0 and not (job.out / "backbone.safetensors").exists()
+    assert "stopped at step" in job.said and "saved; rerun the same command to resume" in job.said
+    assert several(epochs=4).torchrun.wait(300) == 0
+    ids = [load_canonical(out / "backbone.safetensors").id for out in (whole.out, job.out)]
     assert ids[0] == ids[1]
 
 
-def wait_for(path, process):
-    """Until `path` is there, as long as the process lives."""
-    deadline = time.monotonic() + 180
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+@pytest.mark.slow
+def test_processes_whose_torchrun_is_killed_save_and_end(several):
+    job = several()
+    job.wait_for("run/checkpoint.pt")
+    job.torchrun.kill()
+    job.wait_for_ends(0, 1)
+    assert f"stopped at step {job.step()} of 1000, saved; rerun the same command to resume" in job.said
+    assert "Traceback" not in job.said
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_answer_is_not_waited_for_for_ever(several):
+    job = several(NO_PATIENCE)
+    job.wait_for("run/checkpoint.pt")
+    os.kill(job.pid(1), signal.SIGSTOP)
+    job.wait_for_ends(0)
+    assert "error: process 0 stops: another of the 2 has ended, or has not answered for 5 seconds; " in job.said
+    assert "Traceback" not in job.said and job.step() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_several_processes_of_which_one_waits_for_a_batch_stop(several, tmp_path, rank):
+    """The first has a state to save, unless it was in the middle of a step."""
+    job = several(STUCK.format(rank=rank, folder=str(tmp_path)))
+    job.wait_for("stuck")
+    job.torchrun.send_signal(signal.SIGTERM)
+    job.wait_for_ends(0, 1, seconds=25)  # torchrun kills after 30
+    assert job.step() == (7 if rank == 0 else 5)
+    assert job.said.count("interrupted: ") == 2 and job.said.count("Traceback") <= 1, "but for torchrun's own"

@@ -1,7 +1,9 @@
 """Pretraining as a whole: what a run leaves, resumption bit for bit, interruption, several processes, bad input."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +251,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == 5
     assert all(torch.isfinite(v).all() for v in leaves(state).values() if isinstance(v, torch.Tensor))
+
+
+def test_a_state_with_other_values_is_one_line(tmp_path, whole):
+    """Momenta of any shape are taken by `load_state_dict`, and would fail in the first step."""
+    shutil.copy(whole / "recipe.json", tmp_path)
+    for change in ("no optimizer", "NaN", "no values", "another queue", "another momentum"):
+        state = torch.load(whole / "checkpoint.pt", weights_only=True)
+        weights, momenta = state["method"], state["optimizer"]["state"][0]
+        name = next(name for name in weights if name.endswith("conv1.weight"))
+        if change == "no optimizer":
+            del state["optimizer"]
+        elif change == "another queue":
+            queue = next(name for name in weights if "queue" in name and weights[name].ndim == 2)
+            weights[queue] = weights[queue][:, :3]
+        elif change == "another momentum":
+            momenta["momentum_buffer"] = momenta["momentum_buffer"][:3]
+        else:
+            weights[name] = weights[name] * math.nan if change == "NaN" else weights[name].to("meta")
+        torch.save(state, tmp_path / "checkpoint.pt")
+        with pytest.raises(UserError, match=r"checkpoint\.pt is damaged, .*; copy a checkpoint-STEP\.pt over it"):
+            train(TINY_CGH, "tiny", tmp_path)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,18 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet1
     assert metrics == segmented[1]
     resumed, whole = (torch.load(f / "model.pth", weights_only=True) for f in (folder, segmented[0]))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    trained = (folder / "model.pth").stat().st_mtime_ns
+    assert run_on_repaired_val(shortened("animals_seg"), resnet18, folder, cache, tmp_path) != metrics
+    assert (folder / "model.pth").stat().st_mtime_ns == trained, "it is not trained again"
+
+
+def run_on_repaired_val(task, checkpoint, folder: Path, cache: Path, root: Path) -> dict[str, float]:
+    """The same evaluation after a map of val was mended."""
+    there = task.load_data(cache)
+    shutil.copytree(there.root / "animal_scenes", root / "animal_scenes")
+    mask = root / "animal_scenes/val/masks/000001.png"
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    return task.run(checkpoint, dense.Located(root, "mended", there.train), Folders(folder, cache), 0)
 
 
 def test_detection_with_the_preprocessing_of_the_checkpoint(resnet18, cache, tmp_path):
@@ -166,10 +179,10 @@ def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_a_setting_that_the_protocol_has_not(resnet18, cache, tmp_path):
+def test_a_dry_run_asks_the_framework_whether_it_accepts_the_settings(resnet18, cache, tmp_path):
     task = shortened("animals_seg", "model.backbone.dpeth=34")
     with pytest.raises(UserError, match=r"model\.backbone\.dpeth: no 'dpeth' in the protocol; .*depth"):
-        run(task, resnet18, tmp_path / "run", cache)
+        task.plan(resnet18, task.load_data(cache), Folders(tmp_path / "run", cache))
 
 
 def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkeypatch):

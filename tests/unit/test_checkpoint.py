@@ -205,6 +205,37 @@ def test_not_finite(tmp_path: Path) -> None:
     refused(written(tmp_path, state), "layer2.0.conv1.weight .*NaN")
 
 
+COUNTER, WEIGHT = "layer1.0.bn1.num_batches_tracked", "layer1.0.conv1.weight"
+ODD = {
+    f"{COUNTER} is torch.int64 \\(2,\\); expected one whole number": (COUNTER, torch.zeros(2, dtype=torch.int64)),
+    f"{COUNTER} is torch.int64 \\(0,\\)": (COUNTER, torch.zeros(0, dtype=torch.int64)),
+    f"{COUNTER} is nan": (COUNTER, torch.tensor(torch.nan)),
+    f"{COUNTER} is True": (COUNTER, torch.tensor(True)),
+    f"{COUNTER} is torch.int64 \\(\\)": (COUNTER, torch.zeros((), dtype=torch.int64, device="meta")),
+    f"{WEIGHT} is torch.float32, torch.sparse_coo": (WEIGHT, torch.ones(64, 64, 3, 3).to_sparse()),
+    f"{WEIGHT} is torch.float32, without values": (WEIGHT, torch.ones(64, 64, 3, 3, device="meta")),
+    f"{WEIGHT} is torch.complex64": (WEIGHT, torch.ones(64, 64, 3, 3, dtype=torch.complex64)),
+}
+
+
+@pytest.mark.parametrize("message", ODD)
+def test_tensors_of_another_kind(tmp_path: Path, message: str) -> None:
+    name, tensor = ODD[message]
+    assert refused(written(tmp_path, {**resnet().state_dict(), name: tensor}), message).startswith(str(tmp_path))
+
+
+def test_two_networks_of_which_tensors_have_no_values(tmp_path: Path) -> None:
+    """They cannot be compared."""
+    state = {**resnet().state_dict(), WEIGHT: ODD[f"{WEIGHT} is torch.float32, torch.sparse_coo"][1]}
+    refused(written(tmp_path, {"a": state, "b": state}), "2 different networks")
+
+
+def test_what_is_beside_the_network_may_be_of_any_kind(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    state = {**resnet().state_dict(), COUNTER: torch.tensor([7]), "other": nested, "more": torch.eye(3).to_sparse_csr()}
+    assert load(written(tmp_path, state)).weights[COUNTER].item() == 7
+
+
 def test_quantised(tmp_path: Path) -> None:
     state = resnet().state_dict()
     state["conv1.weight"] = (state["conv1.weight"] * 100).to(torch.int8)

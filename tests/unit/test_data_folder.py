@@ -182,6 +182,19 @@ def test_different_classes_in_train_and_val(folder: Path):
         load_pair(str(folder), folder)
 
 
+def test_names_of_classes_in_two_encodings_are_one(folder: Path):
+    """An umlaut as one letter, and as a letter and a dot; `sorted` would put them at different places too."""
+    for split, name in (("train", "\u00f6tzi"), ("val", "o\u0308tzi")):
+        save(folder / split / name / "0.png")
+    load_pair.cache_clear()
+    pair = load_pair(str(folder), folder)
+    assert pair.train.classes == pair.val.classes == ("cat", "dog", "\u00f6tzi")
+    assert pair.val.image(len(pair.val) - 1).shape == (3, 4, 6)
+    save(folder / "val/\u00f6tzi/0.png")
+    with pytest.raises(UserError, match=r"val has two folders of one name .*'o\\u0308tzi' and '\\xf6tzi'"):
+        load_folder(folder, "val")
+
+
 def test_a_missing_split_and_a_flat_folder(folder: Path):
     shutil.rmtree(folder / "val/cat")
     shutil.rmtree(folder / "val/dog")

@@ -50,6 +50,12 @@ def test_a_table_names_images_and_their_classes(folder, name):
     assert train.called(1) == "sub/b.png" and np.array_equal(val.image(0).permute(1, 2, 0), np.array(picture(2)))
 
 
+def test_a_name_in_two_encodings_is_one_class(folder):
+    labels = ("o\u0308", "cat", "\u00f6", "cat")
+    path = table(folder, [(row[0], label, row[2]) for row, label in zip(ROWS, labels, strict=True)])
+    assert data.load(str(path), "train").classes == ("cat", "\u00f6")
+
+
 def test_numbers_are_names_in_their_order(folder):
     path = table(folder, [(row[0], label, row[2]) for row, label in zip(ROWS, (10, 2, 2, 10), strict=True)])
     train = data.load(str(path), "train")

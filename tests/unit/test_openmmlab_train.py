@@ -226,6 +226,9 @@ def test_lists_on_the_command_line_become_the_tuples_that_the_framework_needs(tm
     config = train.protocol(options(tmp_path, settings={place: [160, 120], scales: [[160, 120], [80, 60]]}))
     assert config.test_dataloader.dataset.pipeline[1].scale == (160, 120)
     assert config.train_dataloader.dataset.pipeline[2].scales == [(160, 120), (80, 60)]
+    for wrong in ({place: [160]}, {place: 160}, {scales: [[160, 120], [80, 60, 3]]}):
+        with pytest.raises(SystemExit, match="expected two values, as in the protocol's"):
+            train.protocol(options(tmp_path, settings=wrong))
 
 
 def test_a_module_that_is_absent_is_named(tmp_path, monkeypatch):

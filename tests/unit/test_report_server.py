@@ -21,7 +21,9 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
     """A server of pages that only count the results."""
 
     def write(store: Path, work: Path, out: Path) -> Path:
-        (out / "tables").mkdir(exist_ok=True)
+        for name in ("tables", "assets"):
+            (out / name).mkdir(exist_ok=True)
+        (out / "assets/page.js").write_text("")
         (out / "index.html").write_text(f"{len(results.read(store)[0])} results")
         return out / "index.html"
 
@@ -90,6 +92,24 @@ def test_a_malformed_request_is_answered(running: Server, capsys: pytest.Capture
         connection.sendall(b"nonsense\r\n\r\n")
         assert b"400" in connection.recv(1000)
     assert capsys.readouterr().err == ""
+
+
+def test_an_idle_connection_is_closed(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers.Handler, "timeout", 0.2)
+    for sent in (b"", b"GET / HTT"):
+        with socket.create_connection(running.server_address[:2], timeout=20) as connection:
+            connection.sendall(sent)
+            assert connection.recv(1000) == b""
+
+
+def test_an_open_page_is_loaded_again_by_its_script(running: Server) -> None:
+    """The header `Refresh` would load the address that the page began with, without the reader's filters."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.server_address[1], timeout=20)
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    assert answer.status == 200 and answer.getheader("Refresh") is None
+    status, script = ask(running, "/assets/page.js")
+    assert status == 200 and script.count("location.reload()") == 1
 
 
 def test_half_open_connections_do_not_take_every_thread(running: Server) -> None:

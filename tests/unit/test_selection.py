@@ -41,7 +41,7 @@ def test_the_authors_own_split_is_taken_where_there_is_one() -> None:
     [
         (images([0, 0, 1, 1]), 0.5, "class 'c' has 0 train images"),
         (images([0, 0, 1, 1, 2]), 0.5, "class 'c' has 1 train images; two are needed"),
-        (FULL, 0.01, r"held_out=0.01 of the 30 images .* --set held_out=N with N from 0.1 to 0.9"),
+        (FULL, 0.01, r"held_out=0.01 of the 30 images .* --set held_out=0.5 always fits"),
         (FULL, 0.99, "leaves less than one"),
     ],
 )
@@ -49,6 +49,14 @@ def test_what_cannot_be_held_out(train: GreyImages, fraction: float, message: st
     with pytest.raises(UserError, match=message) as caught:
         hold_out(train, fraction, 0)
     assert "\n" not in str(caught.value)
+
+
+@given(counts=st.lists(st.integers(2, 5), min_size=2, max_size=9))
+def test_what_the_message_advises_fits(counts: list[int]) -> None:
+    """Two digits of the bounds did not."""
+    train = images(np.repeat(range(len(counts)), counts), classes=tuple(map(str, range(len(counts)))))
+    fitted, held = hold_out(train, 0.5, 0)
+    assert set(train.labels[held]) == set(train.labels[fitted]) == set(range(len(counts)))
 
 
 @pytest.mark.parametrize(

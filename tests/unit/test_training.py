@@ -134,7 +134,7 @@ class Counter:
         return {"sum": self.sum}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        self.sum = state["sum"]
+        self.sum = torch.zeros(()).copy_(state["sum"])
 
 
 def course(folder: Path, identity: str = "i") -> Course:
@@ -156,13 +156,27 @@ def test_the_state_of_another_training_is_not_continued(tmp_path: Path) -> None:
     assert train(Counter(), batches(pictures()), course(tmp_path)) == fresh
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -100])
-def test_a_state_that_is_damaged_is_said(tmp_path: Path, keep: int) -> None:
+ODD = {
+    "sparse": torch.eye(2).to_sparse(),
+    "meta": torch.ones((), device="meta"),
+    "NaN": torch.tensor(torch.nan),
+    "shape": torch.ones(2),
+    "text": "text",
+}
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -100, *ODD])
+def test_a_state_that_is_damaged_is_said(tmp_path: Path, keep: int | str) -> None:
     """By a disk: it is written whole or not at all."""
     train(Counter(), batches(pictures()), course(tmp_path))
     state = tmp_path / "state.pt"
-    state.write_bytes(state.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"^.*state\.pt is damaged; remove it, and training starts again$") as caught:
+    if isinstance(keep, str):
+        torch.save({"identity": "i", "history": [], "learner": {"sum": ODD[keep]}}, state)
+    else:
+        state.write_bytes(state.read_bytes()[:keep])
+    with pytest.raises(
+        UserError, match=r"^.*state\.pt is damaged, .*; remove it, and training starts again$"
+    ) as caught:
         train(Counter(), batches(pictures()), course(tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -90,7 +90,7 @@ def protocol(options: argparse.Namespace) -> Config:
         from cgh_bench.transfer_configs.openmmlab import carried  # other backbones need nothing of ours
 
         carried.fit(config, options.weights)
-    settings = {key: like(value, require_known(config, key)) for key, value in options.settings.items()}
+    settings = {key: like(key, value, require_known(config, key)) for key, value in options.settings.items()}
     published = config.batch_size
     config.merge_from_dict(settings)
     drop_pretrained(config._cfg_dict)
@@ -136,11 +136,17 @@ def require_known(config: Config, setting: str) -> Any:
     return place
 
 
-def like(value: Any, old: Any) -> Any:
-    """`value` with tuples where `old` has them: a scale of [160, 120] would only fail when the evaluation begins."""
+def like(setting: str, value: Any, old: Any) -> Any:
+    """`value` with tuples where `old` has them: a scale of [160, 120] would only fail when the evaluation begins.
+
+    Raises:
+        SystemExit: a pair, such as width and height, has not two values; that too would fail then.
+    """
+    if isinstance(old, tuple) and len(old) == 2 and not (isinstance(value, list | tuple) and len(value) == 2):
+        raise SystemExit(f"--set {setting}={value}: expected two values, as in the protocol's {old}")
     if not isinstance(value, list | tuple) or not isinstance(old, list | tuple):
         return value
-    return type(old)(like(each, old[0] if old else None) for each in value)
+    return type(old)(like(setting, each, old[0] if old else None) for each in value)
 
 
 def reschedule(config: Config, iterations: int) -> None:

@@ -1,0 +1,62 @@
+"""The saved state of a training: whatever is wrong in its file is one line, wherever that shows."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgh_bench.core.errors import UserError
+
+DAMAGED = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, UnpicklingError, ValueError)
+
+
+@contextmanager
+def restoring(path: Path, advice: str) -> Iterator[None]:
+    """In this block `path` is read, and its content put where it belongs.
+
+    Raises:
+        UserError: it is damaged, or has something else in it; the message ends with the `advice`.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        if isinstance(error, UserError) or getattr(error, "filename", None):  # the file cannot be opened
+            raise
+        raise UserError(f"{path} is damaged, or not the state of a training; {advice}") from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What was saved in `path`, on the CPU; see `restoring`.
+
+    Raises:
+        ValueError: a tensor has no values (sparse, meta), or not finite ones.
+    """
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    for tensor in _tensors(state):
+        if tensor.layout != torch.strided or not torch.isfinite(tensor).all():
+            raise ValueError("not the values of a training")
+    return state
+
+
+def _tensors(node: object) -> Iterator[Tensor]:
+    if isinstance(node, Tensor):
+        yield node
+    elif isinstance(node, Mapping | list | tuple):
+        for each in node.values() if isinstance(node, Mapping) else node:
+            yield from _tensors(each)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`optimizer.load_state_dict`, which takes momenta of any shape.
+
+    Raises:
+        ValueError: one is not of its parameter's shape.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        if any(isinstance(each, Tensor) and each.ndim and each.shape != parameter.shape for each in kept.values()):
+            raise ValueError("a momentum of another shape")
