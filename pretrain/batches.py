@@ -22,6 +22,8 @@ from cgh_bench.data.image_set import workers
 from cgh_bench.pretrain.augmentation import Cut
 from cgh_bench.pretrain.recipe import Recipe
 
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What tells a run to save and end: Ctrl-C, a cluster's queue, a closed terminal."""
 ORDER, VIEWS = range(2)
 """Independent streams of random numbers from one seed."""
 
@@ -120,7 +122,7 @@ def loader(batches: Batches, start: int) -> Iterator[Batch]:
 
 def _ignore_stop_signals(worker: int) -> None:
     """Stop signals reach all processes of a job; the run, which finishes its step and saves, still needs this one."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -29,7 +29,7 @@ from cgh_bench.data import ImageSet
 from cgh_bench.data.folder import load_unlabelled
 from cgh_bench.data.shards import are_shards
 from cgh_bench.pretrain.augmentation import Cut, finish
-from cgh_bench.pretrain.batches import Batch, Batches, loader, too_many
+from cgh_bench.pretrain.batches import STOP_SIGNALS, Batch, Batches, loader, too_many
 from cgh_bench.pretrain.folder import Log, RunFolder
 from cgh_bench.pretrain.optimisation import optimizer, set_rate
 from cgh_bench.pretrain.parts import synchronised
@@ -71,7 +71,7 @@ def train(
     Raises:
         UserError: the folder holds another recipe or is in use by another run, the recipe does not fit the data or the
             number of processes, or the loss is no longer finite; the last checkpoint is kept.
-        KeyboardInterrupt: after SIGINT or SIGTERM, once the current step, if one is under way, is finished, and saved.
+        KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, once a step that is under way is finished, and saved.
     """
     folder = RunFolder(out)
     follow_environment()
@@ -403,7 +403,7 @@ def _exported(run: Run, title: str, name: str) -> Checkpoint:
 
 
 class _StopSignal:
-    """Notes SIGINT and SIGTERM while the block runs; a second Ctrl-C interrupts at once.
+    """Notes `STOP_SIGNALS` while the block runs; a second Ctrl-C interrupts at once.
 
     A second SIGTERM does not: under SLURM a run gets one from SLURM and one from torchrun.
     """
@@ -412,8 +412,10 @@ class _StopSignal:
         self.received = self.waiting = False
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-                self.previous[number] = signal.signal(number, self._note)
+            alarm = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []  # Windows has none
+            for number in (*STOP_SIGNALS, *alarm):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup makes SIGHUP
+                    self.previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:

@@ -101,7 +101,7 @@ def errors_in_one_line() -> Iterator[None]:
             raise
         _stop("interrupted", "progress is saved; run the same command to resume", INTERRUPTED)
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):  # "Caught … in DataLoader worker process" is told as it is
             raise
         reason = "a data-loader process was killed (usually out of memory)"
         _stop("error", f"{reason}; see `cgh-bench doctor`, then run the same command to resume", 2)

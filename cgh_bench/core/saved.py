@@ -1,5 +1,6 @@
 """The saved state of a training: whatever is wrong in its file is one line, wherever that shows."""
 
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from cgh_bench.core.errors import UserError
 
-DAMAGED = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, UnpicklingError, ValueError)
+DAMAGED = (
+    AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError, struct.error,
+)  # fmt: skip
 
 
 @contextmanager

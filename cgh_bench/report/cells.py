@@ -185,5 +185,14 @@ def _training(result: Result) -> str:
 
 
 def _by_time(results: Iterable[Result]) -> list[Result]:
-    """The oldest first; imported results count as older than those measured here."""
-    return sorted(results, key=lambda result: (not result.imported, result.started))
+    """The oldest first; imported results count as older than those measured here.
+
+    Of what was measured here a later line is newer, also where the clock was set back in between. What was merged from
+    another store, whose folders lie elsewhere, has its place by the time that it says.
+    """
+    latest, times = "", []
+    for result in results:
+        here = not result.imported and not result.work.startswith("..")
+        latest = max(latest, result.started) if here else latest
+        times.append((not result.imported, latest if here else result.started, len(times), result))
+    return [result for *_, result in sorted(times, key=lambda timed: timed[:3])]

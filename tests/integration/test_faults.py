@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgh_bench import results
+from cgh_bench import cli, results
 from cgh_bench.checkpoint import load_canonical
 
 
@@ -257,6 +257,12 @@ def test_names_that_are_not_utf8(folder):
 def test_a_loader_process_is_killed(folder):
     code, said = faulty.run(faulty.evaluate, folder, faulty.loaders_die)
     assert code == 2 and "loader process" in said.splitlines()[-1] and "Traceback" not in said, said
+
+
+def test_an_error_in_a_loader_is_told_as_it_is():
+    """Not as a want of memory; torch's message has "DataLoader worker" in it too."""
+    with pytest.raises(RuntimeError, match="in DataLoader worker process 0"), cli.errors_in_one_line():
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback: …")
 
 
 def test_a_loader_process_of_pretraining_is_killed(folder, tmp_path):

@@ -113,7 +113,7 @@ def test_what_a_run_leaves(whole):
 @pytest.mark.parametrize("step", [7, 10, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 14))])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, whole, step, capfd):
     with monkeypatch.context() as patch:
-        interrupt_in_step(patch, step, signal.SIGTERM if step == 7 else signal.SIGINT)
+        interrupt_in_step(patch, step, {7: signal.SIGTERM, 10: signal.SIGHUP}.get(step, signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             train(TINY_CGH, "tiny", tmp_path)
     assert f"stopped at step {step} of {STEPS}, saved; rerun the same command to resume" in capfd.readouterr().err

@@ -330,6 +330,8 @@ def attack(name: str, folder: Path, count: int) -> None:
                 read(_fresh(folder), content)
             except (UserError, CheckFailed) as error:
                 wrong = "" if "\n" not in str(error) else f"two lines: {error}"
+            except OSError as error:  # of a path in the file; the command line makes it one line
+                wrong = "" if error.filename else traceback.format_exc()
             except MemoryError:
                 wrong = f"took {MEGABYTES} MB"
             except BaseException:

@@ -73,10 +73,15 @@ def test_repeats_on_several_checkpoints_are_averaged_first(build) -> None:
 
 
 def test_the_latest_of_the_same_checkpoint_and_seed_counts(build) -> None:
-    old = result("a", 10.0, started="2026-09-01T12:00:00+00:00")
+    old = result("a", 10.0, started="2026-09-01T12:00:00+00:00", work="../merged/eval")
     new = result("a", 20.0, started="2026-09-02T12:00:00+00:00")
     assert cell(build(new, old)).values == (20.0,)
     assert cell(build(old, new)).runs == (new,)
+
+
+def test_a_clock_that_was_set_back_makes_no_result_older(build) -> None:
+    first = [result("a", 10.0, started="2026-09-02T12:00:00+00:00"), result("b", 11.0)]
+    assert cell(build(*first, result("a", 20.0, started="2026-09-01T12:00:00+00:00"))).values == (20.0,)
 
 
 def test_of_two_in_the_same_second_the_later_line_counts(build) -> None:
@@ -104,7 +109,7 @@ def test_results_of_another_protocol_never_fill_a_cell(build) -> None:
 
 
 def test_results_on_older_data_never_fill_a_cell(build) -> None:
-    older = result("a", 99.0, data="d0", started="2026-09-01T12:00:00+00:00")
+    older = result("a", 99.0, data="d0", started="2026-09-01T12:00:00+00:00", work="../merged/eval")
     newer = result("b", 50.0, data="d1", started="2026-09-02T12:00:00+00:00")
     filled = build(newer, older)
     assert (cell(filled).n, cell(filled, row=1).values) == (0, (50.0,))
