@@ -26,6 +26,7 @@ def list_(kind: str) -> None:
       converters   targets of `convert`
       data         datasets known by name
       tables       for `table` and `reproduce`
+      suites       for `suite`
       importers    tools whose results can be imported
 
     \b
@@ -109,6 +110,12 @@ def _tables() -> dict[str, str]:
     return {name: definition.load(name).title for name in definition.names()}
 
 
+def _suites() -> dict[str, str]:
+    from cgh_bench.report import suite
+
+    return {name: suite.load(name).title for name in suite.names()}
+
+
 def _importers() -> dict[str, str]:
     from cgh_bench.importers import IMPORTERS
 
@@ -129,6 +136,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "sources": _sources,
     "data": _data,
     "tables": _tables,
+    "suites": _suites,
     "importers": _importers,
 }
 

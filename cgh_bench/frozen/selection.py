@@ -43,10 +43,13 @@ def require_learnable(train: ImageSet, val: ImageSet) -> None:
     """Refuse data that no softmax classifier fits.
 
     Raises:
-        UserError: the set is multi-label or has one class, both hold the same images, or train lacks a class of val.
+        UserError: the set is multi-label or has one class, both hold the same images, or train lacks a class of val
+            (unless its authors chose what is held out: a few hundred published images may lack one).
     """
     require_one_label(train)
     require_different(train, val)
+    if train.held_out is not None:
+        return
     unseen = np.setdiff1d(val.labels, train.labels)
     if len(unseen):
         raise UserError(

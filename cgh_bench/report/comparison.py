@@ -246,6 +246,17 @@ def resampled(images: int, statistic: Callable[[NDArray[np.int64]], Floats], dra
     return np.concatenate([statistic(draw.multinomial(images, even, count)) for count in parts])
 
 
+def interval(kept: Outcomes, metric: str) -> tuple[float, float] | None:
+    """The `CONFIDENCE` interval of a metric over images; None where the answers do not give it, or too few images."""
+    if metric not in kept.measures or len(kept.images) < LEAST_IMAGES:
+        return None
+    each = kept.each(metric)
+    if each is not None:
+        _, low, high = paired_interval(each)
+        return low, high
+    return percentiles(resampled(len(kept.images), lambda counts: kept.measure(metric, counts)))
+
+
 def percentiles(drawn: Floats) -> tuple[float, float]:
     """The `CONFIDENCE` interval of resampled differences."""
     share = 100 * (1 - CONFIDENCE) / 2

@@ -88,7 +88,7 @@ class Linear(FeatureTask):
         from cgh_bench.frozen.probe import stored_head
 
         learned, val, *_ = self.sets(data)
-        bank = bank_key(checkpoint.id, *learned, checkpoint.architecture.targets(self.feature))
+        bank = bank_key(checkpoint.id, *learned, checkpoint.architecture.targets(self.feature), self.precision)
         key = fingerprint([bank, self._grid(), self.held_out, seed])
 
         def fit() -> "Head":
@@ -134,6 +134,7 @@ class Linear(FeatureTask):
 
 TASKS = {
     "linear": Linear(),
+    "imagenet_linear": Linear("imagenet1k"),
     "linear_views": Linear(views=4),
     "animals_linear": Linear(data="animals", transform=AS_IS),
     "animals_linear_views": Linear(data="animals", transform=AS_IS, views=4, crop=Crop(48, (0.3, 1.0))),

@@ -15,6 +15,7 @@ import numpy as np
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
+from cgh_bench.data.vtab import SQUASHED, TEST_IMAGES
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
 from cgh_bench.tasks.base import CONVERGED, FeatureTask, Folders, Metric
 
@@ -107,6 +108,7 @@ CLASS_BALANCED = ("aircraft", "pets", "caltech101", "flowers102")
 TASKS = {
     **{f"{data}_logistic": LogisticRegression(data) for data in TOP1},
     **{f"{data}_logistic": LogisticRegression(data, metric="class_balanced") for data in CLASS_BALANCED},
+    **{f"vtab_{name}_logistic": LogisticRegression(f"vtab_{name}", SQUASHED) for name in TEST_IMAGES},
     "logistic": LogisticRegression(),
     "animals_logistic": LogisticRegression("animals", AS_IS),
 }

@@ -16,13 +16,18 @@ from scipy.io import savemat
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import FetchedImages, ImageSet, catalog, load
+from cgh_bench.frozen.selection import require_learnable
 from cgh_bench.data.imagenet import IMAGENET100
 from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
 from cgh_bench.data.shards import load_shards
 from cgh_bench.evaluation import prepare, protocol_id
 from cgh_bench.workspace import Workspace
 
-FETCHED = {name: entry for name, entry in catalog().items() if isinstance(entry, FetchedImages) and not entry.only_val}
+FETCHED = {
+    name: entry
+    for name, entry in catalog().items()
+    if isinstance(entry, FetchedImages) and not entry.only_val and not name.startswith("vtab_")
+}
 
 
 def picture(path: Path, shade: int = 0) -> None:
@@ -409,3 +414,20 @@ def test_the_page_lists_every_set() -> None:
         line = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
         assert f"`{entry.folder}`" in line
         assert f"{entry.transform.resize}/{entry.transform.crop} {entry.transform.interpolation}" in line
+
+
+def test_vtab_learns_from_800_and_200_images_and_chooses_on_the_200(tmp_path: Path) -> None:
+    folder = tmp_path / "vtab-1k/kitti"
+    lists = {"train800": [("a", 0), ("b", 2)], "val200": [("c", 1)], "test": [("d", 3), ("e", 0)]}
+    for part, listed in lists.items():
+        text(folder / f"{part}.txt", "".join(f"images/{part}/{name}.png {label}\n" for name, label in listed))
+        for name, _ in listed:
+            picture(folder / f"images/{part}/{name}.png")
+    (folder / "SUBSET").touch()
+    train, val = (load("vtab_kitti", split, tmp_path) for split in ("train", "val"))
+    assert paths(train) == ["images/train800/a.png", "images/train800/b.png", "images/val200/c.png"]
+    assert train.labels.tolist() == [0, 2, 1]
+    assert train.held_out.tolist() == [2]  # type: ignore[union-attr]
+    assert val.labels.tolist() == [3, 0]
+    assert train.classes == val.classes == ("0", "1", "2", "3")
+    require_learnable(train, val)  # class 3 is in no train image: its test image counts, as wrong

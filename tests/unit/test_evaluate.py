@@ -23,6 +23,13 @@ from cgh_bench.workspace import Workspace
 
 # The protocols of all frozen tasks as they are published: a changed default must change the id, and this list with it.
 PROTOCOLS = """
+imagenet_linear@d6870e06 vtab_caltech101_logistic@ae6abedd vtab_cifar_logistic@db06fa14
+vtab_clevr_count_logistic@7a942475 vtab_clevr_dist_logistic@6badcf55 vtab_diabetic_retinopathy_logistic@0d3a07f9
+vtab_dmlab_logistic@bc7ab8cb vtab_dsprites_loc_logistic@846fae7c vtab_dsprites_ori_logistic@436acf17
+vtab_dtd_logistic@db348709 vtab_eurosat_logistic@5138fbbc vtab_kitti_logistic@4eb3f58f
+vtab_oxford_flowers102_logistic@e7f2f27c vtab_oxford_iiit_pet_logistic@069966b1 vtab_patch_camelyon_logistic@a12d1c95
+vtab_resisc45_logistic@c2de4f8c vtab_smallnorb_azi_logistic@98031255 vtab_smallnorb_ele_logistic@fba99555
+vtab_sun397_logistic@b361beec vtab_svhn_logistic@f62ed70f
 animals_background_shifted@776d44a0 animals_small_shifted@95759d63 imagenet_a_shifted@b1197f52 imagenet_c@ba1b825a
 imagenet_r_shifted@36e4bb83 imagenet_real_shifted@560ff9a8 imagenet_sketch_shifted@cb1a6ac9 imagenet_v2_shifted@2d6a6404
 objectnet_shifted@c3bce302 shifted@c509a3c1

@@ -26,7 +26,7 @@ LAYERS = (
     {"evaluation"},
     {"api", "doctor", "importers", "report"},
     {"site"},
-    {"explain", "reproduce"},
+    {"explain", "reproduce", "suite"},
     {"cli"},
     {"__main__"},
 )
