@@ -16,11 +16,11 @@ from scipy.io import savemat
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import FetchedImages, ImageSet, catalog, load
-from cgh_bench.frozen.selection import require_learnable
 from cgh_bench.data.imagenet import IMAGENET100
 from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
 from cgh_bench.data.shards import load_shards
 from cgh_bench.evaluation import prepare, protocol_id
+from cgh_bench.frozen.selection import require_learnable
 from cgh_bench.workspace import Workspace
 
 FETCHED = {
