@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from cgh_bench.site.truth import noting
 
 DETECTIONS = "predictions.json"
 SEGMENTATIONS = "predictions"
+CURVES = "curves.json"
+"""What a metric of VOC leaves: the mean precision over classes at equally spaced recalls, by IoU."""
 THRESHOLDS = (0.5, 0.75)
 """IoU thresholds of the precision-recall curves."""
 MOST_CLASSES = 40
@@ -126,9 +128,9 @@ def _dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Char
         objects = truth.objects(run, work, notes)
         if objects and objects.file:
             return detection_charts(run.task, objects.file, detected, notes)
-        measured = truth.metrics(folder).items()
-        by_class = {name.removeprefix("box_AP."): ap for name, ap in measured if name.startswith("box_AP.")}
-        return [_box_ap(run.task, by_class)] if by_class else []
+        return [*_kept_curves(run.task, folder, notes), *_measured(run.task, folder, "box")]
+    if truth.left_instances(folder):
+        return _measured(run.task, folder, "mask")
     if segmented.is_dir():
         maps = truth.maps(run, folder, work, notes)
         return segmentation_charts(run.task, maps, segmented, notes) if maps else []
@@ -195,13 +197,29 @@ def detection_charts(task: str, annotations: Path, predictions: Path, notes: lis
         lines = {f"IoU {t:g}": found.curve(t).round(4).tolist() for t in THRESHOLDS}
         return [
             charts.precision_chart(f"{task}: precision and recall of boxes", found.recalls.round(2).tolist(), lines),
-            _box_ap(task, found.by_class()),
+            charts.class_chart(f"{task}: box AP per class", found.by_class()),
         ]
     return []
 
 
-def _box_ap(task: str, by_class: Mapping[str, float]) -> Chart:
-    return charts.class_chart(f"{task}: box AP per class", by_class)
+def _measured(task: str, folder: Path, kind: str) -> list[Chart]:
+    """AP per class as the run measured it, by a metric of its dataset's own."""
+    prefix = f"{kind}_AP."
+    measured = truth.metrics(folder).items()
+    by_class = {name.removeprefix(prefix): ap for name, ap in measured if name.startswith(prefix)}
+    return [charts.class_chart(f"{task}: {kind} AP per class", by_class)] if by_class else []
+
+
+def _kept_curves(task: str, folder: Path, notes: list[str]) -> list[Chart]:
+    """Precision against recall as the run's own metric computed it, if it kept that."""
+    if not (folder / CURVES).is_file():
+        return []
+    with noting(notes, f"{task}: no precision-recall curves; {CURVES} is damaged"):
+        kept = json.loads((folder / CURVES).read_text(encoding="utf-8"))
+        lines = {f"IoU {iou}": [float(value) for value in line] for iou, line in kept.items()}
+        recalls = np.linspace(0, 1, len(next(iter(lines.values())))).round(2).tolist()
+        return [charts.precision_chart(f"{task}: precision and recall of boxes", recalls, lines)]
+    return []
 
 
 def confusion(maps: Iterable[tuple[Path, Path]], classes: int) -> overlap.Counts:

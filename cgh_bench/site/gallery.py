@@ -13,6 +13,7 @@ from PIL import Image
 from cgh_bench import data
 from cgh_bench.core.arrays import load_arrays
 from cgh_bench.data import ImageSet
+from cgh_bench.data.annotations import LEAST_POLYGON, is_number
 from cgh_bench.data.ground_truth import SHOWN, Maps, Objects
 from cgh_bench.results import Result
 from cgh_bench.site import truth
@@ -105,11 +106,12 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
         notes: what cannot be drawn, and why, is appended.
     """
 
-    def with_file(name: str) -> Named:
-        left = (runs for runs in by_task if any((root / run.work / name).exists() for _, run in runs))
-        return next(left, ())
+    def first(left: Callable[[Path], bool]) -> Named:
+        return next((runs for runs in by_task if any(left(root / run.work) for _, run in runs)), ())
 
-    asked, detected, segmented = map(with_file, (NEIGHBOURS, DETECTIONS, SEGMENTATIONS))
+    asked = first(lambda folder: (folder / NEIGHBOURS).exists())
+    detected = first(lambda folder: (folder / DETECTIONS).exists() or truth.left_instances(folder))
+    segmented = first(lambda folder: (folder / SEGMENTATIONS).exists() and not truth.left_instances(folder))
     if any(by_task) and not (asked or detected or segmented):
         notes.append("No pictures: the folders of the runs are not beside the results.")
     objects = truth.objects(detected[0][1], work, notes) if detected else None
@@ -170,10 +172,13 @@ def detections(objects: Objects, runs: Named, root: Path, notes: list[str]) -> l
     """The instances that each row's run found with at least `LEAST_SCORE`; what cannot be shown is noted."""
 
     def draw(row: str, path: Path | None) -> list[Picture]:
-        lines = _lines(path) if path else objects.annotations
+        lines = objects.annotations if path is None else _lines(path) if path.is_file() else _instances(path, objects)
         return [_detected(objects, entry, row, lines) for entry in objects.shown]
 
-    return _scenes([(row, root / result.work / DETECTIONS) for row, result in runs], draw, "detections", notes)
+    folders = [(row, root / result.work) for row, result in runs]
+    names = [SEGMENTATIONS if truth.left_instances(folder) else DETECTIONS for _, folder in folders]
+    found = [(row, folder / name) for (row, folder), name in zip(folders, names, strict=True)]
+    return _scenes(found, draw, "detections", notes)
 
 
 def segmentations(maps: Maps, runs: Named, root: Path, notes: list[str]) -> list[Scene]:
@@ -213,6 +218,23 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def _instances(folder: Path, objects: Objects) -> Sequence[dict[str, Any]]:
+    """What is sure enough of Cityscapes' results for the images that are shown, in COCO's results format."""
+    from pycocotools import mask
+
+    found = []
+    for entry in objects.shown:
+        listed = folder / f"{Path(entry['file_name']).stem}_pred.txt"
+        for name, label, score in map(str.split, listed.read_text(encoding="utf-8").splitlines()):
+            if float(score) < LEAST_SCORE:
+                continue
+            values = np.asfortranarray(np.asarray(Image.open(folder / name)) > 0, dtype=np.uint8)
+            run_lengths = mask.encode(values)
+            line = {"image_id": entry["id"], "category_id": int(label), "score": float(score)}
+            found.append(line | {"bbox": mask.toBbox(run_lengths).tolist(), "segmentation": run_lengths})
+    return found
+
+
 def _detected(objects: Objects, entry: dict[str, Any], row: str, lines: Sequence[dict[str, Any]]) -> Picture:
     image = Image.open(objects.images / entry["file_name"])
     instances = [
@@ -235,14 +257,18 @@ def _uri(drawn: Image.Image) -> str:
 
 def _instance(objects: Objects, line: dict[str, Any], size: tuple[int, int]) -> Instance:
     segmentation = line.get("segmentation")
-    mask = None if segmentation is None else _decode(segmentation, size)
+    mask = _decode(segmentation, size) if segmentation else None
     return Instance(objects.label(line), tuple(line["bbox"]), mask, line.get("score"))
 
 
-def _decode(segmentation: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (H, W) of COCO run lengths, compressed or not, of an image of `size` (width, height)."""
+def _decode(segmentation: dict[str, Any] | list[list[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask (H, W) of COCO polygons or run lengths, compressed or not, of an image of `size` (width, height)."""
     from pycocotools import mask
 
+    if isinstance(segmentation, list):
+        if not all(len(polygon) >= LEAST_POLYGON and all(map(is_number, polygon)) for polygon in segmentation):
+            raise ValueError("a polygon of fewer than three points")
+        return np.asarray(mask.decode(mask.merge(mask.frPyObjects(segmentation, *size[::-1]))), dtype=np.bool_)
     if tuple(segmentation["size"]) != size[::-1]:
         raise ValueError(f"a mask of {segmentation['size']} for an image of {list(size[::-1])}")
     if isinstance(segmentation["counts"], list):

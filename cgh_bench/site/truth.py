@@ -16,6 +16,7 @@ from cgh_bench.results import Result
 
 DAMAGED = (*UNDECODABLE, AttributeError, AssertionError, RecursionError, MemoryError, zipfile.BadZipFile)
 """What reading a damaged picture, array, JSON or XML raises, or one of another form than expected."""
+INSTANCES = "predictions/*_pred.txt"
 
 
 def objects(run: Result, work: Path, notes: list[str]) -> Objects | None:
@@ -32,6 +33,11 @@ def maps(run: Result, folder: Path, work: Path, notes: list[str]) -> Maps | None
     with noting(notes, f"{run.task}: no pictures of its predictions; its dataset is damaged"):
         return ground_truth.maps(str(run.config["data"]), data, metrics(folder)) if data else None
     return None
+
+
+def left_instances(folder: Path) -> bool:
+    """Whether a run in `folder` left instances in Cityscapes' form: a list for each image, and a PNG for each mask."""
+    return next(folder.glob(INSTANCES), None) is not None
 
 
 @contextmanager

@@ -221,6 +221,8 @@ def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_
     # 265 tensors and none of the 53 counters, which detectron2's files do not have.
     assert loaded["given"] == loaded["arrived"] == 265
     trained = torch.load(tmp_path / "run" / "model.pth", weights_only=True)
+    if name == "cityscapes_inst":
+        assert any(metric.startswith("mask_AP.") for metric in read(tmp_path / "run" / "metrics.json"))
     assert not Path("matches.json").exists()  # cityscapesScripts leaves it where it is run
     assert ("roi_heads.res5.norm.weight" in trained) == (name in ("voc_det", "coco_det", "coco_det_2x"))
 
@@ -321,6 +323,8 @@ def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(fetched, tmp
     assert [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75")] == pytest.approx([expected] * 3)
     assert expected > 5
     assert len(read(tmp_path / "predictions.json")) == metrics["detections"]
+    curves = read(tmp_path / "curves.json")
+    assert [100 * sum(curves[iou][::10]) / 11 for iou in ("0.5", "0.75")] == pytest.approx([expected] * 2, abs=0.01)
 
 
 COCO_BY_HAND = """

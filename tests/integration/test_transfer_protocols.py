@@ -124,6 +124,9 @@ def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     has_c4 = name in ("voc_det", "coco_det", "coco_det_2x")
     assert loaded["into"] == ["backbone", *(["roi_head.shared_head"] if has_c4 else [])]
     assert any(folder.glob("predictions*"))
+    assert (folder / "curves.json").exists() == (name == "voc_det")
+    if name == "cityscapes_inst":
+        assert any(metric.startswith("mask_AP.") for metric in json.loads((folder / "metrics.json").read_text()))
     if task.framework == "mmdet":
         assert json.loads((folder / "metrics.json").read_text())["detections"] >= 0
     assert not (folder / "state.pth").exists()

@@ -1,5 +1,6 @@
 """VOC's boxes and its AP of eleven points, against plain loops."""
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -90,6 +91,10 @@ def test_ap_is_that_of_plain_loops(seed, tmp_path):
     assert metrics["box_AP75"] == pytest.approx(expected[5].mean(), abs=1e-4)
     assert metrics["box_AP.cow"] == pytest.approx(expected[:, 1].mean(), abs=1e-4)
     assert 0 < metrics["box_AP75"] < metrics["box_AP50"] < 100
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    assert [100 * np.mean(curves[iou][::10]) for iou in ("0.5", "0.75")] == pytest.approx(
+        [metrics["box_AP50"], metrics["box_AP75"]], abs=0.01
+    )
 
 
 def test_nothing_found_is_ap_0(tmp_path):

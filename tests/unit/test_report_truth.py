@@ -274,13 +274,38 @@ def test_maps_that_are_torn_end_in_a_note(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["cityscapes_inst", "cityscapes_inst_detectron2"])
-def test_instances_of_cityscapes_are_not_drawn(task: str, root: Path, tmp_path: Path) -> None:
+def test_instances_of_cityscapes_are_drawn_from_its_own_form(task: str, tmp_path: Path) -> None:
+    """A list for each image, and a PNG for each mask; a segmentation beside them is drawn, too."""
     run, notes = a_run(task, tmp_path), []
-    (tmp_path / task / breakdown.SEGMENTATIONS).mkdir()
+    data = truth.located(run, "objects", tmp_path, notes)
+    assert data is not None
+    objects = ground_truth.objects(run.config["data"], data)
+    assert objects is not None
+    folder = tmp_path / task / breakdown.SEGMENTATIONS
+    folder.mkdir()
+    for entry in objects.shown:
+        stem, lines = Path(entry["file_name"]).stem, []
+        for number, line in enumerate(a for a in objects.annotations if a["image_id"] == entry["id"]):
+            mask = galleries._decode(line["segmentation"], (entry["width"], entry["height"]))
+            Image.fromarray(mask.astype(np.uint8)).save(folder / f"{stem}_{number}.png")
+            lines.append(f"{stem}_{number}.png {line['category_id']} 0.9\n")
+        (folder / f"{stem}_pred.txt").write_text("".join([*lines, f"absent.png {lines[0].split()[1]} 0.1\n"]))
+    (tmp_path / task / "metrics.json").write_text('{"mask_AP": 50.0, "mask_AP.car": 40.0, "mask_AP.bus": 60.0}')
     shown = gallery([[("A", run)]], tmp_path, tmp_path, notes)
-    assert (list(shown.detections), list(shown.segmentations), list(shown.classes)) == ([], [], [])
-    assert breakdown.draw(run, find(task), tmp_path, tmp_path, notes) == []
+    assert len(shown.detections) == len(objects.shown) and list(shown.segmentations) == []
+    for wanted, given in shown.detections:
+        assert given.content.replace(" 0.90", "") == wanted.content
+    (chart,) = breakdown.draw(run, find(task), tmp_path, tmp_path, notes)
+    assert dict(zip(chart.figure["data"][0]["y"], chart.figure["data"][0]["x"], strict=True)) == {"car": 40, "bus": 60}
     assert notes == []
+    next(folder.glob("*_pred.txt")).write_text("cut sho")
+    assert list(gallery([[("A", run)]], tmp_path, tmp_path, notes).detections) == []
+    assert [note.split(";")[0] for note in notes] == ["A: no detections"]
+
+
+def test_polygons_are_drawn_as_their_run_lengths(root: Path) -> None:
+    polygon = galleries._decode([[10, 10, 30, 10, 30, 20, 10, 20]], (64, 48))
+    assert polygon.shape == (48, 64) and polygon.sum() == 200 and polygon[10:20, 10:30].all()
 
 
 def test_classes_of_voc_have_the_ap_that_the_run_measured(root: Path, tmp_path: Path) -> None:
@@ -290,6 +315,11 @@ def test_classes_of_voc_have_the_ap_that_the_run_measured(root: Path, tmp_path: 
     (tmp_path / "voc_det/metrics.json").write_text(json.dumps(measured))
     (chart,) = breakdown.draw(run, find("voc_det"), tmp_path, tmp_path, notes)
     assert dict(zip(chart.figure["data"][0]["y"], chart.figure["data"][0]["x"], strict=True)) == {"cat": 60, "dog": 40}
+    curves = {"0.5": [1.0, 0.5, 0.0], "0.75": [0.5, 0.0, 0.0]}
+    (tmp_path / "voc_det" / breakdown.CURVES).write_text(json.dumps(curves))
+    drawn, _ = breakdown.draw(run, find("voc_det"), tmp_path, tmp_path, notes)
+    assert [list(line["y"]) for line in drawn.figure["data"]] == list(curves.values())
+    (tmp_path / "voc_det" / breakdown.CURVES).unlink()
     (tmp_path / "voc_det/metrics.json").write_text('{"box_AP.cat": "high"}')
     assert breakdown.draw(run, find("voc_det"), tmp_path, tmp_path, notes) == []
     assert notes == []

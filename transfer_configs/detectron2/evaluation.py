@@ -1,6 +1,7 @@
 """The evaluators of detectron2, with metrics under our names and predictions in COCO's results format."""
 
 import contextlib
+import importlib
 import importlib.util
 import itertools
 import json
@@ -24,6 +25,8 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
 
+from cgh_bench.transfer_configs.contract import curves
+from cgh_bench.transfer_configs.contract.cityscapes import ap_by_class
 from cgh_bench.transfer_configs.contract.records import write_json
 
 KINDS = {"bbox": "box", "segm": "mask"}
@@ -79,12 +82,18 @@ class Voc(PascalVOCDetectionEvaluator):
         lines = comm.gather(self.lines)
         if comm.is_main_process():
             write_json(self.predictions, list(itertools.chain(*lines)))
-        with _ap_by_class() as aps:
+        with _curves_by_class() as found:
             results: dict[str, Any] | None = super().evaluate()
         if results:
             present = self._present()
-            known = {name: values for name, values in aps.items() if name in present}
-            if len(known) < len(aps):
+            measured = {name: lines for name, lines in found.items() if name in present}
+            shown = ((0.5, 0), (0.75, 5))  # the places of two of ten IoU thresholds
+            curves.write(
+                self.predictions.parent,
+                {iou: [curves.at_recalls(*lines[place][:2]) for lines in measured.values()] for iou, place in shown},
+            )
+            known = {name: [100 * float(line[2]) for line in lines] for name, lines in measured.items()}
+            if len(known) < len(found):
                 by_iou = [mean(values) for values in zip(*known.values(), strict=True)]
                 results["bbox"] |= {"AP": mean(by_iou), "AP50": by_iou[0], "AP75": by_iou[5]}
             results["bbox"] |= {f"AP-{name}": mean(values) for name, values in known.items()}
@@ -98,19 +107,19 @@ class Voc(PascalVOCDetectionEvaluator):
 
 
 @contextlib.contextmanager
-def _ap_by_class() -> Iterator[dict[str, list[float]]]:
-    """The APs of each class, one per IoU, that VOC's evaluator computes in this block; it returns only means."""
-    aps: dict[str, list[float]] = defaultdict(list)
+def _curves_by_class() -> Iterator[dict[str, list[Any]]]:
+    """Recall, precision and AP of each class, one per IoU, that VOC's evaluator computes in this block."""
+    found: dict[str, list[Any]] = defaultdict(list)
     original = pascal_voc_evaluation.voc_eval
 
     def recording(detections: str, truth: str, images: str, name: str, **options: Any) -> Any:
         curve = original(detections, truth, images, name, **options)
-        aps[name].append(100 * float(curve[2]))
+        found[name].append(curve)
         return curve
 
     pascal_voc_evaluation.voc_eval = recording
     try:
-        yield aps
+        yield found
     finally:
         pascal_voc_evaluation.voc_eval = original
 
@@ -132,9 +141,12 @@ class Cityscapes(CityscapesInstanceEvaluator):
         self._temp_dir = str(self.predictions)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """As in detectron2, without the files that Cityscapes' tools leave beside the predictions."""
-        with contextlib.chdir(self.predictions):  # it writes matches.json to the current folder
+        """As in detectron2, with `AP-CLASS`, and without the files that Cityscapes' tools leave beside predictions."""
+        tools = importlib.import_module("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
+        with contextlib.chdir(self.predictions), ap_by_class(tools) as aps:  # matches.json is in the current folder
             results: dict[str, Any] | None = super().evaluate()
+        if results:
+            results["segm"] |= {f"AP-{name}": ap for name, ap in aps.items()}
         if comm.is_main_process():
             for name in ("gtInstances.json", "matches.json"):
                 (self.predictions / name).unlink(missing_ok=True)

@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.evaluation import CityScapesMetric
-from mmdet.evaluation.metrics.cityscapes_metric import HAS_CITYSCAPESAPI
+from mmdet.evaluation.metrics import cityscapes_metric as original
 from mmdet.registry import METRICS
 
+from cgh_bench.transfer_configs.contract.cityscapes import ap_by_class
 from cgh_bench.transfer_configs.openmmlab import classes  # noqa: F401 (classes by their names)
 
-if not HAS_CITYSCAPESAPI:  # mmdetection would only find out after the training
+if not original.HAS_CITYSCAPESAPI:  # mmdetection would only find out after the training
     raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
 
 
 @METRICS.register_module()
 class CityscapesAP(CityScapesMetric):
-    """`mask_AP`, the mean over IoU .50 to .95, and `mask_AP50`; `detections` is the number of detections.
+    """`mask_AP`, the mean over IoU .50 to .95, `mask_AP50` and `mask_AP.CLASS`; `detections` is their number.
 
     The ground truth is read from gtFine beside the images, not from the annotations that the network was trained on.
 
@@ -30,11 +31,13 @@ class CityscapesAP(CityScapesMetric):
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Evaluate the predictions that were written."""
-        averages = super().compute_metrics(results)
+        with ap_by_class(original) as by_class:
+            averages = super().compute_metrics(results)
         lists = (Path(predicted["pred_txt"]) for _, predicted in results)
         detections = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in lists)
         return {
             "detections": detections,
             "mask_AP": 100 * float(averages["mAP"]),
             "mask_AP50": 100 * float(averages["AP@50"]),
+            **{f"mask_AP.{name}": ap for name, ap in by_class.items()},
         }

@@ -13,6 +13,8 @@ from mmdet.evaluation.functional.mean_ap import average_precision, get_cls_resul
 from mmdet.registry import DATASETS, METRICS
 from numpy.typing import NDArray
 
+from cgh_bench.transfer_configs.contract import curves
+
 Boxes = NDArray[np.float32]
 THRESHOLDS = [0.5 + 0.05 * step for step in range(10)]
 
@@ -78,10 +80,14 @@ class ElevenPointAP(VOCMetric):
         truth_of: list[tuple[list[Boxes], list[Boxes], list[Boxes]]] = [
             get_cls_results(detections, truths, index) for index in range(len(classes))
         ]
-        precision = np.array(
-            [[_average_precision(*lists, threshold) for lists in truth_of] for threshold in THRESHOLDS]
-        )
+        lines_of = [[_recall_and_precision(*lists, threshold) for lists in truth_of] for threshold in THRESHOLDS]
+        precision = np.array([[100 * float(average_precision(*line, "11points")) for line in of] for of in lines_of])
         present = np.array([any(map(len, found)) for _, found, _ in truth_of])
+        shown = {
+            iou: [curves.at_recalls(*line) for line, there in zip(lines_of[place], present, strict=True) if there]
+            for iou, place in ((0.5, 0), (0.75, 5))
+        }
+        curves.write(self.predictions.parent, shown)
         means = precision[:, present].mean(1)
         per_class = {f"box_AP.{c}": float(precision[:, i].mean()) for i, c in enumerate(classes) if present[i]}
         return {
@@ -93,8 +99,10 @@ class ElevenPointAP(VOCMetric):
         }
 
 
-def _average_precision(detections: list[Boxes], truths: list[Boxes], difficult: list[Boxes], threshold: float) -> float:
-    """AP of one class in percent, from the boxes (n, 5), the objects (m, 4) and the difficult ones of every image.
+def _recall_and_precision(
+    detections: list[Boxes], truths: list[Boxes], difficult: list[Boxes], threshold: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both (n,) of one class, from the boxes (n, 5), the objects (m, 4) and the difficult ones of every image.
 
     Uses mmdetection's parts without its `eval_map`, which forks processes beside threads and can hang.
     """
@@ -107,4 +115,4 @@ def _average_precision(detections: list[Boxes], truths: list[Boxes], difficult: 
     right, wrong = (np.cumsum(flags[best_first], dtype=np.float64) for flags in (right, wrong))
     recall = right / max(1, sum(map(len, truths)))
     precision = right / np.maximum(right + wrong, np.finfo(np.float64).eps)
-    return 100 * float(average_precision(recall, precision, "11points"))
+    return recall, precision
