@@ -1,18 +1,93 @@
-"""The values of segmentation protocols as they take effect, against their sources."""
+"""The values of segmentation protocols as they take effect, against their sources.
 
-from collections.abc import Mapping
+Those of mmsegmentation are compared value by value with the configuration files that its package ships.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("mmseg")
 
+import mmseg
 from mmengine.config import Config
 
 from cgh_bench.foreign import frameworks
 
 FOLDER = frameworks.find("mmseg").path
-TRAINED = {  # of every one but voc_seg_linear
+CONFIGS = Path(mmseg.__file__).parent / ".mim/configs"
+SHIPPED = {
+    "voc_seg": "fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py",
+    "cityscapes_seg": "fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py",
+    "ade20k_seg": "fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py",
+    "ade20k_upernet": "upernet/upernet_r50_4xb4-160k_ade20k-512x512.py",
+}
+STEM = {  # ours and theirs: the plain stem that checkpoints have, whose weights the task brings
+    "model.backbone.type": ("ResNet", "ResNetV1c"),
+    "model.backbone.deep_stem": (False, None),
+    "model.backbone.frozen_stages": (-1, None),  # its default
+    "model.pretrained": (None, "open-mmlab://resnet50_v1c"),
+}
+LATE_PADDING = {  # after normalisation, by the data preprocessor: see voc_seg.py
+    "train.6.type": ("PackSegInputs", "Pad"),
+    "train.6.size": (None, [512, 512]),
+    "train.7.type": (None, "PackSegInputs"),
+}
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested dictionaries and lists of them, by their paths."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}".strip("."))
+    elif isinstance(node, list | tuple) and node and isinstance(node[0], Mapping):
+        for place, value in enumerate(node):
+            yield from flat(value, f"{path}.{place}")
+    else:
+        yield path, list(node) if isinstance(node, tuple) else node
+
+
+def in_effect(path: Path) -> dict[str, Any]:
+    """What defines a protocol, by its path; the batch is that of a whole step (`4xb4`: of four GPUs)."""
+    config = Config.fromfile(path, import_custom_modules=False).to_dict()
+    training = config["train_dataloader"]["dataset"]
+    while "datasets" in training or "dataset" in training:
+        training = training["datasets"][0] if "datasets" in training else training["dataset"]
+    gpus = re.search(r"_(\d+)xb\d+", path.name)
+    return dict(
+        flat(
+            {
+                "model": config["model"],
+                "train": training["pipeline"],
+                "test": config["test_dataloader"]["dataset"]["pipeline"],
+                "steps": config["train_cfg"]["max_iters"],
+                "batch": config["train_dataloader"]["batch_size"] * (int(gpus[1]) if gpus else 1),
+                **{name: config[name] for name in ("optim_wrapper", "param_scheduler")},
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_value_is_that_of_the_shipped_file(name: str) -> None:
+    ours, theirs = in_effect(FOLDER / f"{name}.py"), in_effect(CONFIGS / SHIPPED[name])
+    paths = sorted(ours.keys() | theirs.keys())
+    differing = {path: (ours.get(path), theirs.get(path)) for path in paths if ours.get(path) != theirs.get(path)}
+    assert differing == STEM | (LATE_PADDING if name == "voc_seg" else {})
+
+
+def test_voc_is_trained_on_its_own_maps_and_on_sbds() -> None:
+    config = Config.fromfile(FOLDER / "voc_seg.py", import_custom_modules=False)
+    parts = [(part.ann_file, part.data_prefix.seg_map_path) for part in config.train_dataloader.dataset.datasets]
+    folder = "ImageSets/Segmentation"
+    assert parts == [(f"{folder}/train.txt", "SegmentationClass"), (f"{folder}/aug.txt", "SegmentationClassAug")]
+    assert config.test_dataloader.dataset.ann_file == f"{folder}/val.txt"
+
+
+TRAINED = {  # of those with sources that are no files of mmsegmentation
     "model.type": "EncoderDecoder",
     "model.backbone.depth": 50,
     "model.backbone.frozen_stages": -1,
@@ -26,69 +101,6 @@ TRAINED = {  # of every one but voc_seg_linear
     "optim_wrapper.optimizer.momentum": 0.9,
     "optim_wrapper.paramwise_cfg": None,  # norms decay, too
     "test_evaluator.type": "SemanticIoU",
-}
-POLY = {"param_scheduler.0.type": "PolyLR", "param_scheduler.0.power": 0.9, "param_scheduler.0.eta_min": 1e-4}
-FCN_D8 = {  # mmsegmentation's configs/_base_/models/fcn_r50-d8.py and schedules/schedule_20k.py
-    "model.backbone.strides": (1, 2, 1, 1),
-    "model.backbone.dilations": (1, 1, 2, 4),
-    "model.decode_head.type": "FCNHead",
-    "model.decode_head.channels": 512,
-    "model.decode_head.num_convs": 2,
-    "model.decode_head.concat_input": True,
-    "model.decode_head.dropout_ratio": 0.1,
-    "model.auxiliary_head.loss_decode.loss_weight": 0.4,
-    "optim_wrapper.optimizer.lr": 0.01,
-    "optim_wrapper.optimizer.weight_decay": 5e-4,
-    "train.2.ratio_range": (0.5, 2.0),
-    "train.3.cat_max_ratio": 0.75,
-    "train.5.type": "PhotoMetricDistortion",
-    **POLY,
-}
-VOC_D8 = FCN_D8 | {  # fcn_r50-d8_4xb4-20k_voc12aug-512x512.py: D2 of DenseCL and mmselfsup
-    "train_cfg.max_iters": 20_000,
-    "train_dataloader.batch_size": 16,
-    "model.decode_head.num_classes": 21,
-    "model.decode_head.align_corners": False,
-    "model.test_cfg.mode": "whole",
-    "train.2.scale": (2048, 512),
-    "train.3.crop_size": (512, 512),
-    "test.1.scale": (2048, 512),
-    "train_dataloader.dataset.datasets.0.ann_file": "ImageSets/Segmentation/train.txt",
-    "train_dataloader.dataset.datasets.1.ann_file": "ImageSets/Segmentation/aug.txt",
-    "train_dataloader.dataset.datasets.1.data_prefix.seg_map_path": "SegmentationClassAug",
-    "test_dataloader.dataset.ann_file": "ImageSets/Segmentation/val.txt",
-}
-CITYSCAPES_D8 = FCN_D8 | {  # fcn_r50-d8_4xb2-40k_cityscapes-769x769.py: D3
-    "train_cfg.max_iters": 40_000,
-    "train_dataloader.batch_size": 8,
-    "model.decode_head.num_classes": 19,
-    "model.auxiliary_head.num_classes": 19,
-    "model.decode_head.align_corners": True,
-    "model.auxiliary_head.align_corners": True,
-    "model.test_cfg.mode": "slide",
-    "model.test_cfg.crop_size": (769, 769),
-    "model.test_cfg.stride": (513, 513),
-    "train.2.scale": (2049, 1025),
-    "train.3.crop_size": (769, 769),
-}
-ADE = FCN_D8 | {  # fcn_r50-d8_4xb4-80k_ade20k-512x512.py: D4
-    "train_cfg.max_iters": 80_000,
-    "train_dataloader.batch_size": 16,
-    "model.decode_head.num_classes": 150,
-    "model.auxiliary_head.num_classes": 150,
-    "model.test_cfg.mode": "whole",
-    "train.1.reduce_zero_label": True,
-    "test.2.reduce_zero_label": True,
-    "train.3.crop_size": (512, 512),
-}
-UPERNET = ADE | {  # upernet_r50_4xb4-160k_ade20k-512x512.py
-    "train_cfg.max_iters": 160_000,
-    "model.backbone.strides": (1, 2, 2, 2),
-    "model.backbone.dilations": (1, 1, 1, 1),
-    "model.decode_head.type": "UPerHead",
-    "model.decode_head.pool_scales": (1, 2, 3, 6),
-    "model.decode_head.num_convs": None,
-    "model.decode_head.concat_input": None,
 }
 MOCO = {  # MoCo's appendix, D1; aligned corners and no dropout of SlotCon's port
     "model.backbone.strides": (1, 2, 2, 1),
@@ -146,13 +158,9 @@ LINEAR = {  # DINOv2's linear evaluation
     "model.test_cfg.stride": (341, 341),
 }
 SOURCES = {
-    "voc_seg": VOC_D8,
-    "voc_seg_moco": VOC_MOCO,
-    "voc_seg_linear": LINEAR,
-    "cityscapes_seg": CITYSCAPES_D8,
-    "cityscapes_seg_moco": CITYSCAPES_MOCO,
-    "ade20k_seg": ADE,
-    "ade20k_upernet": UPERNET,
+    "voc_seg_moco": VOC_MOCO,  # CVMI-Lab/SlotCon (commit d510e65) transfer/segmentation/configs/voc12aug, and the paper
+    "voc_seg_linear": LINEAR,  # facebookresearch/dinov2, dinov2_vitb14_voc2012_linear_config.py
+    "cityscapes_seg_moco": CITYSCAPES_MOCO,  # …/configs/_base_/schedules/schedule_90k_moco.py
 }
 
 
