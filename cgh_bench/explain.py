@@ -241,14 +241,22 @@ class Study:
         named = dataclasses.replace(evaluation, protocol=f"{evaluation.name}@{identity}", overridden=overridden)
         return named, checkpoint
 
+    def measured(self, variant: Variant) -> Result:
+        """The result of a variant, from the store if it is there."""
+        if not (variant.of_task or variant.of_images):
+            return self.result
+        evaluation, checkpoint = self.applied(variant)
+        done = find_finished(evaluation, checkpoint, self.result.seed, self.workspace)
+        return done or evaluate(evaluation, checkpoint, self.result.seed, self.workspace)
+
+    def legal(self) -> list[Variant]:
+        """The values of the task's own settings that a paper could as well have chosen."""
+        return [variant for variant in self.variants() if not (variant.of_images or variant.metric)]
+
     def run(self, variant: Variant, goal: Target) -> Trial:
         """Evaluate a variant, or take the result that is there."""
-        result, kept = self.result, self.base
-        if variant.of_task or variant.of_images:
-            evaluation, checkpoint = self.applied(variant)
-            done = find_finished(evaluation, checkpoint, self.result.seed, self.workspace)
-            result = done or evaluate(evaluation, checkpoint, self.result.seed, self.workspace)
-            kept = outcomes.of_run(result, self.workspace.root)
+        result = self.measured(variant)
+        kept = self.base if result is self.result else outcomes.of_run(result, self.workspace.root)
         metric = variant.metric or self.metric
         remains = goal.value - result.metrics[metric]
         change = self._interval(kept, metric)

@@ -56,6 +56,7 @@ for command in (
     reporting.reproduce,
     comparing.compare,
     comparing.explain,
+    comparing.sensitivity,
     reporting.report,
     reporting.serve,
     results.results,

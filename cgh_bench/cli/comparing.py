@@ -13,6 +13,7 @@ from cgh_bench.core.errors import UserError, printable
 if TYPE_CHECKING:
     from cgh_bench.explain import Trial, Variant
     from cgh_bench.report.comparison import Comparison, Ranking, Side
+    from cgh_bench.report.sensitivity import Sensitivity
 
 CLASSES_SHOWN = 5
 
@@ -89,6 +90,59 @@ def _write(row: "Sequence[Side]", output: Path) -> None:
 
     for path in write_flips(row[0], row[1], output):
         print(f"written: {path}")
+
+
+@click.command(cls=options.Command)
+@click.argument("task", metavar="TASK")
+@click.argument("backbones", metavar="A B…", nargs=-1, required=True)
+@options.dry_run
+@options.work
+def sensitivity(task: str, backbones: tuple[str, ...], dry_run: bool, work: Path) -> None:
+    """Find out whether the order of backbones depends on the protocol.
+
+    A and B are recipes, checkpoint names or ids with results of TASK: kNN, linear, logistic or another on one frozen
+    feature. Cut, interpolation, feature, k, temperature and the like are varied one at a time. What ran is kept; tables
+    and the site mark columns whose order is not stable.
+
+    \b
+    Examples:
+      cgh-bench sensitivity animals_knn cgh_r18_animals moco_v2_r18_animals --dry-run
+      cgh-bench sensitivity animals_knn cgh_r18_animals moco_v2_r18_animals
+    """
+    from cgh_bench import explain, results, tasks
+    from cgh_bench.core.progress import showing
+    from cgh_bench.report import comparison
+    from cgh_bench.report.sensitivity import sensitivity as measured
+    from cgh_bench.workspace import Workspace
+
+    workspace = Workspace(work)
+    (row,) = comparison.sides(results.read(workspace.store)[0], work, backbones, task)
+    studies = [explain.study(side.runs[0], workspace) for side in row]
+    values = [{variant.value: variant for variant in study.legal()} for study in studies]
+    shared = [value for value in values[0] if all(value in others for others in values)]
+    if dry_run:
+        print(f"{len(shared)} variants of {row[0].runs[0].protocol}: {', '.join(shared)}")
+        return
+    with showing(True):
+        for value in shared:
+            for study, variants in zip(studies, values, strict=True):
+                study.measured(variants[value])
+    metric = tasks.find(task).METRICS[0]
+    found = measured(results.read(workspace.store)[0], row[0].runs[0].protocol, metric)
+    if found is None:
+        raise UserError(f"no variant of {task} that all of {', '.join(backbones)} allow")
+    _show_sensitivity(found, metric.name)
+
+
+def _show_sensitivity(found: "Sensitivity", metric: str) -> None:
+    width = max(map(len, found.names))
+    print(f"{'':{width}}  rank  ranks      {metric:>7}  values")
+    for place in found.ranks[0].argsort(kind="stable"):
+        ranks, values = found.ranks[:, place], found.values[:, place]
+        spread = f"{ranks.min():g} to {ranks.max():g}"
+        line = f"{found.names[place]:{width}}  {ranks[0]:4g}  {spread:9}  {values[0]:7.2f}"
+        print(printable(f"{line}  {values.min():.2f} to {values.max():.2f}"))
+    print(printable(found.sentence()))
 
 
 @click.command(cls=options.Command)

@@ -12,6 +12,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.report import cells, provenance
 from cgh_bench.report.cells import Cell, metric_label
+from cgh_bench.report.sensitivity import label_of
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Metric
 
@@ -49,8 +50,8 @@ def measured(chosen: Sequence[Result], everything: Sequence[Result]) -> list[Mea
     data = cells.newest_data(everything, {each.protocol for each in chosen})
     found: list[Measured] = []
     notes: list[str] = []
-    for label in dict.fromkeys(map(_label, chosen)):
-        usable = cells.usable([each for each in chosen if _label(each) == label], data, label, notes)
+    for label in dict.fromkeys(map(label_of, chosen)):
+        usable = cells.usable([each for each in chosen if label_of(each) == label], data, label, notes)
         for protocol in dict.fromkeys(each.protocol for each in usable):
             task = known[protocol.partition("@")[0]]
             filled = [(metric, cells.cell(usable, protocol, metric.name)) for metric in task.METRICS]
@@ -60,10 +61,6 @@ def measured(chosen: Sequence[Result], everything: Sequence[Result]) -> list[Mea
     if not found:
         raise UserError(" ".join(notes) or "no such result: `cgh-bench results list` shows what there is")
     return found
-
-
-def _label(result: Result) -> str:
-    return str(result.origin.get("recipe") or result.checkpoint_name)
 
 
 def card(found: Sequence[Measured]) -> str:

@@ -9,6 +9,7 @@ from cgh_bench.evaluation import protocol_id
 from cgh_bench.report import cells, controls, definition, formats
 from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinition
+from cgh_bench.report.sensitivity import sensitivity
 from cgh_bench.report.significance import CONFIDENCE, ranks
 from cgh_bench.results import Result
 
@@ -64,7 +65,9 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
     rows = tuple(
         Row(row, tuple(map(controls.marked, line, columns, reached))) for row, line in zip(what.rows, grid, strict=True)
     )
-    return Table(what, columns, rows, (*_legend(grid), *controls.notes(columns, reached), *notes))
+    stable = [sensitivity(results, column.protocol, column.metric) for column in columns]
+    of_order = [f"{column.header}: {found.sentence()}." for column, found in zip(columns, stable, strict=True) if found]
+    return Table(what, columns, rows, (*_legend(grid), *controls.notes(columns, reached), *of_order, *notes))
 
 
 def _cell(row: RowDefinition, column: Column, usable: Sequence[Result]) -> Cell:

@@ -13,6 +13,7 @@ from cgh_bench.core.files import write_text
 from cgh_bench.report import card, definition, provenance, table
 from cgh_bench.report.cells import Cell, Table, metric_label
 from cgh_bench.report.comparison import LEAST_IMAGES
+from cgh_bench.report.sensitivity import sensitivity
 from cgh_bench.report.significance import mean_interval, paired_interval
 from cgh_bench.results import Result
 from cgh_bench.site import breakdown, charts, page
@@ -42,7 +43,7 @@ def write(store: Path, work: Path, out: Path) -> Path:
     for filled in tables:
         _write(out / "tables" / f"{filled.definition.name}.html", "page.html", page.context(filled, store.parent, work))
     for board in known:
-        _write(out / board.href, "protocol.html", _protocol_context(board, measured, store.parent))
+        _write(out / board.href, "protocol.html", _protocol_context(board, measured, records, store.parent))
     for subject in measured:
         _write(out / subject.href, "subject.html", _subject_context(subject, known, records, store.parent, work))
     _write(out / "compare.html", "compare.html", {"data": comparison(measured, known, store.parent, work)})
@@ -167,7 +168,9 @@ def _cost(cost: str) -> dict[str, str]:
     return {"cost": cost, "views": published.COSTS[cost]}
 
 
-def _protocol_context(board: Board, measured: Sequence[Subject], root: Path) -> dict[str, Any]:
+def _protocol_context(
+    board: Board, measured: Sequence[Subject], records: Sequence[Result], root: Path
+) -> dict[str, Any]:
     theirs = published.select(board.published.name) if board.published else []
     drawn = _cost_charts(board, board.metrics[0], theirs, measured)
     return {
@@ -175,6 +178,7 @@ def _protocol_context(board: Board, measured: Sequence[Subject], root: Path) -> 
         "headings": [_heading(metric) for metric in board.metrics],
         "rows": [*_measured_rows(board, measured, root), *_published_rows(board)],
         "conflicts": published.conflicts(theirs),
+        "sensitivity": sensitivity(records, board.ours, board.metrics[0]),
         "unread": published.unread(board.published.name) if board.published else [],
         "drawn": drawn,
         "charts": bool(drawn),

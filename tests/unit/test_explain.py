@@ -92,6 +92,21 @@ def test_the_planted_axis_is_named(folder: Path) -> None:
     assert len(results.read(folder / "work/results.jsonl")[0]) == before + len(added)
 
 
+@pytest.mark.usefixtures("on_features")
+def test_variants_of_a_protocol_are_run_for_each_backbone(folder: Path) -> None:
+    measure(folder, "control:channels", "knn", *BASE)
+    both = ("knn", "control:pixels", "control:channels")
+    before = len(results.read(folder / "work/results.jsonl")[0])
+    planned = command.run("sensitivity", *both, "--dry-run", cwd=folder)
+    assert "k=50" in planned.stdout and "channel_order" not in planned.stdout, planned
+    assert len(results.read(folder / "work/results.jsonl")[0]) == before
+    told = command.run("sensitivity", *both, cwd=folder)
+    assert told.returncode == 0, told.stderr
+    assert {line.split()[0] for line in told.stdout.splitlines()[1:3]} == set(both[1:])
+    assert "variants tried" in told.stdout.splitlines()[-1]
+    assert len(results.read(folder / "work/results.jsonl")[0]) > before
+
+
 @pytest.fixture(scope="module")
 def network(folder: Path) -> int:
     """The number of a result of a random network."""
