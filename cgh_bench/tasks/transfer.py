@@ -1,5 +1,6 @@
 """Detection and segmentation tasks: a protocol file of a framework, on a dataset, for backbones of one architecture."""
 
+import contextlib
 import json
 import math
 import re
@@ -120,21 +121,20 @@ class Transfer(Task[DenseData]):
 
             carried.require(given, self.arch, self.protocol)
         elif not isinstance(given, ResNet) or given not in (ResNet(self.arch), ResNet(self.arch, stride_in_1x1=True)):
-            others = self._for_others()
+            others = " or ".join(self._carrying(checkpoint)) or "another task"
             raise UserError(
                 f"{self.protocol} is for {self.arch} as torchvision or MSRA build it, but {checkpoint.name} is a "
-                f"{given.name}; {f'use {others}' if others else 'use another task'} (cgh-bench list tasks)"
+                f"{given.name}; use {others} (cgh-bench list tasks)"
             )
 
-    def _for_others(self) -> str:
-        """The tasks on the same data that take more than one architecture."""
-        known: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
-        return " or ".join(
-            f"{name}, which takes {task.arch} backbones"
-            for name, task in known.items()
-            if isinstance(task, Transfer) and task.is_carried
-            if (task.data, task.framework) == (self.data, self.framework)
-        )
+    def _carrying(self, checkpoint: "Checkpoint") -> Iterator[str]:
+        """The tasks on the same data that carry such a backbone."""
+        for name, task in registered("cgh_bench.tasks", "TASKS").items():
+            same = isinstance(task, Transfer) and (task.data, task.framework) == (self.data, self.framework)
+            if same and task.is_carried:
+                with contextlib.suppress(UserError):
+                    task.check_backbone(checkpoint)
+                    yield name
 
     def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
         """Time and disk that `run` will take. The framework is asked whether it accepts the settings."""
@@ -145,11 +145,13 @@ class Transfer(Task[DenseData]):
         self._require_divisible(gpus)
         place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
         free = shutil.disk_usage(place).free / 1e9
-        short = ": NOT ENOUGH" if free < GIGABYTES else ""
+        parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
+        needed = GIGABYTES * max(1, (parameters + 35e6) / 60e6)  # heads and necks have about 35 million
+        short = ": NOT ENOUGH" if free < needed else ""
         return [
             self._time(data, folders, gpus),
             *self._epochs(data),
-            f"disk: up to {GIGABYTES:g} GB in {folders.run}, {free:.0f} GB free{short}",
+            f"disk: up to {needed:.0f} GB in {folders.run}, {free:.0f} GB free{short}",
         ]
 
     def _require_divisible(self, gpus: int) -> None:

@@ -7,9 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import miniatures
 import pytest
 import torch
-from miniatures import TINY
 
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
@@ -42,7 +42,7 @@ QUICK = ("patch14", "animals_det_any")
 @pytest.fixture(scope="module", autouse=True)
 def tiny_scenes():
     """`animal_scenes`, but twelve of them."""
-    entry = DetectionScenes("a few scenes", "embedded", functools.partial(write_scenes, settings=TINY))
+    entry = DetectionScenes("a few scenes", "embedded", functools.partial(write_scenes, settings=miniatures.TINY))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "catalog", lambda: {"animal_scenes": entry})
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -85,6 +85,67 @@ def test_it_arrives_computes_the_same_trains_and_reports(kind, name, cache, tmp_
     (place,) = loaded["into"]
     moved = [key for key, tensor in checkpoint.weights.items() if not torch.equal(trained[f"{place}.{key}"], tensor)]
     assert len(moved) > len(checkpoint.weights) / 2
+
+
+DETECTION = (
+    *("batch_size=2", "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=false"),
+    *("test_dataloader.num_workers=0", "model.train_cfg.rcnn.sampler.num=8", "model.test_cfg.rpn.max_per_img=8"),
+    *("train_dataloader.dataset.pipeline.1.poly2mask=true", "test_dataloader.dataset.pipeline.1.scale=(128,128)"),
+)
+SEGMENTATION = (
+    *("batch_size=2", "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=false"),
+    *("test_dataloader.num_workers=0", "test_dataloader.dataset.pipeline.1.scale=(96,96)"),
+    *("train_dataloader.dataset.pipeline.2.scale=(96,96)", "train_dataloader.dataset.pipeline.3.crop_size=(64,64)"),
+    *("model.data_preprocessor.size=(64,64)", "model.decode_head.channels=32", "optim_wrapper.type=OptimWrapper"),
+)
+WINDOWS = (
+    *("model.data_preprocessor.test_cfg.size=(64,64)", "model.test_cfg.crop_size=(64,64)"),
+    "model.test_cfg.stride=(32,32)",
+)
+PUBLISHED = {
+    "coco_vitdet": (
+        "vit",
+        *(*DETECTION, "optim_wrapper.type=OptimWrapper", "model.data_preprocessor.pad_size_divisor=128"),
+        "train_dataloader.dataset.pipeline.3.scale=(128,128)",
+        "train_dataloader.dataset.pipeline.4.crop_size=(128,128)",
+    ),
+    "coco_vitdet_detectron2": (
+        "vit",
+        *("TRANSFER.SCALE_JITTER=128", "INPUT.MIN_SIZE_TEST=128", "INPUT.MAX_SIZE_TEST=128"),
+        *("INPUT.MASK_FORMAT=bitmask", "SOLVER.AMP.ENABLED=false", "SOLVER.IMS_PER_BATCH=2"),
+        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8", "MODEL.RPN.POST_NMS_TOPK_TEST=8", "DATALOADER.NUM_WORKERS=0"),
+    ),
+    "coco_frozen": ("swin", *DETECTION, "train_dataloader.dataset.pipeline.2.scales=[(96,96),(128,128)]"),
+    "ade20k_upernet_vit": ("vit", *SEGMENTATION, *WINDOWS),
+    "ade20k_upernet_convnext": ("convnext", *SEGMENTATION, *WINDOWS),
+    "ade20k_upernet_swin": ("swin", *SEGMENTATION),
+}
+
+
+@pytest.fixture(scope="module")
+def published_data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    scenes = write_scenes(root / "scenes", miniatures.TINY)
+    miniatures.coco(scenes, root)
+    miniatures.ade20k(scenes, root)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_protocol_file_on_a_miniature_of_its_data(name, published_data, cache, tmp_path, monkeypatch):
+    """Only sizes, counts, schedule and precision are overridden."""
+    monkeypatch.setenv("CGH_DATA", str(published_data))
+    kind, *settings = PUBLISHED[name]
+    task, checkpoint = dataclasses.replace(find(name), iterations=2, settings=tuple(settings)), small(kind)
+    metrics = task.run(checkpoint, task.load_data(cache), Folders(tmp_path / "run", cache), 0)
+    assert all(0 <= value <= 100 for value in metrics.values())
+    loaded = json.loads((tmp_path / "run/loaded.json").read_text())
+    assert loaded["given"] == loaded["arrived"] == len(checkpoint.weights)
+    trained = torch.load(tmp_path / "run/model.pth", weights_only=True)
+    (place,) = loaded["into"]
+    moved = any(not torch.equal(trained[f"{place}.{key}"], tensor) for key, tensor in checkpoint.weights.items())
+    assert moved == (name != "coco_frozen")
 
 
 REINITIALISING = """

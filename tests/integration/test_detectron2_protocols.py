@@ -147,6 +147,26 @@ CITYSCAPES = MOCO_FPN | {  # detectron2 v0.6 configs/Cityscapes/mask_rcnn_R_50_F
     "SOLVER.MAX_ITER": 24000,
     "SOLVER.IMS_PER_BATCH": 8,
 }
+VITDET = MOCO_FPN | {  # facebookresearch/detectron2@02b5c4e, the files that coco_vitdet.yaml names
+    "MODEL.BACKBONE.NAME": "build_carried_backbone",
+    "MODEL.RPN.CONV_DIMS": [-1, -1],
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.NORM": "LN",
+    "MODEL.ROI_MASK_HEAD.NORM": "LN",
+    "INPUT.MIN_SIZE_TEST": 1024,
+    "INPUT.MAX_SIZE_TEST": 1024,
+    "DATALOADER.ASPECT_RATIO_GROUPING": False,
+    "SOLVER.BASE_LR": 1e-4,
+    "SOLVER.WEIGHT_DECAY": 0.1,
+    "SOLVER.IMS_PER_BATCH": 64,
+    "SOLVER.MAX_ITER": 184375,
+    "SOLVER.STEPS": [163889, 177546],
+    "SOLVER.WARMUP_FACTOR": 0.001,
+    "SOLVER.WARMUP_ITERS": 250,
+    "SOLVER.AMP.ENABLED": True,
+    "TEST.PRECISE_BN.ENABLED": False,
+}
 COCO_1X = COCO_2X | {"SOLVER.STEPS": [60000, 80000], "SOLVER.MAX_ITER": 90000}
 SOURCES = {
     "voc_det": VOC,
@@ -155,6 +175,7 @@ SOURCES = {
     "coco_fpn": MOCO_FPN,
     "coco_fpn_4conv1fc": INFOMIN_FPN,
     "coco_retinanet": RETINANET,
+    "coco_vitdet": VITDET,
     "cityscapes_inst": CITYSCAPES,
 }
 OURS = ("TRANSFER.", "DATASETS.", "SOLVER.OPTIMIZER", "MODEL.DEVICE")

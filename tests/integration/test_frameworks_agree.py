@@ -16,7 +16,13 @@ except UserError as absent:
 BOTH = [name for name in TASKS if f"{name}_detectron2" in TASKS]
 RATE = "solver / learning rate / "
 # mmdetection's linear warm-up ends a step early: its length counts both ends.
-WARM_UP = {"voc_det": (1, 10, 99), "animals_det": (1, 10), "coco_det": (1, 10, 99, 100, 500, 999)}
+WARM_UP = {
+    "voc_det": (1, 10, 99),
+    "animals_det": (1, 10),
+    "animals_det_any": (1, 10),
+    "coco_det": (1, 10, 99, 100, 500, 999),
+    "coco_vitdet": (1, 10, 99, 100),
+}
 NAIVE = {
     # The same on equal batches of each GPU; MoCo found less variance with the naive form, mmdetection has none.
     f"model / norm layers / {part} / {kind}"
@@ -40,7 +46,9 @@ OTHER = {
         "model / RPN / least overlap of an object's best anchor",
         "model / regions / low overlaps match",
     },
+    "coco_vitdet": set(),
 }
+OTHER["animals_det_any"] = OTHER["animals_det"]
 
 
 @pytest.mark.parametrize(

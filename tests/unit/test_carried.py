@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from click.testing import CliRunner
 from timm.models import group_parameters
 
 from cgh_bench import tasks
 from cgh_bench.backbones.timm import Timm
-from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import random_checkpoint, save
+from cgh_bench.cli.listing import list_
 from cgh_bench.core.errors import UserError
 from cgh_bench.tasks.transfer import CARRIED
 from cgh_bench.transfer_configs.contract import carried, simple_pyramid
@@ -53,9 +54,11 @@ def test_a_backbone_that_a_protocol_cannot_take_is_refused_in_a_line(architectur
 
 
 def test_a_task_for_one_architecture_names_those_for_others():
-    with pytest.raises(UserError, match="vit_tiny_patch16_224; use animals_det_any, which takes any backbone"):
-        tasks.find("animals_det").check_backbone(random_checkpoint("vit_tiny_patch16_224"))
-    tasks.find("animals_det_any").check_backbone(random_checkpoint("vit_tiny_patch16_224"))
+    vit = random_checkpoint("vit_tiny_patch16_224")
+    for name, others in {"animals_det": "animals_det_any", "ade20k_upernet": "ade20k_upernet_vit"}.items():
+        with pytest.raises(UserError, match=rf"vit_tiny_patch16_224; use {others} \("):
+            tasks.find(name).check_backbone(vit)
+    tasks.find("animals_det_any").check_backbone(vit)
 
 
 def test_maps_of_a_patch_of_14_are_at_stride_16_and_a_frozen_network_is_left_alone(tmp_path):
@@ -110,5 +113,8 @@ def test_the_simple_pyramid(stride):
     assert [tuple(level.shape) for level in levels] == [(1, 8, 128 // s, 64 // s) for s in (4, 8, 16, 32, 64)]
 
 
-def test_every_family_says_how_its_networks_get_into_detectors():
-    assert ViT.IN_DETECTORS == "carried"
+def test_the_list_of_families_says_how_their_networks_get_into_detectors():
+    lines = CliRunner().invoke(list_, ["backbones"]).stdout.splitlines()
+    told = {line.split()[0]: line.rpartition("(in detection and segmentation: ")[2].rstrip(")") for line in lines}
+    networks = {"vit": "carried", "timm": "carried", "transformers": "carried", "resnet": "native or carried"}
+    assert told == networks | {"control": "not at all", "module": "not at all"}

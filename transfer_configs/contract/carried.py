@@ -111,6 +111,8 @@ class Carried(nn.Module):
         given = architecture_of(architecture)
         self.layout = require(given, "any", "this protocol")
         self.network: Backbone = given.build()
+        if torch.distributed.is_initialized() and torch.cuda.is_available():  # the whole step's statistics, as on one
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.frozen = frozen
         self.network.requires_grad_(not frozen)
         if drop_path:

@@ -186,7 +186,7 @@ def describe_solver(config: Config, model: Any) -> dict[str, Any]:
     return {
         "steps": config.train_cfg.max_iters,
         "images per step": config.train_dataloader.batch_size,
-        "optimizer": facts.optimizer_facts(build_optim_wrapper(model, given).optimizer),
+        "optimizer": facts.optimizer_facts(build_optim_wrapper(model, {**given, "type": "OptimWrapper"}).optimizer),
         "learning rate": _learning_rates(config),
         "gradient clipped": f"full_model {clip.max_norm:g}" if clip else None,
         "precision": "mixed" if given.type == "AmpOptimWrapper" else "full",
