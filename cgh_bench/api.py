@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data.preprocessing import Preprocessing
     from cgh_bench.evaluation import Evaluation
+    from cgh_bench.reading.recognition import Choices
 
 __all__ = ["Features", "Results", "certify", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]
 
@@ -76,20 +77,12 @@ class Features:
         return f"Features of {images} images, {width} wide, {len(self.classes)} classes"
 
 
-def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
-    name: str | Path,
-    source: str | None = None,
-    branch: str | None = None,
-    trust_pickle: bool = False,
-    trust_code: bool = False,
-    arch: str | None = None,
-    settings: Sequence[str] = (),
-) -> Checkpoint:
-    """The checkpoint of that name; see `cgh_bench.reading.loading.load`."""
+def load(name: str | Path, reference: Path | None = None, **choices: Unpack[Choices]) -> Checkpoint:
+    """The checkpoint of that name; `choices` are those of `cgh_bench.reading.loading.load`, say `branch="teacher"`."""
     from cgh_bench.reading import loading
 
     with showing(False):
-        return loading.load(name, source, branch, trust_pickle, trust_code, arch, settings)
+        return loading.load(name, reference, **choices)
 
 
 def certify(

@@ -253,7 +253,10 @@ def require_finite(what: str, weights: Mapping[str, Tensor]) -> None:
     """
     broken = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
-        raise UserError(f"{what}: {broken[0]} and {len(broken) - 1} more hold NaN or infinity; the training diverged")
+        more = f" and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
+        raise UserError(
+            f"{what}: NaN or infinity in {broken[0]}{more}; the training diverged: take an earlier checkpoint"
+        )
 
 
 def _kind(tensor: Tensor) -> str:

@@ -14,7 +14,6 @@ from cgh_bench.backbones.vit import ViT
 from cgh_bench.converters.base import Converter
 from cgh_bench.converters.parity import TOLERANCE
 from cgh_bench.core.files import write_text
-from cgh_bench.core.pickles import HARMLESS
 from cgh_bench.core.registry import registered
 from cgh_bench.reading.evidence import IMAGES
 from cgh_bench.reading.readers import LAYOUT, READERS, Reader
@@ -31,11 +30,12 @@ framework and proves that it computes the same there. Every verb that takes a ch
 
 ## How a file is read
 
-1. **Opened without running it.** PyTorch files (both formats), safetensors, NumPy pickles, Hugging Face folders. What a
-   training framework leaves beside the tensors is replaced by empty stand-ins: its classes are neither imported nor
-   called (those of {harmless}).
-   A whole pickled model gives up its tensors that way, too. Any other name in the pickle is refused and told;
-   `--trust-pickle` lets it in. What runs a command, `os.system` and the like, is called what it is.
+1. **Opened without running it.** PyTorch files (both formats), safetensors, `.npz`, NumPy pickles, Hugging Face and
+   accelerate folders. Whatever a pickle names beside tensors, arrays and plain values (logs, settings, classes of your
+   own) is replaced by an empty stand-in: its class is neither imported nor called. A whole pickled model gives up its
+   tensors that way, too. A pickle that would run a command, `os.system` and the like, is refused and called what it is.
+   What FSDP and activation checkpointing put into names is left out; distributed checkpoints (DCP), DTensors and
+   TorchScript are refused with the command that makes one file of them.
 2. **Searched for backbones.** ResNets and plain vision transformers are found under any known family of names, at any
    depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. Other networks are
    found where the file names them: a folder of timm or transformers, a training checkpoint of timm (`arch`). A bare
@@ -67,8 +67,8 @@ size, patch, and the image side that its position embeddings are for. `random:vi
 - **What no tensor tells**: heads are 64 wide, but for MoCo v3's small network (its fixed positions show it); the norms'
   epsilon is 1e-6. Configurations, attributes of a pickled network and `--set heads=12` say otherwise; see below.
 - **Registers** have no position in timm. DINOv2's class token has one, which is added to the token when reading.
-- **Not read as such**: DINOv2's training checkpoints in chunks of blocks (its published weights are). ViT-g and H,
-  distilled DeiT, CLIP, BEiT and DINOv3 are networks of timm or transformers, below.
+- **Networks of timm or transformers**, below: ViT-g and H, SwiGLU, distilled DeiT, CLIP, SigLIP, BEiT, DINOv3, and MAE
+  fine-tuned with `global_pool`. DINOv2's training checkpoints are read with their chunks of blocks.
 - **Targets**: timm and Hugging Face (`ViTModel`; `Dinov2Model` where there is layer scale; no registers). The others,
   and the tasks of detection and segmentation, take ResNets, and say so in one line.
 
@@ -114,8 +114,9 @@ by the origin's code, or *assumed*. They travel with the checkpoint into certifi
 
 Read are: `config.json` and `preprocessor_config.json` beside `model.safetensors` (also when that file is named);
 `config.json` and the `args` of timm; the configuration in `meta` of mmengine and mmcv; `config.yaml` beside a
-detectron2 checkpoint; `args.json` beside one of solo-learn; the attributes of whole pickled networks, without running
-them.
+detectron2 checkpoint; `args.json` beside one of solo-learn, or its `hyper_parameters`; the `opt` of SupContrast;
+`train_config.yaml` beside one of VISSL; the attributes of whole pickled networks, without running them. The `model.pth`
+of a detection or segmentation that was run here has its configuration inside.
 
 Where libraries do it differently and nothing says how, the file is refused with the choices: a 3x3 stem of no known
 origin (`--set stem.padding=2`), a detector of detectron2 without its `config.yaml`. An anti-aliased network of timm
@@ -184,8 +185,7 @@ is a class with an entry in a `CONVERTERS` of a file in `cgh_bench/converters/`.
 
 def page(samples: Mapping[str, list[str]]) -> str:
     """The page's text; `samples` are the names of the tested checkpoints of each source."""
-    kinds = sorted(set(HARMLESS) - {"collections", "copyreg", "datetime", "enum", "typing", "pathlib", "torch"})
-    text = HEAD.format(harmless=", ".join(kinds))
+    text = HEAD
     for name, reader in READERS.items():
         text += f"| `{name}` | {_origin(name, reader, samples.get(name, []))} |\n"
     text += TAIL.format(untold=_untold())

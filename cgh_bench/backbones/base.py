@@ -34,6 +34,8 @@ class Architecture(ABC):
     """The name of the class in records and ids, where that is not its own."""
     BUILDS_ON_META: ClassVar[bool] = False
     """Whether all of the network's state is in its weights, so that it can be built without memory and filled."""
+    LIBRARY: ClassVar[str] = ""
+    """The library that built the network and can write it itself, weights and configuration."""
     GENERIC: ClassVar[bool] = False
     """Whether the family builds networks of any kind; names go to the others first."""
     IN_DETECTORS: ClassVar[str] = "carried"

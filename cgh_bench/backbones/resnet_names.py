@@ -101,6 +101,22 @@ def _indexed(key: str, first_stage: int) -> str:
     return f"{indices[module]}.{rest}"
 
 
+def shortcut(key: str) -> str:
+    """The ResNets for CIFAR that many copy: torchvision's names, but `shortcut`.
+
+    Source: HobbitLong/SupContrast networks/resnet_big.py.
+    """
+    return key.replace("downsample", "shortcut")
+
+
+def sequential_shortcut(key: str) -> str:
+    """The same as a Sequential of its children: lightly's ResNetGenerator, whose stages follow the norm.
+
+    Source: lightly-ai/lightly (1.6.0) lightly/models/resnet.py.
+    """
+    return shortcut(_indexed(key, first_stage=2))
+
+
 NAMINGS: Mapping[str, Rename] = {
     "torchvision": torchvision,
     "openmmlab_deep": openmmlab_deep,
@@ -109,6 +125,8 @@ NAMINGS: Mapping[str, Rename] = {
     "huggingface": huggingface,
     "sequential": sequential,
     "sequential_no_pool": sequential_no_pool,
+    "shortcut": shortcut,
+    "sequential_shortcut": sequential_shortcut,
 }
 
 

@@ -26,6 +26,7 @@ _KNOWN = (
 class Transformers(Architecture):
     """A network of images that transformers' `AutoModel` builds, by its configuration (huggingface/transformers)."""
 
+    LIBRARY: ClassVar[str] = "transformers"
     GENERIC: ClassVar[bool] = True
 
     name: str

@@ -2,38 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from cgh_bench.cli import options
 from cgh_bench.core.errors import CheckFailed, printable
 
-if TYPE_CHECKING:
-    from cgh_bench.checkpoint import Checkpoint
-
 
 @click.command(cls=options.Command)
 @click.argument("ckpt", metavar="CKPT")
-@options.source
-@options.branch
-@options.arch
+@options.choices
 @options.settings
-@options.reference
-@options.trust_pickle
-@options.trust_code
 @options.as_json
-def inspect(
-    ckpt: str,
-    source: str | None,
-    branch: str | None,
-    arch: str | None,
-    settings: tuple[str, ...],
-    reference: Path | None,
-    trust_pickle: bool,
-    trust_code: bool,
-    as_json: bool,
-) -> None:
+def inspect(ckpt: str, settings: tuple[str, ...], reference: Path | None, as_json: bool, **choices: Any) -> None:
     """Show what a checkpoint is and whether it looks trained.
 
     CKPT is a file, a Hugging Face folder or the name of published weights (see `cgh-bench list checkpoints`). Printed
@@ -52,7 +34,7 @@ def inspect(
 
     from cgh_bench.reading import inspection
 
-    report = inspection.inspect(name, source, branch, trust_pickle, trust_code, arch, settings, reference)
+    report = inspection.inspect(name, reference, settings=settings, **choices)
     if as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -65,13 +47,8 @@ def inspect(
 @click.argument("ckpt", metavar="CKPT…", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="TARGET", help="Target framework (`cgh-bench list converters`).")
 @click.option("--out", "-o", type=options.PATH, help="Output file; for several checkpoints a folder.")
-@options.source
-@options.branch
-@options.arch
+@options.choices
 @options.settings
-@options.reference
-@options.trust_pickle
-@options.trust_code
 @click.option("--verify/--no-verify", default=True, help="Compare the outputs of source and target, stage by stage.")
 @options.dry_run
 @options.as_json
@@ -79,22 +56,19 @@ def convert(
     ckpt: tuple[str, ...],
     to: str,
     out: Path | None,
-    source: str | None,
-    branch: str | None,
-    arch: str | None,
     settings: tuple[str, ...],
     reference: Path | None,
-    trust_pickle: bool,
-    trust_code: bool,
     verify: bool,
     dry_run: bool,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Convert checkpoints for another framework, with proof.
 
     CKPT is a file of any origin, a Hugging Face folder, a pattern, or the name of published weights. Each output comes
     with the configuration that the weights imply, and FILE.certificate.json: proof that the converted network computes
-    the same. If it does not, nothing is written and the exit code is 1.
+    the same. If it does not, nothing is written and the exit code is 1. With --reference the certificate begins at the
+    outputs of the file's own model.
 
     \b
     Examples:
@@ -104,10 +78,12 @@ def convert(
     """
     names = options.checkpoints(ckpt)
     from cgh_bench.converters import convert as conversion
-    from cgh_bench.reading.loading import load
+    from cgh_bench.reading.loading import load, proven
 
-    def read(name: str) -> "Checkpoint":
-        return load(name, source, branch, trust_pickle, trust_code, arch, settings, reference)
+    def read(name: str) -> conversion.Read:
+        if reference is not None:
+            return proven(name, reference, settings=settings, **choices)
+        return load(name, settings=settings, **choices), None
 
     planned = conversion.plan(names, to, out)
     if dry_run:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,12 +34,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @click.option(
     "--val-split", type=click.FloatRange(0, 1, True, True), metavar="SHARE", help="Hold out this share of train/."
 )
-@options.source
-@options.branch
-@options.arch
-@options.reference
-@options.trust_pickle
-@options.trust_code
+@options.choices
 @options.text("--framework", help="Detection and segmentation framework: mmdet/mmseg (default) or detectron2.")
 @options.count("--gpus", None, "GPUs for detection and segmentation (default: all).", least=0, envvar="CGH_GPUS")
 @options.count(
@@ -58,12 +53,7 @@ def eval_(
     features: str,
     data: str,
     val_split: float | None,
-    source: str | None,
-    branch: str | None,
-    arch: str | None,
     reference: Path | None,
-    trust_pickle: bool,
-    trust_code: bool,
     framework: str,
     gpus: int | None,
     images_at_a_time: int | None,
@@ -74,6 +64,7 @@ def eval_(
     dry_run: bool,
     quiet: bool,
     work: Path,
+    **choices: Any,
 ) -> None:
     """Evaluate checkpoints; finished evaluations are reused.
 
@@ -121,7 +112,7 @@ def eval_(
     def read(name: str) -> "Checkpoint":
         if from_files:
             return from_files[0]
-        return load(name, source, branch, trust_pickle, trust_code, arch, of_weights, reference)
+        return load(name, reference, settings=of_weights, **choices)
 
     def prepared(checkpoint: "Checkpoint") -> "list[Evaluation]":
         settings = _with_hub(given, checkpoint)

@@ -84,11 +84,11 @@ jobs = count(
 dry_run = flag("--dry-run", help="Check everything, print what would run, write nothing.")
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")
-source = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
-arch = click.option(
+_SOURCE = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
+_ARCH = click.option(
     "--arch", metavar="NAME", help="Architecture of a file that does not say it, by timm's name: convnext_tiny."
 )
-branch = click.option(
+_BRANCH = click.option(
     "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
 )
 reference = click.option(
@@ -97,8 +97,15 @@ reference = click.option(
     metavar="REF.npz",
     help="What the file's own model computed (`cgh-bench reference script`).",
 )
-trust_pickle = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
+_TRUST_PICKLE = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
 trust_code = flag("--trust-code", help="Allow the code of a hub: repository to run (unsafe).")
+
+
+def choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a checkpoint is read; the command gets them as `recognition.Choices`."""
+    for option in (trust_code, _TRUST_PICKLE, reference, _ARCH, _BRANCH, _SOURCE):
+        command = option(command)
+    return command
 
 
 def checkpoints(given: tuple[str, ...]) -> list[str]:

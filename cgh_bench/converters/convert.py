@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,20 @@ from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter, find
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import alone_in, sha256, write_text
+from cgh_bench.reading.names import stem
 
 FORMAT = "cgh-bench-certificate/1"
-Read = Callable[[str], Checkpoint]
-"""How a checkpoint of a name is read; see `loading.load`."""
+Read = tuple[Checkpoint, Mapping[str, Any] | None]
+"""A checkpoint, and what was compared with the outputs of its origin; see `loading.proven`."""
 
 
-def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True) -> dict[str, Any]:
+def convert(
+    checkpoint: Checkpoint,
+    target: str,
+    out: Path,
+    verify: bool = True,
+    compared: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write `checkpoint` for `target` to `out`, with its configuration fragments and its certificate beside it.
 
     Of several conversions to one place, one waits for the other.
@@ -29,6 +36,13 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
     Everything is written to a hidden folder first and moved into place after it has been read back, bit for bit, and
     (with `verify`) after the target's own network has computed the same from it. The certificate is written last and
     has the hash of every file that it vouches for: files without one are of a conversion that was killed.
+
+    Args:
+        checkpoint: what is written.
+        target: a converter's name.
+        out: the file or folder to write.
+        verify: compare the outputs of the target's network.
+        compared: what was compared with the outputs of the origin before (see `loading.proven`), for the certificate.
 
     Returns:
         The certificate, as in `OUT.certificate.json`.
@@ -44,10 +58,12 @@ def convert(checkpoint: Checkpoint, target: str, out: Path, verify: bool = True)
         converter.require_installed()
     _require_writable(converter, out)
     with alone_in(out, wait=True):
-        return _convert(checkpoint, converter, out, verify)
+        return _convert(checkpoint, converter, out, verify, compared)
 
 
-def _convert(checkpoint: Checkpoint, converter: Converter, out: Path, verify: bool) -> dict[str, Any]:
+def _convert(
+    checkpoint: Checkpoint, converter: Converter, out: Path, verify: bool, compared: Mapping[str, Any] | None
+) -> dict[str, Any]:
     certificate_path = _certificate(out)
     if out.is_dir() and any(out.iterdir()) and not _is_earlier_conversion(out, certificate_path):
         raise UserError(
@@ -70,6 +86,7 @@ def _convert(checkpoint: Checkpoint, converter: Converter, out: Path, verify: bo
             "sha256": _hash(staged),
             "checkpoint": {"id": checkpoint.id, **_brief(checkpoint)},
             "reach": checkpoint.origin.reach,
+            **({"reference": compared} if compared else {}),
             "tensors": len(checkpoint.weights),
             "read_back": "bit for bit",
             **measured,
@@ -169,9 +186,9 @@ def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]
         for name in names:
             is_file = Path(name).exists()
             named = re.sub(r"[^\w.-]+", "_", name.partition("#")[0])
-            stem = Path(name).name.split(".")[0] if is_file else named
+            called = stem(Path(name)) if is_file else named
             folder = out or (Path(name).parent if is_file else Path())
-            planned[name] = folder / f"{stem}.{target}{suffix}"
+            planned[name] = folder / f"{called}.{target}{suffix}"
     places = list(planned.values())
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise UserError(f"several of the checkpoints would be written to {twice}; convert them one by one with -o")
@@ -181,7 +198,7 @@ def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]
     return planned
 
 
-def preview(planned: dict[str, Path], target: str, read: Read, verify: bool = True) -> list[str]:
+def preview(planned: dict[str, Path], target: str, read: Callable[[str], Read], verify: bool = True) -> list[str]:
     """What `run` would do, one line per input, after reading all of them.
 
     Raises:
@@ -191,14 +208,14 @@ def preview(planned: dict[str, Path], target: str, read: Read, verify: bool = Tr
     if verify:
         find(target).require_installed()
     for name, out in planned.items():
-        checkpoint = read(name)
+        checkpoint, _ = read(name)
         find(target).require_supported(checkpoint)
         origin = f"{checkpoint.origin.source} {checkpoint.origin.branch}".strip()
         lines.append(f"would write {out}: {checkpoint.architecture.name} ({checkpoint.id}) from {name} ({origin})")
     return lines
 
 
-def run(planned: dict[str, Path], target: str, read: Read, verify: bool) -> list[dict[str, Any]]:
+def run(planned: dict[str, Path], target: str, read: Callable[[str], Read], verify: bool) -> list[dict[str, Any]]:
     """Convert all of `planned`; the certificates, each with its `input`.
 
     Raises:
@@ -208,7 +225,8 @@ def run(planned: dict[str, Path], target: str, read: Read, verify: bool) -> list
     certificates, failures = [], []
     for name, out in planned.items():
         try:
-            certificate = convert(read(name), target, out, verify)
+            checkpoint, compared = read(name)
+            certificate = convert(checkpoint, target, out, verify, compared)
         except CheckFailed as failure:
             failures.append(str(failure))
             continue

@@ -72,7 +72,7 @@ class Detectron2(Converter):
         """Read them back, or a file of detectron2's own."""
         from cgh_bench.reading import recognition
 
-        return recognition.read(path, self.name)
+        return recognition.read(path, source=self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The part of a configuration that the weights imply, as YAML, by file name."""

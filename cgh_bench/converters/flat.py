@@ -57,7 +57,7 @@ class FlatConverter(Converter, ABC):
 
         file = open_weights(path)
         if DESCRIPTION not in file.facts:
-            return recognition.read(path, self.name)
+            return recognition.read(path, source=self.name)
         described = architecture_of(file.facts[DESCRIPTION])
         ours = {self.rename(key, described): key for key in described.shapes}
         unknown = [name for name in file.tensors if name not in ours]

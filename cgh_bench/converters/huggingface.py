@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES
-from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import DESCRIPTION, Checkpoint, architecture_of, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter
@@ -66,7 +65,7 @@ class HuggingFace(Converter):
         import safetensors.torch
 
         path.mkdir(parents=True)
-        if isinstance(checkpoint.architecture, Transformers):
+        if checkpoint.architecture.LIBRARY == "transformers":
             _save_as_it_was(checkpoint, path)
             return
         config = checkpoint.architecture.transformers_config()
@@ -83,7 +82,7 @@ class HuggingFace(Converter):
         """Read it back, or a folder of transformers' own."""
         from cgh_bench.reading import recognition
 
-        return recognition.read(path, self.name)
+        return recognition.read(path, source=self.name)
 
     def require_installed(self) -> None:
         """See `Converter`."""
@@ -123,7 +122,7 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     processor = transformers.AutoImageProcessor.from_pretrained(str(path))
     as_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
     prepared = processor(images=list(pixels), **as_is)["pixel_values"]
-    if isinstance(architecture_of(config[DESCRIPTION]), Transformers):
+    if architecture_of(config[DESCRIPTION]).LIBRARY == "transformers":
         with torch.inference_mode():
             stages = outputs(model, prepared)
         return parity.Outputs(

@@ -1,8 +1,8 @@
 """Reading pickled checkpoints without running anything that they say.
 
 A pickle may name any function and have it called. Here only tensors, arrays, numbers, strings and containers are ever
-built. What a training framework leaves beside them (logs, settings) is replaced by an empty stand-in: the real class is
-neither imported nor called. Anything else is refused by name.
+built. Whatever else it names (a log, settings, a class of the user's) is replaced by an empty stand-in: the real one is
+neither imported nor called. What could only be meant to run something is refused by name.
 """
 
 import collections
@@ -23,51 +23,14 @@ import torch
 
 from cgh_bench.core.errors import UserError
 
-HARMLESS = {
-    "addict": "settings",
-    "argparse": "command-line settings",
-    "box": "settings",
-    "classy_vision": "training state of ClassyVision",
-    "collections": "a container",
-    "copyreg": "how plain objects are pickled",
-    "datetime": "a date",
-    "detectron2": "settings of detectron2",
-    "easydict": "settings",
-    "enum": "an enumeration",
-    "fvcore": "settings or statistics of fvcore",
-    "hydra": "settings of Hydra",
-    "lightning": "training state of Lightning",
-    "lightning_fabric": "training state of Lightning",
-    "mmcls": "a training log or settings of mmcls",
-    "mmcv": "a training log or settings of mmcv",
-    "mmdet": "a training log or settings of mmdetection",
-    "mmengine": "a training log or settings of mmengine",
-    "mmpretrain": "a training log or settings of mmpretrain",
-    "mmseg": "a training log or settings of mmsegmentation",
-    "ml_collections": "settings",
-    "numpy": "a NumPy scalar or array",
-    "omegaconf": "settings of OmegaConf",
-    "lightly": "a model of lightly",
-    "lightly_train": "a model of lightly-train",
-    "pathlib": "a file path",
-    "pytorch_lightning": "training state of Lightning",
-    "timm": "a model of timm",
-    "torch": "a module of PyTorch",
-    "torchvision": "a model of torchvision",
-    "transformers": "a model of transformers",
-    "typing": "a type",
-    "vissl": "settings of VISSL",
-    "yacs": "settings",
-}
-"""Packages whose classes a checkpoint may mention, and what they then are; their objects come back empty."""
-
 DANGEROUS = re.compile(
-    r"(_posixsubprocess|asyncio|bdb|builtins|code|commands|ctypes|functools|importlib|marshal|"
+    r"(_posixsubprocess|asyncio|bdb|builtins|code|commands|ctypes|functools(?!\.partial$)|importlib|marshal|"
     r"multiprocessing|nt|operator|os|pdb|pickle|pip|posix|pty|runpy|shutil|signal|site|socket|subprocess|sys|tempfile|"
     r"threading|timeit|types|urllib|webbrowser)\..*"
 )
 """Modules that a checkpoint has no honest reason to call."""
 
+_SHARED = ("torch.distributed.tensor.", "torch.distributed._tensor.", "torch.distributed._shard.")
 _PLAIN_TYPES = re.compile(
     "bool|bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple|type"
 )
@@ -179,13 +142,13 @@ _FUNCTIONS: dict[str, Any] = {
 
 
 def stand_in(name: str) -> Any:
-    """The harmless thing to build where the pickle names `name`, or None if it may not be named."""
+    """The harmless thing to build where the pickle names `name`, or None for what could only run something."""
     root, leaf = name.partition(".")[0], name.rpartition(".")[2]
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     if root == "builtins":
         return Placeholder if _PLAIN_TYPES.fullmatch(leaf) else None
-    if root not in HARMLESS:
+    if DANGEROUS.fullmatch(name):
         return None
     is_dict = root != "torch" and (leaf in ("CfgNode", "Dict", "EasyDict") or leaf.endswith("Dict"))
     return collections.OrderedDict if is_dict else _shell(name)
@@ -195,9 +158,14 @@ def load_torch(path: Path) -> Any:
     """What `torch.save` wrote, tensors on the CPU.
 
     Raises:
-        UserError: damaged, or it names something that is neither tensor nor harmless.
+        UserError: damaged, or it names something that could only run something.
     """
     names = _names(path)
+    if any(name.startswith(_SHARED) for name in names):
+        raise UserError(
+            f"{path} holds tensors that are shared among processes (DTensor); save whole ones, say with "
+            "torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True"
+        )
     stand_ins: list[Any] = [(instead, name) for name in names if (instead := stand_in(name)) is not None]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
@@ -362,14 +330,9 @@ def _require_cheap(called: Any, arguments: Any) -> None:
 
 def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
     """One line for a file that cannot be read, naming what it would have run."""
-    worst = [repr(name[:80])[1:-1] for name in sorted(blocked, key=lambda name: not DANGEROUS.fullmatch(name))[:3]]
-    if worst and DANGEROUS.fullmatch(worst[0]):
-        return UserError(f"{path} would run {', '.join(worst)} when loaded: no checkpoint needs that; do not use it")
-    if worst:
-        return UserError(
-            f"{path} mentions {', '.join(worst)}, neither a tensor nor a known setting; save a plain state_dict, "
-            "or pass --trust-pickle if you trust who made the file"
-        )
+    if blocked:
+        named = ", ".join(repr(name[:80])[1:-1] for name in sorted(blocked)[:3])
+        return UserError(f"{path} would run {named} when loaded: no checkpoint needs that; do not use it")
     said = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
     reason = repr(said.partition(". Please use")[0].strip()[:160])[1:-1] or type(error).__name__
     return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")

@@ -1,5 +1,6 @@
 """A network found among the tensors of a file, whatever its family."""
 
+import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,11 @@ from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.weights_file import WeightsFile
 
-_WRAPPERS = ("module", "_orig_mod")
+_WRAPPER = "module"
+"""What DataParallel puts before a name; see also `weights_file`."""
+_CHUNK = re.compile(r"(?<=blocks\.)\d+\.(?=\d+\.(norm1|norm2|attn|mlp|ls1|ls2)\.)")
+ANOTHER = "name timm's network by --arch if it is one, or pass the network to cgh_bench.wrap in Python"
+"""What to do with a network of another kind."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,12 @@ class Candidate(ABC):
     """The network of timm that the file names, where it is this one."""
     stated_by: str = ""
     """What names the architecture, and with it all that tensors do not tell."""
+    untrained: tuple[str, ...] = ()
+    """Its tensors that the file does not have and that are as initialised."""
 
     @property
     def place(self) -> str:
-        """The location without wrappers (`module.` of DataParallel, `_orig_mod.` of torch.compile)."""
+        """The location without the wrapper `module.` of DataParallel."""
         return place(self.location)
 
     @abstractmethod
@@ -50,7 +57,18 @@ class Candidate(ABC):
 def place(name: str) -> str:
     """`name` without wrapping modules and the last dot."""
     container, slash, dotted = name.rpartition("/")
-    return container + slash + ".".join(part for part in dotted.split(".") if part and part not in _WRAPPERS)
+    return container + slash + ".".join(part for part in dotted.split(".") if part and part != _WRAPPER)
+
+
+def unchunked(names: Iterable[str]) -> dict[str, str]:
+    """`names` without the chunks that DINOv2's training puts its blocks in (`blocks.0.7.norm1`), to the names as given.
+
+    Source: facebookresearch/dinov2 (b8931f7) dinov2/models/vision_transformer.py, `BlockChunk`: blocks are numbered
+    through. Where they are not (Twins has stages of blocks), nothing is left out.
+    """
+    given = list(names)
+    found = {_CHUNK.sub("", name): name for name in given}
+    return found if len(found) == len(given) else {name: name for name in given}
 
 
 def below(tensors: Iterable[str]) -> Callable[[str], list[str]]:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cgh_bench.backbones import families
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, ResNet
-from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Kind, Property
 from cgh_bench.core.config import parse
@@ -27,6 +27,7 @@ from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.data.preprocessing import ChannelOrder, Preprocessing
 from cgh_bench.reading.candidate import Candidate
 from cgh_bench.reading.readers import READERS
+from cgh_bench.reading.timms import classifier
 from cgh_bench.reading.weights_file import WeightsFile
 
 MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
@@ -95,9 +96,12 @@ def settle(
         or Property(name, _value(architecture, preprocessing, name), *(how if name not in IMAGES else _USUAL))
         for name in names
     )
-    if isinstance(architecture, Timm):
+    if network.naming == "timm_model":
         arguments = ", ".join(f"{key}={value}" for key, value in architecture.timm_arguments().items())
-        properties = (Property("architecture", arguments, "stated", network.stated_by), *properties)
+        made_up = (Property(key, "as initialised", "assumed", "not in the file") for key in network.untrained)
+        told: tuple[Kind, str] = ("implied", "no other network of timm has these tensors")
+        told = ("stated", network.stated_by) if network.stated_by else told
+        properties = (Property("architecture", arguments, *told), *made_up, *properties)
     if not may_assume:
         _require_decided(file, network, properties)
     return architecture, preprocessing, properties
@@ -118,16 +122,16 @@ def adjusted(checkpoint: Checkpoint, settings: Sequence[str]) -> Checkpoint:
 
 def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
     """Those of `settings` that are a checkpoint's, and those that are a task's."""
-    names = {"preprocessing", *IMAGES, *ResNet.UNTOLD, *ViT.UNTOLD, *Timm.UNTOLD}
+    names = {"preprocessing", *IMAGES, *(name for family in families().values() for name in family.UNTOLD)}
     of_weights = [setting for setting in settings if setting.partition("=")[0] in names]
     return of_weights, [setting for setting in settings if setting not in of_weights]
 
 
-def usual_preprocessing(architecture: Timm) -> Preprocessing:
-    """What timm does to the images of that architecture's first weights."""
+def usual_preprocessing(name: str) -> Preprocessing:
+    """What timm does to the images of the first weights of its architecture `name`."""
     from timm.models import PretrainedCfg, get_pretrained_cfg
 
-    usual = get_pretrained_cfg(architecture.name) or PretrainedCfg()
+    usual = get_pretrained_cfg(name) or PretrainedCfg()
     return Preprocessing(mean=_triple(usual.mean), std=_triple(usual.std))
 
 
@@ -205,12 +209,13 @@ def _require_square(file: WeightsFile, network: Candidate) -> None:
 
 def _require_alike(file: WeightsFile, network: Candidate) -> None:
     """Refuse a pickled network of timm whose modules are others than those of the network that it names."""
-    if not file.modules or not isinstance(network.architecture, Timm):
+    if not file.modules or network.naming != "timm_model":
         return
-    built: Any = network.architecture.skeleton.network
-    for name, module in built.named_modules():
+    architecture: Any = network.architecture
+    heads = {key.rpartition(".")[0] for key in classifier(architecture)}
+    for name, module in architecture.skeleton.network.named_modules():
         said = file.modules.get(f"{network.location}{name}")
-        if said is None:
+        if said is None or name in heads:
             continue
         wrong = [key for key in _TELLING if key in said and getattr(module, key, said[key]) != said[key]]
         classes = {said["class"], type(module).__name__}
@@ -218,8 +223,7 @@ def _require_alike(file: WeightsFile, network: Candidate) -> None:
         if wrong or is_other:
             told = ", ".join(f"{key}={said[key]}" for key in wrong)
             raise UserError(
-                f"{file.path}: {name} is {said['class']} {told}".rstrip()
-                + f", which that of {network.architecture.name} "
+                f"{file.path}: {name} is {said['class']} {told}".rstrip() + f", which that of {architecture.name} "
                 "is not; load the network in Python and pass it to cgh_bench.wrap"
             )
 
@@ -310,8 +314,8 @@ def _configurations(file: WeightsFile, network: Candidate) -> Statements:
     yield from _openmmlab(file, network)
     if network.naming == "detectron2":
         yield from _detectron2(file)
-    if "pytorch-lightning_version" in file.facts:
-        yield from _solo_learn(file)
+    yield from _by_dataset(file)
+    yield from _vissl(file)
 
 
 def _huggingface(file: WeightsFile, network: Candidate) -> Statements:
@@ -328,11 +332,6 @@ def _huggingface(file: WeightsFile, network: Candidate) -> Statements:
             if value is not None and name in getattr(network.architecture, "untold", ()):
                 value = _activation(str(value)) if name == "activation" else value
                 yield Property(name, value, "stated", f"config.json: {key}")
-        if facts.get("config/downsample_in_first_stage") is True:
-            raise UserError(
-                f"{file.path}: downsample_in_first_stage, a stride in the first stage, is not known here; wrap the "
-                "network in memory (cgh_bench.wrap)"
-            )
     said = {key.partition("/")[2]: value for key, value in facts.items() if key.startswith("preprocessor_config/")}
     if not said:
         return
@@ -407,9 +406,11 @@ _MM_USUAL = {"dilations": (1, 1, 1, 1), "strides": (1, 2, 2, 2)}
 
 
 def _detectron2(file: WeightsFile) -> Statements:
-    """The `config.yaml` that detectron2 leaves in the run's folder, or the buffers that older versions have."""
-    beside = file.beside("config.yaml")
-    where = "config.yaml beside the file"
+    """The configuration in the file (ours) or in the run's folder, or the buffers that older versions have."""
+    inside = {key.removeprefix("cfg/"): value for key, value in file.facts.items() if key.startswith("cfg/MODEL/")}
+    inside |= {"INPUT/FORMAT": file.facts["cfg/INPUT/FORMAT"]} if inside else {}
+    beside = inside or file.beside("config.yaml")
+    where = "cfg" if inside else "config.yaml beside the file"
     if "MODEL/PIXEL_MEAN" in beside and "MODEL/PIXEL_STD" in beside:
         order: ChannelOrder = "BGR" if beside.get("INPUT/FORMAT", "BGR") == "BGR" else "RGB"
         images = in_pixels(order, beside["MODEL/PIXEL_MEAN"], beside["MODEL/PIXEL_STD"])
@@ -437,12 +438,16 @@ def _detectron2(file: WeightsFile) -> Statements:
         yield Property("stride_in_1x1", False, "implied", where)
 
 
-def _solo_learn(file: WeightsFile) -> Statements:
-    """The `args.json` that solo-learn leaves beside its checkpoints."""
-    beside = file.beside("args.json")
-    if (known := _SOLO_LEARN.get(str(beside.get("data/dataset")))) is not None:
-        mean, std = known
-        yield from _images(Preprocessing(mean=mean, std=std), "stated", "args.json beside the file: data/dataset")
+def _by_dataset(file: WeightsFile) -> Statements:
+    """The dataset that solo-learn and SupContrast were trained on, which says mean and std."""
+    for known, where, said in (
+        (_SOLO_LEARN, "args.json beside the file: data/dataset", file.beside("args.json").get("data/dataset")),
+        (_SOLO_LEARN, "hyper_parameters/dataset", file.facts.get("hyper_parameters/dataset")),
+        (_SUPCONTRAST, "opt/dataset", file.facts.get("opt/dataset")),
+    ):
+        if said in known:
+            mean, std = known[str(said)]
+            yield from _images(Preprocessing(mean=mean, std=std), "stated", where)
 
 
 _SOLO_LEARN = {
@@ -453,6 +458,25 @@ _SOLO_LEARN = {
     "imagenet": (Preprocessing().mean, Preprocessing().std),
 }
 """vturrisi/solo-learn (9187ea3) solo/data/pretrain_dataloader.py."""
+_SUPCONTRAST = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+"""HobbitLong/SupContrast main_supcon.py."""
+
+
+def _vissl(file: WeightsFile) -> Statements:
+    """The `train_config.yaml` that VISSL leaves beside its checkpoints (v0.1.6 vissl/utils/hydra_config.py)."""
+    beside = file.beside("train_config.yaml")
+    if beside.get("MODEL/TRUNK/RESNETS/LAYER4_STRIDE", 2) != 2:
+        raise UserError(f"{file.path}: its last stage does not stride (LAYER4_STRIDE); load it in VISSL and wrap it")
+    steps = [key.rpartition("/")[0] for key, value in beside.items() if value == "Normalize" and "TRANSFORMS" in key]
+    for step in (each for each in steps if each.startswith("DATA/TRAIN/")):
+        mean, std = (tuple(beside.get(f"{step}/{name}", ())) for name in ("mean", "std"))
+        if len(mean) == len(std) == 3:
+            is_bgr = beside.get("MODEL/INPUT_TYPE") == "bgr"  # turned after they are normalised
+            images = Preprocessing("BGR", 1.0, mean[::-1], std[::-1]) if is_bgr else Preprocessing(mean=mean, std=std)
+            yield from _images(images, "stated", "train_config.yaml beside the file: Normalize")
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -515,10 +539,9 @@ def _implied(file: WeightsFile, network: Candidate, source: str) -> Statements:
             yield Property(name, value, "implied", reader.url)
     if reader is not None and reader.preprocessing is not None:
         yield from _images(reader.preprocessing, "implied", reader.url)
-    if isinstance(architecture, Timm) or network.stated is not None:
-        named = architecture if isinstance(architecture, Timm) else network.stated
-        assert isinstance(named, Timm)
-        yield from _images(usual_preprocessing(named), "implied", f"timm's pretrained_cfg of {named.name}")
+    if network.naming == "timm_model" or network.stated is not None:
+        named = network.stated or architecture
+        yield from _images(usual_preprocessing(named.name), "implied", f"timm's pretrained_cfg of {named.name}")
 
 
 def _sincos(file: WeightsFile, network: Candidate) -> str:

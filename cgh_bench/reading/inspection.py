@@ -1,11 +1,12 @@
 """Telling what a checkpoint is, without using it for anything: `cgh-bench inspect FILE`."""
 
 import collections
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from rich.console import Group, RenderableType
@@ -16,7 +17,6 @@ from torch import Tensor
 from cgh_bench import backbones
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet_names import BUFFERS
-from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import Origin, Property, from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError, printable
@@ -24,8 +24,9 @@ from cgh_bench.core.files import sha256
 from cgh_bench.reading import hubs, loading, names, recognition
 from cgh_bench.reading.candidate import place
 from cgh_bench.reading.evidence import IMAGES, adjusted, settle
+from cgh_bench.reading.names import stem
 from cgh_bench.reading.readers import READERS
-from cgh_bench.reading.recognition import Recognised
+from cgh_bench.reading.recognition import Choices, Recognised
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
 
 Report = dict[str, Any]
@@ -36,16 +37,7 @@ _KERNEL_CORRELATION = 0.2
 _STD_TOLERANCE = 0.03
 
 
-def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
-    name: str | Path,
-    source: str | None = None,
-    branch: str | None = None,
-    trust_pickle: bool = False,
-    trust_code: bool = False,
-    arch: str | None = None,
-    settings: Sequence[str] = (),
-    reference: Path | None = None,
-) -> Report:
+def inspect(name: str | Path, reference: Path | None = None, **choices: Unpack[Choices]) -> Report:
     """Everything that can be said of the checkpoint `name` (see `loading.load`), as plain values.
 
     `problem` says why it cannot be used, where it cannot; `checks` are remarks on whether it looks trained.
@@ -60,10 +52,10 @@ def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
     if isinstance(parsed, Path):
         if not parsed.exists():
             raise names.absent(text)
-        hub, file = None, open_weights(parsed, trust_pickle)
+        hub, file = None, open_weights(parsed, choices.get("trust_pickle", False))
     else:
-        hub = hubs.fetch(parsed, text, trust_code)
-        file = hub.open(trust_pickle)
+        hub = hubs.fetch(parsed, text, choices.get("trust_code", False))
+        file = hub.open(choices.get("trust_pickle", False))
     path = file.path
     report: Report = {
         "file": text,
@@ -77,20 +69,21 @@ def inspect(  # noqa: PLR0913, PLR0917 (as `load`)
         "facts": {key: str(file.facts[key])[:80] for key in _FACTS if key in file.facts},
         "problem": "",
     }
+    source, branch, arch = choices.get("source"), choices.get("branch"), choices.get("arch")
     try:
         recognised = recognition.recognise(file, source, branch, arch)
-        chosen = recognised.choose(branch)
-        report |= _about_network(file, recognised, chosen, text, settings, reference is not None)
+        settings = choices.get("settings", ())
+        report |= _about_network(file, recognised, recognised.choose(branch), text, settings, reference is not None)
         if reference is not None:
-            how = {"trust_pickle": trust_pickle, "trust_code": trust_code}
-            _, compared = loading.proven(text, reference, source, branch, arch, settings, **how)
+            _, compared = loading.proven(text, reference, **choices)
             report |= {"reach": "origin", "reference": compared}
-    except CheckFailed as failure:
-        return report | {"problem": str(failure), "ignored": _groups(file.tensors), "checks": [], "commands": []}
-    except UserError as error:
-        if source or branch or arch:  # what was asked for does not fit the file; the file may well be usable
+    except (CheckFailed, UserError) as error:
+        if isinstance(error, UserError) and (source or branch or arch):  # the file may well be usable as another
             raise
         return report | {"problem": str(error), "ignored": _groups(file.tensors), "checks": [], "commands": []}
+    finite = report["checks"][0]
+    if finite["verdict"] == "bad":
+        report |= {"problem": finite["remark"], "commands": []}
     return report | {"seconds": round(time.monotonic() - started, 2)}
 
 
@@ -137,11 +130,11 @@ def _least_sure(properties: Sequence[Property]) -> str:
 
 def _target(architecture: Architecture) -> str:
     """A converter that can write it, for the command that is proposed."""
-    try:
-        architecture.timm_arguments()
-    except UserError:
-        return "huggingface" if isinstance(architecture, Transformers) else "mmdet"
-    return "timm"
+    for target, arguments in (("timm", architecture.timm_arguments), ("huggingface", architecture.transformers_config)):
+        with contextlib.suppress(UserError):
+            arguments()
+            return target
+    return "mmdet"
 
 
 def _groups(names: Iterable[str]) -> dict[str, int]:
@@ -152,7 +145,7 @@ def _groups(names: Iterable[str]) -> dict[str, int]:
 
 
 def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
-    """Remarks on canonical `weights`: `verdict` is ok, doubt or bad, `remark` says why."""
+    """Remarks on canonical `weights`: `verdict` is ok, doubt or bad, `remark` says why; the first on finite values."""
     has_statistics = any(key.endswith("running_mean") for key in weights)
     convolutions = {key: tensor for key, tensor in weights.items() if tensor.ndim == 4}
     matrices = {key: tensor for key, tensor in weights.items() if tensor.ndim == 2}
@@ -239,7 +232,7 @@ def _smooth(kernels: Tensor) -> tuple[str, str]:
 
 
 def _commands(called: str, target: str, branch: str) -> list[str]:
-    name = Path(called).name.split(".")[0]
+    name = stem(Path(called))
     option = f" --branch {branch}" if branch else ""
     return [
         f"cgh-bench convert {called}{option} --to {target} -o {name}_{target}.pth",
@@ -266,7 +259,7 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ("format", report["format"] + (f"; says {facts}" if facts else "")),
     ]
     ignored = ", ".join(f"{name} ({count})" for name, count in report["ignored"].items())
-    if report["problem"]:
+    if not report["checks"]:
         return [*lines, ("tensors", f"{report['tensors']}: {ignored}")]
     architecture, images = report["architecture"], report["preprocessing"]
     others = [name for name in report["branches"] if name != report["branch"]]

@@ -1,9 +1,9 @@
 """Loading a checkpoint by its name (see `names`): a file of any known origin, published weights, or a control."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import safetensors
 
@@ -12,51 +12,29 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.reading import hubs, names, recognition
 from cgh_bench.reading.evidence import adjusted
 from cgh_bench.reading.readers import READERS
+from cgh_bench.reading.recognition import Choices
 from cgh_bench.reading.weights_file import open_weights
 
 
-def load(  # noqa: PLR0913, PLR0917 (each is an independent choice)
-    name: str | Path,
-    source: str | None = None,
-    branch: str | None = None,
-    trust_pickle: bool = False,
-    trust_code: bool = False,
-    arch: str | None = None,
-    settings: Sequence[str] = (),
-    reference: Path | None = None,
-) -> Checkpoint:
+def load(name: str | Path, reference: Path | None = None, **choices: Unpack[Choices]) -> Checkpoint:
     """A checkpoint of any origin.
 
     Args:
         name: any of `names.FORMS`: a file, a Hugging Face folder, published weights (downloaded to their hub's cache
             unless they are there), or a control.
-        source: take the weights for this origin (`cgh-bench list sources`) instead of finding out.
-        branch: which network of a file that has several (student, teacher, …); the origin's default otherwise.
-        trust_pickle: let a pickled file run the code that it names.
-        trust_code: let the code of a `hub:` repository run.
-        arch: the architecture of a file that does not say it, by timm's name.
-        settings: `NAME=VALUE` of properties that no tensor tells and the file does not say (`stem.padding=2`).
         reference: what the file's own model computed (see `reference_script`), which the checkpoint must compute, too.
+        **choices: `source`, `branch`, `arch`, `settings`, `trust_pickle`, `trust_code`; see `Choices`.
 
     Raises:
         UserError: there is no such checkpoint, no origin or several fit, or the backbone is damaged or incomplete.
         CheckFailed: it computes something else than the reference.
     """
-    how = {"trust_pickle": trust_pickle, "trust_code": trust_code}
     if reference is not None:
-        return proven(name, reference, source, branch, arch, settings, **how)[0]
-    return _load(name, source, branch, arch, settings, **how)
+        return proven(name, reference, **choices)[0]
+    return _load(name, **choices)
 
 
-def proven(
-    name: str | Path,
-    file: Path,
-    source: str | None = None,
-    branch: str | None = None,
-    arch: str | None = None,
-    settings: Sequence[str] = (),
-    **how: bool,
-) -> tuple[Checkpoint, dict[str, Any]]:
+def proven(name: str | Path, file: Path, **choices: Unpack[Choices]) -> tuple[Checkpoint, dict[str, Any]]:
     """The checkpoint of that name, which computes what the reference in `file` holds, and what was compared.
 
     Raises:
@@ -64,45 +42,37 @@ def proven(
     """
     from cgh_bench.reading import reference
 
-    read = _load(name, source, branch, arch, settings, may_assume=True, **how)
+    read = _load(name, may_assume=True, **choices)
 
     def others() -> Iterator[tuple[str, Checkpoint]]:
         parsed = names.parse(str(name))
         if not isinstance(parsed, Path) or read.origin.source not in READERS:
             return
-        opened = open_weights(parsed, how["trust_pickle"])
-        recognised = recognition.recognise(opened, source, branch, arch)
+        opened = open_weights(parsed, choices.get("trust_pickle", False))
+        recognised = recognition.recognise(opened, choices.get("source"), choices.get("branch"), choices.get("arch"))
         for other in recognised.networks:
             if other != read.origin.branch:
-                found = recognition.checkpoint_of(opened, recognised, other, settings, may_assume=True)
-                yield f"--branch {other}", found
+                settings = choices.get("settings", ())
+                yield f"--branch {other}", recognition.checkpoint_of(opened, recognised, other, settings, True)
 
     return reference.certified(read, reference.read(file), others)
 
 
-def _load(  # noqa: PLR0913, PLR0917 (as `load`)
-    name: str | Path,
-    source: str | None,
-    branch: str | None,
-    arch: str | None,
-    settings: Sequence[str],
-    trust_pickle: bool = False,
-    trust_code: bool = False,
-    may_assume: bool = False,
-) -> Checkpoint:
-    text = str(name)
+def _load(name: str | Path, may_assume: bool = False, **choices: Unpack[Choices]) -> Checkpoint:
+    text, settings = str(name), choices.get("settings", ())
     parsed = names.parse(text)
     if isinstance(parsed, names.Control):
         control = random_checkpoint(parsed.arch, parsed.seed)
         return adjusted(replace(control, name=text) if text.startswith("control:") else control, settings)
     if isinstance(parsed, Path):
-        if source in (None, "ours") and branch is None and arch is None and _is_ours(parsed):
+        is_told = choices.get("branch") or choices.get("arch") or choices.get("source") not in (None, "ours")
+        if not is_told and _is_ours(parsed):
             return adjusted(load_canonical(parsed), settings)
         if not parsed.exists():
             raise names.absent(text)
-        return recognition.read(parsed, source, branch, trust_pickle, arch, settings, may_assume)
-    fetched = hubs.fetch(parsed, text, trust_code)
-    read = recognition.read_opened(fetched.open(trust_pickle), source, branch, arch, settings, may_assume)
+        return recognition.read(parsed, may_assume, **choices)
+    fetched = hubs.fetch(parsed, text, choices.get("trust_code", False))
+    read = recognition.read_opened(fetched.open(choices.get("trust_pickle", False)), may_assume, **choices)
     return replace(read, name=text.partition("#")[0], origin=fetched.described(read.origin))
 
 

@@ -78,7 +78,7 @@ class Control:
 Name = Timm | Torchvision | HuggingFace | TorchHub | Address | Control | Path
 
 _WORD = r"[\w.-]+"
-_FILES = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".pkl", ".ckpt", ".npz")
+_FILES = (".pth", ".pt", ".tar", ".torch", ".safetensors", ".bin", ".pkl", ".ckpt", ".npz")
 _GRAMMAR = (
     (r"timm/", rf"timm/(?P<name>{_WORD})(?:@(?P<revision>{_WORD}))?", Timm, "timm/convnext_tiny.fb_in22k"),
     (
@@ -87,7 +87,12 @@ _GRAMMAR = (
         Torchvision,
         "torchvision/resnet50.IMAGENET1K_V2",
     ),
-    (r"hf:", rf"hf:(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>{_WORD}))?", HuggingFace, "hf:facebook/dinov2-small"),
+    (
+        r"hf:",
+        rf"hf:(?://)?(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>{_WORD}))?",
+        HuggingFace,
+        "hf:facebook/dinov2-small",
+    ),
     (
         r"hub:",
         rf"hub:(?P<repo>{_WORD}/{_WORD})(?::(?P<ref>[\w./-]+))?/(?P<entry>\w+)",
@@ -124,11 +129,19 @@ def parse(text: str) -> Name:
 
 def absent(text: str) -> UserError:
     """The error for a path where nothing is: most likely a name without its prefix."""
-    if found := re.fullmatch(rf"(?:hf://|https://huggingface\.co/)?({_WORD}/{_WORD}(?:@{_WORD})?)", text):
+    if found := re.fullmatch(rf"(?:https://huggingface\.co/)?({_WORD}/{_WORD}(?:@{_WORD})?)", text):
         return UserError(f"{text}: no such file; a repository of the Hugging Face Hub is named hf:{found[1]}")
     if re.fullmatch(_WORD, text) and Path(text).suffix not in _FILES and (nearest := _nearest(text)):
         return UserError(f"{text}: no such file; did you mean {' or '.join(nearest)}?")
     return UserError(f"{text}: no such file; a checkpoint is one of {', '.join(FORMS)}")
+
+
+def stem(path: Path) -> str:
+    """The name of a file without what says its format: `resnet18.a1_in1k`, of `resnet18.a1_in1k.pth.tar`."""
+    name = path.name
+    while (suffix := Path(name).suffix) in _FILES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _nearest(text: str) -> list[str]:

@@ -35,6 +35,12 @@ def _dino(architecture: Architecture) -> Mapping[str, Any]:
     return {"positions": "dino"} if isinstance(architecture, ViT) else {}
 
 
+def _msn(architecture: Architecture) -> Mapping[str, Any]:
+    from cgh_bench.backbones.vit import ViT
+
+    return {"positions": "transformers"} if isinstance(architecture, ViT) else {}
+
+
 def _solo_learn(architecture: Architecture) -> Mapping[str, Any]:
     """Its 3x3 stem, for CIFAR, pads by 2 (solo/methods/base.py)."""
     from cgh_bench.backbones.resnet import ResNet
@@ -193,6 +199,22 @@ READERS: dict[str, Reader] = {
         marks=(r"^predictor/",),
         namings=("vit", "timm_model"),
     ),
+    "msn": Reader(
+        "MSN",
+        {"target": "target_encoder/", "context": "encoder/"},
+        "https://github.com/facebookresearch/msn (db0d572) src/msn_train.py, src/deit.py",
+        marks=("^prototypes$",),
+        lacks=("^predictor/",),
+        namings=("vit",),
+        implies=_msn,
+    ),
+    "supcontrast": Reader(
+        "SupContrast",
+        {"model": rf"{_IN}encoder"},
+        "https://github.com/HobbitLong/SupContrast networks/resnet_big.py, main_supcon.py",
+        namings=("shortcut",),
+        preprocessing=None,
+    ),
     "ressl": Reader(
         "ReSSL",
         {"student": r"model/encoder_q\.net", "teacher": r"model/encoder_k\.net"},
@@ -273,14 +295,16 @@ READERS: dict[str, Reader] = {
         implies=_solo_learn,
     ),
     "lightly": Reader(
-        "lightly: Sequential(*children) of a ResNet",
+        "lightly: Sequential(*children) of a ResNet, or its vision transformers",
         {
-            "online": rf"{_IN}(student_|)backbone",
-            "momentum": rf"{_IN}(teacher_backbone|backbone_momentum|momentum_backbone)",
+            "online": rf"{_IN}(student_|)backbone(\.vit)?",
+            "momentum": rf"{_IN}(teacher_backbone|backbone_momentum|momentum_backbone)(\.vit)?",
         },
-        "https://github.com/lightly-ai/lightly examples/pytorch/moco.py",
-        namings=_INDEXED,
+        "https://github.com/lightly-ai/lightly examples/pytorch/moco.py, lightly/models",
+        lacks=(r"^state_dict/classifier\.", "^lightly_train/"),
+        namings=(*_INDEXED, "sequential_shortcut", *_VITS),
         preprocessing=None,
+        proof="lightly 1.6, in the tests",
     ),
     "lightly_train": Reader(
         "lightly-train",

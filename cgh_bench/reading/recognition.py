@@ -1,14 +1,16 @@
 """Reading a checkpoint of any origin: find its networks, find its origin, take one network whole."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from cgh_bench import backbones
+from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.transformers import Transformers
 from cgh_bench.checkpoint import Checkpoint, Origin, architecture_of, from_description, require_finite
@@ -16,15 +18,38 @@ from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
 from cgh_bench.reading.candidate import Candidate, is_dense, place
 from cgh_bench.reading.evidence import adjusted, settle
+from cgh_bench.reading.names import stem
 from cgh_bench.reading.readers import LAYOUT, READERS, SPECIFIC, Reader
 from cgh_bench.reading.resnets import find_resnets
 from cgh_bench.reading.timms import find_timm, identified_architecture, is_the_same, stated_architecture
 from cgh_bench.reading.transformers import find_transformers
-from cgh_bench.reading.vits import find_vits
+from cgh_bench.reading.vits import find_vits, pooled_by_mean
 from cgh_bench.reading.weights_file import WeightsFile, open_weights
 
 FINDERS = (find_resnets, find_vits)
-"""These know their networks by the tensors alone; see `_networks` for the others."""
+"""These know their networks by the tensors alone."""
+NAMED: Mapping[type[Architecture], Callable[[WeightsFile, Any], list[Candidate]]] = {
+    Timm: find_timm,
+    Transformers: find_transformers,
+}
+"""These look for one network, whose architecture is known."""
+
+
+class Choices(TypedDict, total=False):
+    """What a reader is told of a checkpoint that does not say it, or that holds several networks."""
+
+    source: str | None
+    """The origin that it is taken for, whatever it looks like (`cgh-bench list sources`)."""
+    branch: str | None
+    """Which network of a file that has several (student, teacher, …); the origin's default otherwise."""
+    arch: str | None
+    """The architecture, by timm's name."""
+    settings: Sequence[str]
+    """`NAME=VALUE` of properties that no tensor tells (`stem.padding=2`)."""
+    trust_pickle: bool
+    """Whether a pickled file may run the code that it names."""
+    trust_code: bool
+    """Whether the code of a `hub:` repository may run."""
 
 
 @dataclass(frozen=True)
@@ -47,43 +72,25 @@ class Recognised:
         return chosen
 
 
-def read(  # noqa: PLR0913, PLR0917 (as `loading.load`)
-    path: Path,
-    source: str | None = None,
-    branch: str | None = None,
-    trust_pickle: bool = False,
-    arch: str | None = None,
-    settings: Sequence[str] = (),
-    may_assume: bool = False,
-) -> Checkpoint:
-    """Read the network of any checkpoint.
+def read(path: Path, may_assume: bool = False, **choices: Unpack[Choices]) -> Checkpoint:
+    """The network of any checkpoint.
 
     Args:
         path: a file, or a Hugging Face folder.
-        source: take it for this origin, whatever it looks like.
-        branch: which of several networks; the origin's default otherwise.
-        trust_pickle: let the file run code.
-        arch: the network's architecture, where the file does not say it: any name of timm.
-        settings: `NAME=VALUE` of properties that no tensor tells (`stem.padding=2`).
         may_assume: see `evidence.settle`.
+        **choices: see `Choices`.
 
     Raises:
         UserError: unreadable, no or several origins fit, no such branch, or the network is not whole and finite.
     """
-    return read_opened(open_weights(path, trust_pickle), source, branch, arch, settings, may_assume)
+    return read_opened(open_weights(path, choices.get("trust_pickle", False)), may_assume, **choices)
 
 
-def read_opened(
-    file: WeightsFile,
-    source: str | None = None,
-    branch: str | None = None,
-    arch: str | None = None,
-    settings: Sequence[str] = (),
-    may_assume: bool = False,
-) -> Checkpoint:
+def read_opened(file: WeightsFile, may_assume: bool = False, **choices: Unpack[Choices]) -> Checkpoint:
     """The same of a file that is open."""
-    recognised = recognise(file, source, branch, arch)
-    return checkpoint_of(file, recognised, recognised.choose(branch), settings, may_assume)
+    branch = choices.get("branch")
+    recognised = recognise(file, choices.get("source"), branch, choices.get("arch"))
+    return checkpoint_of(file, recognised, recognised.choose(branch), choices.get("settings", ()), may_assume)
 
 
 def checkpoint_of(
@@ -107,7 +114,7 @@ def checkpoint_of(
         proof=READERS[recognised.source].proof if recognised.source in READERS else "",
     )
     suffix = "" if branch == next(iter(recognised.networks)) else f":{branch}"
-    return Checkpoint(f"{file.path.name.split('.')[0]}{suffix}", architecture, weights, preprocessing, origin)
+    return Checkpoint(f"{stem(file.path)}{suffix}", architecture, weights, preprocessing, origin)
 
 
 def _weights(file: WeightsFile, network: Candidate) -> dict[str, Tensor]:
@@ -137,21 +144,14 @@ def recognise(
         if isinstance(found, str):
             raise UserError(f"{file.path} cannot be read as {source}: {found}; without --source it is guessed")
         return Recognised(source, found)
-    reasons = {}
     for rank in (SPECIFIC, LAYOUT):
-        fitting = {}
-        for name, reader in READERS.items():
-            if reader.rank == rank:
-                found = _fit(reader, whole, names)
-                if isinstance(found, str):
-                    reasons[name] = found
-                else:
-                    fitting[name] = found
+        fits = {name: _fit(reader, whole, names) for name, reader in READERS.items() if reader.rank == rank}
+        fitting = {name: found for name, found in fits.items() if not isinstance(found, str)}
         if len(fitting) > 1:
             raise UserError(f"{file.path} fits several origins ({', '.join(fitting)}); choose one with --source")
         if fitting:
             return Recognised(*next(iter(fitting.items())))
-    return _unknown_origin(file, whole, reasons, branch)
+    return _unknown_origin(file, whole, branch)
 
 
 def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
@@ -160,18 +160,12 @@ def _networks(file: WeightsFile, arch: str | None) -> list[Candidate]:
     Raises:
         UserError: `arch` is not known, or the file's networks are of other architectures.
     """
-    if arch is not None:
-        name = arch.split(".")[0]  # timm writes the tag of the weights behind
-        architecture = backbones.named(name)
-        if isinstance(architecture, Timm):
-            return find_timm(file, architecture)
-    elif file.description:
-        described = architecture_of(file.description)
-        if isinstance(described, Timm):
-            return find_timm(file, described)
-        if isinstance(described, Transformers):
-            return find_transformers(file, described)
-    return _by_tensors(file, arch, name if arch else "")
+    name = arch.split(".")[0] if arch else ""  # timm writes the tag of the weights behind
+    if arch or file.description:
+        architecture = backbones.named(name) if arch else architecture_of(file.description)
+        if find := NAMED.get(type(architecture)):
+            return _stated(find(file, architecture), f"--arch {arch}" if arch else "")
+    return _by_tensors(file, arch, name)
 
 
 def _by_tensors(file: WeightsFile, arch: str | None, name: str) -> list[Candidate]:
@@ -183,23 +177,34 @@ def _by_tensors(file: WeightsFile, arch: str | None, name: str) -> list[Candidat
             raise UserError(
                 f"{file.path} holds {found[0].architecture} at {found[0].place or 'its top level'}, not {arch}"
             )
-        return [replace(network, stated_by=f"--arch {arch}") for network in fitting]
-    if file.facts.get("config/hidden_act", "relu") != "relu" and file.facts.get("config/model_type") == "resnet":
-        return find_transformers(file)  # it has that activation at the end of blocks only
+        return _stated(fitting, f"--arch {arch}")
+    if _is_a_resnet_of_its_own(file):
+        return find_transformers(file)
     stated = stated_architecture(file)
     if stated is None:
         if any(not network.problem for network in found):
             return found
         others = find_transformers(file)
-        if not others and (identified := identified_architecture(file)):
+        if not others and (identified := identified_architecture(file) or pooled_by_mean(file.tensors)):
             others = find_timm(file, identified)
         return [*others, *found]
     whole = [network for network in found if not network.problem]
+    stated_by = f"the architecture that the file names, {stated.name}"
     if whole and all(is_the_same(network.architecture, stated) for network in whole if network.architecture):
-        stated_by = f"the architecture that the file names, {stated.name}"
-        return [replace(network, stated=stated, stated_by=stated_by) for network in whole]
-    of_timm = find_timm(file, stated)
+        return _stated([replace(network, stated=stated) for network in whole], stated_by)
+    of_timm = _stated(find_timm(file, stated), stated_by)
     return of_timm if any(not network.problem for network in of_timm) or not whole else found
+
+
+def _stated(networks: list[Candidate], by: str) -> list[Candidate]:
+    return [replace(network, stated_by=by) for network in networks]
+
+
+def _is_a_resnet_of_its_own(file: WeightsFile) -> bool:
+    """Whether it is transformers' ResNet with another activation (at the end of blocks only), or an early stride."""
+    said = {key: file.facts.get(f"config/{key}") for key in ("model_type", "hidden_act", "downsample_in_first_stage")}
+    is_unusual = said["hidden_act"] not in (None, "relu") or said["downsample_in_first_stage"] is True
+    return said["model_type"] == "resnet" and is_unusual
 
 
 def _fit(reader: Reader, networks: list[Candidate], names: str) -> dict[str, Candidate] | str:
@@ -226,9 +231,7 @@ def _branches(reader: Reader, networks: list[Candidate]) -> dict[str, Candidate]
     return branches or f"no network at {' or '.join(reader.branches.values())}"
 
 
-def _unknown_origin(
-    file: WeightsFile, networks: list[Candidate], reasons: Mapping[str, str], branch: str | None
-) -> Recognised:
+def _unknown_origin(file: WeightsFile, networks: list[Candidate], branch: str | None) -> Recognised:
     """A file that no rule knows is read all the same if it holds one network only, or the caller chooses one."""
     distinct: dict[str, Candidate] = {}
     for network in networks:
@@ -238,10 +241,9 @@ def _unknown_origin(
         return Recognised("unknown", {branch: distinct[branch]})
     if len(distinct) == 1:
         return Recognised("unknown", distinct)
-    tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise UserError(
-        f"{file.path} holds {len(distinct)} different networks, at {', '.join(distinct)}, and no origin fits; "
-        f"choose one with --branch, or the origin with --source ({tried})"
+        f"{file.path} holds {len(distinct)} different networks, and no origin is known that has them so; choose one "
+        f"with --branch: {', '.join(distinct)}"
     )
 
 
@@ -258,6 +260,19 @@ def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
         return UserError(f"{file.path}: the network at {where} cannot be used: {networks[0].problem}")
     some = ", ".join(list(file.tensors)[:3])
     holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
+    for names, advice in _ADVICE.items():
+        if any(re.search(names, name) for name in file.tensors):
+            return UserError(f"{file.path} holds {holds}: {advice}")
     return UserError(
         f"{file.path} holds {holds} and no ResNet or ViT under known names; name another network of timm by --arch"
     )
+
+
+_ADVICE = {
+    r"(^|[./])_flat_param": "FSDP's flattened parameters; save whole ones, with StateDictType.FULL_STATE_DICT",
+    r"Transformer/encoderblock_\d+/": "a network of JAX; give the file to "
+    "timm.create_model(NAME, checkpoint_path=FILE), and save that model's state_dict()",
+    r"(^|[./])(conv_proj\.weight|features\.\d+\.\d+\.|trunk_output\.)": "one of torchvision's networks that is no "
+    "ResNet; build it with torchvision, load the file into it, and pass it to cgh_bench.wrap in Python",
+}
+"""What names of tensors tell of files that are not read, and what to do."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from cgh_bench.backbones.resnet import ARCHS, ResNet
 from cgh_bench.backbones.resnet_names import BUFFERS, COUNTER, NAMINGS, canonical_names
 from cgh_bench.checkpoint import COUNTERS
-from cgh_bench.reading.candidate import Candidate, as_counter, as_float32, below, differences, place
+from cgh_bench.reading.candidate import ANOTHER, Candidate, as_counter, as_float32, below, differences, place
 from cgh_bench.reading.weights_file import WeightsFile
 
 _ANCHOR = "layer1.0.conv1.weight"
@@ -63,7 +63,7 @@ def find_resnets(tensors: Mapping[str, Tensor]) -> list[Candidate]:
                     names |= last_stages.get(location.rpartition("/")[0], {})
                 architecture, problem = _identify({key: tensors[each] for key, each in names.items()}, naming)
                 if strange and not problem:
-                    problem = f"it also has {strange[0]}, which a plain ResNet does not have"
+                    problem = f"it also has {strange[0]}, which a plain ResNet does not have; {ANOTHER}"
                 found.append(FoundResNet(location, naming, names, None if problem else architecture, problem))
     whole = [network for network in found if not network.problem]
     places = {network.location for network in whole}
@@ -104,6 +104,19 @@ def _last_stages(tensors: Mapping[str, Tensor], naming: str) -> dict[str, dict[s
     return found
 
 
+def _strange_stem(kernels: Tensor) -> str:
+    width, channels, *sides = kernels.shape
+    if channels != 3:
+        return f"its first convolution takes {channels} channels; accepted: networks of RGB images"
+    if width > 64 and width % 64 == 0:
+        times = width // 64
+        return (
+            f"it is {times} times as wide as usual (SwAV's and VICReg's resnet50w{times}); build it with its own code, "
+            "and pass it to cgh_bench.wrap in Python"
+        )
+    return f"its first convolution is {'x'.join(map(str, sides))} to {width} channels; accepted: 7x7 or 3x3, to 64"
+
+
 def _identify(tensors: Mapping[str, Tensor], naming: str) -> tuple[ResNet | None, str]:
     """The architecture that has exactly these names and shapes, or what is wrong."""
     if not any(key.startswith("layer4.") for key in tensors):
@@ -113,7 +126,7 @@ def _identify(tensors: Mapping[str, Tensor], naming: str) -> tuple[ResNet | None
     elif "conv1.weight" not in tensors:
         return None, "its first convolution is missing"
     elif (stem := _STEMS.get(tuple(tensors["conv1.weight"].shape), "")) == "":
-        return None, f"its first convolution is {tuple(tensors['conv1.weight'].shape)}, not 7x7 or 3x3 to 64 channels"
+        return None, _strange_stem(tensors["conv1.weight"])
     folded = naming == "caffe2" and "bn1.running_mean" not in tensors
     nearest: tuple[int, str] = (len(tensors) * 2, "it resembles no known ResNet")
     for name in ARCHS:

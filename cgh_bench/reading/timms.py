@@ -20,7 +20,7 @@ from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.networks.base import without_memory
-from cgh_bench.reading.candidate import Candidate, as_float32, differences
+from cgh_bench.reading.candidate import Candidate, as_float32, differences, unchunked
 from cgh_bench.reading.efficientnets import timm_names
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -28,7 +28,7 @@ _LEFTOVER = re.compile(
     r"(.*\.|)(mask_token|num_batches_tracked|relative_position_index|attn_mask|bias_mask|periods|rope\..*)|decoder_.*"
 )
 """What networks keep beside their weights, and what pretraining by masked images adds."""
-_WRAPPERS = re.compile(r"((module|_orig_mod)\.)*")
+_WRAPPERS = re.compile(r"(module\.)*")
 _ARGUMENT = "config/model_args/"
 _KWARGS = "args/model_kwargs/"
 _CARD = "pretrained_cfg/architecture"
@@ -192,7 +192,11 @@ def _groups(tensors: Iterable[str], modules: bool = False) -> dict[str, int]:
 
 
 def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTimm:
-    at = {name[len(location) :]: name for name in file.tensors if name.startswith(location)}
+    at = {
+        name[len(location) :]: as_given
+        for name, as_given in unchunked(file.tensors).items()
+        if name.startswith(location)
+    }
     given = {key: name for key, name in at.items() if "/" not in key}
     # `requires_grad` lets the graph of timm's conversion tell which tensor went where.
     leaves = {key: file.tensors[name].detach() for key, name in given.items()}
@@ -201,7 +205,12 @@ def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTim
     converted = _converted(leaves, architecture)
     used, problem = _examined(leaves, converted, architecture)
     names = {key: name for key, name in given.items() if key in used}
-    return FoundTimm(location, "timm_model", names, None if problem else architecture, problem)
+    made_up = [
+        key for key in _UNTRAINED if key in converted and not _leaves(converted[key]) & set(map(id, leaves.values()))
+    ]
+    return FoundTimm(
+        location, "timm_model", names, None if problem else architecture, problem, untrained=tuple(made_up)
+    )
 
 
 def _examined(

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import SIZES, ViT
-from cgh_bench.reading.candidate import Candidate, as_float32, below, differences
+from cgh_bench.reading.candidate import ANOTHER, Candidate, as_float32, below, differences, unchunked
 from cgh_bench.reading.vit_names import FAMILIES, canonical_names
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -36,7 +37,9 @@ class FoundViT(Candidate):
 
 def find_vits(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     """Every vision transformer in `tensors`, whole ones first, then those with a problem."""
-    found: dict[str, Candidate] = {}
+    given = unchunked(tensors)
+    tensors = {name: tensors[as_given] for name, as_given in given.items()}
+    found: dict[str, FoundViT] = {}
     names_below = below(tensors)
     for name, family in FAMILIES.items():
         anchor = family.rename(_ANCHOR)
@@ -45,7 +48,20 @@ def find_vits(tensors: Mapping[str, Tensor]) -> list[Candidate]:
                 vit = _vit(tensors, names_below(at), at, name)
                 if at not in found or not vit.problem:
                     found[at] = vit
-    return sorted(found.values(), key=lambda vit: bool(vit.problem))
+    as_given = (replace(vit, names={key: given[name] for key, name in vit.names.items()}) for vit in found.values())
+    return sorted(as_given, key=lambda vit: bool(vit.problem))
+
+
+def pooled_by_mean(tensors: Mapping[str, Tensor]) -> Timm | None:
+    """The network of timm whose last norm is behind the mean of the patches (`fc_norm`), as MAE is fine-tuned."""
+    renamed = {name.replace("fc_norm.", "norm."): tensor for name, tensor in tensors.items()}
+    if renamed.keys() == tensors.keys():
+        return None
+    for vit in find_vits(renamed):
+        if vit.architecture is not None:
+            arguments = vit.architecture.timm_arguments() | {"global_pool": "avg"}
+            return Timm(arguments.pop("model_name"), tuple(arguments.items()))
+    return None
 
 
 def _vit(tensors: Mapping[str, Tensor], inside: list[str], location: str, family: str) -> FoundViT:
@@ -61,7 +77,7 @@ def _vit(tensors: Mapping[str, Tensor], inside: list[str], location: str, family
     shapes = {key: torch.empty(tensors[name].shape, device="meta") for key, name in names.items()}
     architecture, problem = _identify(shapes)
     if strange and not problem:
-        problem = f"it also has {strange[0]}, which a plain vision transformer does not have"
+        problem = f"it also has {strange[0]}, which a plain vision transformer does not have; {ANOTHER}"
     return FoundViT(location, family, names, None if problem else architecture, problem)
 
 

@@ -3,7 +3,9 @@
 import itertools
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,18 @@ from torch import Tensor, nn
 
 from cgh_bench.checkpoint import DESCRIPTION, FORMAT
 from cgh_bench.core import pickles
+from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The files of a Hugging Face folder that hold weights; those of a large one have an index (`….index.json`)."""
 _DEPTH = 8
+_LONGEST = 10_000
+"""Values of a list that may hold tensors or settings."""
+_WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+"""What FSDP, activation checkpointing and torch.compile put into names, at any depth."""
+_DCP = ".metadata"
+"""The file by which a folder of torch.distributed.checkpoint is known."""
 _MOST_FACTS = 10_000
 
 
@@ -85,6 +94,10 @@ def _open_file(path: Path, trust_pickle: bool = False) -> WeightsFile:
 
 
 def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
+    if path.suffix == ".distcp":
+        raise _distributed(path.parent)
+    if _is_npz(path):
+        return "NumPy archive", _load_npz
     with path.open("rb") as file:
         head = file.read(512)
     header = int.from_bytes(head[:8], "little")
@@ -95,8 +108,37 @@ def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
     if head[:1] == b"\x80":
         return "NumPy pickle", pickles.load_numpy
     raise UserError(
-        f"{path} is {_what_it_is(head)}; accepted: files of torch.save, safetensors, pickles of NumPy arrays"
+        f"{path} is {_what_it_is(head)}; accepted: files of torch.save, safetensors, .npz, pickles of NumPy arrays"
     )
+
+
+def _distributed(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} is a distributed checkpoint, whose tensors are spread over its files; put them into one: python -m "
+        f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} whole.pth"
+    )
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            return bool(names) and all(name.endswith(".npy") for name in names)
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return False
+
+
+def _load_npz(path: Path) -> dict[str, Any]:
+    """The arrays by their names; of one that is compressed the size in memory is not known before."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise UserError(f"{path} is compressed; write it with numpy.savez")
+        return load_arrays(path)
+    except (ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is a damaged NumPy archive ({' '.join(str(error).split())}); copy it again") from None
 
 
 def _what_it_is(head: bytes) -> str:
@@ -150,6 +192,8 @@ def _parts_of(folder: Path) -> list[Path]:
             if absent := [part.name for part in parts if not part.exists()]:
                 raise UserError(f"{folder} lacks {', '.join(absent)}, which {index.name} names; copy it too")
             return parts
+    if inside := next(folder.glob(f"**/{_DCP}"), None):
+        raise _distributed(inside.parent)
     raise UserError(f"{folder} is a folder without {' or '.join(WEIGHTS)}; name the checkpoint file")
 
 
@@ -201,31 +245,42 @@ def _flatten(document: Any, file: Path) -> Flat:
                 return
             settings.add(id(node))
             start = f"{path}/" if path else ""
-            modules.update((start + name, said) for name, said in _modules(node))
+            modules.update((_WRAPPERS.sub("", f"{start}{name}.").rstrip("."), said) for name, said in _modules(node))
             node = _contents(node)
-        if isinstance(node, np.ndarray) and node.dtype.kind in "fiub":
-            node = torch.from_numpy(np.require(node, requirements=["C", "W"]))
-        if isinstance(node, Tensor):
-            if node.is_nested:  # of no shape
+        if (tensor := _as_tensor(node)) is not None:
+            if tensor.is_nested:  # of no shape
                 return
-            if node.layout == torch.strided and node.nbytes > size:
+            if tensor.layout == torch.strided and tensor.nbytes > size:
                 raise pickle.UnpicklingError(f"{path} is larger than the file")
-            tensors[path] = node.detach()
-        elif isinstance(node, Mapping):
-            metadata = getattr(node, "_metadata", None)
-            if isinstance(metadata, Mapping) and isinstance(metadata.get(DESCRIPTION), str):
-                facts[DESCRIPTION] = metadata[DESCRIPTION]
-            for key, child in node.items():
-                if depth < _DEPTH:
-                    visit(child, f"{path}/{key}" if path else str(key), depth + 1)
+            tensors[_WRAPPERS.sub("", path)] = tensor
         elif _is_fact(node) and len(facts) < _MOST_FACTS:
             facts[path] = node
+        metadata = getattr(node, "_metadata", None)
+        if isinstance(metadata, Mapping) and isinstance(metadata.get(DESCRIPTION), str):
+            facts[DESCRIPTION] = metadata[DESCRIPTION]
+        for key, child in _children(node) if depth < _DEPTH else ():
+            visit(child, f"{path}/{key}" if path else str(key), depth + 1)
 
     try:
         visit(document, "", 0)
     except pickle.UnpicklingError as error:
         raise pickles.refusal(file, [], error) from None
     return tensors, facts, modules
+
+
+def _as_tensor(node: Any) -> Tensor | None:
+    if isinstance(node, np.ndarray) and node.dtype.kind in "fiub":
+        return torch.from_numpy(np.require(node, requirements=["C", "W"]))
+    return node.detach() if isinstance(node, Tensor) else None
+
+
+def _children(node: Any) -> Iterable[tuple[Any, Any]]:
+    """What is in a dictionary, and in a list the tensors and dictionaries."""
+    if isinstance(node, Mapping):
+        return node.items()
+    if isinstance(node, list | tuple) and len(node) <= _LONGEST:
+        return ((at, child) for at, child in enumerate(node) if isinstance(child, Mapping | Tensor | np.ndarray))
+    return ()
 
 
 def _modules(node: pickles.Placeholder | nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -174,6 +174,8 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
         line.append(f"{result.metrics[metric.name]:.2f}{unit}", "" if number else "bold")
     if result.subset:
         line.append(f"  on a subset ({result.subset})")
+    if _reach(result):
+        line.append(f"  {_reach(result)}", "dim")
     line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")
     (console or Console(highlight=False)).print(line)
 
@@ -203,12 +205,19 @@ def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None
         console.print(Padding(Text.assemble((f"{started}  ", "dim"), checkpoint), (0, 0, 0, len(number) + 1)))
 
 
+def _reach(result: Result) -> str:
+    """How far the proof of the weights reaches, where it is not to what their origin's own model computes."""
+    reach = result.origin.get("reach") or "origin"
+    return "" if reach == "origin" else f"proof of the weights: {reach}"
+
+
 def _summary(number: int, result: Result) -> tuple[str, Text, Text, str, str, str]:
     known = registered("cgh_bench.tasks", "TASKS").get(result.task)
     declared = [metric.name for metric in known.METRICS if metric.name in result.metrics] if known else []
     main = next(iter([*declared, *result.metrics]), "")
     marks = ["imported"] * result.imported + [f"overridden: {', '.join(result.overridden)}"] * bool(result.overridden)
     marks += [f"subset: {result.subset}"] * bool(result.subset)
+    marks += [_reach(result)] * bool(_reach(result))
     marks += [f"data: {result.config.get('data')}"] * bool(known and not known.data)
     return (
         str(number),

@@ -13,6 +13,8 @@ from cgh_bench.report.sensitivity import sensitivity
 from cgh_bench.report.significance import CONFIDENCE, ranks
 from cgh_bench.results import Result
 
+REACHES = ("origin", "convention", "assumed")
+"""How far the proof of weights reaches, the farthest first; see `checkpoint.Reach`."""
 RENDERERS: dict[str, Callable[[Table], str]] = {
     "md": formats.markdown,
     "tex": formats.latex,
@@ -67,7 +69,19 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
     )
     stable = [sensitivity(results, column.protocol, column.metric) for column in columns]
     of_order = [f"{column.header}: {found.sentence()}." for column, found in zip(columns, stable, strict=True) if found]
-    return Table(what, columns, rows, (*_legend(grid), *controls.notes(columns, reached), *of_order, *notes))
+    told = (*controls.notes(columns, reached), *of_order, *_proofs(rows))
+    return Table(what, columns, rows, (*_legend(grid), *told, *notes))
+
+
+def _proofs(rows: Sequence[Row]) -> list[str]:
+    """How far the proof reaches that the weights of each row are read rightly; of several, the least."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        words = {str(run.origin["reach"]) for cell in row.cells for run in cell.runs if run.origin.get("reach")}
+        if words:
+            labels.setdefault(max(words, key=REACHES.index), []).append(row.label)
+    told = [f"{word} ({', '.join(labels[word])})" if len(labels) > 1 else word for word in REACHES if word in labels]
+    return [f"Proof of the weights: {'; '.join(told)}."] if told else []
 
 
 def _cell(row: RowDefinition, column: Column, usable: Sequence[Result]) -> Cell:

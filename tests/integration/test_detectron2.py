@@ -22,6 +22,7 @@ from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.evaluation import configured
 from cgh_bench.foreign import frameworks, process
+from cgh_bench.reading.loading import load
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders
 
@@ -142,7 +143,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18,
     stopped_at = torch.load(folder / "state.pth", weights_only=True)["trainer"]["iteration"]
     assert 2 <= stopped_at < ITERATIONS
     assert run(task, resnet18, folder, cache) == animals[1]
-    whole, resumed = (torch.load(run / "model.pth", weights_only=True) for run in (animals[0], folder))
+    whole, resumed = (torch.load(run / "model.pth", weights_only=True)["model"] for run in (animals[0], folder))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
@@ -220,7 +221,9 @@ def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_
     loaded = read(tmp_path / "run" / "loaded.json")
     # 265 tensors and none of the 53 counters, which detectron2's files do not have.
     assert loaded["given"] == loaded["arrived"] == 265
-    trained = torch.load(tmp_path / "run" / "model.pth", weights_only=True)
+    trained = torch.load(tmp_path / "run" / "model.pth", weights_only=True)["model"]
+    saved = load(tmp_path / "run" / "model.pth")
+    assert (saved.architecture, saved.preprocessing) == (resnet50.architecture, resnet50.preprocessing)
     if name == "cityscapes_inst":
         assert any(metric.startswith("mask_AP.") for metric in read(tmp_path / "run" / "metrics.json"))
     assert not Path("matches.json").exists()  # cityscapesScripts leaves it where it is run
@@ -242,7 +245,9 @@ def test_the_running_mean_of_positives_is_of_a_dense_detectors_state(resnet50, c
             run(task, resnet50, tmp_path / "run", cache)
     assert torch.load(tmp_path / "run/state.pth", weights_only=True)["normalizer"] > 0
     assert run(task, resnet50, tmp_path / "run", cache) == whole
-    trained, resumed = (torch.load(tmp_path / run / "model.pth", weights_only=True) for run in ("whole", "run"))
+    trained, resumed = (
+        torch.load(tmp_path / run / "model.pth", weights_only=True)["model"] for run in ("whole", "run")
+    )
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in trained.items())
 
 

@@ -208,7 +208,7 @@ def test_the_example_task_evaluates(tmp_path, registering):
 def test_the_example_converter_is_certified(tmp_path, registering):
     registering("cgh_bench.converters", "converters")
     planned = conversion.plan(["random:resnet18"], "wrapped", tmp_path / "out.pth")
-    (certificate,) = conversion.run(planned, "wrapped", load, True)
+    (certificate,) = conversion.run(planned, "wrapped", lambda name: (load(name), None), True)
     assert certificate["verdict"] == "same outputs" and (tmp_path / "out.pth").exists()
 
 

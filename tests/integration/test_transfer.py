@@ -25,6 +25,7 @@ from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.foreign import frameworks, process
+from cgh_bench.reading.loading import load
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders
 
@@ -123,7 +124,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet1
     assert 2 <= saved < ITERATIONS
     metrics = run(shortened("animals_seg"), resnet18, folder, cache)
     assert metrics == segmented[1]
-    resumed, whole = (torch.load(f / "model.pth", weights_only=True) for f in (folder, segmented[0]))
+    resumed, whole = (torch.load(f / "model.pth", weights_only=True)["state_dict"] for f in (folder, segmented[0]))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     trained = (folder / "model.pth").stat().st_mtime_ns
     assert run_on_repaired_val(shortened("animals_seg"), resnet18, folder, cache, tmp_path) != metrics
@@ -154,6 +155,9 @@ def test_detection_with_the_preprocessing_of_the_checkpoint(resnet18, cache, tmp
     assert set(predictions[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
     assert {p["category_id"] for p in predictions} <= set(range(1, 11))
     assert outcomes.load(tmp_path / "run").metrics() == pytest.approx(metrics)
+    trained = load(tmp_path / "run" / "model.pth")
+    assert (trained.architecture, trained.preprocessing) == (checkpoint.architecture, caffe)
+    assert {each.name: each.kind for each in trained.origin.properties}["mean"] == "stated"
 
 
 def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):

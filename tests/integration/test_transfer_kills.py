@@ -114,7 +114,7 @@ def start(framework: str, protocol: str, weights: Path, folder: Path, data: Path
 def assert_same(folder: Path, whole: Path) -> None:
     metrics, expected = (json.loads((run / "metrics.json").read_text()) for run in (folder, whole))
     assert metrics == expected
-    trained, wanted = (torch.load(run / "model.pth", weights_only=True) for run in (folder, whole))
+    trained, wanted = (torch.load(run / "model.pth", weights_only=True)["state_dict"] for run in (folder, whole))
     assert all(torch.equal(tensor, trained[name]) for name, tensor in wanted.items())
 
 

@@ -197,7 +197,7 @@ def test_an_interrupted_run_goes_on_in_every_architecture(name, phase, root, res
     whole = evaluate(small(name), resnet50, 0, Workspace(tmp_path / "whole"))
     assert result.metrics == whole.metrics
     folders = workspace.root / result.work, tmp_path / "whole" / whole.work
-    resumed, wanted = (torch.load(folder / "model.pth", weights_only=True) for folder in folders)
+    resumed, wanted = (torch.load(folder / "model.pth", weights_only=True)["state_dict"] for folder in folders)
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in wanted.items())
 
 
@@ -206,6 +206,6 @@ def test_a_frozen_backbone_stays_as_it_was(root, resnet50, tmp_path, monkeypatch
     monkeypatch.setenv("CGH_DATA", str(root))
     workspace = Workspace(tmp_path)
     result = evaluate(small("voc_seg_linear"), resnet50, 0, workspace)
-    trained = torch.load(workspace.root / result.work / "model.pth", weights_only=True)
+    trained = torch.load(workspace.root / result.work / "model.pth", weights_only=True)["state_dict"]
     for name, tensor in resnet50.weights.items():
         assert torch.equal(trained[f"backbone.{name}"], tensor), name

@@ -9,11 +9,13 @@ import copy
 import itertools
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -458,30 +460,63 @@ LIGHTLY = Path(sys.prefix, "lightly")
 """Where `make providers` installs it, out of the way of everything else."""
 
 
-def lightly() -> Sample:
-    """As lightly's MoCo example, by the real library: in a process that alone has it on its path."""
+@cache
+def by_lightly() -> dict[str, dict[str, Any]]:
+    """What the real library builds and computes, in a process that alone has it on its path; see `write_lightly`."""
     path = os.pathsep.join([str(LIGHTLY), str(Path(__file__).parent)])
     with tempfile.TemporaryDirectory() as folder:
         code = f"import origins; origins.write_lightly({folder!r})"
         subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})
-        document, online, momentum = torch.load(Path(folder, "x.pt"), weights_only=True)
-    return Sample(document, "lightly", {"online": online, "momentum": momentum})
+        found: dict[str, dict[str, Any]] = torch.load(Path(folder, "x.pt"), weights_only=True)
+    return found
 
 
 def write_lightly(folder: str) -> None:
-    """`backbone`, `projection_head` and their momentum copies; for the process above."""
+    """As lightly's examples: `backbone`, `projection_head` and their momentum copies; for the process above."""
     import lightly
-    from lightly.models.modules import MoCoProjectionHead
+    from lightly.models import ResNetGenerator
+    from lightly.models.modules import MaskedVisionTransformerTIMM, MoCoProjectionHead
 
     assert Path(lightly.__file__).is_relative_to(LIGHTLY)
     online, momentum, o, m = pair()
-    model = Holder(
-        backbone=nn.Sequential(*list(online.children())[:-1]),
-        projection_head=MoCoProjectionHead(512, 16, 8),
-        backbone_momentum=nn.Sequential(*list(momentum.children())[:-1]),
-        projection_head_momentum=MoCoProjectionHead(512, 16, 8),
-    )
-    torch.save((model.state_dict(), o, m), Path(folder, "x.pt"))
+    generator = ResNetGenerator("resnet-18")
+    _train_norms(generator, 0)
+    masked = MaskedVisionTransformerTIMM(vit(num_classes=0))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name, backbone, copies in (
+        ("moco", nn.Sequential(*list(online.children())[:-1]), {"online": o, "momentum": m}),
+        ("generator", nn.Sequential(*list(generator.children())[:-1], nn.AdaptiveAvgPool2d(1)), {}),
+        ("vit", masked, {}),
+    ):
+        model = Holder(backbone=backbone, projection_head=MoCoProjectionHead(512, 16, 8))
+        if name == "moco":
+            model.backbone_momentum = nn.Sequential(*list(momentum.children())[:-1])
+        with torch.inference_mode():
+            output = backbone.eval()(images).flatten(1)
+        found[name] = {"state": model.state_dict(), "images": images, "output": output, "branches": copies}
+    torch.save(found, Path(folder, "x.pt"))
+
+
+def lightly() -> Sample:
+    given = by_lightly()["moco"]
+    return Sample(given["state"], "lightly", given["branches"])
+
+
+def lightly_generator() -> Sample:
+    """lightly's own ResNet for CIFAR, whose blocks have a `shortcut`."""
+    state = by_lightly()["generator"]["state"]
+    names = {NAMINGS["sequential_shortcut"](key): key for key in trunk(resnet(stem="cifar"))}
+    truth = {key: state[f"backbone.{name}"] for name, key in names.items()}
+    return Sample(state, "lightly", {"online": truth}, stem="cifar")
+
+
+def lightly_vit() -> Sample:
+    """Its vision transformers (MAE, MSN, iBOT, I-JEPA) are timm's, in `vit`."""
+    state = by_lightly()["vit"]["state"]
+    start = "backbone.vit."
+    truth = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
+    return Sample(state, "lightly", {"online": truth}, vit=TINY)
 
 
 def lightly_cifar() -> Sample:
@@ -750,6 +785,39 @@ def ijepa() -> Sample:
     return Sample(document, "ijepa", branches, suffix=".pth.tar", vit=architecture)
 
 
+def msn() -> Sample:
+    networks = [vit(seed, num_classes=0) for seed in (1, 2)]
+    encoder, target = (ddp(Holder(**dict(model.named_children()), fc=mlp(192, 16, 8))) for model in networks)
+    for state, model in zip((encoder, target), networks, strict=True):
+        state |= {"module.cls_token": model.cls_token.data, "module.pos_embed": model.pos_embed.data}
+    document = {"encoder": encoder, "target_encoder": target, "prototypes": torch.rand(4, 8), "epoch": 300}
+    branches = {"target": vit_trunk(networks[1]), "context": vit_trunk(networks[0])}
+    return Sample(document, "msn", branches, suffix=".pth.tar", vit=ViT(TINY.name, positions="transformers"))
+
+
+def dinov2_teacher() -> Sample:
+    """A training checkpoint: its blocks are in chunks, numbered through."""
+    model = vit(init_values=1.0, num_classes=0)
+    truth = vit_trunk(model)
+    state = {"backbone.mask_token": torch.zeros(1, 192), "dino_head.mlp.0.weight": torch.ones(2, 2)}
+    for key, tensor in truth.items():
+        chunked = re.sub(r"blocks\.(\d+)", lambda number: f"blocks.{int(number[1]) // 3}.{number[1]}", key)
+        state[f"backbone.{chunked}"] = tensor
+    architecture = ViT(TINY.name, layer_scale=True, positions="dino")
+    return Sample({"teacher": state}, "dino", {"teacher": truth}, vit=architecture)
+
+
+def supcontrast() -> Sample:
+    """Its encoder alone is parallel; blocks have a `shortcut`."""
+    encoder = resnet(stem="cifar")
+    truth = trunk(encoder)
+    state = {f"encoder.module.{NAMINGS['shortcut'](key)}": tensor for key, tensor in truth.items()}
+    state |= {f"head.{key}": tensor for key, tensor in mlp(512, 512, 8).state_dict().items()}
+    opt = argparse.Namespace(model="resnet18", dataset="cifar10")
+    images = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+    return Sample({"opt": opt, "model": state, "epoch": 9}, "supcontrast", {"model": truth}, images, stem="cifar")
+
+
 def solo_learn_vit() -> Sample:
     model = vit(num_classes=0)
     state = Holder(backbone=model, classifier=nn.Linear(192, 10), projector=mlp(192, 16, 8)).state_dict()
@@ -885,6 +953,8 @@ ORIGINS = {
     "solo_learn": Origin("solo_learn", solo_learn),
     "solo_learn_cifar": Origin("solo_learn", solo_learn_cifar),
     "lightly": Origin("lightly", lightly, needs="lightly"),
+    "lightly_generator": Origin("lightly", lightly_generator, needs="lightly"),
+    "lightly_vit": Origin("lightly", lightly_vit, needs="lightly"),
     "lightly_cifar": Origin("lightly", lightly_cifar),
     "lightly_train": Origin("lightly_train", lightly_train),
     "lightly_train_vit": Origin("lightly_train", lightly_train_vit),
@@ -904,6 +974,9 @@ ORIGINS = {
     "moco_v3_vit": Origin("moco_v3", moco_v3_vit),
     "mae": Origin("mae", mae),
     "ijepa": Origin("ijepa", ijepa),
+    "msn": Origin("msn", msn),
+    "supcontrast": Origin("supcontrast", supcontrast),
+    "dinov2_teacher": Origin("dino", dinov2_teacher),
     "solo_learn_vit": Origin("solo_learn", solo_learn_vit),
     "mmpretrain_vit": Origin("mmpretrain", mmpretrain_vit, needs="mmengine"),
     "huggingface_vit": Origin("huggingface", lambda: huggingface_vit(dinov2=False), needs="transformers"),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import cgh_bench.api
+from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.cli import main
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.dataset import from_datasets
@@ -298,6 +300,55 @@ def test_what_cannot_be_is_refused_in_one_line(changed, said):
     assert "\n" not in str(refused.value)
 
 
+# the hub's transform, and several checkpoints
+
+
+def test_the_hubs_transform_is_part_of_the_protocol():
+    checkpoint = random_checkpoint("resnet18")
+    cut = EvalTransform(36, 32, "bicubic")
+    published = replace(checkpoint, origin=replace(checkpoint.origin, transform=cut))
+    found = cgh_bench.evaluate(published, "knn", DATA, k=3, k_grid=(1, 3), transform="hub")
+    assert found.config["transform"]["resize"] == 36 and found.config["transform"]["interpolation"] == "bicubic"
+    assert found.protocol == cgh_bench.evaluate(checkpoint, "knn", DATA, k=3, k_grid=(1, 3), transform=cut).protocol
+    assert found.protocol != cgh_bench.evaluate(published, "knn", DATA, **SMALL).protocol
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["cgh-bench", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return left.value.code or 0
+
+
+def photos(folder):
+    for split, dataset in zip(("train", "val"), DATA, strict=True):
+        for index in range(len(dataset)):
+            image, label = dataset[index]
+            place = folder / split / dataset.classes[label]
+            place.mkdir(parents=True, exist_ok=True)
+            image.save(place / f"{index}.png")
+    return folder
+
+
+def test_bare_files_of_timm_are_evaluated_watched_and_reported(tmp_path, monkeypatch, capsys):
+    """Two files by one --arch; watch finds them finished; a table says that something is assumed."""
+    for seed, name in enumerate(("one.v1", "two.v2")):
+        torch.manual_seed(seed)
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "runs" / f"{name}.pth")
+    data, work, pattern = photos(tmp_path / "photos"), tmp_path / "work", tmp_path / "runs/*.pth"
+    words = ["eval", "knn", "--ckpt", pattern, "--arch", "convnext_atto", "--data", data, "--work", work]
+    assert command(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert said.count("proof of the weights: assumed") == 2
+    watched = ["watch", tmp_path / "runs", "--task", "knn", "--data", data, "--work", work, "--once"]
+    assert command(monkeypatch, *watched) == 0 and capsys.readouterr().out.count("reused") == 2
+    results = [json.loads(line) for line in (work / "results.jsonl").read_text().splitlines()]
+    assert [result["checkpoint_name"] for result in results] == ["one.v1", "two.v2"]
+    assert command(monkeypatch, "results", "list", "--work", work) == 0
+    assert "proof of the weights: assumed" in capsys.readouterr().out
+
+
 # features in files
 
 
@@ -325,26 +376,15 @@ def test_what_is_written_is_read(tmp_path, suffix):
 def test_features_are_evaluated_by_the_command(tmp_path, monkeypatch, capsys):
     files = ",".join(str(blobs(tmp_path, ".npz", seed)[0]) for seed in (0, 1))
     words = ["eval", "knn,knn_leave_one_out", "--features", files, "--work", str(tmp_path / "work")]
-    monkeypatch.setattr("sys.argv", ["cgh-bench", *words])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code in (0, None), capsys.readouterr().err
+    assert command(monkeypatch, *words) == 0, capsys.readouterr().err
     records = [json.loads(line) for line in (tmp_path / "work/results.jsonl").read_text().splitlines()]
     assert {record["task"] for record in records} == {"knn", "knn_leave_one_out"}
     assert all(record["metrics"]["top1"] > 80 and record["origin"]["source"] == "features" for record in records)
 
 
 def test_features_are_exported_by_the_command(tmp_path, monkeypatch, capsys):
-    for split, dataset in zip(("train", "val"), DATA, strict=True):
-        for index in range(len(dataset)):
-            image, label = dataset[index]
-            folder = tmp_path / "photos" / split / dataset.classes[label]
-            folder.mkdir(parents=True, exist_ok=True)
-            image.save(folder / f"{index}.png")
-    words = ["features", "export", "random:resnet18", "--data", str(tmp_path / "photos"), "-o", str(tmp_path / "f.npz")]
-    monkeypatch.setattr("sys.argv", ["cgh-bench", *words, "--resize", "32", "--crop", "32"])
-    with pytest.raises(SystemExit):
-        main()
+    words = ["features", "export", "random:resnet18", "--data", photos(tmp_path / "photos"), "-o", tmp_path / "f.npz"]
+    assert command(monkeypatch, *words, "--resize", "32", "--crop", "32") == 0
     found = read_features(tmp_path / "f.val.npz")
     assert found.features.shape == (9, 512) and found.classes == ("blue", "green", "red") and found.called(0)
     assert (tmp_path / "f.train.npz").exists()

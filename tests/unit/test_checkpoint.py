@@ -166,7 +166,7 @@ def test_heads_of_any_name_are_ignored(tmp_path: Path, head: str) -> None:
 
 def test_two_different_backbones_of_no_known_origin(tmp_path: Path) -> None:
     path = written(tmp_path, Holder(first=resnet(seed=1), second=resnet(seed=2)).state_dict())
-    told = refused(path, "2 different networks, at first, second.*--branch")
+    told = refused(path, "2 different networks.*--branch: first, second")
     assert "moco_v2" in told
     assert load(path, branch="second").weights.keys() == load(path, branch="first").weights.keys()
     assert load(path, branch="second").id != load(path, branch="first").id
@@ -202,7 +202,7 @@ def test_a_wrong_branch(tmp_path: Path) -> None:
 def test_not_finite(tmp_path: Path) -> None:
     state = resnet().state_dict()
     state["layer2.0.conv1.weight"][0, 0] = torch.nan
-    refused(written(tmp_path, state), "layer2.0.conv1.weight .*NaN")
+    refused(written(tmp_path, state), "NaN or infinity in layer2.0.conv1.weight")
 
 
 COUNTER, WEIGHT = "layer1.0.bn1.num_batches_tracked", "layer1.0.conv1.weight"
@@ -268,7 +268,7 @@ def test_architecture_of_the_file(tmp_path: Path) -> None:
     [
         (lambda t: t.half(), "bn1.bias is float16 .64,., not float32"),
         (lambda t: t.to(torch.int8), "bn1.bias is int8"),
-        (lambda t: t * torch.nan, "bn1.bias and 0 more hold NaN"),
+        (lambda t: t * torch.nan, "NaN or infinity in bn1.bias"),
     ],
 )
 def test_our_own_format_is_checked_like_any_other(change: Any, what: str, tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ def test_a_missing_framework_is_told(trained: Checkpoint, tmp_path: Path, monkey
     with pytest.raises(UserError, match="CGH_MM_PYTHON"):
         convert(trained, "mmdet", tmp_path / "x.pth")
     with pytest.raises(UserError, match="CGH_MM_PYTHON"):
-        conversion.preview({"x": tmp_path / "x.pth"}, "mmdet", lambda name: trained)
-    assert conversion.preview({"x": tmp_path / "x.pth"}, "mmdet", lambda name: trained, verify=False)
+        conversion.preview({"x": tmp_path / "x.pth"}, "mmdet", lambda name: (trained, None))
+    assert conversion.preview({"x": tmp_path / "x.pth"}, "mmdet", lambda name: (trained, None), verify=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -283,7 +283,7 @@ def test_one_failure_among_many_does_not_pass(tmp_path: Path, monkeypatch: pytes
     spoil(monkeypatch, layer1=2)
     planned = {"random:resnet18": tmp_path / "a.pth", "random:resnet18:1": tmp_path / "b.pth"}
     with pytest.raises(CheckFailed, match=r"a\.pth was not written.*b\.pth was not written"):
-        conversion.run(planned, "torchvision", load, verify=True)
+        conversion.run(planned, "torchvision", lambda name: (load(name), None), verify=True)
 
 
 @pytest.mark.parametrize("spelt", ["mine.pth", "./mine.pth", "sub/../mine.pth", "link.pth"])

@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 import cgh_bench
 from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
 from cgh_bench.cli import app
@@ -27,6 +28,8 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.networks.base import ACTIVATIONS
 from cgh_bench.reading import reference
 from cgh_bench.reading.loading import load
+from cgh_bench.reading.timms import find_timm
+from cgh_bench.reading.weights_file import open_weights
 
 SIZE = 32
 REFERENCES = Path(__file__).with_name("references")
@@ -312,6 +315,39 @@ def test_numbers_of_the_origins_own_code(name: str, tmp_path: Path) -> None:
     read = load(tmp_path / "x.pth", reference=REFERENCES / f"{name}.npz")
     assert (read.origin.source, read.origin.reach) == (source, "origin")
     assert load(tmp_path / "x.pth").origin.reach == "convention"
+
+
+def test_numbers_of_open_clip(tmp_path: Path) -> None:
+    """An image tower of open_clip 3.3.0, narrow, whose file timm's own rules convert."""
+    layers = {"ln_pre": (64,), "ln_post": (64,)}
+    for block in ("transformer.resblocks.0", "transformer.resblocks.1"):
+        layers |= {f"{block}.ln_1": (64,), f"{block}.ln_2": (64,), f"{block}.attn.out_proj": (64, 64)}
+        layers |= {f"{block}.mlp.c_fc": (256, 64), f"{block}.mlp.c_proj": (64, 256), f"{block}.attn.in_proj": (192, 64)}
+    shapes = {"class_embedding": (64,), "positional_embedding": (5, 64), "conv1.weight": (64, 3, 16, 16)}
+    for name, shape in layers.items():
+        join = "_" if name.endswith("in_proj") else "."
+        shapes |= {f"{name}{join}weight": shape, f"{name}{join}bias": shape[:1]}
+    weights = filled({name: torch.Size(shape) for name, shape in shapes.items()})
+    torch.save(prefixed("visual.", weights) | {"visual.proj": torch.ones(64, 48)}, tmp_path / "x.pt")
+    narrow = (("depth", 2), ("embed_dim", 64), ("img_size", 32), ("num_heads", 1))
+    file = open_weights(tmp_path / "x.pt")
+    (found,) = find_timm(file, Timm("vit_base_patch16_clip_quickgelu_224", narrow))
+    read = checkpoint(found.architecture, found.weights(file))
+    proven, proof = reference.certified(read, reference.read(REFERENCES / "open_clip_vit.npz"))
+    assert (proven.origin.reach, proof["feature"]) == ("origin", "compared")
+
+
+def test_the_certificate_of_a_conversion_begins_at_the_origin(small: Any, tmp_path: Path) -> None:
+    model, _ = small
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    reference.reference_script.record(model, tmp_path / "ref.npz", prepared(), SIZE)
+    words = ["convert", tmp_path / "x.pth", "--to", "torchvision", "-o", tmp_path / "out.pth"]
+    done = CliRunner().invoke(app, [*map(str, words), "--no-verify", "--reference", str(tmp_path / "ref.npz")])
+    assert done.exit_code == 0, done.output
+    certificate = json.loads((tmp_path / "out.pth.certificate.json").read_text())
+    assert certificate["reach"] == "origin"
+    assert len(certificate["reference"]["stages"]) == 40
+    assert max(stage["relative"] for stage in certificate["reference"]["stages"]) < 1e-5
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -138,21 +138,26 @@ def accepted(architecture: Timm) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 @torch.inference_mode()
 def test_contract(name: str) -> None:
-    """Channels, strides and widths are what they say, at every size that is accepted."""
     architecture = named(name)
+    for size in accepted(architecture):
+        assert_contract(architecture, *size)
     network = architecture.skeleton
-    for height, width in accepted(architecture):
-        pooled, maps = network.global_and_pyramid(on_meta(height, width))
-        assert pooled.shape == (2, network.dim)
-        assert list(maps) == list(network.stages)
-        for stage, found in maps.items():
-            said = network.stages[stage]
-            assert found.shape[:2] == (2, said.channels)
-            for side, pixels in zip(found.shape[2:], (height, width), strict=True):
-                assert abs(side - pixels / said.stride) <= 1, stage
     everything = tuple(part for part in architecture.targets("+".join((*network.stages, "head"))))
     assert network.pooled(on_meta(*architecture.image_size), everything).shape == (2, network.width(everything))
     assert backbones.from_fields(backbones.to_fields(architecture)) == architecture
+
+
+def assert_contract(architecture: Timm, height: int, width: int) -> None:
+    """Channels, strides and width are what they say."""
+    network = architecture.skeleton
+    pooled, maps = network.global_and_pyramid(on_meta(height, width))
+    assert pooled.shape == (2, network.dim)
+    assert list(maps) == list(network.stages)
+    for stage, found in maps.items():
+        said = network.stages[stage]
+        assert found.shape[:2] == (2, said.channels)
+        for side, pixels in zip(found.shape[2:], (height, width), strict=True):
+            assert abs(side - pixels / said.stride) <= 1, stage
 
 
 @pytest.mark.parametrize("name", COMPUTED)
@@ -174,6 +179,28 @@ def test_features_are_timms(name: str) -> None:
     else:
         final = bare.forward_features(images)
         torch.testing.assert_close(backbone.pooled(images, ("patch_mean",)), final[:, backbone.prefix :].mean(dim=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if not re.search("large|base", name)])
+@torch.inference_mode()
+def test_every_stage_of_what_timm_saved(name: str, tmp_path: Path) -> None:
+    """Folders of Hugging Face's form, held against the network that wrote them."""
+    model = trained(timm.create_model(name, num_classes=3))
+    save_for_hf(model, tmp_path, safe_serialization=True)
+    read = load(tmp_path)
+    backbone = read.backbone(copy=False)
+    images = torch.randn(1, 3, *read.architecture.image_size, generator=torch.Generator().manual_seed(0))
+    options = {} if isinstance(backbone, MapBackbone) else {"norm": True}
+    final, maps = model.forward_intermediates(images, **options)
+    ours = list(backbone.pyramid(images).values())
+    theirs = [each[0] if isinstance(each, tuple) else each for each in maps]
+    assert len(ours) == len(theirs) or name.startswith("crossvit")
+    for mine, map_ in zip(ours, theirs, strict=False):
+        assert float((mine - map_).abs().max()) <= 1e-4 * float(map_.abs().max())
+    pooled = model.forward_head(final, pre_logits=True)
+    if read.architecture.targets("layer4") == ("head",):
+        assert float((backbone(images) - pooled).abs().max()) <= 1e-4 * float(pooled.abs().max())
 
 
 @torch.inference_mode()
@@ -312,6 +339,10 @@ def test_original_names(name: str, tmp_path: Path) -> None:
     found = load(tmp_path / "own.pth", arch=name)
     kept = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("head.fc.")}
     assert found.weights.keys() == kept.keys() and all(torch.equal(found.weights[key], kept[key]) for key in kept)
+    made_up = [
+        each["name"] for each in inspect(tmp_path / "own.pth", arch=name)["properties"] if each["kind"] == "assumed"
+    ]
+    assert ("head.norm.weight" in made_up) == is_fcmae
     own.pop("stages.1.0.dwconv.bias")
     torch.save({"model": own}, tmp_path / "own.pth")
     with pytest.raises(UserError, match=r"stages\.1\.blocks\.0\.conv_dw\.bias is missing"):
@@ -409,12 +440,13 @@ def test_conversion_to_timm_and_back(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_network() -> None:
-    """All that timm lists build without memory, take their own size, and read what timm saves; twenty minutes."""
+    """All that timm lists build without memory, keep the contract, and read what timm saves; an hour."""
     broken = {}
     for name in Timm.names():
         try:
             architecture = named(name)
-            architecture.require_size(*architecture.image_size)
+            with torch.inference_mode():
+                assert_contract(architecture, *architecture.image_size)
             shapes = {**architecture.shapes, **classifier(architecture)}
             state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
             (network,) = find_timm(WeightsFile(Path(name), "", state, {}), architecture)

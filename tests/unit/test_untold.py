@@ -11,7 +11,21 @@ from typing import Any
 import pytest
 import timm
 import torch
-from origins import IMAGENET_CFG, MM_CFG, Holder, _train_norms, lightning, mlp, resnet, trunk, vit, vit_trunk
+from origins import (
+    IMAGENET_CFG,
+    LIGHTLY,
+    MM_CFG,
+    Holder,
+    _train_norms,
+    by_lightly,
+    lightning,
+    mlp,
+    resnet,
+    trunk,
+    vit,
+    vit_trunk,
+)
+from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from cgh_bench.backbones.resnet import ResNet
@@ -197,6 +211,43 @@ def test_positions_of_dino_at_another_size(tmp_path: Path) -> None:
         timms = load(written(tmp_path, vit_trunk(model), "bare.pth")).backbone(copy=False)
         assert torch.equal(at_own, timms(torch.ones(1, 3, 64, 64)))
         assert not torch.allclose(other, timms(torch.ones(1, 3, 96, 96)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["generator", "vit"])
+def test_networks_of_lightly(kind: str, tmp_path: Path) -> None:
+    """Its ResNet for CIFAR and its vision transformers, against what the library itself computes."""
+    if not LIGHTLY.is_dir():
+        pytest.skip("lightly is absent; make providers")
+    given = by_lightly()[kind]
+    assert_computes(load(written(tmp_path, given["state"])), given["output"], given["images"])
+
+
+def test_the_configuration_beside_a_file_of_vissl(tmp_path: Path) -> None:
+    from origins import vissl
+
+    path = vissl().write(tmp_path)
+    steps = [{"name": "RandomResizedCrop"}, {"name": "Normalize", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}]
+    config = {"DATA": {"TRAIN": {"TRANSFORMS": steps}}, "MODEL": {"INPUT_TYPE": "bgr"}}
+    (tmp_path / "train_config.yaml").write_text(json.dumps(config))
+    read = load(path)
+    assert read.preprocessing == Preprocessing("BGR", 1.0, (0.3, 0.2, 0.1), (0.6, 0.5, 0.4))
+    config["MODEL"]["TRUNK"] = {"RESNETS": {"LAYER4_STRIDE": 1}}
+    (tmp_path / "train_config.yaml").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="LAYER4_STRIDE"):
+        load(path)
+
+
+def test_siglip_pools_by_attention(tmp_path: Path) -> None:
+    """timm's SigLIP, narrowed: its head is read from the file's own words, never taken for a class token."""
+    made = {"img_size": 64, "embed_dim": 192, "num_heads": 3, "depth": 2, "num_classes": 0}
+    model = timm.create_model("vit_base_patch16_siglip_224", **made)
+    save_for_hf(model, tmp_path / "hub", model_args=made, safe_serialization=True)
+    for path in (tmp_path / "hub", written(tmp_path, model)):
+        read = load(path)
+        assert read.architecture.targets("layer4") == ("head",)
+        assert_computes(read, pooled(model))
+    with pytest.raises(UserError):
+        load(written(tmp_path, model.state_dict(), "bare.pth"))
 
 
 def openmmlab(head: str, backbone: nn.Module, cfg: str) -> dict[str, Any]:

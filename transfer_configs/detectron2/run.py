@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import AMPTrainer, create_ddp_model
@@ -130,16 +131,20 @@ class Run:
             self.watch.tick(phase, done, of)
 
     def keep_weights(self) -> None:
-        """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do."""
+        """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do.
+
+        The configuration is in the file, too: it says architecture and preprocessing.
+        """
         if comm.is_main_process():
+            trained = {"model": self.model.state_dict(), "cfg": yaml.safe_load(self.config.dump())}
             with replacing(self.work / "model.pth") as path:
-                torch.save(self.model.state_dict(), path)
+                torch.save(trained, path)
 
     def restore_trained(self) -> bool:
         """Put the weights of an earlier, finished training into the model, if there are any."""
         path: Path = self.work / "model.pth"
         if path.exists():
-            self.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            self.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
         return path.exists()
 
     def _write_state(self) -> None:

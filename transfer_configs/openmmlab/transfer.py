@@ -112,16 +112,21 @@ class Transfer(Hook):
             raise Interrupted
 
     def keep_weights(self, runner: Runner) -> None:
-        """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do."""
+        """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do.
+
+        As mmengine saves them: the configuration beside the weights says architecture and preprocessing.
+        """
         if get_rank() == 0:
+            trained = {"meta": {"cfg": runner.cfg.pretty_text}, "state_dict": state.bare(runner.model).state_dict()}
             with replacing(self.work / "model.pth") as path:
-                torch.save(state.bare(runner.model).state_dict(), path)
+                torch.save(trained, path)
 
     def restore_trained(self, runner: Runner) -> bool:
         """Put the weights of an earlier, finished training into the model, if there are any."""
         path = self.work / "model.pth"
         if path.exists():
-            state.bare(runner.model).load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            trained = torch.load(path, map_location="cpu", weights_only=True)
+            state.bare(runner.model).load_state_dict(trained["state_dict"])
         return path.exists()
 
 
