@@ -130,15 +130,13 @@ def _is_npz(path: Path) -> bool:
 
 def _load_npz(path: Path) -> dict[str, Any]:
     """The arrays by their names; of one that is compressed the size in memory is not known before."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise UserError(f"{path} is compressed; write it with numpy.savez")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise UserError(f"{path} is compressed; write it with numpy.savez")
         return load_arrays(path)
-    except (ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is a damaged NumPy archive ({' '.join(str(error).split())}); copy it again") from None
+    except ValueError as error:
+        raise UserError(f"{path} is a damaged NumPy archive ({error}); copy it again") from None
 
 
 def _what_it_is(head: bytes) -> str:
