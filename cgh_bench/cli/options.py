@@ -85,7 +85,7 @@ dry_run = flag("--dry-run", help="Check everything, print what would run, write 
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")
 _SOURCE = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
-_ARCH = click.option(
+arch = click.option(
     "--arch", metavar="NAME", help="Architecture of a file that does not say it, by timm's name: convnext_tiny."
 )
 _BRANCH = click.option(
@@ -103,7 +103,7 @@ trust_code = flag("--trust-code", help="Allow the code of a hub: repository to r
 
 def choices(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how a checkpoint is read; the command gets them as `recognition.Choices`."""
-    for option in (trust_code, _TRUST_PICKLE, reference, _ARCH, _BRANCH, _SOURCE):
+    for option in (trust_code, _TRUST_PICKLE, reference, arch, _BRANCH, _SOURCE):
         command = option(command)
     return command
 
