@@ -248,7 +248,7 @@ def _flatten(document: Any, file: Path) -> Flat:
         if (tensor := _as_tensor(node)) is not None:
             if tensor.is_nested:  # of no shape
                 return
-            if tensor.layout == torch.strided and tensor.nbytes > size:
+            if tensor.layout == torch.strided and not tensor.is_meta and tensor.nbytes > size:
                 raise pickle.UnpicklingError(f"{path} is larger than the file")
             tensors[_WRAPPERS.sub("", path)] = tensor
         elif _is_fact(node) and len(facts) < _MOST_FACTS:

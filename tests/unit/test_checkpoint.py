@@ -166,8 +166,7 @@ def test_heads_of_any_name_are_ignored(tmp_path: Path, head: str) -> None:
 
 def test_two_different_backbones_of_no_known_origin(tmp_path: Path) -> None:
     path = written(tmp_path, Holder(first=resnet(seed=1), second=resnet(seed=2)).state_dict())
-    told = refused(path, "2 different networks.*--branch: first, second")
-    assert "moco_v2" in told
+    assert len(refused(path, "2 different networks.*--branch: first, second")) < 300
     assert load(path, branch="second").weights.keys() == load(path, branch="first").weights.keys()
     assert load(path, branch="second").id != load(path, branch="first").id
     refused(path, "2 different networks", branch="third")

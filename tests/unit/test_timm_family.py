@@ -192,7 +192,7 @@ def test_every_stage_of_what_timm_saved(name: str, tmp_path: Path) -> None:
         if tensor.is_floating_point():
             noise = torch.randn(tensor.shape, generator=generator)
             tensor.add_(0.1 * noise.abs() if tensor.ndim < 2 else 0.01 * noise)
-    save_for_hf(model, tmp_path, safe_serialization=True)
+    save_for_hf(model, tmp_path, safe_serialization=not name.startswith("coat_lite"))  # which has tensors twice
     read = load(tmp_path)
     backbone = read.backbone(copy=False)
     images = torch.randn(1, 3, *read.architecture.image_size, generator=torch.Generator().manual_seed(0))
