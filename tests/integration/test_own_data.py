@@ -63,6 +63,19 @@ def test_a_folder_in_cocos_form_is_fine_tuned_and_reported(framework: str, tmp_p
 
 
 @pytest.mark.slow
+def test_a_folder_in_yolos_form_is_fine_tuned_on_boxes_alone(tmp_path: Path) -> None:
+    require("mmdet")
+    own_folders.yolo(tmp_path / "squares")
+    settings = "batch_size=2,train_dataloader.num_workers=0,train_dataloader.persistent_workers=false"
+    more = "test_dataloader.num_workers=0,model.test_cfg.rcnn.score_thr=0.0"
+    result = evaluated(tmp_path, "coco_quick", "--data=squares", f"--set=settings={settings},{more}")
+    assert set(result.metrics) == {"box_AP", "box_AP50", "box_AP75"}
+    refused = command.run("eval", "animals_det", "--ckpt=random:resnet18", "--data=squares", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "has a box only" in refused.stderr and "coco_quick" in refused.stderr
+
+
+@pytest.mark.slow
 def test_a_folder_of_masks_is_fine_tuned_and_reported(tmp_path: Path) -> None:
     require("mmseg")
     dense_folder.write(tmp_path / "ground")
