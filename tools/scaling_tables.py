@@ -152,8 +152,8 @@ def _detection() -> str:
     """Time of the protocols whose speed is in detectron2's model zoo."""
     rows = []
     for name, seconds in transfer.SECONDS_PER_STEP.items():
-        whole = seconds * transfer.steps(name)
-        rows.append([f"`{name}`", f"{transfer.steps(name):,}", duration(8 * whole), duration(whole)])
+        steps = transfer.stated("mmdet", name, "iterations")
+        rows.append([f"`{name}`", f"{steps:,}", duration(8 * seconds * steps), duration(seconds * steps)])
     text = DETECTION.format(gigabytes=transfer.GIGABYTES)
     return text + _table(["protocol", "steps", "1 GPU", "8 GPUs"], rows)
 
