@@ -1,5 +1,6 @@
 """Commands that evaluate checkpoints."""
 
+import contextlib
 import fnmatch
 import itertools
 import sys
@@ -194,8 +195,13 @@ def _appearing(folder: Path, seconds: float, once: bool) -> Iterator[Path]:
     seen: dict[Path, tuple[int, int]] = {}
     last = folder / "backbone.safetensors"
     while True:
-        present = {p: p.stat() for p in folder.rglob("*") if p.name.endswith(WEIGHTS) and not p.name.startswith(".")}
-        states = {path: (found.st_mtime_ns, found.st_size) for path, found in present.items()}
+        states = {}
+        for path in folder.rglob("*"):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)  # not yet whole
+            if path.name.endswith(WEIGHTS) and not hidden:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found = path.stat()
+                    states[path] = (found.st_mtime_ns, found.st_size)
         new = [path for path, state in states.items() if seen.get(path) != state]
         for path in sorted(new, key=lambda path: (path == last, states[path])):
             seen[path] = states[path]

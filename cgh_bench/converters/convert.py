@@ -1,11 +1,12 @@
 """Converting one or many checkpoints: what is written where, the proof, and the certificate."""
 
+import contextlib
 import json
 import os
 import re
-import tempfile
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def _convert(
             f"{out} holds other files than an earlier conversion, which would be lost; name a new folder with -o"
         )
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        staged = Path(folder, out.name)
+    with _staging(out.with_name(f".{out.name}.converting")) as folder:
+        staged = folder / out.name
         converter.write(checkpoint, staged)
         fragments = converter.fragments(checkpoint, staged)
         for name, text in fragments.items():
@@ -104,10 +105,21 @@ def _convert(
         for name in fragments:
             staged.with_name(name).replace(out.with_name(name))
         if out.is_dir():
-            out.replace(Path(folder, "earlier"))  # removed with the hidden folder
+            out.replace(folder / "earlier")  # removed with the hidden folder
         staged.replace(out)
         write_text(certificate_path, document)
     return certificate
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A new folder, removed with all that is left in it; what a killed conversion to the same place has left is too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify: bool) -> tuple[dict[str, object], str]:

@@ -1,5 +1,6 @@
 """Files that are whole or not there after a crash, a full disk or Ctrl-C; locks; hashes."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -7,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,8 @@ from cgh_bench.core.errors import UserError
 
 UNFINISHED = ".unfinished-"
 """How the names of temporary files and folders begin; a process that is killed leaves them behind."""
+SECONDS_TO_FORGET = 24 * 3600
+"""No file takes so long to be written."""
 MEBIBYTE = 1024**2
 
 
@@ -34,6 +38,8 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
         KeyboardInterrupt: Ctrl-C, also where torch raises something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if flush:
+        _remove_forgotten(path.parent)
     # In a folder of its own, where the temporary files of libraries are found and removed, too.
     folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
     temporary = folder / path.name
@@ -139,6 +145,14 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(left_behind)
         else:
             left_behind.unlink(missing_ok=True)
+
+
+def _remove_forgotten(folder: Path) -> None:
+    """Remove what processes that were killed more than a day ago left half written in `folder`."""
+    for left_behind in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left_behind.stat().st_mtime > SECONDS_TO_FORGET:
+                shutil.rmtree(left_behind)
 
 
 def remove_tree(folder: Path) -> None:

@@ -49,8 +49,8 @@ def contents(
         UserError: a file is absent or cannot be read.
     """
     if cache is None:
-        found = dict(_read_all(root, [*dict.fromkeys(names)], read, title))  # a name may be listed twice
-        return [found[name] for name in names]
+        each = dict(_read_all(root, [*dict.fromkeys(names)], read, title))  # a name may be listed twice
+        return [each[name] for name in names]
     states = {name: _state(root / name) for name in names}
     memory = _Memory(cache / MEMORY, root, kind)
     known = memory.recall(states)

@@ -108,6 +108,16 @@ class Work:
     """The parts of each feature, all of which one pass of the backbone gives."""
     precision: Precision = "fp32"
 
+    @property
+    def batch_bytes(self) -> int:
+        """Of one batch of the loader."""
+        return min(BATCH_SIZE, len(self.images)) * self.transform.bytes
+
+    @property
+    def loader_bytes(self) -> int:
+        """Of all its batches: two of each process, and the one in use."""
+        return (2 * workers(self.images, self.batch_bytes) + 1) * self.batch_bytes
+
     def widths(self, backbone: Backbone) -> list[int]:
         """D of each of the features."""
         return [backbone.width(target) for target in self.targets]
@@ -297,7 +307,7 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
     loader = DataLoader(
         _Transformed(work, rows),
         BATCH_SIZE,
-        num_workers=workers(work.images, BATCH_SIZE * work.transform.bytes),
+        num_workers=workers(work.images, work.batch_bytes),
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )

@@ -196,7 +196,8 @@ def plan(
     backbone = checkpoint.backbone(copy=False)
     gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
-    return [*lines, f"{what}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
+    memory = f"up to {work.loader_bytes / 1e9:.1f} GB of memory for batches"
+    return [*lines, f"{what}, {memory}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
 
 
 def bank_bytes(images: int, width: int) -> int:

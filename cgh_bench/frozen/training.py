@@ -83,10 +83,11 @@ def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
     return history
 
 
-def planned(images: int, epochs: int, passes: float, rate: float) -> str:
+def planned(images: int, batch_size: int, epochs: int, passes: float, rate: float) -> str:
     """What a training on so many `images` will take; an epoch of it costs `passes` forward passes of the backbone."""
-    left = duration(epochs * passes / rate)
-    return f"{epochs} epochs of {images:,} random crops, about {left} at {rate:.0f} forward passes a second"
+    left, steps = duration(epochs * passes / rate), epochs * math.ceil(images / batch_size)
+    crops = f"{epochs} epochs of {images:,} random crops, {steps:,} steps"
+    return f"{crops}, about {left} at {rate:.0f} forward passes a second"
 
 
 def _resume(learner: Learner, course: Course) -> list[Record]:

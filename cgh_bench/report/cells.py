@@ -190,9 +190,10 @@ def _by_time(results: Iterable[Result]) -> list[Result]:
     Of what was measured here a later line is newer, also where the clock was set back in between. What was merged from
     another store, whose folders lie elsewhere, has its place by the time that it says.
     """
-    latest, times = "", []
+    latest = ""
+    timed: list[tuple[bool, str, Result]] = []
     for result in results:
         here = not result.imported and not result.work.startswith("..")
         latest = max(latest, result.started) if here else latest
-        times.append((not result.imported, latest if here else result.started, len(times), result))
-    return [result for *_, result in sorted(times, key=lambda timed: timed[:3])]
+        timed.append((not result.imported, latest if here else result.started, result))
+    return [result for *_, result in sorted(timed, key=lambda each: each[:2])]

@@ -71,7 +71,8 @@ class FineTune(ImageTask):
         targets = (checkpoint.architecture.targets("layer4"),)
         work = Work(checkpoint, data.train, self.transform, targets, self.precision)
         rate = images_per_second(work) * dist.world_size()
-        return [planned(len(rows), self.epochs, FORWARDS_PER_STEP * len(rows) + len(data.val), rate)]
+        passes = FORWARDS_PER_STEP * len(rows) + len(data.val)
+        return [planned(len(rows), self.batch_size, self.epochs, passes, rate)]
 
     def _labelled(self, checkpoint: "Checkpoint", train: "ImageSet", seed: int) -> Rows:
         """Which of the train images are learned from."""

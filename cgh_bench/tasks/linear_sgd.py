@@ -84,10 +84,11 @@ class LinearSgd(ImageTask):
         work = Work(checkpoint, train, self.transform, targets, self.precision)
         each = len(self.learning_rates) * len(self.weight_decays)
         heads = each * sum(self._widths(checkpoint)) * len(train.classes)
+        rate = images_per_second(work) * dist.world_size()
         return [
             *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache, self.precision),
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
-            planned(len(train), self.epochs, len(train), images_per_second(work) * dist.world_size()),
+            planned(len(train), self.batch_size, self.epochs, len(train), rate),
         ]
 
     def _widths(self, checkpoint: "Checkpoint") -> list[int]:

@@ -60,11 +60,11 @@ def report(folder: Path) -> None:
 
 
 def convert(folder: Path) -> None:
-    """A backbone for another library."""
+    """A backbone for another library, with its certificate."""
     from cgh_bench import checkpoint
-    from cgh_bench.converters.base import find as find_converter
+    from cgh_bench.converters.convert import convert as converted
 
-    find_converter("torchvision").write(checkpoint.random_checkpoint("resnet18"), folder / "out.pth")
+    converted(checkpoint.random_checkpoint("resnet18"), "torchvision", folder / "out.pth", verify=False)
 
 
 def save(folder: Path) -> None:
@@ -72,6 +72,29 @@ def save(folder: Path) -> None:
     from cgh_bench import checkpoint
 
     checkpoint.save(checkpoint.random_checkpoint("resnet18"), folder / "out.safetensors")
+
+
+def export(folder: Path) -> None:
+    """Features as files."""
+    from cgh_bench.cli import errors_in_one_line
+    from cgh_bench.cli.features import features
+
+    words = ["random:resnet18", "--data", str(folder / "images"), "--resize", "32", "--crop", "32"]
+    with errors_in_one_line():
+        features.main(["export", *words, "-o", str(folder / "features.npz")], standalone_mode=False)
+
+
+def merge(folder: Path) -> None:
+    """Two hundred results of another store, forty times over."""
+    from cgh_bench import results
+
+    line = {"task": "knn", "protocol": "knn@1", "metrics": {"top1": 1.0}, "checkpoint": "a", "data": "d"}
+    for part in range(40):
+        records = [results.Result(**{**line, "seed": 200 * part + number}) for number in range(200)]
+        other = folder / f"other{part}/results.jsonl"
+        other.unlink(missing_ok=True)
+        results.append(other, *records)
+        results.merge([other], folder / "work/results.jsonl")
 
 
 def transfer(folder: Path) -> None:

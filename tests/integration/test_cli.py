@@ -273,6 +273,9 @@ def test_watch_takes_any_checkpoint_and_survives_a_half_written_one(photos: Path
     torch.save(torchvision.models.resnet18().state_dict(), runs / "a.pth")
     whole = (runs / "a.pth").read_bytes()
     (runs / "b.pth.tar").write_bytes(whole[: len(whole) // 2])
+    (runs / ".unfinished-x").mkdir()
+    (runs / ".unfinished-x/c.pth").write_bytes(whole)
+    (runs / "gone.pth").symlink_to("nowhere")
     watched = run("watch", "runs", "--task", "knn", "--data", str(photos), "--once", cwd=tmp_path)
     assert watched.returncode == 0, watched.stderr
     assert [line["checkpoint_name"] for line in results_in(tmp_path)] == ["a"]

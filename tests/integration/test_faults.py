@@ -21,6 +21,9 @@ from PIL import Image
 
 from cgh_bench import cli, results
 from cgh_bench.checkpoint import load_canonical
+from cgh_bench.core.files import sha256
+from cgh_bench.frozen.given import read_features
+from cgh_bench.reading.loading import load
 
 
 @pytest.fixture
@@ -46,10 +49,35 @@ def outcome(work, folder):
     if work is faulty.report:
         page = (folder / "work/report/animals.html").read_text(encoding="utf-8")
         return page.startswith("<!DOCTYPE html>"), page.rstrip().endswith("</html>")
-    return measured(folder)[0]
+    return OUTCOMES.get(work, measured)(folder)
+
+
+def saved(folder):
+    return load_canonical(folder / "out.safetensors").id
+
+
+def converted(folder):
+    certificate = json.loads((folder / "out.pth.certificate.json").read_text())
+    assert certificate["sha256"] == sha256(folder / "out.pth")
+    return load(folder / "out.pth").id
+
+
+def exported(folder):
+    return [read_features(path).features.tolist() for path in sorted(folder.glob("*.npz"))]
+
+
+def merged(folder):
+    records, complaints = results.read(folder / "work/results.jsonl")
+    return sorted(record.seed for record in records), complaints
+
+
+OUTCOMES = {
+    faulty.save: saved, faulty.convert: converted, faulty.export: exported, faulty.merge: merged,
+}  # fmt: skip
 
 
 WORKS = (faulty.pretrain, faulty.evaluate, faulty.probe, faulty.transfer, faulty.report)
+ALL_WORKS = (*WORKS, faulty.convert, faulty.save, faulty.export, faulty.merge)
 
 
 def saved_steps(folder):
@@ -83,7 +111,8 @@ def kill_often(work, folder, kills, tmp_path):
     code, said = faulty.run(work, folder)
     assert code == 0, f"CGH_FAULT_SEED={seed}: {said}"
     assert outcome(work, folder) == outcome(work, whole), f"CGH_FAULT_SEED={seed}"
-    assert list(folder.glob("run/.unfinished-*")) == [], "what the killed have left is removed"
+    left = [*folder.glob("run/.unfinished-*"), *folder.glob(".*.converting")]
+    assert left == [], "what the killed have left is removed"
 
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
@@ -92,7 +121,7 @@ def test_killed_at_random_moments(folder, tmp_path, work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
+@pytest.mark.parametrize("work", ALL_WORKS, ids=lambda work: work.__name__)
 def test_killed_at_twenty_random_moments(folder, tmp_path, work):
     kill_often(work, folder, 20, tmp_path)
 
@@ -151,6 +180,8 @@ def small_disk(tmp_path):
         (faulty.convert, "1m"),
         (faulty.save, "1m"),
         (faulty.transfer, "1m"),  # the converted weights
+        pytest.param(faulty.export, "16k", marks=pytest.mark.slow),
+        pytest.param(faulty.merge, "1m", marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -168,6 +199,21 @@ def test_a_file_system_that_is_really_full(small_disk, work, room):
     code, said = faulty.run(work, disk)
     assert code == 0, f"with room it goes on: {said}"
     assert measured(disk)[1] == []
+
+
+@pytest.mark.slow
+def test_a_reader_under_64_megabytes_of_shared_memory(tmp_path):
+    """Docker's default; a batch of 128 x 128 pixels takes 50 of them. It hung."""
+    data = faulty.images(tmp_path, each=140)
+    size = [word for part in ("resize", "crop") for word in ("--set", f"transform.{part}=128")]
+    command = ["-m", "cgh_bench", "eval", "knn", "--ckpt", "random:resnet18", "--data", data, "--work", tmp_path / "w"]
+    small = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    words = ["unshare", "-m", "sh", "-c", small, "sh", sys.executable, *command, *size]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "/dev/shm has 67 MB free" in done.stderr and "--shm-size=8g" in done.stderr
 
 
 def test_a_full_file_system_takes_no_half_result(small_disk):

@@ -44,6 +44,18 @@ def test_what_a_killed_process_and_its_libraries_left_is_removed(tmp_path: Path)
         assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_what_was_left_more_than_a_day_ago_is_removed_by_the_next_who_writes_there(tmp_path: Path) -> None:
+    """Where no lock says that nobody is writing."""
+    for _ in range(2):
+        child = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(tmp_path / "x",))
+        child.start()
+        child.join()
+    old, new = tmp_path.iterdir()
+    os.utime(old, (0, 0))
+    write_text(tmp_path / "x", "whole")
+    assert set(tmp_path.iterdir()) == {new, tmp_path / "x"}
+
+
 def _killed_while_writing(path: Path) -> None:
     with replacing(path) as temporary:
         temporary.with_name(".tmpOfALibrary").write_text("x")

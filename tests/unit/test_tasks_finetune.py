@@ -121,7 +121,7 @@ def test_the_plan_counts_the_labelled_images_and_val(
     monkeypatch.setattr("cgh_bench.frozen.extraction.images_per_second", lambda work: 12.0)
     (line,) = replace(TOY, labelled=0.3).plan(backbone, toy_data(), Folders(tmp_path, tmp_path))
     # Two epochs of 3 times 12 forward passes to train and 24 to assess.
-    assert line == "2 epochs of 12 random crops, about 10 s at 12 forward passes a second"
+    assert line == "2 epochs of 12 random crops, 4 steps, about 10 s at 12 forward passes a second"
 
 
 def test_several_processes_without_gpus_cannot_synchronise_batch_norm(

@@ -209,4 +209,4 @@ def test_the_plan_says_how_long_and_how_large(backbone: Checkpoint, tmp_path: Pa
     lines = TOY.plan(backbone, toy_data(), Folders(tmp_path / "run", tmp_path / "cache"))
     assert lines[0].startswith("features layer4, layer2+layer3 of toy/val: 24 images, ")
     assert lines[1] == "8 heads, 0 MB of memory with momentum and gradient"
-    assert lines[2].startswith("4 epochs of 40 random crops, about ")
+    assert lines[2].startswith("4 epochs of 40 random crops, 20 steps, about ")

@@ -113,7 +113,7 @@ def test_without_views_nothing_has_changed(backbone: Checkpoint, tmp_path: Path)
 
 def test_the_plan_counts_the_views(backbone: Checkpoint, tmp_path: Path) -> None:
     lines = TOY.plan(backbone, toy_data(), Folders(tmp_path, tmp_path))
-    assert lines[0].startswith("features layer4 of toy/train in 3 views: 120 images, 0.00 GB on disk, about ")
+    assert lines[0].startswith("features layer4 of toy/train in 3 views: 120 images, 0.00 GB on disk, up to ")
     assert lines[1].startswith("features layer4 of toy/val: 24 images, ")
     assert lines[2].startswith("fit: 12 classifiers of 512 × 4 on 120 rows, ")
     assert lines[2].endswith("(two fits of at most 300 iterations), at most 16 MB of memory")
