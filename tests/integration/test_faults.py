@@ -172,7 +172,7 @@ def small_disk(tmp_path):
     "work, room",
     [
         (faulty.pretrain, "1m"),  # the first state
-        (faulty.pretrain, "200m"),  # the second, beside the first
+        (faulty.pretrain, "7m"),  # the second, beside the first
         (faulty.evaluate, "12k"),  # the features
         (faulty.evaluate, "60k"),  # the neighbours, behind the features
         (faulty.probe, "60k"),
@@ -194,7 +194,7 @@ def test_a_file_system_that_is_really_full(small_disk, work, room):
     left = [path for path in disk.rglob("*") if path.name.startswith(".unfinished") or path.suffix == ".part"]
     assert left == [], "half of a file is left"
     steps = saved_steps(disk)
-    assert steps == (5 if room == "200m" else 0), "the earlier state is whole"
+    assert steps == (5 if room == "7m" else 0), "the earlier state is whole"
     assert resize("600m").returncode == 0
     code, said = faulty.run(work, disk)
     assert code == 0, f"with room it goes on: {said}"
@@ -341,7 +341,7 @@ def test_files_that_cannot_be_read_stop_pretraining_in_one_line(folder, good):
 
 
 def test_two_runs_in_one_folder(folder):
-    first = faulty.start(faulty.pretrain, folder)
+    first = faulty.start(faulty.pretrain, folder, pretrain_process.slowly)
     deadline = time.monotonic() + 60
     while not (folder / "run/checkpoint.pt").exists():
         assert first.is_alive() and time.monotonic() < deadline

@@ -19,7 +19,6 @@ from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cgh_bench import data
-from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.checkpoint import load_canonical, random_checkpoint
 from cgh_bench.core.config import override
 from cgh_bench.core.errors import UserError
@@ -87,7 +86,7 @@ def interrupt_in_step(monkeypatch, number, kind=signal.SIGINT):
 def test_what_a_run_leaves(whole):
     checkpoint = load_canonical(whole / "backbone.safetensors")
     assert (checkpoint.name, checkpoint.origin.source, checkpoint.origin.recipe) == ("tiny", "pretrain", "tiny")
-    assert checkpoint.origin.seed == 0 and checkpoint.architecture == ResNet("resnet18")
+    assert checkpoint.origin.seed == 0 and checkpoint.architecture == TINY_CGH.architecture
     state = torch.load(whole / "checkpoint.pt", weights_only=True)["method"]
     trained = {k: v for k, v in state.items() if k.startswith("student.backbone.")}
     assert len(trained) == len(checkpoint.weights)
@@ -164,7 +163,8 @@ def test_the_signal_handlers_are_put_back(tmp_path):
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole, kind):
-    process = subprocess.Popen([sys.executable, SCRIPT, tmp_path], env=one_thread(), stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, SCRIPT, tmp_path, "1", "3", "0.5", "slowly"]
+    process = subprocess.Popen(command, env=one_thread(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "checkpoint.pt").exists():  # the end of the first epoch
         assert process.poll() is None and time.monotonic() < deadline
@@ -180,7 +180,7 @@ def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole
     assert not (tmp_path / "backbone.safetensors").exists()
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 12, "torn')  # what a crash in the middle of a line leaves
-    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, env=one_thread())
+    train(TINY_CGH, "tiny", tmp_path)
     assert_same_run(whole, tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_seeds_differ_and_a_seed_repeats(tmp_path):
 def test_random_init_is_the_start_of_every_other_recipe(tmp_path):
     path = train(replace(TINY_CGH, method=RandomInit(), epochs=0, seed=2), "random", tmp_path / "random")
     control = load_canonical(path)
-    reference = random_checkpoint("resnet18", seed=2)
+    reference = random_checkpoint("test_resnet", seed=2)
     assert all(torch.equal(control.weights[key], value) for key, value in reference.weights.items())
     for recipe in (TINY_CGH, TINY_MOCO):
         torch.manual_seed(2)
@@ -357,7 +357,8 @@ def test_two_processes_equal_one(tmp_path):
 
     At a low rate: a high one multiplies the rounding of another order of sums in each step.
     """
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "one", "2", "1", "0.001"], check=True, env=one_thread())
+    split = replace(TINY_CGH, method=replace(TINY_CGH.method, bn_groups=2), epochs=1, base_lr=0.001)
+    train(split, "tiny", tmp_path / "one")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*torchrun, SCRIPT, tmp_path / "two", "2", "1", "0.001"], check=True, env=one_thread())
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
@@ -382,4 +383,4 @@ def test_unknown_recipes_are_answered_with_the_nearest():
 
 
 def test_the_backbone_is_a_plain_safetensors_file(whole):
-    assert "conv1.weight" in safetensors.torch.load_file(whole / "backbone.safetensors")
+    assert "layer1.0.conv1.weight" in safetensors.torch.load_file(whole / "backbone.safetensors")

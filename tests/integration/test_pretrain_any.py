@@ -64,7 +64,7 @@ def test_cgh_trains_any_backbone_and_resumes(tmp_path, monkeypatch, name):
 def test_every_method_takes_a_transformer(tmp_path, method, monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
     views = Views((replace(STRONG, size=32),) * method.number_of_views)
-    architecture = backbones.named("vit_tiny_patch16_32")
+    architecture = backbones.named("test_vit")
     recipe = replace(TINY_CGH, method=method, architecture=architecture, views=views, epochs=1, base_lr=0.01)
     train(recipe, "tiny", tmp_path)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -29,9 +29,8 @@ pretrain_process.main(out, *options)
 
 
 def queued(out, tasks=1):
-    return slurm.submit(
-        [sys.executable, "-c", TOLD, str(out)], "timeout_min=10", out.parent / "logs", 0, tasks, "local"
-    )
+    command = [sys.executable, "-c", TOLD, str(out), "1", "3", "0.5", "slowly"]
+    return slurm.submit(command, "timeout_min=10", out.parent / "logs", 0, tasks, "local")
 
 
 def wait_until(done, seconds=180):
