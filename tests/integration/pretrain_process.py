@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgh_bench import backbones, data
+from cgh_bench import data
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.pretrain.methods.cgh import Cgh
 from cgh_bench.pretrain.methods.moco_v2 import MocoV2
@@ -19,7 +20,7 @@ WEAK = Augment(size=33, crop_area=(0.4, 1.0), rotation_degrees=10)
 STRONG = replace(WEAK, jitter=0.8, brightness=0.4, contrast=0.4, blur=0.5, blur_sigma=(0.1, 1.0))
 TINY_CGH = Recipe(
     method=Cgh(dim_global=16, dim_hyper=16, hidden=32, queue_length=28, momentum=0.9, handover_epochs=1.5, bn_groups=1),
-    architecture=backbones.named("test_resnet"),  # a thirtieth of a ResNet-18
+    architecture=Timm("test_resnet", (("zero_init_last", False),)),  # a thirtieth of a ResNet-18
     views=Views((WEAK, STRONG)),
     data="made-up",
     epochs=3,

@@ -16,7 +16,7 @@ except UserError as absent:
 
 PRINTED = """
 import itertools, json, pathlib, random, runpy, sys
-launcher, folder = map(pathlib.Path, sys.argv[1:])
+launcher, folder = map(pathlib.Path, sys.argv[1:3])
 runpy.run_path(str(launcher))
 from cgh_bench.transfer_configs.detectron2 import protocol
 from cgh_bench.transfer_configs.detectron2.data_sets import Batches
@@ -32,13 +32,19 @@ def flat(node, path=""):
 def read(path, *settings, iterations=None):
     return flat(protocol.read(path, list(settings), 0, iterations))
 
+def refused(setting):
+    try:
+        read(first, setting)
+    except SystemExit as error:
+        return str(error)
+
+first = folder / "coco_det.yaml"
 random.seed(0)
 sizes = [{"index": i, "width": random.choice([3, 5]), "height": 4} for i in range(50)]
 theirs = AspectRatioGroupedDataset((sizes[i] for i in TrainingSampler(50, seed=3)), 4)
 wide = [image["width"] > image["height"] for image in sizes]
 ours = Batches(TrainingSampler(50, seed=3), wide, 4, seen=0)
 later = Batches(TrainingSampler(50, seed=3), wide, 4, seen=25)
-first = folder / "coco_det.yaml"
 print(json.dumps({
     "defaults": flat(get_cfg()),
     "protocols": {path.stem: read(path) for path in sorted(folder.glob("*.yaml"))},
@@ -48,6 +54,7 @@ print(json.dumps({
     "theirs": [[image["index"] for image in batch] for batch in itertools.islice(theirs, 40)],
     "ours": list(itertools.islice(ours, 40)),
     "later": list(itertools.islice(later, 15)),
+    "refused": {setting: refused(setting) for setting in sys.argv[3:]},
 }))
 """
 C4 = {  # facebookresearch/moco@f515ef4 detection/configs/Base-RCNN-C4-BN.yaml and *_moco.yaml
@@ -178,13 +185,19 @@ SOURCES = {
     "coco_vitdet": VITDET,
     "cityscapes_inst": CITYSCAPES,
 }
+REFUSED = {
+    "SOLVER.BASE_RL=1": "Non-existent key: SOLVER.BASE_RL",
+    "DATALOADER.SAMPLER_TRAIN=RepeatFactorTrainingSampler": "--set DATALOADER.SAMPLER_TRAIN: it has no effect",
+    "TEST.AUG.ENABLED=true": "--set TEST.AUG.ENABLED: it has no effect",
+    "SOLVER.WARMUP_ITERS=soon": "Type mismatch",
+}
 OURS = ("TRANSFER.", "DATASETS.", "SOLVER.OPTIMIZER", "MODEL.DEVICE")
 
 
 @pytest.fixture(scope="module")
 def printed():
     """What one process of detectron2 says of all protocols."""
-    command = [DETECTRON2.python, "-c", PRINTED, str(frameworks.LAUNCHER), str(DETECTRON2.path)]
+    command = [DETECTRON2.python, "-c", PRINTED, str(frameworks.LAUNCHER), str(DETECTRON2.path), *REFUSED]
     done = subprocess.run(command, env=DETECTRON2.environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -207,3 +220,8 @@ def test_a_stretched_schedule_keeps_its_proportions(printed):
 def test_batches_are_detectron2s_and_a_later_start_is_in_the_same_order(printed):
     assert printed["ours"] == printed["theirs"]
     assert printed["later"] == printed["ours"][25:]
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_a_setting_that_is_wrong_is_refused(printed, setting):
+    assert REFUSED[setting] in printed["refused"][setting]

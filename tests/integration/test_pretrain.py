@@ -19,6 +19,7 @@ from pretrain_process import STEPS_PER_EPOCH, TINY_CGH, TINY_MOCO, made_up
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cgh_bench import data
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.checkpoint import load_canonical, random_checkpoint
 from cgh_bench.core.config import override
 from cgh_bench.core.errors import UserError
@@ -228,13 +229,17 @@ def test_seeds_differ_and_a_seed_repeats(tmp_path):
 
 
 def test_random_init_is_the_start_of_every_other_recipe(tmp_path):
-    path = train(replace(TINY_CGH, method=RandomInit(), epochs=0, seed=2), "random", tmp_path / "random")
+    path = train(
+        replace(TINY_CGH, architecture=ResNet("resnet18"), method=RandomInit(), epochs=0, seed=2),
+        "random",
+        tmp_path / "random",
+    )
     control = load_canonical(path)
-    reference = random_checkpoint("test_resnet", seed=2)
+    reference = random_checkpoint("resnet18", seed=2)
     assert all(torch.equal(control.weights[key], value) for key, value in reference.weights.items())
     for recipe in (TINY_CGH, TINY_MOCO):
         torch.manual_seed(2)
-        start = recipe.method.build(recipe.architecture).backbone.state_dict()
+        start = recipe.method.build(control.architecture).backbone.state_dict()
         assert all(torch.equal(control.weights[key], value) for key, value in start.items())
 
 

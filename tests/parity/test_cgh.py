@@ -9,16 +9,17 @@ import torch
 from torch.nn import functional as F
 
 from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.pretrain.methods.cgh import Cgh
 
-R18 = ResNet("resnet18")
+SMALL = Timm("test_resnet", (("zero_init_last", False),))
 TINY = Cgh(dim_global=12, dim_hyper=10, hidden=16, queue_length=40, momentum=0.9, handover_epochs=2.0, bn_groups=1)
 
 
 def build(config, seed=0):
     """The networks in float64, so that what differs is the formulas; similarities and losses stay in float32."""
     torch.manual_seed(seed)
-    method = config.build(R18).train()
+    method = config.build(SMALL).train()
     method.student.double()
     method.teacher.double()
     return method

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.pretrain.methods.cgh import Cgh
@@ -18,13 +18,13 @@ from cgh_bench.pretrain.recipe import find
 from cgh_bench.pretrain.relation import relation
 from cgh_bench.pretrain.train import check
 
-R18 = ResNet("resnet18")
+SMALL = Timm("test_resnet", (("zero_init_last", False),))
 TINY = Cgh(dim_global=12, dim_hyper=10, hidden=16, queue_length=40, momentum=0.9, handover_epochs=0.0, bn_groups=1)
 
 
 def build(config):
     torch.manual_seed(0)
-    return config.build(R18).train()
+    return config.build(SMALL).train()
 
 
 def views(*sides):

@@ -5,14 +5,14 @@ import copy
 import torch
 from torch.nn import functional as F
 
-from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.timm import Timm
 from cgh_bench.pretrain.methods.moco_v2 import MocoV2
 
 
 def test_three_steps_are_those_of_the_pseudocode():
     torch.manual_seed(0)
     config = MocoV2(dim=8, hidden=16, queue_length=20, momentum=0.9, temperature=0.2, bn_groups=1)
-    method = config.build(ResNet("resnet18")).train()
+    method = config.build(Timm("test_resnet", (("zero_init_last", False),))).train()
     method.student.double()
     method.keys.double()
     f_q, f_k = copy.deepcopy(method.student), copy.deepcopy(method.student)

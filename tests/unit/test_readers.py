@@ -7,8 +7,11 @@ import pytest
 import torch
 from origins import LIGHTLY, ORIGINS, Sample
 
+from cgh_bench.checkpoint import Checkpoint
+from cgh_bench.reading import recognition
 from cgh_bench.reading.loading import load
 from cgh_bench.reading.readers import READERS
+from cgh_bench.reading.weights_file import open_weights
 
 
 @pytest.fixture(scope="module", params=list(ORIGINS))
@@ -24,8 +27,7 @@ def origin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     yield sample, sample.write(tmp_path_factory.mktemp(request.param))
 
 
-def assert_is(sample: Sample, expected: str, path: Path, **how: str) -> None:
-    read = load(path, **how)
+def assert_is(sample: Sample, expected: str, read: Checkpoint) -> None:
     truth = sample.branches[expected]
     assert read.weights.keys() == truth.keys()
     wrong = [
@@ -38,13 +40,19 @@ def assert_is(sample: Sample, expected: str, path: Path, **how: str) -> None:
 
 
 def test_origin(origin: tuple[Sample, Path]) -> None:
-    """Without a word about it, and each branch by its name, the first with the source as well."""
+    """Without a word about it, and each branch by its name; told the source, the same tensors are found."""
     sample, path = origin
     first, *others = sample.branches
-    assert_is(sample, first, path)
-    assert_is(sample, first, path, branch=first, **({"source": sample.source} if sample.source in READERS else {}))
+    assert_is(sample, first, load(path))
+    opened = open_weights(path)
+    untold, told = (
+        recognition.recognise(opened, source, branch, None)
+        for source, branch in ((None, None), (sample.source if sample.source in READERS else None, first))
+    )
+    assert told.source == sample.source and told.choose(first) == untold.choose(None) == first
+    assert told.networks[first].names == untold.networks[first].names
     for branch in others:
-        assert_is(sample, branch, path, branch=branch)
+        assert_is(sample, branch, recognition.read_opened(opened, branch=branch))
 
 
 def test_every_reader_has_a_sample() -> None:
