@@ -95,6 +95,7 @@ TASKS: dict[str, _Detector] = {
     "coco_fpn_4conv1fc": Detection(data="coco", protocol="coco_fpn_4conv1fc", arch="resnet50"),
     "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
     "coco_vitdet": Detection(data="coco", protocol="coco_vitdet", arch="single-scale"),
+    "coco_fpn_swin": Detection(data="coco", protocol="coco_fpn_swin", arch="multi-scale"),
     "coco_frozen": Detection(data="coco", protocol="coco_frozen", arch="any"),
     "coco_quick": BoxDetection(data="coco", protocol="coco_quick", arch="any"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),

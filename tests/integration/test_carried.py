@@ -116,6 +116,7 @@ PUBLISHED = {
         *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8", "MODEL.RPN.POST_NMS_TOPK_TEST=8", "DATALOADER.NUM_WORKERS=0"),
     ),
     "coco_frozen": ("swin", *DETECTION, "train_dataloader.dataset.pipeline.2.scales=[(96,96),(128,128)]"),
+    "coco_fpn_swin": ("convnext", *DETECTION, "train_dataloader.dataset.pipeline.2.scale=(128,128)"),
     "ade20k_upernet_vit": ("vit", *SEGMENTATION, *WINDOWS),
     "ade20k_upernet_convnext": ("convnext", *SEGMENTATION, *WINDOWS),
     "ade20k_upernet_swin": ("swin", *SEGMENTATION),

@@ -132,6 +132,19 @@ UPERNET = {  # mmsegmentation's configs/_base_/models/upernet_*.py and datasets/
 }
 SOURCES = {
     "coco_vitdet": VITDET,
+    "coco_fpn_swin": {  # mmdetection's configs/swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py
+        "model.backbone.drop_path": 0.2,
+        "model.neck.in_channels": [96, 192, 384, 768],
+        "model.neck.norm_cfg": None,
+        "train_cfg.max_iters": 12 * 7330,
+        "train_dataloader.batch_size": 16,
+        "train_dataloader.dataset.pipeline.2.scale": (1333, 800),
+        "optim_wrapper.optimizer.type": "AdamW",
+        "optim_wrapper.optimizer.lr": 1e-4,
+        "optim_wrapper.optimizer.weight_decay": 0.05,
+        "param_scheduler.0.end": 1000,
+        "param_scheduler.1.milestones": [8 * 7330, 11 * 7330],
+    },
     "ade20k_upernet_vit": UPERNET  # mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py
     | {
         "model.backbone.drop_path": 0.1,
