@@ -1,8 +1,8 @@
 """coco_fpn_swin: Mask R-CNN with FPN on COCO for any backbone with maps at strides 4 to 32, carried as it is.
 
 Source: Liu et al., Swin Transformer (https://arxiv.org/abs/2103.14030); mmdetection's configs/swin/
-mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py, 12 epochs (42.7 box and 39.3 mask AP). Anchors, sampling, losses and test are those
-of coco_fpn, which differ in details (the best anchor of every object is positive).
+mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py, 12 epochs (42.7 box and 39.3 mask AP). Anchors, sampling, losses and test are
+those of coco_fpn, which differ in details (the best anchor of every object is positive).
 
 The backbone's own: its maps are not normed (there: one more norm on each).
 """
