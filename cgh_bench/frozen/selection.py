@@ -58,6 +58,14 @@ def require_learnable(train: ImageSet, val: ImageSet) -> None:
         )
 
 
+def require_shots(images: ImageSet, shots: int) -> None:
+    """Refuse images that have fewer than `shots` of a class."""
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    if counts.min() < shots:
+        name = images.classes[int(counts.argmin())]
+        raise UserError(f"class {name!r} has {counts.min()} train images; {shots} are needed, or set fewer shots")
+
+
 def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
     """Row numbers to fit and to hold out: those the dataset's authors set apart, else a `fraction` of every class.
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS
+from cgh_bench.frozen.selection import require_shots
 from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 from cgh_bench.tasks.knn import require_positive
 
@@ -38,13 +39,7 @@ class KNNFewShot(FeatureTask):
     def check(self, data: "DataPair") -> None:
         """Refuse a multi-label dataset, and a class of fewer images than are drawn."""
         super().check(data)
-        images = data.train
-        counts = np.bincount(images.labels, minlength=len(images.classes))
-        if counts.min() < self.shots:
-            name = images.classes[int(counts.argmin())]
-            raise UserError(
-                f"class {name!r} has {counts.min()} train images; {self.shots} are needed, or set fewer shots"
-            )
+        require_shots(data.train, self.shots)
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""

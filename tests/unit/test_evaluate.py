@@ -23,6 +23,7 @@ from cgh_bench.workspace import Workspace
 
 # The protocols of all frozen tasks as they are published: a changed default must change the id, and this list with it.
 PROTOCOLS = """
+animals_ridge_10shot@085bf88b ridge_10shot@1ee361fc ridge_1shot@36ea1715 ridge_25shot@14e3aa43 ridge_5shot@179cf0ba
 imagenet_linear@d6870e06 vtab_caltech101_logistic@ae6abedd vtab_cifar_logistic@db06fa14
 vtab_clevr_count_logistic@7a942475 vtab_clevr_dist_logistic@6badcf55 vtab_diabetic_retinopathy_logistic@0d3a07f9
 vtab_dmlab_logistic@bc7ab8cb vtab_dsprites_loc_logistic@846fae7c vtab_dsprites_ori_logistic@436acf17

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
@@ -29,6 +30,7 @@ from cgh_bench.tasks.knn_few_shot import KNNFewShot
 from cgh_bench.tasks.knn_grid import KNNGrid
 from cgh_bench.tasks.knn_leave_one_out import LeaveOneOut
 from cgh_bench.tasks.knn_multi_label import KNNMultiLabel, shares
+from cgh_bench.tasks.ridge_few_shot import RidgeFewShot, ridge
 
 
 def test_four_points_by_hand() -> None:
@@ -212,6 +214,7 @@ SINGLE_LABEL: dict[str, ImageTask] = {
     "knn": KNN("toy", AS_IS, k=3),
     "leave_one_out": LeaveOneOut("toy", AS_IS, k=3),
     "few_shot": KNNFewShot("toy", AS_IS, shots=2, repeats=3),
+    "ridge": RidgeFewShot("toy", AS_IS, shots=2),
     "grid": KNNGrid("toy", AS_IS, features=("layer1", "layer4"), ks=(1, 200), selection_images=10),
     "approximate": KNNApproximate("toy", AS_IS, k=3, index="IVF2,Flat", search="nprobe=2"),
 }
@@ -295,3 +298,16 @@ def test_an_approximate_index_that_cannot_be_is_one_line(backbone: Checkpoint, f
     ):
         with pytest.raises(UserError, match=rf"^faiss cannot use index '{index}' with search '{search}' .*{why}"):
             KNNApproximate("toy", AS_IS, index=index, search=search).run(backbone, toy(), folders, 0)
+
+
+@pytest.mark.parametrize(("shots", "width"), [(3, 40), (30, 8)])
+def test_ridge_is_that_of_scikit_learn(shots: int, width: int) -> None:
+    """In both forms: fewer images than features, and more."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), shots)
+    train = (random.normal(3, 2, (len(labels), width)) + labels[:, None]).astype(np.float32)
+    queries = random.normal(4, 2, (50, width)).astype(np.float32)
+    mean, deviation = train.mean(axis=0, dtype=float), train.std(axis=0, dtype=float) + 1e-5
+    x, asked = (np.hstack([(part - mean) / deviation, np.full((len(part), 1), 100.0)]) for part in (train, queries))
+    reference = Ridge(alpha=1024, fit_intercept=False, solver="svd").fit(x, 2 * np.eye(4)[labels] - 1).predict(asked)
+    np.testing.assert_allclose(ridge(train, labels, queries, 1024, 100), reference, atol=1e-6)
