@@ -3,17 +3,25 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import dense_folder
 import numpy as np
 import own_folders
 import pytest
 import yaml
+from foreign_bytes import JSON, bounded, damaged, tried
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.dense import Own
 from cgh_bench.data.own import find
+from cgh_bench.evaluation import configured, protocol_id
+from cgh_bench.results import Result
+from cgh_bench.site.boards import boards
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +63,36 @@ def problem(place: Path | str, kind: str, tmp_path: Path) -> str:
         find.locate(str(place), kind, tmp_path / "cache")
     assert "\n" not in str(refused.value)
     return str(refused.value)
+
+
+# what others hold is read, or refused in one line
+
+FILES = {"coco": "annotations/instances_train.json", "voc": "Annotations/val_1.xml", "yolo": "data.yaml"}
+
+
+@pytest.mark.parametrize("form", FILES)
+@settings(bounded, max_examples=40)
+@given(data=st.data())
+def test_damaged_files(form: str, made: Path, tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / form
+    if not folder.exists():
+        shutil.copytree(made / f"{form}_form", folder)
+    path = folder / FILES[form]
+    path.write_bytes(data.draw(damaged((made / f"{form}_form" / FILES[form]).read_bytes())))
+    tried(find.locate, str(folder), "objects", tmp_path / "cache")
+
+
+@pytest.mark.slow
+@bounded
+@given(value=JSON, part=st.sampled_from(["images", "annotations", "categories"]), data=st.data())
+def test_any_value_in_cocos_form(made: Path, tmp_path: Path, value: Any, part: str, data: st.DataObject) -> None:
+    folder = tmp_path / "coco"
+    if not folder.exists():
+        shutil.copytree(made / "coco_form", folder)
+    document = json.loads((made / "coco_form" / FILES["coco"]).read_text())
+    document[part][0][data.draw(st.sampled_from(sorted(document[part][0])))] = value
+    (folder / FILES["coco"]).write_text(json.dumps(document))
+    tried(find.locate, str(folder), "objects", tmp_path / "cache")
 
 
 # reading
@@ -169,7 +207,9 @@ COCO_FAULTS = {
     "an id twice": (_annotation(id=0), "annotation ids"),
     "an image that is not listed": (_annotation(image_id="gone"), "image_id 'gone'"),
     "a category that is not listed": (_annotation(category_id=77), "category_id 77"),
-    "a category twice": (lambda d: d["categories"].append(d["categories"][0]), "category ids"),
+    "a category twice": (lambda d: d["categories"].append({**d["categories"][0], "name": "pink"}), "category ids"),
+    "two classes of one name": (lambda d: d["categories"][1].update(name="red"), "several categories named 'red'"),
+    "a class without a name": (lambda d: d["categories"][1].pop("name"), "category without a name"),
     "an empty box": (_annotation(bbox=[1, 1, 0, 5]), "is empty"),
     "out of bounds": (_annotation(bbox=[40, 40, 200, 200]), "outside its 64×64 pixels"),
     "a polygon of two points": (_annotation(segmentation=[[1, 1, 2, 2]]), "fewer than three points"),
@@ -293,3 +333,27 @@ def test_folders_of_another_kind(made: Path, tmp_path: Path) -> None:
     assert "has no maps in a form that is read" in problem(made / "voc_form", "maps", tmp_path)
     assert "no folder" in problem("no/where", "objects", tmp_path)
     assert "did you mean coco" in problem("cocoa", "objects", tmp_path)
+
+
+# results
+
+
+def test_results_have_a_board_of_their_own_beside_no_published_number() -> None:
+    name, content = "coco_det_detectron2", "f" * 16
+    task, overridden = configured(name, ["data=mine", "iterations=5", "settings=SOLVER.IMS_PER_BATCH=2,TEST.A=[1,2]"])
+    assert overridden == ()
+    assert configured(name, ["data=coco", "iterations=5"])[1] == ("data=coco", "iterations=5")
+    result = Result(
+        task=name,
+        protocol=protocol_id(name, task, content),
+        metrics={"box_AP": 1.0},
+        checkpoint="0" * 16,
+        checkpoint_name="a backbone",
+        origin={},
+        data=content,
+        config=plain(task),
+        seed=0,
+    )
+    (board,) = (each for each in boards([result]) if each.ours)
+    assert (board.ours, board.title, board.published) == (result.protocol, f"{name} on mine", None)
+    assert protocol_id(name, task, content) != protocol_id(name, configured(name, ["iterations=5"])[0])

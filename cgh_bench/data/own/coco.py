@@ -1,13 +1,14 @@
 """COCO's form: one JSON per split, whatever it is called, with the images beside or around it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.annotations import Facts, is_number, read_coco
 from cgh_bench.data.image_set import Split
-from cgh_bench.data.own import WORDS, Format, Said
+from cgh_bench.data.own import WORDS, Document, Format, Said
 
 EXPLICIT = "--data images=DIR,train=A.json,val=B.json names the files"
 
@@ -52,18 +53,39 @@ def read_files(folder: Path, files: dict[Split, Path]) -> dict[Split, Said]:
 
 def _said(folder: Path, split: Split, file: Path) -> Said:
     document, wrong = read_coco(file)
-    names = [image.get("file_name") for image in document.get("images", ())]
-    if wrong or not names or not all(isinstance(name, str) for name in names):
-        wrong = wrong or ["has an image without file_name" if names else "lists no image"]
+    wrong = wrong or list(_unnamed(document))
+    if wrong:
         return Said(file, document, [f"{file} {fault}" for fault in wrong])
+    names = [image["file_name"] for image in document["images"]]
     places = list(_places(folder, split, file))
-    place = next((each for each in places if (each / str(names[0])).is_file()), None)
+    place = next((each for each in places if _is_file(each / names[0])), None)
     if place is None:
         where = ", ".join(map(str, places[:4]))
         raise UserError(f"{names[0]}, the first image of {file}, is in none of {where}, …; {EXPLICIT}")
     images = [{**image, "file_name": str(place / image["file_name"])} for image in document["images"]]
     annotations = [_complete(line) for line in document["annotations"]]
     return Said(file, {**document, "images": images, "annotations": annotations})
+
+
+def _unnamed(document: Document) -> Iterator[str]:
+    """What of the names of images and classes keeps them from being found and told apart."""
+    files = [image.get("file_name") for image in document["images"]]
+    classes = [category.get("name") for category in document["categories"]]
+    if not files:
+        yield "lists no image"
+    if not all(isinstance(name, str) and name and "\0" not in name for name in files):
+        yield "has an image without file_name"
+    if not all(isinstance(name, str) and name for name in classes):
+        yield "has a category without a name"
+    elif repeated := [name for name, count in Counter(classes).items() if count > 1]:
+        yield f"has several categories named {repeated[0]!r}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name of others' that no file can have
+        return False
 
 
 def _places(folder: Path, split: Split, file: Path) -> Iterator[Path]:

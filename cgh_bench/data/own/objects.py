@@ -59,7 +59,7 @@ def look(name: str, cache: Path) -> tuple[Checked, Own | None]:
         for split, one in said.items()
     )
     checked = check("own objects", Layout(str(root), parts, 0.0, ""), Path(), cache)
-    for split, one in said.items():  # a file of theirs is to be mended, not ours
+    for split, one in said.items():  # theirs is to be fixed, not ours
         checked.problems = [each.replace(str(folder / f"{split}.json"), str(one.source)) for each in checked.problems]
     checked.notes = [*found.notes, *checked.notes]
     train = said["train"].document["images"]
@@ -94,7 +94,7 @@ def _explicit(name: str) -> dict[Split, Said]:
 
 def _faults(said: Said) -> list[str]:
     """What COCO's tools or a framework would stop at, or silently leave out."""
-    names = [str(category.get("name")) for category in said.document["categories"]]
+    names = [category["name"] for category in said.document["categories"]]
     wrong: list[str] = coco_facts(said.document, names, scored=False)["wrong"]
     wrong = wrong or list(_box_faults(said.document))
     if not wrong and all(line["iscrowd"] for line in said.document["annotations"]):

@@ -79,7 +79,7 @@ def _images(path: Path, document: dict[str, Any], place: str) -> list[Path]:
                 return sorted(p for p in at.rglob("*") if p.suffix.lower() in SUFFIXES)
             if at.is_file():
                 lines = at.read_text(encoding="utf-8", errors="replace").splitlines()
-                return [base / line.strip() for line in lines if line.strip()]
+                return [base / line.strip() for line in lines if line.strip() and "\0" not in line]
     return []
 
 
