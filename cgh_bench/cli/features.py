@@ -1,16 +1,17 @@
 """Commands on the features of a backbone."""
 
+import itertools
 from pathlib import Path
 
 import click
 
 from cgh_bench.cli import options
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, printable
 
 
 @click.group(cls=options.Group)
 def features() -> None:
-    """Export the features of a frozen backbone."""
+    """Export the features of a frozen backbone, or compare those of several."""
 
 
 @features.command()
@@ -45,3 +46,40 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
         path = out.with_name(f"{out.stem}.{split}{out.suffix}")
         write_features(path, found.features, found.labels, classes=found.classes, paths=found.paths)
         print(f"wrote {path}: {len(found.labels):,} × {found.features.shape[1]}")
+
+
+@features.command()
+@click.argument("ckpts", metavar="CKPT CKPT…", nargs=-1, required=True)
+@click.option("--data", required=True, metavar="DATASET", help="Dataset name or folder; its val images are used.")
+@click.option("--feature", default="layer4", help="Which feature; layer4 is the global one of every backbone.")
+@options.count("--k", 10, "Neighbours of each image.")
+@click.option("--resize", type=options.COUNT, default=256, metavar="N", help="Short side of the images in pixels.")
+@click.option("--crop", type=options.COUNT, default=224, metavar="N", help="Side of the centre crop in pixels.")
+@options.trust_code
+def compare(ckpts: tuple[str, ...], data: str, feature: str, k: int, resize: int, crop: int, trust_code: bool) -> None:
+    """Tell how alike backbones see the same images.
+
+    For every two: linear CKA (1: the same up to rotation and scale; about 0: unrelated), and the share of each image's
+    nearest images that both agree on, beside what chance gives. No labels are used.
+
+    \b
+    Example:
+      cgh-bench features compare moco_v2_800ep.pth.tar timm/resnet50.a1_in1k --data photos
+    """
+    names = options.checkpoints(ckpts)
+    if len(names) < 2:
+        raise UserError("features compare needs two or more checkpoints")
+    from cgh_bench.api import extracted
+    from cgh_bench.data.transform import EvalTransform
+    from cgh_bench.frozen.similarity import cka, mutual_neighbours
+    from cgh_bench.reading.loading import load
+
+    banks = {}
+    for name in names:
+        banks[name] = extracted(load(name, trust_code=trust_code), data, "val", feature, EvalTransform(resize, crop))
+    count = len(banks[names[0]].features)
+    print(f"{count:,} val images of {data}; mutual kNN by chance: {100 * k / max(1, count - 1):.1f} %")
+    for first, second in itertools.combinations(names, 2):
+        a, b = banks[first].features, banks[second].features
+        agreed = 100 * mutual_neighbours(a, b, k)
+        print(f"{printable(first)}  {printable(second)}  CKA {cka(a, b):.3f}  mutual kNN (k {k}) {agreed:.1f} %")
