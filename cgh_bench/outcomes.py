@@ -53,6 +53,13 @@ def images_of(images: ImageSet) -> Images:
     return Images(images.name, tuple(printable(images.called(index)) for index in range(len(images))), images.order)
 
 
+def some_of(images: Images, rows: Sequence[int]) -> Images:
+    """Some of the images, by their numbers; all keep their name."""
+    if len(rows) == len(images):
+        return images
+    return named_images(images.name, [images.ids[row] for row in rows], images.order)
+
+
 def named_images(name: str, ids: Sequence[str], content: str) -> Images:
     """Images that are known by name, of a dataset with this fingerprint."""
     digest = hashlib.sha256("\0".join([content, *ids]).encode(errors="surrogateescape"))
@@ -285,6 +292,48 @@ class MultiLabel(Outcomes):
 def multi_label(images: ImageSet, target: Ints, score: Floats, measures: Mapping[str, str]) -> MultiLabel:
     """The outcomes of scores (N, C); each of the `measures` is `mean`, `area` (made falling) or `11 points`."""
     return MultiLabel(images=images_of(images), classes=images.classes, measures=measures, target=target, score=score)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores(Outcomes):
+    """A number of each image for each metric: a query's average precision, the share of a pair's points found."""
+
+    KIND = "scores"
+    target: Ints
+    """(N,) The class of each image."""
+    weight: Ints
+    """(N,) How much it counts in metrics by "weight": its points."""
+    value: Mapping[str, Floats]
+    """For each metric, (N,)."""
+
+    def each(self, metric: str) -> Floats | None:
+        """See `Outcomes`."""
+        return self.value[metric] if self.measures[metric] == "mean" else None
+
+    def measure(self, metric: str, counts: Ints) -> Floats:
+        """The mean over images, over their weight, or over classes of the mean over their images."""
+        by, values = self.measures[metric], self.value[metric]
+        if by == "class":
+            member = self.target[:, None] == np.unique(self.target)
+            sums, sizes = counts @ (member * values[:, None]), counts @ member.astype(np.int64)
+            means: Floats = np.nanmean(_per_cent(sums, sizes) / 100, axis=1)
+            return means
+        drawn = counts * self.weight if by == "weight" else counts
+        found: Floats = drawn @ values / drawn.sum(axis=1)
+        return found
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """See `Outcomes`."""
+        also = {f"value:{name}": values for name, values in self.value.items()}
+        return {"target": self.target, "weight": self.weight, **also}
+
+    def rows(self) -> Iterator[Sequence[Any]]:
+        """One line per image."""
+        yield ["image", "target", "weight", *self.value]
+        for name, target, weight, *values in zip(
+            self.images.ids, self.target, self.weight, *self.value.values(), strict=True
+        ):
+            yield [name, self.classes[target], weight, *(repr(float(value)) for value in values)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -559,6 +608,9 @@ def _read(about: Mapping[str, Any], ids: tuple[str, ...], arrays: dict[str, Any]
     if kind == Classification.KIND:
         right = {name.removeprefix("right:"): wide.pop(name) for name in list(wide) if name.startswith("right:")}
         found: Outcomes = Classification(**common, **wide, right=right)
+    elif kind == Scores.KIND:
+        values = {name.removeprefix("value:"): wide.pop(name) for name in list(wide) if name.startswith("value:")}
+        found = Scores(**common, **wide, value=values)
     elif kind == Detection.KIND:
         parts: dict[str, dict[str, Any]] = {}
         for name, array in wide.items():

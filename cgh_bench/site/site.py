@@ -3,6 +3,7 @@
 It opens from disk and needs no network; the charting library is one file that its pages share.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,14 @@ def _measured_rows(board: Board, measured: Sequence[Subject], root: Path) -> lis
     return rows
 
 
+def _by_value(rows: list[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
+    """The best first by a metric; rows without it last."""
+    sign = -1 if metric.higher_is_better is not False else 1
+    return sorted(
+        rows, key=lambda row: sign * row["values"][metric.name][0] if metric.name in row["values"] else math.inf
+    )
+
+
 def _interval(cell: Cell, metric: str, root: Path | None) -> list[Any] | None:
     """The 95 % interval of a mean and over what: its seeds; or the images, if one run left answers below `root`."""
     if cell.n > 1:
@@ -176,7 +185,7 @@ def _protocol_context(
     return {
         "board": board,
         "headings": [_heading(metric) for metric in board.metrics],
-        "rows": [*_measured_rows(board, measured, root), *_published_rows(board)],
+        "rows": [*_by_value(_measured_rows(board, measured, root), board.metrics[0]), *_published_rows(board)],
         "conflicts": published.conflicts(theirs),
         "sensitivity": sensitivity(records, board.ours, board.metrics[0]),
         "unread": published.unread(board.published.name) if board.published else [],

@@ -9,6 +9,7 @@ over all points (`pck_point`), over pairs (`pck_image`), or over classes of the 
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.outcomes import Images, Scores
+
+AVERAGES = {"pck_point": "weight", "pck_image": "mean", "pck_class": "class"}
+"""The measure of `Scores` that each is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Correspondence(Task[PairedImages]):
         import torch
 
         from cgh_bench.frozen.patches import extract_patches
+        from cgh_bench.outcomes import named_images
 
         cache = folders.cache / "features"
         patches = extract_patches(checkpoint, data.images, self.size, self.feature, cache, self.precision)
@@ -94,16 +100,51 @@ class Correspondence(Task[PairedImages]):
             ]
             found = matches(maps[0], maps[1], pair, self.size, self.upsampling)
             errors.append(np.linalg.norm(found - pair.target_points, axis=1) / pair.extent)
-            names = [data.images.called(image) for image in (pair.source, pair.target)]
+            named = [data.images.called(image) for image in (pair.source, pair.target)]
             for row in zip(pair.source_points, found, pair.target_points, errors[-1], strict=True):
                 numbers = [f"{value:.3f}" for part in row for value in np.atleast_1d(part)]
-                lines.writerow([number, *names, data.classes[pair.label], *numbers])
+                lines.writerow([number, *named, data.classes[pair.label], *numbers])
         folders.write("points.csv", table.getvalue())
-        labels = np.array([pair.label for pair in data.pairs])
-        metrics = pck(errors, labels, self.alpha)
-        for alpha in self.alphas:
-            metrics |= {f"{name}_{alpha:g}": value for name, value in pck(errors, labels, alpha).items()}
-        return metrics
+        called = data.images.called
+        names = [f"{called(pair.source)} to {called(pair.target)}" for pair in data.pairs]
+        alphas = {"": self.alpha, **{f"_{alpha:g}": alpha for alpha in self.alphas}}
+        pairs = named_images(data.name, names, data.fingerprint)
+        outcomes = scored(pairs, data.classes, [pair.label for pair in data.pairs], errors, alphas)
+        folders.keep(outcomes)
+        return outcomes.metrics()
+
+
+def scored(
+    pairs: "Images",
+    classes: Sequence[str],
+    labels: Sequence[int],
+    errors: Sequence[NDArray[np.float64]],
+    alphas: Mapping[str, float],
+) -> "Scores":
+    """The share of each pair's points that is found, in per cent, and its three averages.
+
+    Args:
+        pairs: N of them.
+        classes: their names.
+        labels: the class of each pair.
+        errors: of each pair, those of its points, as shares of the object's extent.
+        alphas: the thresholds, by what follows the metrics' names.
+    """
+    from cgh_bench.outcomes import Scores
+
+    measures, shares = {}, {}
+    for suffix, alpha in alphas.items():
+        found = 100 * np.array([(error <= alpha).mean() for error in errors])
+        for name, by in AVERAGES.items():
+            measures[name + suffix], shares[name + suffix] = by, found
+    return Scores(
+        images=pairs,
+        classes=tuple(classes),
+        measures=measures,
+        target=np.array(labels),
+        weight=np.array([len(error) for error in errors]),
+        value=shares,
+    )
 
 
 def matches(source: "Tensor", target: "Tensor", pair: Pair, size: int, upsampling: Upsampling) -> Points:
@@ -128,18 +169,6 @@ def matches(source: "Tensor", target: "Tensor", pair: Pair, size: int, upsamplin
     squashed = np.stack([best % size, best // size], axis=1)
     found: Points = (squashed + 0.5) / size * pair.sizes[1] - 0.5
     return found
-
-
-def pck(errors: list[NDArray[np.float64]], labels: NDArray[np.int64], alpha: float) -> dict[str, float]:
-    """The three averages, in percent, of errors that are shares of the object's extent: an array for each pair."""
-    found = [error <= alpha for error in errors]
-    of_pair = np.array([hits.mean() for hits in found])
-    of_class = [of_pair[labels == label].mean() for label in np.unique(labels)]
-    return {
-        "pck_point": 100 * float(np.concatenate(found).mean()),
-        "pck_image": 100 * float(of_pair.mean()),
-        "pck_class": 100 * float(np.mean(of_class)),
-    }
 
 
 TASKS = {

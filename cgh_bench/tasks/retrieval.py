@@ -64,6 +64,8 @@ class Retrieval(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters. Queries without a right image in the gallery count for nothing."""
+        from cgh_bench.outcomes import Scores, images_of, some_of
+
         banks = self.features(checkpoint, data, folders)
         gallery, queries = banks[0], banks[-1]
         found = []
@@ -79,12 +81,22 @@ class Retrieval(FeatureTask):
             name = data.val.called(number)
             lines.writerow([name, data.val.classes[queries.labels[number]], f"{100 * precision:.2f}", first, count])
         folders.write("queries.csv", table.getvalue())
-        first_right = np.array([row[2] for row in found])
-        return {
-            "mAP": 100 * float(np.mean([row[1] for row in found])),
-            **{f"R@{k}": 100 * float((first_right <= k).mean()) for k in (1, 5, 10)},
-            "MRR": 100 * float((1 / first_right).mean()),
+        rows, precisions, first_right = (np.array(column) for column in list(zip(*found, strict=True))[:3])
+        scores = {
+            "mAP": 100 * precisions,
+            **{f"R@{k}": 100.0 * (first_right <= k) for k in (1, 5, 10)},
+            "MRR": 100 / first_right,
         }
+        outcomes = Scores(
+            images=some_of(images_of(data.val), rows.tolist()),
+            classes=data.val.classes,
+            measures=dict.fromkeys(scores, "mean"),
+            target=queries.labels[rows],
+            weight=np.ones(len(rows), np.int64),
+            value=scores,
+        )
+        folders.keep(outcomes)
+        return outcomes.metrics()
 
 
 def ranking(gallery: NDArray[np.float32], queries: NDArray[np.float32], is_itself: bool) -> Iterator[NDArray[np.int64]]:

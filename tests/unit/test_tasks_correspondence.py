@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from cgh_bench import outcomes
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.demo.warped import WarpSettings, animal_pairs
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.pairs import Pair, spair
 from cgh_bench.tasks.base import Folders
-from cgh_bench.tasks.correspondence import Correspondence, matches, pck
+from cgh_bench.tasks.correspondence import Correspondence, matches, scored
 
 FEW = WarpSettings(pairs=3, side=64, points=5)
 
@@ -39,10 +40,13 @@ def test_the_same_points_of_a_silhouette_lie_on_it_in_both_pictures() -> None:
 
 def test_trap_the_averages_differ() -> None:
     errors = [np.array([0.05, 0.05, 0.05, 0.2]), np.array([0.2]), np.array([0.1])]
-    found = pck(errors, np.array([0, 0, 1]), 0.1)
+    kept = scored(outcomes.named_images("few", ["a", "b", "c"], ""), ("cat", "dog"), [0, 0, 1], errors, {"": 0.1})
+    found = kept.metrics()
     assert found["pck_point"] == pytest.approx(100 * 4 / 6)
     assert found["pck_image"] == pytest.approx(100 * (0.75 + 0 + 1) / 3)
     assert found["pck_class"] == pytest.approx(100 * (0.375 + 1) / 2)
+    drawn = kept.measure("pck_class", np.array([[2, 1, 0]]))  # no pair of one class among these
+    assert drawn == pytest.approx([100 * (2 * 0.75 + 0) / 3])
 
 
 def test_a_point_is_found_where_its_feature_is() -> None:
@@ -65,6 +69,7 @@ def test_a_picture_corresponds_with_itself(arch: str, tmp_path: Path) -> None:
     task = Correspondence("animal_pairs", size=128, upsampling="bilinear")
     same = task.run(random_checkpoint(arch), replace(few, pairs=tuple(own)), Folders(tmp_path, tmp_path), 0)
     assert same["pck_point"] > 90
+    assert outcomes.load(tmp_path).metrics() == pytest.approx(same)
     lines = (tmp_path / "points.csv").read_text().splitlines()
     assert len(lines) == 1 + 15
     assert "in the cache" in task.plan(random_checkpoint(arch), few, Folders(tmp_path, tmp_path))[0]

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 from toy_images import toy_data
 
+from cgh_bench import outcomes
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair
@@ -43,6 +44,11 @@ def test_the_metrics_are_scikit_learns_and_every_query_is_kept(tmp_path: Path) -
     nearest = np.take_along_axis(right, similarity.argmax(axis=1)[:, None], axis=1)
     assert metrics["R@1"] == pytest.approx(100 * nearest.mean())
     assert metrics["R@1"] <= metrics["R@5"] <= metrics["R@10"] and metrics["R@1"] <= metrics["MRR"] <= 100
+    kept = outcomes.load(tmp_path)
+    assert kept.metrics() == pytest.approx(metrics)
+    each = kept.each("mAP")
+    assert each is not None and each / 100 == pytest.approx(theirs, abs=1e-3)
+    assert next(iter(kept.to_csv().splitlines())) == "image,target,weight,mAP,R@1,R@5,R@10,MRR"
     lines = (tmp_path / "queries.csv").read_text().splitlines()
     assert len(lines) == 1 + len(data.val)
     precisions = [float(line.split(",")[2]) for line in lines[1:]]
