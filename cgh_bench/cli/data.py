@@ -1,11 +1,15 @@
 """Commands on datasets."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from cgh_bench.cli import options
 from cgh_bench.core.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from cgh_bench.data.image_set import Split
 
 
 @click.group(cls=options.Group)
@@ -45,3 +49,53 @@ def check(name: str, work: Path) -> None:
     count = sum(len(checked.problems) for checked in found.values())
     if count:
         raise UserError(f"{count} problem{'s' * (count > 1)} in {name}; fix the files above")
+
+
+@data.command()
+@click.argument("name", metavar="DATASET")
+@click.argument("other", metavar="OTHER")
+@click.option("--split", default="val", metavar="SPLIT", help="Of DATASET: val or train.  [default: val]")
+@click.option("--ckpt", default="control:pixels", metavar="CKPT", help="Whose features are compared, at 224 pixels.")
+@click.option("--least", type=click.FloatRange(0, 1), default=0.99, help="Cosine from which two count as one.")
+@click.option("--out", "-o", type=options.PATH, help="CSV file of all pairs.")
+@options.work
+def overlap(name: str, other: str, split: str, ckpt: str, least: float, out: Path | None, work: Path) -> None:
+    """Find images of a dataset that are also in another, or almost.
+
+    Compares the val images of DATASET with the train images of OTHER: what a backbone was pretrained on, or DATASET
+    itself. Pixels, averaged to 16 x 16, find copies in other sizes and formats; a backbone (--ckpt) finds crops and
+    changed colours too, with a lower --least.
+
+    \b
+    Examples:
+      cgh-bench data overlap animals animals
+      cgh-bench data overlap /data/photos imagenet1k --ckpt timm/resnet50.a1_in1k --least 0.95 -o pairs.csv
+    """
+    import csv
+    import io
+
+    from cgh_bench.core.files import write_text
+    from cgh_bench.core.progress import showing
+    from cgh_bench.data import load
+    from cgh_bench.frozen.duplicates import duplicates
+    from cgh_bench.reading.loading import load as load_checkpoint
+    from cgh_bench.workspace import Workspace
+
+    cache = Workspace(work).cache
+    checkpoint = load_checkpoint(ckpt)
+    images, others = load(name, cast("Split", split), cache=cache), load(other, "train", cache=cache)
+    with showing(True):
+        size = 64 if ckpt.startswith("control:") else 224
+        found = duplicates(images, others, checkpoint, size, least, cache / "features")
+    lines = [(images.called(one), others.called(two), f"{similarity:.4f}") for one, two, similarity in found]
+    share = 100 * len(found) / len(images)
+    print(
+        f"{len(found):,} of {len(images):,} {split} images of {name} ({share:.1f} %) are among the {len(others):,} "
+        f"train images of {other}, or almost (cosine {least:g} or more of {ckpt})"
+    )
+    for line in lines[:5]:
+        print(printable("  " + " = ".join(line[:2]) + f"  {line[2]}"))
+    if out:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("image", "other", "cosine"), *lines])
+        write_text(out, table.getvalue())
