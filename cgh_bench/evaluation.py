@@ -84,7 +84,7 @@ def prepare(
 
     Args:
         names: of tasks.
-        workspace: whose cache embedded datasets are written to.
+        workspace: where embedded datasets are made.
         settings: for all the tasks.
         pair: data in memory, instead of what a name finds.
 
@@ -100,7 +100,7 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
     if pair:
         settings = [*settings, f"data={pair.name}"]
     task, overridden = configured(name, settings)
-    data = task.with_others(pair, workspace.cache) if pair else task.load_data(workspace.cache)
+    data = task.with_others(pair, workspace.datasets) if pair else task.load_data(workspace.datasets)
     task.check(data)
     return Evaluation(name, task, data, protocol_id(name, task, _own_data(task, data, pair)), overridden)
 

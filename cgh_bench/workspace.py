@@ -1,6 +1,9 @@
 """Where everything is written: one folder, and the places in it."""
 
-from dataclasses import dataclass
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ class Workspace:
     """The one folder that anything is written to."""
 
     root: Path
+    scratch: Path | None = None
+    """Where embedded datasets are made instead of in the cache; see `planning`."""
 
     @property
     def store(self) -> Path:
@@ -23,6 +28,22 @@ class Workspace:
     def cache(self) -> Path:
         """Features and embedded datasets: everything here can be made again."""
         return self.root / "cache"
+
+    @property
+    def datasets(self) -> Path:
+        """Where embedded datasets are made."""
+        return self.scratch or self.cache
+
+    @contextlib.contextmanager
+    def planning(self, active: bool = True) -> Iterator["Workspace"]:
+        """The same, but what is made of embedded datasets is removed at the end: a dry run leaves nothing."""
+        if not active:
+            yield self
+            return
+        with tempfile.TemporaryDirectory(prefix="cgh-bench-") as folder:
+            for entry in self.cache.iterdir() if self.cache.is_dir() else ():
+                (Path(folder) / entry.name).symlink_to(entry.resolve())
+            yield replace(self, scratch=Path(folder))
 
     def pretraining(self, recipe: str, seed: int) -> Path:
         """The folder of one pretraining run."""

@@ -107,7 +107,8 @@ def eval_(
         tasks = [in_framework(name, framework) for name in tasks]
     of_weights, of_task = split_settings(settings)
     given = [*of_task, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
-    launch, workspace = Launch(None if slurm else gpus, images_at_a_time), Workspace(work)
+    launch = Launch(None if slurm else gpus, images_at_a_time)
+    workspace = click.get_current_context().with_resource(Workspace(work).planning(dry_run))
     from_files = _feature_files(features) if features else None
 
     def read(name: str) -> "Checkpoint":

@@ -61,7 +61,7 @@ def suite(
     def show(result: "Result", reused: bool) -> None:
         show_result(result, reused=reused, console=log)
 
-    runner = Runner(chosen, Workspace(work))
+    runner = Runner(chosen, click.get_current_context().with_resource(Workspace(work).planning(dry_run)))
     with showing(not quiet), dist.process_group():
         for name in names:
             checkpoint = load(name, arch=arch)

@@ -231,3 +231,20 @@ def test_who_only_asks_what_there_is_waits_for_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+def test_a_plan_sees_what_is_there_and_leaves_nothing(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "work")
+    (workspace.cache / "scenes").mkdir(parents=True)
+    (workspace.cache / "scenes/done").touch()
+    with workspace.planning() as planned:
+        assert planned.cache == workspace.cache
+        assert (planned.datasets / "scenes/done").exists()
+        (planned.datasets / "pairs").mkdir()
+    assert not planned.datasets.exists()
+    assert [path.name for path in workspace.cache.iterdir()] == ["scenes"]
+    with workspace.planning(False) as real:
+        assert real.datasets == workspace.cache
+    with Workspace(tmp_path / "new").planning():
+        pass
+    assert not (tmp_path / "new").exists()
