@@ -58,7 +58,7 @@ def convert(
     if verify:
         converter.require_installed()
     _require_writable(converter, out)
-    with alone_in(out, wait=True):
+    with alone_in(out, wait=True, tidy=True):
         return _convert(checkpoint, converter, out, verify, compared)
 
 

@@ -81,11 +81,11 @@ def write_text(path: Path, text: str, flush: bool = True) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
+def alone_in(folder: Path, wait: bool = False, tidy: bool = False) -> Iterator[None]:
     """Keep every other process and thread out of this block for the same `folder`; to `wait`, they come one by one.
 
     The lock is the kernel's, on a small file beside the folder: it is gone with the process, however that ends. What a
-    killed process has not finished writing in `folder` is removed.
+    killed process has not finished writing in `folder` is removed; `tidy` removes the file as well.
 
     Raises:
         UserError: another process is in (it is named), or the disk cannot be written to or has no locks.
@@ -104,6 +104,8 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
         remove_unfinished(folder)  # nobody else is here, so nobody is writing it
         yield
     finally:
+        if tidy:
+            place.unlink(missing_ok=True)  # who waits opens it anew at each try
         lock.release()
 
 
@@ -111,7 +113,11 @@ def _acquire(lock: BaseFileLock, folder: Path, wait: bool) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        holder = Path(lock.lock_file).read_text(encoding="utf-8", errors="replace") or "another process"
+        try:
+            holder = Path(lock.lock_file).read_text(encoding="utf-8", errors="replace") or "another process"
+        except FileNotFoundError:  # its holder has just removed it, or it cannot be made
+            lock.acquire(timeout=1)
+            return
         if not wait:
             raise UserError(f"{folder} is in use by {holder}; wait for it, stop it or choose another folder") from None
         print(f"waiting for {holder}, which is using {folder}", file=sys.stderr, flush=True)

@@ -157,7 +157,6 @@ def test_a_certificate_that_passes(trained: Checkpoint, tmp_path: Path) -> None:
     assert [stage["stage"] for stage in certificate["stages"]] == ["input", "layer1", "layer2", "layer3", "layer4"]
     assert sorted(p.name for p in out.parent.iterdir()) == sorted(
         [
-            ".x.safetensors.lock",
             "x.safetensors",
             "x.safetensors.certificate.json",
             "x.safetensors.preprocessing.json",
@@ -203,7 +202,7 @@ def test_a_failed_proof_writes_nothing_and_loses_nothing(
     with pytest.raises(CheckFailed, match=re.escape(why)):
         convert(trained, "torchvision", out)
     assert out.read_text() == "an older conversion"
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".x.pth.lock", "x.pth", "x.pth.failed.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.pth", "x.pth.failed.json"]
     certificate = json.loads((tmp_path / "x.pth.failed.json").read_text())
     assert certificate["verdict"] == "failed"
     assert why in certificate["why"]
