@@ -167,6 +167,6 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def wait_for_all() -> None:
-    """Go on only when every process has come here."""
+    """Continue only when every process has come here."""
     if world_size() > 1:
         torch_dist.barrier()

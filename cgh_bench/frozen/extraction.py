@@ -110,12 +110,12 @@ class Work:
 
     @property
     def batch_bytes(self) -> int:
-        """Of one batch of the loader."""
+        """Bytes of one batch of the loader."""
         return min(BATCH_SIZE, len(self.images)) * self.transform.bytes
 
     @property
     def loader_bytes(self) -> int:
-        """Of all its batches: two of each process, and the one in use."""
+        """Bytes of all its batches: two of each process, and the one in use."""
         return (2 * workers(self.images, self.batch_bytes) + 1) * self.batch_bytes
 
     def widths(self, backbone: Backbone) -> list[int]:

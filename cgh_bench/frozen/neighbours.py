@@ -21,7 +21,7 @@ QUERIES_PER_PASS = 65_536
 QUERIES_PER_PRODUCT = 1_024
 SPARE_CANDIDATES = 16
 NUMBERS_RESCORED = {"cpu": 2**21, "cuda": 2**25}
-"""Of candidates at a time: on a CPU they should stay in its cache."""
+"""Numbers of candidates at a time: on a CPU they should stay in its cache."""
 ROWS_COMPARED, QUERIES_COMPARED = 4_096, 256
 ROWS_TIMED, QUERIES_TIMED, QUERIES_RESCORED = 8_192, 256, 4
 ROUNDING = 1e-5

@@ -15,7 +15,7 @@ FEWEST = 4
 def cka(first: Features, second: Features) -> float:
     """The linear CKA of features (N, D) and (N, E) of the same images in the same order, at most 1.
 
-    Of unrelated features it is about 0 whatever N, D and E are: HSIC is estimated without bias, where the plain
+    For unrelated features it is about 0, whatever N, D and E are: HSIC is estimated without bias, where the plain
     estimator grows with the widths. No N × N matrix is made.
 
     Sources: Kornblith et al., ICML 2019 (https://arxiv.org/abs/1905.00414); Song et al., JMLR 13 (2012), eq. 5;

@@ -103,7 +103,7 @@ def _resume(learner: Learner, course: Course) -> list[Record]:
 
 
 def _save(learner: Learner, course: Course, history: list[Record]) -> None:
-    """By the first process; the others go on when it is there."""
+    """By the first process; the others continue when it is there."""
     if dist.rank() == 0:
         content = {"identity": course.identity, "history": history, "learner": learner.state_dict()}
         try:

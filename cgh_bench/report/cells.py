@@ -187,8 +187,8 @@ def _training(result: Result) -> str:
 def _by_time(results: Iterable[Result]) -> list[Result]:
     """The oldest first; imported results count as older than those measured here.
 
-    Of what was measured here a later line is newer, also where the clock was set back in between. What was merged from
-    another store, whose folders lie elsewhere, has its place by the time that it says.
+    Among results that were measured here a later line is newer, also where the clock was set back in between. Those
+    that were merged from another store, whose folders lie elsewhere, have their place by the time that they say.
     """
     latest = ""
     timed: list[tuple[bool, str, Result]] = []

@@ -37,7 +37,7 @@ class Correlation:
 def correlations(results: Sequence[Result], wanted: str) -> list[Correlation]:
     """`wanted`, as `TASK.METRIC`, against every other metric with a checkpoint in common, the strongest first.
 
-    Of each checkpoint and protocol the mean over evaluation seeds counts, on the newest data; overridden settings do
+    For each checkpoint and protocol the mean over evaluation seeds counts, on the newest data; overridden settings do
     not.
 
     Raises:

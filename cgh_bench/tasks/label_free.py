@@ -37,7 +37,7 @@ class LabelFree(FeatureTask):
     images: int = 25_600
     """At most so many train images, drawn with seed 0 (RankMe, section 4)."""
     viewed: int = 1_000
-    """Of these, at most so many are seen in crops (LiDAR, section 5)."""
+    """At most so many of these are seen in crops (LiDAR, section 5)."""
     views: int = 10
     crop: Crop = IMAGENET_CROP
     eps: float = 1e-7

@@ -38,7 +38,7 @@ class RidgeFewShot(FeatureTask):
     """Train images of each class."""
     repeats: int = 3
     penalty: float = 1024.0
-    """Of the squared norm of the weights, beside the sum of squared errors."""
+    """Multiplies the squared norm of the weights, beside the sum of squared errors."""
     bias: float = 100.0
     """The constant feature."""
 

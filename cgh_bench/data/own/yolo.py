@@ -20,7 +20,7 @@ from cgh_bench.data.own import WORDS, Format, Said, categories, numbered
 BOX = 4
 """Numbers of a box."""
 TOLERANCE = 1e-3
-"""Of the image's sides: as far beyond its edge a rounded number may be."""
+"""The share of the image's side by which a rounded number may be beyond its edge."""
 
 
 def _description(folder: Path) -> tuple[Path, dict[str, Any]] | None:
