@@ -233,7 +233,9 @@ def _annotation_fault(item: Facts, sizes: dict[Any, tuple[int, int]], names: dic
 
 def _mask_fault(mask: Any, size: tuple[int, int], scored: bool) -> str:
     if isinstance(mask, dict):
-        good = mask.get("size") == [size[1], size[0]] and isinstance(mask.get("counts"), str | list)
+        counts = mask.get("counts")
+        lengths = isinstance(counts, list) and all(isinstance(run, int) and run >= 0 for run in counts)
+        good = mask.get("size") == [size[1], size[0]] and (lengths or isinstance(counts, str))
         return (
             "" if good else f"has a mask of another size than its image ({mask.get('size')}, not {[size[1], size[0]]})"
         )

@@ -137,6 +137,7 @@ def test_files_are_named_one_by_one(root: Path, tmp_path: Path) -> None:
     named = located(",".join([f"images={folder}", *names]), "objects", tmp_path)
     assert named.fingerprint == located(folder, "objects", tmp_path).fingerprint
     assert "expected images=DIR,train=A.json,val=B.json" in problem(f"images={folder},train=x", "objects", tmp_path)
+    assert "there is no y" in problem(f"images={folder},{names[0]},val=y", "objects", tmp_path)
 
 
 def test_what_exporters_write(root: Path, tmp_path: Path) -> None:
@@ -214,6 +215,7 @@ COCO_FAULTS = {
     "out of bounds": (_annotation(bbox=[40, 40, 200, 200]), "outside its 64×64 pixels"),
     "a polygon of two points": (_annotation(segmentation=[[1, 1, 2, 2]]), "fewer than three points"),
     "a mask of another size": (_annotation(segmentation={"size": [9, 9], "counts": [81]}), "another size"),
+    "runs of other pixels": (_annotation(segmentation={"size": [64, 64], "counts": [81]}), "run lengths of 81 pixels"),
     "no object": (lambda d: d["annotations"].clear(), "no object in any of 8 images"),
     "no image": (lambda d: d["images"].clear(), "lists no image"),
     "other classes": (lambda d: d["categories"][2].update(name="Blue"), "has classes that"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -84,8 +85,9 @@ def _explicit(name: str) -> dict[Split, Said]:
     given = dict(part.partition("=")[::2] for part in name.split(","))
     if tuple(sorted(given)) != KEYS or not all(given.values()):
         raise UserError(f"--data {name}: expected images=DIR,train=A.json,val=B.json")
-    if not Path(given["images"]).is_dir():
-        raise UserError(f"--data {name}: there is no folder {given['images']}")
+    absent = [given[key] for key in KEYS if not (Path.is_dir if key == "images" else Path.is_file)(Path(given[key]))]
+    if absent:
+        raise UserError(f"--data {name}: there is no {absent[0]}; expected images=DIR,train=A.json,val=B.json")
     return read_files(
         Path(given["images"]).absolute(),
         {"train": Path(given["train"]).absolute(), "val": Path(given["val"]).absolute()},
@@ -119,6 +121,8 @@ def _box_faults(document: Document) -> Iterator[str]:
             yield f"{what} has the box {line['bbox']}, which lies outside its {sides[0]}×{sides[1]} pixels"
         elif isinstance(mask, list) and any(len(polygon) < LEAST_POLYGON or len(polygon) % 2 for polygon in mask):
             yield f"{what} has a polygon of fewer than three points"
+        elif isinstance(mask, dict) and isinstance(mask["counts"], list) and sum(mask["counts"]) != math.prod(sides):
+            yield f"{what} has run lengths of {sum(mask['counts'])} pixels, not {math.prod(sides)}"
 
 
 def _differing(said: dict[Split, Said]) -> Iterator[str]:
@@ -141,7 +145,8 @@ def _notes(split: Split, said: Said) -> Iterator[str]:
     counts = Counter(line["category_id"] for line in document["annotations"])
     names = {category["id"]: category["name"] for category in document["categories"]}
     images, objects = len(document["images"]), len(document["annotations"])
-    yield f"{split}: {images:,} images, {objects:,} objects of {len(counts)} classes ({said.source})"
+    classes = _named([name for number, name in names.items() if counts[number]])
+    yield f"{split}: {images:,} images, {objects:,} objects of {len(counts)} classes: {classes} ({said.source})"
     if absent := [name for number, name in names.items() if not counts[number]]:
         yield f"{split} has no object of {_named(absent)}"
     if empty := images - len({line["image_id"] for line in document["annotations"]}):
