@@ -54,9 +54,11 @@ def check(name: str, work: Path) -> None:
 @data.command()
 @click.argument("name", metavar="DATASET")
 @click.argument("other", metavar="OTHER")
-@click.option("--split", default="val", metavar="SPLIT", help="Of DATASET: val or train.  [default: val]")
+@click.option("--split", default="val", metavar="SPLIT", help="Of DATASET: val or train.")
 @click.option("--ckpt", default="control:pixels", metavar="CKPT", help="Whose features are compared, at 224 pixels.")
-@click.option("--least", type=click.FloatRange(0, 1), default=0.99, help="Cosine from which two count as one.")
+@click.option(
+    "--least", type=click.FloatRange(0, 1), default=0.99, metavar="C", help="Cosine from which two count as one."
+)
 @click.option("--out", "-o", type=options.PATH, help="CSV file of all pairs.")
 @options.work
 def overlap(name: str, other: str, split: str, ckpt: str, least: float, out: Path | None, work: Path) -> None:
