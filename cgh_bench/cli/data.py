@@ -54,8 +54,10 @@ def check(name: str, work: Path) -> None:
 @data.command()
 @click.argument("name", metavar="DATASET")
 @click.argument("other", metavar="OTHER")
-@click.option("--split", default="val", metavar="SPLIT", help="Of DATASET: val or train.")
-@click.option("--ckpt", default="control:pixels", metavar="CKPT", help="Whose features are compared, at 224 pixels.")
+@click.option("--split", default="val", metavar="SPLIT", help="Split of DATASET: val or train.")
+@click.option(
+    "--ckpt", default="control:pixels", metavar="CKPT", help="Backbone whose features are compared, at 224 pixels."
+)
 @click.option(
     "--least", type=click.FloatRange(0, 1), default=0.99, metavar="C", help="Cosine from which two count as one."
 )
