@@ -118,7 +118,7 @@ class Backbone(nn.Module):
         found = {}
         for name, _ in self.named_parameters():
             if place := _IN_A_BLOCK.search(name):
-                block = (*re.findall(r"\d+", name[place.start() :].partition("downsample")[0]), "0")[:depth]
+                block = (*re.findall(r"\d+", name[place.start() :].partition("downsampl")[0]), "0")[:depth]
                 found[name] = numbers.setdefault(block, len(numbers) + 1)
             else:
                 found[name] = len(numbers)
