@@ -19,7 +19,7 @@ import safetensors
 from cgh_bench import backbones
 from cgh_bench.backbones.base import Architecture
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import replacing
+from cgh_bench.core.files import order_metadata, replacing
 from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.data.transform import EvalTransform
 
@@ -197,6 +197,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     weights = {key: tensor.contiguous() for key, tensor in checkpoint.weights.items()}
     with replacing(path) as temporary:
         safetensors.torch.save_file(weights, temporary, metadata)
+        order_metadata(temporary)
 
 
 def load_canonical(path: Path) -> Checkpoint:

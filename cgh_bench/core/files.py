@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import re
@@ -168,6 +169,21 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(doomed)
     folder.replace(doomed)
     shutil.rmtree(doomed)
+
+
+def order_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in the order of their names: the library writes a random one each time.
+
+    So the same weights are the same bytes.
+    """
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the library writes no shorter JSON"
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def sha256(path: Path) -> str:

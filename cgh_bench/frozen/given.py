@@ -13,7 +13,7 @@ from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
 from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import replacing, sha256
+from cgh_bench.core.files import order_metadata, replacing, sha256
 from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.frozen.features import GivenFeatures
@@ -153,6 +153,7 @@ def write_features(path: Path, features: NDArray[np.float32], labels: NDArray[np
 
             numbers: dict[str, NDArray[Any]] = {"features": np.ascontiguousarray(features), "labels": labels}
             safetensors.numpy.save_file(numbers, temporary, {name: json.dumps(text) for name, text in texts.items()})
+            order_metadata(temporary)
         else:
             pyarrow, parquet = _pyarrow()
             columns = {"feature": list(features), "label": list(labels)}

@@ -68,6 +68,15 @@ def test_saved_and_read_back(tmp_path: Path, checkpoint: Checkpoint) -> None:
         assert all(torch.equal(read.weights[key], tensor) for key, tensor in given.weights.items())
 
 
+def test_the_same_checkpoint_is_the_same_bytes(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """safetensors writes the entries of the header's metadata in a random order."""
+    given = dataclasses.replace(checkpoint, name="naïve «model» \x1f\n")
+    for number in range(6):
+        save(given, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert load(tmp_path / "0.safetensors").id == checkpoint.id
+
+
 def test_the_id_is_of_the_content(checkpoint: Checkpoint) -> None:
     assert dataclasses.replace(checkpoint, name="other", origin=Origin("x")).id == checkpoint.id
     changed = dict(checkpoint.weights) | {"bn1.bias": checkpoint.weights["bn1.bias"] + 1e-7}
