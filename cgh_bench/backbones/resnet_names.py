@@ -112,6 +112,7 @@ def shortcut(key: str) -> str:
 def sequential_shortcut(key: str) -> str:
     """The same as a Sequential of its children: lightly's ResNetGenerator, whose stages follow the norm.
 
+    What is a function in its `forward`, the ReLU between them, is lost in a Sequential: nobody's ResNet.
     Source: lightly-ai/lightly (1.6.0) lightly/models/resnet.py.
     """
     return shortcut(_indexed(key, first_stage=2))

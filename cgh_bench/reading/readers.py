@@ -302,7 +302,7 @@ READERS: dict[str, Reader] = {
         },
         "https://github.com/lightly-ai/lightly examples/pytorch/moco.py, lightly/models",
         lacks=(r"^state_dict/classifier\.", "^lightly_train/"),
-        namings=(*_INDEXED, "sequential_shortcut", *_VITS),
+        namings=(*_INDEXED, *_VITS),
         preprocessing=None,
         proof="lightly 1.6, in the tests",
     ),

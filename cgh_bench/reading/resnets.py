@@ -104,6 +104,12 @@ def _last_stages(tensors: Mapping[str, Tensor], naming: str) -> dict[str, dict[s
     return found
 
 
+_NO_RELU = (
+    "it is lightly's ResNetGenerator in a Sequential, without the ReLU behind its first norm; build it so, and pass it to "
+    "cgh_bench.wrap in Python"
+)
+
+
 def _strange_stem(kernels: Tensor) -> str:
     width, channels, *sides = kernels.shape
     if channels != 3:
@@ -133,6 +139,6 @@ def _identify(tensors: Mapping[str, Tensor], naming: str) -> tuple[ResNet | None
         architecture = ResNet(name, stem)  # type: ignore[arg-type]
         wrong = differences(architecture.shapes, tensors, COUNTER if not folded else BUFFERS)
         if not wrong:
-            return architecture, ""
+            return (None, _NO_RELU) if naming == "sequential_shortcut" else (architecture, "")
         nearest = min(nearest, (len(wrong), f"{wrong[0]} (nearest: {name}, {len(wrong)} tensors differ)"))
     return None, nearest[1]

@@ -503,14 +503,6 @@ def lightly() -> Sample:
     return Sample(given["state"], "lightly", given["branches"])
 
 
-def lightly_generator() -> Sample:
-    """lightly's own ResNet for CIFAR, whose blocks have a `shortcut`."""
-    state = by_lightly()["generator"]["state"]
-    names = {NAMINGS["sequential_shortcut"](key): key for key in trunk(resnet(stem="cifar"))}
-    truth = {key: state[f"backbone.{name}"] for name, key in names.items()}
-    return Sample(state, "lightly", {"online": truth}, stem="cifar")
-
-
 def lightly_vit() -> Sample:
     """Its vision transformers (MAE, MSN, iBOT, I-JEPA) are timm's, in `vit`."""
     state = by_lightly()["vit"]["state"]
@@ -953,7 +945,6 @@ ORIGINS = {
     "solo_learn": Origin("solo_learn", solo_learn),
     "solo_learn_cifar": Origin("solo_learn", solo_learn_cifar),
     "lightly": Origin("lightly", lightly, needs="lightly"),
-    "lightly_generator": Origin("lightly", lightly_generator, needs="lightly"),
     "lightly_vit": Origin("lightly", lightly_vit, needs="lightly"),
     "lightly_cifar": Origin("lightly", lightly_cifar),
     "lightly_train": Origin("lightly_train", lightly_train),

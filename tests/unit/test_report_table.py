@@ -36,6 +36,16 @@ def test_mean_and_sample_deviation_over_pretraining_seeds(build) -> None:
     assert filled.notes == ("Mean ± sample standard deviation (n) over pretraining seeds.",)
 
 
+def test_how_far_the_proof_of_the_weights_reaches_is_told(build) -> None:
+    def of(name: str, *words: str) -> list[Result]:
+        origins = [{"recipe": name, "seed": seed, "reach": word} for seed, word in enumerate(words)]
+        return [result(name, 60.0, pretraining=n, origin=origin) for n, origin in enumerate(origins)]
+
+    assert build(*of("a", "origin"), *of("b", "origin")).notes[-1] == "Proof of the weights: origin."
+    told = build(*of("a", "origin", "assumed"), *of("b", "convention")).notes[-1]
+    assert told.startswith("Proof of the weights: convention (") and "; assumed (" in told
+
+
 def test_one_run_has_no_spread_and_none_is_a_dash(build) -> None:
     filled = build(result("a", 60.0))
     assert cell(filled).text() == "60.0"
