@@ -105,8 +105,8 @@ def _last_stages(tensors: Mapping[str, Tensor], naming: str) -> dict[str, dict[s
 
 
 _NO_RELU = (
-    "it is lightly's ResNetGenerator in a Sequential, without the ReLU behind its first norm; build it so, and pass it to "
-    "cgh_bench.wrap in Python"
+    "it is lightly's ResNetGenerator in a Sequential, without the ReLU behind its first norm; build it so, and pass it "
+    "to cgh_bench.wrap in Python"
 )
 
 
