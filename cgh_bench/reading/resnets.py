@@ -67,7 +67,10 @@ def find_resnets(tensors: Mapping[str, Tensor]) -> list[Candidate]:
                 found.append(FoundResNet(location, naming, names, None if problem else architecture, problem))
     whole = [network for network in found if not network.problem]
     places = {network.location for network in whole}
-    return whole + [network for network in found if network.problem and network.location not in places]
+    others = [network for network in found if network.problem and network.location not in places]
+    return whole + sorted(
+        others, key=lambda network: -len(network.names)
+    )  # the problem under the likeliest names first
 
 
 def _names_at(inside: list[str], location: str, naming: str) -> tuple[dict[str, str], list[str]]:
