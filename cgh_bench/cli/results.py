@@ -191,13 +191,15 @@ def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, met
     """
     from cgh_bench import results
     from cgh_bench.report import card as cards
+    from cgh_bench.report.cells import newest_data
 
     formats = {"card": cards.card, "methods": cards.methods, "bibtex": cards.bibtex}
     if format not in formats:
         raise unknown("format", format, formats)
     records = _read(work)
     chosen = list(dict(results.select(records, task, protocol, ckpt, method)).values())
-    _write(formats[format](cards.measured(chosen, records)), out)
+    data = newest_data(records, {each.protocol for each in chosen})
+    _write(formats[format](cards.measured(chosen, data)), out)
 
 
 @results.command("import")

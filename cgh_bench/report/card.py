@@ -1,7 +1,7 @@
 """Results on their way to a hub or into a paper: a model card, a paragraph on methods, and what to cite."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,18 @@ class Measured:
     numbers: tuple[tuple[Metric, Cell], ...]
 
 
-def measured(chosen: Sequence[Result], everything: Sequence[Result]) -> list[Measured]:
+def measured(chosen: Sequence[Result], data: Mapping[str, str]) -> list[Measured]:
     """What tables would show of the `chosen` results, backbone by backbone.
+
+    Args:
+        chosen: results of any backbones and tasks.
+        data: for each protocol, the fingerprint of the data that counts (`cells.newest_data`).
 
     Raises:
         UserError: none of them may stand in a table (settings were overridden, images left out, the data replaced).
     """
     known = registered("cgh_bench.tasks", "TASKS")
     chosen = [each for each in chosen if each.task in known]
-    data = cells.newest_data(everything, {each.protocol for each in chosen})
     found: list[Measured] = []
     notes: list[str] = []
     for label in dict.fromkeys(map(label_of, chosen)):

@@ -4,7 +4,7 @@ It opens from disk and needs no network; the charting library is one file that i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from cgh_bench import outcomes, published, results
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
 from cgh_bench.report import card, definition, provenance, table
-from cgh_bench.report.cells import Cell, Table, metric_label
+from cgh_bench.report.cells import Cell, Table, metric_label, newest_data
 from cgh_bench.report.comparison import LEAST_IMAGES
 from cgh_bench.report.sensitivity import sensitivity
 from cgh_bench.report.significance import mean_interval, paired_interval
@@ -43,14 +43,16 @@ def write(store: Path, work: Path, out: Path) -> Path:
     tables = [table.build(name, records) for name in definition.names()]
     for filled in tables:
         _write(out / "tables" / f"{filled.definition.name}.html", "page.html", page.context(filled, store.parent, work))
+    rows = {board.id: [*_measured_rows(board, measured, store.parent), *_published_rows(board)] for board in known}
     for board in known:
-        _write(out / board.href, "protocol.html", _protocol_context(board, measured, records, store.parent))
+        _write(out / board.href, "protocol.html", _protocol_context(board, rows[board.id], measured, records))
+    newest = newest_data(records, {board.ours for board in known if board.ours})
     for subject in measured:
-        _write(out / subject.href, "subject.html", _subject_context(subject, known, records, store.parent, work))
+        _write(out / subject.href, "subject.html", _subject_context(subject, known, newest, store.parent, work))
     _write(out / "compare.html", "compare.html", {"data": comparison(measured, known, store.parent, work)})
     index = {
         "tables": _tables(tables),
-        "data": _leaderboards(known, measured, store.parent),
+        "data": _leaderboards(known, rows),
         "notes": [*notes, *(note for subject in measured for note in subject.notes)],
         "facts": _facts(records, measured),
         "costs": published.COSTS,
@@ -84,7 +86,7 @@ def _facts(records: Sequence[Result], measured: Sequence[Subject]) -> list[str]:
     ]
 
 
-def _leaderboards(known: Sequence[Board], measured: Sequence[Subject], root: Path) -> dict[str, Any]:
+def _leaderboards(known: Sequence[Board], rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """What the first page filters and sorts; rows of different protocols are never in one list."""
     return {
         "boards": [
@@ -94,7 +96,7 @@ def _leaderboards(known: Sequence[Board], measured: Sequence[Subject], root: Pat
                 "measured": bool(board.ours),
                 "href": board.href,
                 "metrics": [_heading(metric) for metric in board.metrics],
-                "rows": [*_measured_rows(board, measured, root), *_published_rows(board)],
+                "rows": rows[board.id],
             }
             for board in known
         ]
@@ -107,7 +109,7 @@ def _heading(metric: Metric) -> dict[str, Any]:
 
 
 def _measured_rows(board: Board, measured: Sequence[Subject], root: Path) -> list[dict[str, Any]]:
-    """A row for each backbone; `values` are mean, deviation or null, number, and what `_interval` says."""
+    """A row for each backbone, the best first; `values` are mean, deviation or null, number, and `_interval`."""
     rows = []
     for subject in measured:
         cells = {metric.name: subject.cells.get((board.id, metric.name)) for metric in board.metrics}
@@ -128,15 +130,8 @@ def _measured_rows(board: Board, measured: Sequence[Subject], root: Path) -> lis
             more = {"note": "imported" if imported else "", "href": subject.href, "source": "", "place": "measured"}
             costs = {"minutes": made.minutes, "parameters": subject.parameters}
             rows.append({**row, **_cost(made.cost), **costs, **more, "values": values})
-    return rows
-
-
-def _by_value(rows: list[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
-    """The best first by a metric; rows without it last."""
-    sign = -1 if metric.higher_is_better is not False else 1
-    return sorted(
-        rows, key=lambda row: sign * row["values"][metric.name][0] if metric.name in row["values"] else math.inf
-    )
+    main, sign = board.metrics[0], 1 if board.metrics[0].higher_is_better is False else -1
+    return sorted(rows, key=lambda row: sign * row["values"].get(main.name, [sign * math.inf])[0])
 
 
 def _interval(cell: Cell, metric: str, root: Path | None) -> list[Any] | None:
@@ -178,14 +173,14 @@ def _cost(cost: str) -> dict[str, str]:
 
 
 def _protocol_context(
-    board: Board, measured: Sequence[Subject], records: Sequence[Result], root: Path
+    board: Board, rows: list[dict[str, Any]], measured: Sequence[Subject], records: Sequence[Result]
 ) -> dict[str, Any]:
     theirs = published.select(board.published.name) if board.published else []
     drawn = _cost_charts(board, board.metrics[0], theirs, measured)
     return {
         "board": board,
         "headings": [_heading(metric) for metric in board.metrics],
-        "rows": [*_by_value(_measured_rows(board, measured, root), board.metrics[0]), *_published_rows(board)],
+        "rows": rows,
         "conflicts": published.conflicts(theirs),
         "sensitivity": sensitivity(records, board.ours, board.metrics[0]),
         "unread": published.unread(board.published.name) if board.published else [],
@@ -209,7 +204,7 @@ def _cost_charts(
 
 
 def _subject_context(
-    subject: Subject, known: Sequence[Board], records: Sequence[Result], root: Path, work: Path
+    subject: Subject, known: Sequence[Board], newest: Mapping[str, str], root: Path, work: Path
 ) -> dict[str, Any]:
     notes = list(subject.notes)
     by_board = {board.id: board for board in known}
@@ -222,7 +217,7 @@ def _subject_context(
     for board, run in first.items():
         # Tasks on the same features have the same projection.
         drawn += [c for c in breakdown.draw(run, by_board[board].task, root, work, notes) if c not in drawn]
-    found = card.measured(subject.results, records) if subject.cells else []
+    found = card.measured(subject.results, newest) if subject.cells else []
     counted = {id(run) for cell in subject.cells.values() for run in cell.runs}
     return {
         "subject": subject,
