@@ -10,7 +10,7 @@ LIGHTLY := $(VENV)/lightly
 OPENMMLAB := $(VENV)/openmmlab
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check fmt docs coverage audit install providers clean
+.PHONY: demo test test-all check fmt docs coverage audit install providers clean gpu-check
 
 demo: $(STAMP)
 	@$(BIN)/cgh-bench demo
@@ -20,6 +20,10 @@ test: $(STAMP) providers
 
 test-all: $(STAMP) providers
 	@$(BIN)/pytest -n 2 --dist worksteal -m ""
+
+# On a machine with a CUDA GPU: six minutes; writes benchmarks/results/gpu_check.md.
+gpu-check: $(STAMP)
+	@$(BIN)/python benchmarks/gpu_check.py
 
 coverage: $(STAMP) providers
 	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-NUMBERS_AT_ONCE = {"cpu": 2**20, "cuda": 2**23}
+NUMBERS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}
 """Logits of a chunk: on a CPU they should stay in its cache, on a GPU a few large kernels beat many small ones."""
 
 
@@ -44,10 +44,11 @@ def soft_means(rows: Tensor, asked: Sequence[Softmax]) -> list[SoftMean]:
     ends = accumulate((len(each.embeddings) for each in asked), initial=0)
     places = [slice(*pair) for pair in pairwise(ends)]
     total = places[-1].stop
-    at_once = min(len(rows), max(1, NUMBERS_AT_ONCE[rows.device.type] // total))
+    kind = "cpu" if rows.device.type == "cpu" else "cuda"  # on `meta`, memory is planned for a GPU
+    at_once = min(len(rows), max(1, NUMBERS_AT_ONCE[kind] // total))
     buffer, peak = rows.new_empty(total, at_once), rows.new_full((total, 1), -torch.inf)
     mass, weighted = rows.new_zeros(total, 1), rows.new_zeros(total, rows.shape[1])
-    with torch.autocast(rows.device.type, enabled=False):
+    with torch.autocast(kind, enabled=False):
         scaled = [each.embeddings.float() / each.temperature for each in asked]
         for start in range(0, len(rows), at_once):
             part = slice(start, start + at_once)

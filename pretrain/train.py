@@ -84,8 +84,15 @@ def train(
         if not folder.weights.exists():
             check(recipe)
             run = begin(recipe, folder, device, Batches(recipe, images, for_gpu=device.type == "cuda"), watching)
-            with arithmetic("tf32" if recipe.precision == "tf32" else "fp32", device):
-                _steps(run, name, stop)
+            try:
+                with arithmetic("tf32" if recipe.precision == "tf32" else "fp32", device):
+                    _steps(run, name, stop)
+            except torch.cuda.OutOfMemoryError:
+                count = recipe.images_per_pass // dist.world_size()
+                raise UserError(
+                    f"out of GPU memory with {count} images a pass; set accumulate={2 * recipe.accumulate} (batch and "
+                    "learning rate stay) or precision=bf16, or take more GPUs"
+                ) from None
             if dist.rank() == 0:
                 checkpoint.save(_exported(run, name, name), folder.weights)
             dist.wait_for_all()

@@ -1,5 +1,15 @@
-"""One thread for each test process: `make test` runs one process a core, and sums in one order only are bit for bit."""
+"""One thread for each test process: `make test` runs one process a core, and sums in one order only are bit for bit.
+
+The suite is of CPUs, on any machine; `pytest -m gpu` (tests/gpu) is the part that sees a GPU.
+"""
 
 import os
 
+import pytest
+
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""

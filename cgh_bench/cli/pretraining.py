@@ -78,6 +78,7 @@ def pretrain(
     from cgh_bench.core.config import fingerprint, override, plain
     from cgh_bench.core.slurm import queue
     from cgh_bench.pretrain.batches import steps_per_epoch
+    from cgh_bench.pretrain.memory import planned_bytes
     from cgh_bench.pretrain.recipe import find
     from cgh_bench.pretrain.train import check, train, training_images
     from cgh_bench.pretrain.watching import Watching
@@ -100,6 +101,9 @@ def pretrain(
             queue(sys.argv[1:], slurm, gpus, None, process_per_gpu=True)
         images = training_images(chosen, labelled=bool(knn_epochs))
         steps_per_epoch(chosen, images)
+        if chosen.epochs:
+            memory = f"about {planned_bytes(chosen) / 2**30:.1f} GiB of GPU memory for each process"
+            print(f"{memory}; less with accumulate={2 * chosen.accumulate}", file=sys.stderr)
         return
     if slurm:
         print(f"job {queue(sys.argv[1:], slurm, gpus, work / 'slurm', process_per_gpu=True)}; logs: {work / 'slurm'}")

@@ -126,7 +126,7 @@ class Work:
         """Each of the features, (B, D) float32, of a batch (B, 3, H, W) uint8 on the device."""
         with arithmetic(self.precision, batch.device):
             inputs = self.checkpoint.preprocessing(to_dtype(batch, torch.float32, scale=True))
-            found = self.compute(backbone, inputs.contiguous(memory_format=_layout(batch.device)))
+            found = self.compute(backbone, inputs.contiguous(memory_format=layout(batch.device)))
         return [features.float() for features in found]
 
     def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
@@ -135,7 +135,7 @@ class Work:
         return found
 
 
-def _layout(device: torch.device) -> torch.memory_format:
+def layout(device: torch.device) -> torch.memory_format:
     """How images and filters lie in memory where the device's convolutions are fastest."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
@@ -153,7 +153,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
         CheckFailed: the backbone has moved.
     """
     device = pick_device()
-    backbone = work.checkpoint.backbone().to(device).to(memory_format=_layout(device))
+    backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
     widths = work.widths(backbone)
     banks = [open_bank(folder, len(work.images), width) for folder, width in zip(folders, widths, strict=True)]
     mine = dist.share(len(work.images))
@@ -224,7 +224,7 @@ def require_usable(work: Work) -> None:
 def images_per_second(work: Work) -> float:
     """Measured on one small batch, reading included. Unless none of them can be used, those are for `fill` to name."""
     device = pick_device()
-    backbone = work.checkpoint.backbone().to(device).to(memory_format=_layout(device))
+    backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
     dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
     with torch.inference_mode():
         start = time.perf_counter()
