@@ -23,7 +23,7 @@ CMD ["doctor"]
 
 # torch's own wheels bring CUDA; the host brings the driver.
 FROM base AS cuda
-RUN pip install --constraint constraints.txt '.[gpu,demo,openmmlab]'
+RUN pip install --constraint constraints.txt '.[cpu,demo,openmmlab]'
 RUN useradd --create-home user && mkdir /work /data && chown user /work
 USER user
 ENTRYPOINT ["cgh-bench"]

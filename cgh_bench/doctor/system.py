@@ -3,6 +3,8 @@
 import datetime
 import importlib
 import importlib.metadata
+import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -86,8 +88,7 @@ def torch() -> Finding:
     cuda = module.version.cuda
     found = f"{module.__version__}, {f'built for CUDA {cuda}' if cuda else 'built for the CPU only'}"
     if cuda and module.cuda.is_available():
-        cards = ", ".join(sorted({module.cuda.get_device_name(i) for i in range(module.cuda.device_count())}))
-        return Finding("torch", "ok", f"{found}; {module.cuda.device_count()} GPUs ({cards})")
+        return _gpus(module, found)
     driver = _driver()
     if driver is None:
         return Finding("torch", "ok", f"{found}; no NVIDIA driver: runs on the CPU")
@@ -105,16 +106,33 @@ def torch() -> Finding:
     return Finding("torch", "note", found, slow, remedy)
 
 
+def _gpus(module: Any, found: str) -> Finding:
+    """Whether each GPU computes, in float32 and bf16, and several could talk to each other."""
+    count = module.cuda.device_count()
+    found += f"; {count} GPUs ({', '.join(sorted({module.cuda.get_device_name(i) for i in range(count)}))})"
+    try:
+        for kind, index in itertools.product((module.float32, module.bfloat16), range(count)):
+            ones = module.ones(8, 8, device=f"cuda:{index}", dtype=kind)
+            assert (ones @ ones).sum().item() == 8**3
+    except Exception as error:
+        newer = f"{sys.executable} -m pip install --upgrade torch torchvision"
+        return Finding("torch", "broken", f"{found}; they cannot compute ({as_line(error)})", "nothing can run", newer)
+    if count > 1 and not module.distributed.is_nccl_available():
+        install = "install a torch for Linux with CUDA: https://pytorch.org/get-started/locally/"
+        return Finding("torch", "note", f"{found}, no NCCL", "one GPU per run: torchrun cannot use several", install)
+    return Finding("torch", "ok", f"{found}, float32 and bf16 work{', NCCL is there' if count > 1 else ''}")
+
+
 def torchvision() -> Finding:
-    """Whether torchvision was built for this torch, and its operators load."""
-    module = _import("torchvision")
-    if isinstance(module, Finding):
-        return module
+    """Whether torchvision was built for this torch, and its operators load; all of it takes seconds to import."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None:
+        return _broken("torchvision", "ModuleNotFoundError: No module named 'torchvision'")
     torch_version = Version(importlib.metadata.version("torch"))
     version = Version(importlib.metadata.version("torchvision"))
     # torch 2.0 came with torchvision 0.15, and each next one with the next.
     partner = torch_version.minor + 15
-    operators = _has_nms()
+    operators = _has_nms([Path(folder) for folder in spec.submodule_search_locations or ()])
     if version.minor == partner and operators:
         return Finding("torchvision", "ok", f"{version}, built for torch {torch_version.major}.{torch_version.minor}")
     return Finding(
@@ -126,9 +144,15 @@ def torchvision() -> Finding:
     )
 
 
-def _has_nms() -> bool:
+def _has_nms(folders: list[Path]) -> bool:
+    """Whether the compiled part in torchvision's folder can be loaded, and has it."""
     import torch
 
+    try:
+        for compiled in (file for folder in folders for file in folder.glob("_C*.so")):
+            torch.ops.load_library(str(compiled))
+    except OSError:
+        return False
     return hasattr(torch.ops.torchvision, "nms")
 
 
@@ -152,13 +176,12 @@ def numpy() -> Finding:
 
 def faiss() -> Finding:
     """Whether faiss is installed; without it torch does the same."""
-    install = f"{sys.executable} -m pip install faiss-cpu (or, with an NVIDIA GPU, faiss-gpu)"
+    install = f"{sys.executable} -m pip install faiss-cpu"
     try:
         module: Any = importlib.import_module("faiss")
     except Exception as error:
         return Finding("faiss", "note", as_line(error), "kNN searches with torch: same results", install)
-    gpus = module.get_num_gpus()
-    return Finding("faiss", "ok", f"{module.__version__}, {f'{gpus} GPUs' if gpus else 'on the CPU'}")
+    return Finding("faiss", "ok", f"{module.__version__}, on the CPU; on a GPU exact neighbours are torch's")
 
 
 def disk(work: Path) -> Finding:
@@ -270,8 +293,12 @@ def _import(name: str) -> ModuleType | Finding:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        remedy = f"{sys.executable} -m pip install --force-reinstall torch torchvision 'numpy>=2'"
-        return Finding(name, "broken", f"cannot be imported ({as_line(error)})", "nothing can run", remedy)
+        return _broken(name, as_line(error))
+
+
+def _broken(name: str, error: str) -> Finding:
+    remedy = f"{sys.executable} -m pip install --force-reinstall torch torchvision 'numpy>=2'"
+    return Finding(name, "broken", f"cannot be imported ({error})", "nothing can run", remedy)
 
 
 def _driver() -> int | None:

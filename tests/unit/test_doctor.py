@@ -129,7 +129,7 @@ def test_torchvision_of_another_torch(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "2.6.0+cpu" if name == "torch" else real(name))
     finding = system.torchvision()
     assert finding.state == "note" and "'torch==2.6.0' 'torchvision==0.21.*'" in finding.remedy
-    monkeypatch.setattr(system, "_has_nms", lambda: False)
+    monkeypatch.setattr(system, "_has_nms", lambda folders: False)
     assert system.torchvision().state == "broken"
 
 
