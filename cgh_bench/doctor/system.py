@@ -150,7 +150,7 @@ def _has_nms(folders: list[Path]) -> bool:
 
     try:
         for compiled in (file for folder in folders for file in folder.glob("_C*.so")):
-            torch.ops.load_library(str(compiled))
+            torch.ops.load_library(str(compiled))  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return hasattr(torch.ops.torchvision, "nms")
