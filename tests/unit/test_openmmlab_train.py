@@ -269,8 +269,8 @@ def test_every_download_is_removed():
 
 
 def options(work: Path, **changes) -> SimpleNamespace:
-    given = {"config": FOLDER / "coco_det.py", "settings": {}, "gpus": 1, "images_at_a_time": None, "iterations": None}
-    return SimpleNamespace(**{**given, "work": work, "seed": 3, **changes})
+    given = {"config": FOLDER / "coco_det.py", "data": None, "settings": {}, "gpus": 1, "images_at_a_time": None}
+    return SimpleNamespace(**{**given, "iterations": None, "work": work, "seed": 3, **changes})
 
 
 def command_line(monkeypatch, work: Path, *more: str) -> None:

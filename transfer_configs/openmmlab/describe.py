@@ -222,7 +222,7 @@ def describe_data(config: Config) -> dict[str, Any]:
         "training: short sides, longest": [[short for short, _ in sorted(scales)], scales[0][1]],
         "training: further": [f"{step.type} {step.prob:g}" if "prob" in step else step.type for step in further],
         "training: images without objects": not first.filter_cfg.filter_empty_gt,
-        "training: wide images apart": "batch_sampler" in config.train_dataloader,
+        "training: wide images apart": config.train_dataloader.get("batch_sampler") is not None,
         "test: short side, longest": sorted(tested.scale),
         "metric": METRICS[config.test_evaluator.type],
     }
