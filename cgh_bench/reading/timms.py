@@ -192,11 +192,9 @@ def _groups(tensors: Iterable[str], modules: bool = False) -> dict[str, int]:
 
 
 def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTimm:
-    at = {
-        name[len(location) :]: as_given
-        for name, as_given in unchunked(file.tensors).items()
-        if name.startswith(location)
-    }
+    names_of = unchunked(file.tensors) if unchunked(architecture.shapes).keys() == architecture.shapes.keys() else {}
+    names_of = names_of or {name: name for name in file.tensors}  # MobileNetV5 has attention in blocks of stages
+    at = {name[len(location) :]: as_given for name, as_given in names_of.items() if name.startswith(location)}
     given = {key: name for key, name in at.items() if "/" not in key}
     # `requires_grad` lets the graph of timm's conversion tell which tensor went where.
     leaves = {key: file.tensors[name].detach() for key, name in given.items()}
