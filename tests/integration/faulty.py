@@ -85,13 +85,13 @@ def export(folder: Path) -> None:
 
 
 def merge(folder: Path) -> None:
-    """Two hundred results of another store, forty times."""
+    """A hundred results of another store, ten times."""
     from cgh_bench import results
 
     line = {"task": "knn", "protocol": "knn@1", "metrics": {"top1": 1.0}, "checkpoint": "a", "checkpoint_name": "a"}
     more = {"origin": {}, "data": "d", "config": {}}
-    for part in range(40):
-        records = [results.Result(**line, **more, seed=200 * part + number) for number in range(200)]
+    for part in range(10):
+        records = [results.Result(**line, **more, seed=100 * part + number) for number in range(100)]
         other = folder / f"other{part}/results.jsonl"
         other.unlink(missing_ok=True)
         results.append(other, *records)
