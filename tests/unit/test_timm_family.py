@@ -186,7 +186,7 @@ def test_features_are_timms(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if not re.search("large|base", name)])
+@pytest.mark.parametrize("name", [name for name in (*ONE_OF_EACH, *MORE) if not re.search("large|base", name)])
 @torch.inference_mode()
 def test_every_stage_of_what_timm_saved(name: str, tmp_path: Path) -> None:
     """Folders of Hugging Face's form, held against the network that wrote them."""
