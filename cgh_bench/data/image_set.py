@@ -261,7 +261,7 @@ def workers(images: Images, batch_bytes: int) -> int:
     if images.in_memory:
         return 0
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    wanted = min(8, max(1, (os.cpu_count() or 1) // here))
+    wanted = max(1, (os.cpu_count() or 1) // here)
     if not SHARED_MEMORY.is_dir():
         return wanted
     free = shutil.disk_usage(SHARED_MEMORY).free
