@@ -175,13 +175,18 @@ def numpy() -> Finding:
 
 
 def faiss() -> Finding:
-    """Whether faiss is installed; without it torch does the same."""
-    install = f"{sys.executable} -m pip install faiss-cpu"
+    """Whether faiss is installed for this machine; without it torch does the same."""
+    from cgh_bench.core.dist import pick_device
+
+    install = f"{sys.executable} -m pip install faiss-cpu (or, with an NVIDIA GPU, faiss-gpu)"
     try:
         module: Any = importlib.import_module("faiss")
     except Exception as error:
         return Finding("faiss", "note", as_line(error), "kNN searches with torch: same results", install)
-    return Finding("faiss", "ok", f"{module.__version__}, on the CPU; on a GPU exact neighbours are torch's")
+    if gpus := module.get_num_gpus():
+        return Finding("faiss", "ok", f"{module.__version__}, {gpus} GPUs")
+    torch = "; on the GPU kNN searches with torch" if pick_device().type == "cuda" else ""
+    return Finding("faiss", "ok", f"{module.__version__}, on the CPU{torch}")
 
 
 def disk(work: Path) -> Finding:

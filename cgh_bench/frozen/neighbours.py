@@ -30,15 +30,27 @@ ROUNDING_OF_ROWS = 1.2e-7
 """The same for rounding two unit vectors to float32."""
 TINY = 1e-12
 """Shorter rows count as this long; a row of zeros is similar to none."""
+LARGEST_K_OF_FAISS_GPU = 2_048
+"""More neighbours are not selected there (wiki of facebookresearch/faiss, "Faiss on the GPU")."""
 TO_HIGH, TO_LOW = 1.5 * 2.0**26, 1.5 * 2.0**6
 """Adding and subtracting them rounds a number below 1 to multiples of 2^-26, and one below 2^-27 to those of 2^-46."""
 
 
 def default_backend() -> Backend:
-    """Torch on a GPU; on a CPU faiss where it is installed, which is faster there, else torch."""
-    if dist.pick_device().type == "cuda" or importlib.util.find_spec("faiss") is None:
+    """Faiss where it is installed for this device (`faiss-gpu` for a GPU), else torch."""
+    if importlib.util.find_spec("faiss") is None:
         return "torch"
-    return "faiss"
+    return "faiss" if device_of("faiss") == dist.pick_device() else "torch"
+
+
+def device_of(backend: Backend) -> torch.device:
+    """Where a backend searches: faiss on a GPU only if it was built for one."""
+    device = dist.pick_device()
+    if backend == "torch" or device.type == "cpu":
+        return device
+    import faiss
+
+    return device if faiss.get_num_gpus() else torch.device("cpu")
 
 
 def neighbours(
@@ -64,7 +76,7 @@ def neighbours(
         similarities (Q, K) float32 and row numbers (Q, K) int64, K = min(k, N).
     """
     k, chosen = min(k, len(bank)), backend or default_backend()
-    device = dist.pick_device() if chosen == "torch" else torch.device("cpu")
+    device = device_of(chosen)
     rows, found = Rows(bank, device), []
     with torch.inference_mode(), arithmetic("fp32", device):
         for start in range(0, max(1, len(queries)), QUERIES_PER_PASS):
@@ -192,11 +204,18 @@ def _candidates(bank: Rows, queries: Tensor, k: int, backend: Backend, tick: Tic
 
 def _best(queries: Tensor, chunk: Tensor, k: int, backend: Backend) -> tuple[Tensor, Tensor]:
     """The `k` largest inner products of each query (Q, D) with the rows (N, D) of a chunk, and their rows, (Q, k)."""
-    if backend == "faiss":
+    if backend == "faiss" and not queries.is_cuda:
         import faiss
 
         found = faiss.knn(queries.numpy(), chunk.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT)
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    if backend == "faiss" and k <= LARGEST_K_OF_FAISS_GPU:
+        import faiss
+        import faiss.contrib.torch_utils  # lets it read tensors where they are
+
+        resources, inner, number = faiss.StandardGpuResources(), faiss.METRIC_INNER_PRODUCT, queries.device.index
+        similarity, row = faiss.knn_gpu(resources, queries, chunk, k, metric=inner, device=number)
+        return similarity, row
     parts = [(part @ chunk.T).topk(k, dim=1, sorted=False) for part in torch.split(queries, QUERIES_PER_PRODUCT)]
     similarity, row = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return similarity, row
