@@ -177,7 +177,7 @@ def show_result(result: Result, *, reused: bool = False, console: Console | None
     if _reach(result):
         line.append(f"  {_reach(result)}", "dim")
     line.append("  reused" if reused else f"  {result.seconds:.1f} s", "dim")
-    (console or Console(highlight=False)).print(line)
+    (console or Console(highlight=False)).print(line, soft_wrap=True)
 
 
 def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None = None) -> None:
