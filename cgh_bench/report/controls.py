@@ -1,6 +1,6 @@
 """Controls under a table: what statistics of the image reach, and which backbones do not beat them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cgh_bench.report.cells import Cell, Column
@@ -30,11 +30,12 @@ def marked(cell: Cell, column: Column, controls: Mapping[str, float]) -> Cell:
     return cell if beats else replace(cell, mark=MARK)
 
 
-def notes(columns: Sequence[Column], controls: Sequence[Mapping[str, float]]) -> list[str]:
-    """One line for each column that has controls, and what the mark means."""
+def notes(columns: Sequence[Column], controls: Sequence[Mapping[str, float]], cells: Iterable[Cell]) -> list[str]:
+    """One line for each column that has controls, and what the mark means if one of the `cells` has it."""
     lines = [
         f"Controls, {column.header}: {', '.join(f'{name} {value:.1f}' for name, value in reached.items())}."
         for column, reached in zip(columns, controls, strict=True)
         if reached
     ]
-    return [*lines, f"{MARK} does not beat statistics of the image."] if lines else []
+    meaning = [f"{MARK} does not beat statistics of the image."] if any(cell.mark == MARK for cell in cells) else []
+    return [*lines, *meaning]

@@ -69,7 +69,7 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
     )
     stable = [sensitivity(results, column.protocol, column.metric) for column in columns]
     of_order = [f"{column.header}: {found.sentence()}." for column, found in zip(columns, stable, strict=True) if found]
-    told = (*controls.notes(columns, reached), *of_order, *_proofs(rows))
+    told = (*controls.notes(columns, reached, (cell for row in rows for cell in row.cells)), *of_order, *_proofs(rows))
     return Table(what, columns, rows, (*_legend(grid), *told, *notes))
 
 
