@@ -27,7 +27,7 @@ CLASSES = 1000
 TEMPERATURE = 0.07
 QUERIES_AT_A_TIME = 200
 NOISE = 6.0
-"""Of the made features around the centre of their class; so much that predictions are not all right."""
+"""Spread of the made features around the centre of their class; so much that predictions are not all right."""
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ class Batches(Dataset[Batch]):
 
     @property
     def bytes(self) -> int:
-        """Of the views of a batch that this process has."""
+        """Bytes of the views of a batch that this process has."""
         each: int = self.rows.stop - self.rows.start
         return each * sum(3 * (1 if self.for_gpu else 4) * view.size**2 for view in self.recipe.views.augments)
 

@@ -130,7 +130,7 @@ class Recipe:
     """For the parameters that `decay` selects."""
     preprocessing: Preprocessing = IMAGENET
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Of the networks' arithmetic: fp32 without TF32, tf32 (NVIDIA GPUs alone), or autocast to bf16 or fp16."""
+    """The networks' arithmetic: fp32 without TF32, tf32 (NVIDIA GPUs alone), or autocast to bf16 or fp16."""
     seed: Whole = 0
     decay: Literal["matrices", "all", "names"] = later("matrices")
     """Which parameters decay. matrices: those of two and more dimensions, so neither biases nor norms; all: every one;

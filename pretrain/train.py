@@ -326,7 +326,7 @@ class _Journal:
         self.run, self.log, self.tick = run, log, tick
         self.late: Callable[[], LogLine] | None = None
         self.step, self.seconds = run.step, run.seconds
-        """Of the last line that was written."""
+        """Step and seconds of the last line that was written."""
 
     def add(self, line: Callable[[], LogLine]) -> None:
         """Read the step before, and remember this one."""

@@ -96,7 +96,7 @@ class Tracker(Protocol):
     """A dashboard that a run logs to."""
 
     id: str
-    """Of its run there, kept in the run's folder, so that a resumed run continues it."""
+    """The id of its run there, kept in the run's folder, so that a resumed run continues it."""
 
     def write(self, line: Mapping[str, float], step: int) -> None:
         """Log the numbers of a step."""

@@ -34,7 +34,7 @@ class EvalTransform:
 
     @property
     def bytes(self) -> int:
-        """Of an image in float32; where sizes are kept, as if it were 512 pixels wide and high."""
+        """Bytes of an image in float32; where sizes are kept, as if it were 512 pixels wide and high."""
         return 3 * 4 * (self.crop or self.resize or 512) ** 2
 
     def __call__(self, image: "Tensor") -> "Tensor":

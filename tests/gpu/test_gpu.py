@@ -94,7 +94,7 @@ def test_the_probe_finds_the_cpus_optimum(monkeypatch):
 
 
 def test_a_killed_pretraining_resumes(tmp_path):
-    """To the bit only with CGH_DETERMINISTIC=1; here that it goes on from its last state and ends."""
+    """It resumes from its last state and ends; equal bits need CGH_DETERMINISTIC=1."""
     words = [
         "pretrain",
         "moco_v2_r18_animals",

@@ -52,7 +52,7 @@ def test_help_fits_the_terminal_shows_no_python_types_and_has_an_example(words: 
 
 
 def test_help_is_shown_within_a_fifth_of_a_second_beyond_pythons_own_start(tmp_path: Path) -> None:
-    """Of processor time, the best of three: 0.1 s on an idle machine."""
+    """Seconds of processor time, the best of three: 0.1 s on an idle machine."""
     idle = min(cpu_seconds("-c", "pass", cwd=tmp_path) for _ in range(3))
     assert min(cpu_seconds("-m", "cgh_bench", "--help", cwd=tmp_path) for _ in range(3)) < idle + 0.2
 

@@ -426,7 +426,7 @@ class Several:
         return (self.folder / "said").read_text()
 
     def step(self):
-        """Of the saved state."""
+        """The step of the saved state."""
         return torch.load(self.out / "checkpoint.pt", weights_only=True)["step"]
 
     def pid(self, rank):
@@ -455,7 +455,7 @@ class Several:
 
 
 def alive(pid):
-    """Whether there is such a process, and it is no zombie."""
+    """Whether there is such a process that is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

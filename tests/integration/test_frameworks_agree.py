@@ -47,7 +47,7 @@ OTHER = {
         "model / regions / low overlaps match",
     },
     "coco_vitdet": {
-        # detectron2 pads to squares of 1,024, which is no multiple; a crop of mmdetection leaves boxes without an area.
+        # detectron2 pads to squares of 1,024, not to a multiple; a crop of mmdetection leaves boxes without an area.
         "model / sides padded to multiples of",
         "data / training: further",
         # The norm of detectron2's heads is a class of its own, which its solver does not know as a norm.

@@ -51,7 +51,7 @@ from cgh_bench.site import charts, page
 FILES = int(os.environ.get("CGH_MUTATIONS", "10000"))
 SEED = int(os.environ.get("CGH_FAULT_SEED", "17"))
 SECONDS = 10
-"""Of processor time, for each file."""
+"""Seconds of processor time, for each file."""
 MEGABYTES = 500
 """More than the process had, for each file."""
 NUMBERS = (0, 1, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)

@@ -319,7 +319,7 @@ def test_an_earlier_conversion_is_replaced_until_it_is_touched(trained: Checkpoi
 def test_conversions_to_one_place_come_one_by_one(
     trained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four at once, some ended with tracebacks, or left the files of two."""
+    """When four ran at once, some ended with tracebacks, or left the files of two."""
     out, replace = tmp_path / "hf", Path.replace
 
     def slow(self: Path, target: Path) -> Path:

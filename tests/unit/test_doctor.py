@@ -300,7 +300,7 @@ def test_the_verb(monkeypatch, tmp_path, state, code):
 
 
 def test_a_whole_examination_takes_less_than_ten_seconds_of_two_cores(tmp_path):
-    """Of processor time: the clock on the wall depends on what else runs."""
+    """Seconds of processor time: the clock on the wall depends on what else runs."""
     command = [sys.executable, "-m", "cgh_bench", "doctor", "--json", "--work", str(tmp_path)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -289,7 +289,7 @@ def test_the_batch_of_a_step_is_divided_among_gpus(tmp_path):
 
 
 def test_a_batch_that_cannot_be_divided_starts_no_processes(tmp_path, monkeypatch):
-    """Of several processes each would say so, and the launcher that it has ended them."""
+    """With several processes each would say so, and the launcher that it has ended them."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     command_line(monkeypatch, tmp_path, "--gpus=3")
     monkeypatch.setattr(processes.os, "execv", lambda *_: pytest.fail("it was launched"))
@@ -308,7 +308,7 @@ def test_fewer_images_at_a_time_leave_the_protocol_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("at_a_time", [1, 3, 5])
 def test_a_single_image_that_a_norm_cannot_do_with_is_refused(tmp_path, at_a_time):
-    """Of 16 images, 3 or 5 at a time leave one."""
+    """With 16 images, 3 or 5 at a time leave one."""
     pooling = {"config": FOLDER / "ade20k_upernet.py", "images_at_a_time": at_a_time}
     with pytest.raises(SystemExit, match="UPerHead pools an image to one value, .* use --images-at-a-time 2"):
         train.protocol(options(tmp_path, **pooling))

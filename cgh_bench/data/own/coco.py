@@ -68,7 +68,7 @@ def _said(folder: Path, split: Split, file: Path) -> Said:
 
 
 def _unnamed(document: Document) -> Iterator[str]:
-    """What of the names of images and classes keeps them from being found and told apart."""
+    """Problems with the names of images and classes: missing or repeated."""
     files = [image.get("file_name") for image in document["images"]]
     classes = [category.get("name") for category in document["categories"]]
     if not files:

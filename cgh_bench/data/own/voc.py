@@ -15,7 +15,7 @@ LISTS: tuple[dict[Split, str], ...] = (
     {"train": "trainval", "val": "test"},
     {"train": "train", "val": "test"},
 )
-"""Of `ImageSets/Main`, the first pair that is there."""
+"""The lists of `ImageSets/Main` for train and val; the first pair that is there is used."""
 Files = list[tuple[Path, Path]]
 """Each XML file, and the folder of its image."""
 
