@@ -189,7 +189,8 @@ def require_resnet(architecture: Architecture, what: str) -> ResNet:
     if not isinstance(architecture, ResNet):
         raise UserError(
             f"{what}: {architecture.name} is not a ResNet, and only ResNets are accepted here; other backbones convert "
-            "to timm and huggingface and are evaluated frozen (eval knn, linear, …)"
+            "to timm and huggingface, are evaluated frozen (eval knn, linear, …), and are taken into detection and "
+            "segmentation as they are (eval animals_det_any, animals_seg_any, coco_vitdet, …)"
         )
     if architecture.is_unusual:
         raise UserError(
