@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cgh_bench import outcomes
+from cgh_bench.outcomes.base import named_images
+from cgh_bench.outcomes.detection import Detection, Matches
+from cgh_bench.outcomes.segmentation import Segmentation
 from cgh_bench.report import comparison
 from cgh_bench.report.significance import RESAMPLES, paired_interval, welch_half_widths
 
@@ -43,7 +45,7 @@ def three_runs(images: int, gain: float, draw: np.random.Generator) -> Trial:
 CLASSES = 6
 
 
-def segmented(images: int, right: float, draw: np.random.Generator, base: np.ndarray) -> outcomes.Segmentation:
+def segmented(images: int, right: float, draw: np.random.Generator, base: np.ndarray) -> Segmentation:
     """Areas of `images`: each has two classes, of which a share that differs from image to image is found."""
     lines = []
     for image in range(images):
@@ -52,9 +54,9 @@ def segmented(images: int, right: float, draw: np.random.Generator, base: np.nda
             hit = int(pixels * draw.beta(8 * right, 8 * (1 - right)))
             wrong = (true + 1 + int(draw.integers(0, CLASSES - 1))) % CLASSES
             lines += [(image, true, true, hit), (image, true, wrong, pixels - hit)]
-    names = outcomes.named_images("made", [str(n) for n in range(images)], "")
+    names = named_images("made", [str(n) for n in range(images)], "")
     classes = tuple("abcdef")
-    return outcomes.Segmentation(images=names, classes=classes, measures={"mIoU": "mIoU"}, pixels=np.array(lines))
+    return Segmentation(images=names, classes=classes, measures={"mIoU": "mIoU"}, pixels=np.array(lines))
 
 
 def iou_truth(right: tuple[float, float]) -> float:
@@ -73,7 +75,7 @@ def miou(images: int, right: tuple[float, float], truth: float, draw: np.random.
     return low <= truth <= high, comparison.tail(drawn) < 0.05
 
 
-def detected(images: int, right: float, draw: np.random.Generator) -> outcomes.Detection:
+def detected(images: int, right: float, draw: np.random.Generator) -> Detection:
     """Three objects and three detections an image, of two classes; found ones have higher scores."""
     image = np.repeat(np.arange(images), 3)
     label = np.tile([0, 0, 1], images)
@@ -82,9 +84,9 @@ def detected(images: int, right: float, draw: np.random.Generator) -> outcomes.D
     score = draw.normal(quality * 1.0)
     order = np.lexsort((-score, label))
     objects = np.tile([2, 1], (images, 1))
-    matches = outcomes.Matches(image[order], label[order], score[order], found[order], np.zeros_like(found), objects)
-    names = outcomes.named_images("made", [str(n) for n in range(images)], "")
-    return outcomes.Detection(images=names, classes=("a", "b"), measures={"box_AP": "box_AP"}, kinds={"box": matches})
+    matches = Matches(image[order], label[order], score[order], found[order], np.zeros_like(found), objects)
+    names = named_images("made", [str(n) for n in range(images)], "")
+    return Detection(images=names, classes=("a", "b"), measures={"box_AP": "box_AP"}, kinds={"box": matches})
 
 
 def ap_truth(right: tuple[float, float]) -> float:

@@ -21,7 +21,8 @@ from cgh_bench import outcomes, results, tasks
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data import ImageSet, data_root, load_pair
-from cgh_bench.outcomes import Classification, Outcomes
+from cgh_bench.outcomes import Outcomes
+from cgh_bench.outcomes.classification import Classification
 from cgh_bench.report.significance import CONFIDENCE, RESAMPLES, paired_interval, welch_half_widths
 from cgh_bench.results import Result
 from cgh_bench.workspace import Workspace

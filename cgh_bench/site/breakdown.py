@@ -17,7 +17,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
 from cgh_bench.data.ground_truth import NO_CLASS, Maps
 from cgh_bench.frozen import overlap
-from cgh_bench.outcomes import Classification
+from cgh_bench.outcomes.classification import Classification
 from cgh_bench.results import Result
 from cgh_bench.site import charts, truth
 from cgh_bench.site.charts import Chart

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cgh_bench import data
 from cgh_bench.core.errors import UserError
-from cgh_bench.outcomes import Classification
+from cgh_bench.outcomes.classification import Classification
 from cgh_bench.report.cells import metric_label
 from cgh_bench.report.significance import paired_interval, welch_half_widths
 from cgh_bench.site.boards import Board, Subject

@@ -49,7 +49,7 @@ class Calibration(Linear):
 
         from cgh_bench.frozen import confidence
         from cgh_bench.frozen.selection import hold_out
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         choice = self.choose(data, train, val, seed)

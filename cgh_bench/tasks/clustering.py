@@ -64,7 +64,7 @@ class Clusters(FeatureTask):
         """The seed is that of k-means; features are divided by their norm. Clusters are kept under their classes."""
         from sklearn.cluster import KMeans
 
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         val = data.val
         (bank,) = self.features(checkpoint, data, folders)

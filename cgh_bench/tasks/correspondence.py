@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cgh_bench.checkpoint import Checkpoint
-    from cgh_bench.outcomes import Images, Scores
+    from cgh_bench.outcomes.base import Images
+    from cgh_bench.outcomes.scores import Scores
 
 AVERAGES = {"pck_point": "weight", "pck_image": "mean", "pck_class": "class"}
 """The measure of `Scores` that each is."""
@@ -83,7 +84,7 @@ class Correspondence(Task[PairedImages]):
         import torch
 
         from cgh_bench.frozen.patches import extract_patches
-        from cgh_bench.outcomes import named_images
+        from cgh_bench.outcomes.base import named_images
 
         cache = folders.cache / "features"
         patches = extract_patches(checkpoint, data.images, self.size, self.feature, cache, self.precision)
@@ -130,7 +131,7 @@ def scored(
         errors: of each pair, those of its points, as shares of the object's extent.
         alphas: the thresholds, by what follows the metrics' names.
     """
-    from cgh_bench.outcomes import Scores
+    from cgh_bench.outcomes.scores import Scores
 
     measures, shares = {}, {}
     for suffix, alpha in alphas.items():

@@ -75,7 +75,7 @@ class Corruptions(Linear):
         self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int
     ) -> tuple[float, NDArray[np.float64]]:
         """The top-1 of the clean val images, and that of each corruption and severity (C, S), in per cent."""
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         head = self.head(checkpoint, data, folders, seed)
         _, *asked = self.sets(data)

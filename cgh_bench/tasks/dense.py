@@ -78,9 +78,10 @@ def judge(
         folders: of the run.
         scored: what the true map is turned into before it is compared; default nothing: the image's own resolution.
     """
-    from cgh_bench import outcomes
     from cgh_bench.core import dist
     from cgh_bench.core.files import replacing
+    from cgh_bench.outcomes.base import named_images
+    from cgh_bench.outcomes.segmentation import segmentation
 
     def maps() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         for index, (path, _) in enumerate(images.paths):
@@ -91,7 +92,7 @@ def judge(
                     Image.fromarray(predicted + images.first).save(file)
             yield truth, predicted
 
-    ids = outcomes.named_images(images.name, [path.stem for path, _ in images.paths], images.fingerprint)
-    found = outcomes.segmentation(ids, images.classes, maps())
+    ids = named_images(images.name, [path.stem for path, _ in images.paths], images.fingerprint)
+    found = segmentation(ids, images.classes, maps())
     folders.keep(found)
     return found.metrics()

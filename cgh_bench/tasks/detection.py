@@ -32,7 +32,7 @@ class _Detector(Transfer):
     def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
         """The detections, each right or wrong by pycocotools."""
         from cgh_bench.data import ground_truth
-        from cgh_bench.outcomes import detection
+        from cgh_bench.outcomes.detection import detection
 
         objects = ground_truth.objects(self.data, data)
         if objects is None or objects.file is None:

@@ -99,7 +99,7 @@ class FineTune(ImageTask):
         from cgh_bench.frozen.extraction import Work, require_usable
         from cgh_bench.frozen.finetuning import Judge, Network, Tuning
         from cgh_bench.frozen.training import Course, train
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         images, val, state = data.train, data.val, folders.run / "state.pt"
         rows = self._labelled(checkpoint, images, seed)

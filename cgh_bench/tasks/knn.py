@@ -49,7 +49,7 @@ class KNN(FeatureTask):
         """Deterministic: no seed enters."""
         from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self._deepest())

@@ -35,7 +35,7 @@ class KNNApproximate(FeatureTask):
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
         from cgh_bench.frozen.approximate import approximate_neighbours, recall
         from cgh_bench.frozen.metrics import rank
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = approximate_neighbours(train.features, val.features, self.k, self.index, self.search)

@@ -45,7 +45,7 @@ class KNNFewShot(FeatureTask):
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
         from cgh_bench.frozen.metrics import rank
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         top1, balanced, answers = [], [], []

@@ -64,7 +64,7 @@ class KNNGrid(ImageTask):
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the train images that are chosen by. `grid.json` in the run's folder has every point."""
         from cgh_bench.frozen.features import extract_all
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         on_train: dict[Point, Ranked] = {}
         on_val: dict[Point, Ranked] = {}

@@ -48,7 +48,7 @@ class LeaveOneOut(FeatureTask):
         """Deterministic: no seed enters."""
         from cgh_bench.frozen.metrics import rank, without_self
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         (bank,) = self.features(checkpoint, data, folders)
         found = shared_neighbours(bank.features, bank.features, self.k + 1)

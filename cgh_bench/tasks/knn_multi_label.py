@@ -42,7 +42,7 @@ class KNNMultiLabel(FeatureTask):
         """Deterministic: no seed enters. `mAP_11_points` is PASCAL VOC 2007's and the transfer suite's."""
         from cgh_bench.frozen.metrics import average_precisions, average_precisions_11_points, vote_weights
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.outcomes import multi_label
+        from cgh_bench.outcomes.multi_label import multi_label
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = shared_neighbours(train.features, val.features, self.k)

@@ -109,7 +109,7 @@ class Linear(FeatureTask):
         import torch
 
         from cgh_bench.frozen.metrics import top5, true_ranks
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         choice = self.choose(data, train, val, seed)

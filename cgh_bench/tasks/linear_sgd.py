@@ -118,7 +118,7 @@ class LinearSgd(ImageTask):
         from cgh_bench.frozen.features import extract_all
         from cgh_bench.frozen.heads import Heads, SgdProbe, first_weights
         from cgh_bench.frozen.training import Course, train
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         images, val = data.train, data.val
         fitted, held = self._split(images, seed)

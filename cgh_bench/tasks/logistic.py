@@ -76,7 +76,7 @@ class LogisticRegression(FeatureTask):
 
         from cgh_bench.frozen import probe
         from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy

@@ -64,7 +64,8 @@ class Retrieval(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters. Queries without a right image in the gallery count for nothing."""
-        from cgh_bench.outcomes import Scores, images_of, some_of
+        from cgh_bench.outcomes.base import images_of, some_of
+        from cgh_bench.outcomes.scores import Scores
 
         banks = self.features(checkpoint, data, folders)
         gallery, queries = banks[0], banks[-1]

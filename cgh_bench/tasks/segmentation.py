@@ -32,7 +32,8 @@ class Segmentation(Transfer):
     def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
         """The predicted maps against the dataset's own."""
         from cgh_bench.data import ground_truth
-        from cgh_bench.outcomes import named_images, segmentation
+        from cgh_bench.outcomes.base import named_images
+        from cgh_bench.outcomes.segmentation import segmentation
 
         names = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         maps = ground_truth.maps(self.data, data, names)

@@ -52,7 +52,7 @@ class Shifted(Linear):
         `top1` is of the other images. `top1_clean` is of the val images of the same classes, with the same choice of
         answers: what is lost is their difference.
         """
-        from cgh_bench.outcomes import classification
+        from cgh_bench.outcomes.classification import classification
 
         _, *asked = self.sets(data)
         val, shifted = self.banks(checkpoint, asked, folders)

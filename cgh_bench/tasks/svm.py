@@ -94,7 +94,7 @@ class Svm(FeatureTask):
         `…_selected_on_val` takes the cost that is best on the images that are reported: optimistic, and what the
         sources report of k-shot. `folders.run` gets all average precisions in `classes.json`.
         """
-        from cgh_bench.outcomes import multi_label
+        from cgh_bench.outcomes.multi_label import multi_label
 
         images, marks, truth = data.train, targets(data.train), targets(data.val)
         train, val = (unit(bank.features) for bank in self.features(checkpoint, data, folders))

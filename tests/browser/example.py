@@ -17,7 +17,7 @@ from cgh_bench.core.config import plain
 from cgh_bench.data import catalog, dense
 from cgh_bench.data.demo.scenes import SETTINGS, write_scenes
 from cgh_bench.evaluation import protocol_id
-from cgh_bench.outcomes import classification
+from cgh_bench.outcomes.classification import classification
 from cgh_bench.results import Result
 
 SEEDS = (0, 1, 2)

@@ -39,6 +39,8 @@ from cgh_bench.data import contents, load
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.pairs import _annotation as spair_annotation
 from cgh_bench.frozen.given import from_files, write_features
+from cgh_bench.outcomes.classification import classification
+from cgh_bench.outcomes.multi_label import multi_label
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.reading import reference, reference_script
@@ -130,8 +132,8 @@ def _outcomes(folder: Path) -> dict[str, bytes]:
     _, val = toy_pair()
     several = multi_label_data().val
     measured = {
-        "classification": outcomes.classification(val, val.labels),
-        "multi_label": outcomes.multi_label(several, several.labels, several.labels.astype(np.float64), {"mAP": "mAP"}),
+        "classification": classification(val, val.labels),
+        "multi_label": multi_label(several, several.labels, several.labels.astype(np.float64), {"mAP": "mAP"}),
     }
     for name, each in measured.items():
         each.save(folder / name)

@@ -18,7 +18,7 @@ from cgh_bench import results, tasks
 from cgh_bench.cli import app
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.evaluation import protocol_id
-from cgh_bench.outcomes import classification
+from cgh_bench.outcomes.classification import classification
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ from cgh_bench import outcomes, results
 from cgh_bench.cli import app
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
+from cgh_bench.outcomes.base import named_images
+from cgh_bench.outcomes.classification import Classification, classification
+from cgh_bench.outcomes.segmentation import segmentation
 from cgh_bench.report import comparison
 
 N = 400
@@ -25,10 +28,10 @@ def images(n: int = N, content: str = "x") -> GreyImages:
     return GreyImages("x/val", ("a", "b"), np.arange(n) % 2, content, np.zeros((n, 1, 1), np.uint8))
 
 
-def answered(rate: float, seed: int, of: GreyImages | None = None) -> outcomes.Classification:
+def answered(rate: float, seed: int, of: GreyImages | None = None) -> Classification:
     of = of or images()
     right = np.random.default_rng(seed).random(len(of)) < rate
-    return outcomes.classification(of, np.where(right, of.labels, 1 - of.labels))
+    return classification(of, np.where(right, of.labels, 1 - of.labels))
 
 
 def side(name: str, *kept: outcomes.Outcomes) -> comparison.Side:
@@ -104,8 +107,8 @@ def test_numbers_that_are_no_mean_over_images_are_resampled_with_their_images() 
     draw = np.random.default_rng(0)
     true = draw.integers(0, 3, (40, 8, 8))
     maps = [np.where(draw.random(true.shape) < rate, true, (true + 1) % 3) for rate in (0.9, 0.6)]
-    names = outcomes.named_images("x/val", [str(n) for n in range(40)], "x")
-    a, b = (outcomes.segmentation(names, "abc", zip(true, given, strict=True)) for given in maps)
+    names = named_images("x/val", [str(n) for n in range(40)], "x")
+    a, b = (segmentation(names, "abc", zip(true, given, strict=True)) for given in maps)
     runs = [(dataclasses.replace(result(name, 0.0), metrics=kept.metrics()),) for name, kept in (("A", a), ("B", b))]
     found = comparison.compared(
         *(comparison.Side(r[0].checkpoint_name, r, (k,)) for r, k in zip(runs, (a, b), strict=True)), "mIoU"

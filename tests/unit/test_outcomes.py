@@ -22,6 +22,11 @@ from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.frozen.features import GivenFeatures
 from cgh_bench.frozen.metrics import average_precisions, average_precisions_11_points
+from cgh_bench.outcomes.base import named_images
+from cgh_bench.outcomes.classification import classification
+from cgh_bench.outcomes.detection import detection
+from cgh_bench.outcomes.multi_label import multi_label
+from cgh_bench.outcomes.segmentation import segmentation
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.clustering import Clusters
 from cgh_bench.tasks.finetune import FineTune
@@ -102,7 +107,7 @@ def test_classifications_are_weighed_as_if_images_were_repeated(tmp_path: Path) 
     draw = np.random.default_rng(0)
     predicted, rank = draw.integers(0, 4, 24), draw.integers(0, 4, 24)
     rank = np.where(predicted == val.labels, 0, np.maximum(rank, 1))
-    kept = outcomes.classification(val, predicted, rank, right={"top1_k10": predicted == 0})
+    kept = classification(val, predicted, rank, right={"top1_k10": predicted == 0})
     kept.save(tmp_path)
     read = outcomes.load(tmp_path)
     same(kept, read)
@@ -118,7 +123,7 @@ def test_average_precision_is_that_of_the_tasks_also_of_repeated_images() -> Non
     pair, draw = multi_label_data(), np.random.default_rng(0)
     scores = draw.integers(0, 6, (24, 4)) / 5  # with ties
     target = np.where(draw.random((24, 4)) < 0.1, -1, pair.val.labels)
-    kept = outcomes.multi_label(pair.val, target, scores, {"mAP": "mean", "mAP_11_points": "11 points"})
+    kept = multi_label(pair.val, target, scores, {"mAP": "mean", "mAP_11_points": "11 points"})
     for row in [np.ones(24, np.int64), *counts(24)]:
         rows = np.repeat(np.arange(24), row)
         with np.errstate(all="ignore"):
@@ -131,8 +136,8 @@ def test_average_precision_is_that_of_the_tasks_also_of_repeated_images() -> Non
 def test_segmentations_give_the_metrics_of_all_pixels(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     true, given = draw.integers(-1, 3, (5, 8, 8)), draw.integers(0, 3, (5, 8, 8))
-    images = outcomes.named_images("x/val", list("abcde"), "content")
-    kept = outcomes.segmentation(images, ("a", "b", "c"), zip(true, given, strict=True))
+    images = named_images("x/val", list("abcde"), "content")
+    kept = segmentation(images, ("a", "b", "c"), zip(true, given, strict=True))
     kept.save(tmp_path)
     same(kept, outcomes.load(tmp_path))
     for row in [np.ones(5, np.int64), *counts(5)]:
@@ -149,7 +154,7 @@ def test_segmentations_give_the_metrics_of_all_pixels(tmp_path: Path) -> None:
         assert found == pytest.approx(wanted)
     assert kept.pixels[:, 3].sum() == (true >= 0).sum()
     with pytest.raises(ValueError, match="the map predicted for a is"):
-        outcomes.segmentation(images, ("a",), iter([(true[0], given[0, :4])]))
+        segmentation(images, ("a",), iter([(true[0], given[0, :4])]))
 
 
 def test_detections_give_pycocotools_numbers(tmp_path: Path) -> None:
@@ -178,7 +183,7 @@ def test_detections_give_pycocotools_numbers(tmp_path: Path) -> None:
     for path, document in zip(paths, (truth, lines), strict=True):
         path.write_text(json.dumps(document))
     names = [f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")]
-    kept = outcomes.detection("x/val", "content", *paths, names)
+    kept = detection("x/val", "content", *paths, names)
     coco = COCO(str(paths[0]))
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         masks = [{key: value for key, value in line.items() if key != "bbox"} for line in lines]
@@ -192,14 +197,14 @@ def test_detections_give_pycocotools_numbers(tmp_path: Path) -> None:
     same(kept, outcomes.load(tmp_path))
     assert kept.to_csv().count("\n") == 2 * len(lines) + 1
     paths[1].write_text("[]")
-    assert set(outcomes.detection("x/val", "content", *paths, names).metrics().values()) == {0.0}
+    assert set(detection("x/val", "content", *paths, names).metrics().values()) == {0.0}
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         outcomes.load(tmp_path)
     _, val = toy_pair()
-    outcomes.classification(val, val.labels).save(tmp_path)
+    classification(val, val.labels).save(tmp_path)
     whole = (tmp_path / outcomes.FILE).read_bytes()
     (tmp_path / outcomes.FILE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"outcomes\.npz is damaged .*again"):

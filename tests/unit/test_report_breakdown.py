@@ -14,7 +14,7 @@ from cgh_bench.data.ground_truth import NO_CLASS, Maps
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.frozen import overlap
 from cgh_bench.frozen.features import extract
-from cgh_bench.outcomes import classification
+from cgh_bench.outcomes.classification import classification
 from cgh_bench.site import breakdown, charts, page
 from cgh_bench.site.charts import MEASURED, Point
 from cgh_bench.tasks.base import Metric

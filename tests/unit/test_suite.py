@@ -12,7 +12,7 @@ from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data.image_set import GreyImages
-from cgh_bench.outcomes import classification
+from cgh_bench.outcomes.classification import classification
 from cgh_bench.report import suite
 from cgh_bench.report.suite import Filled, Value
 from cgh_bench.suite import Runner

@@ -15,6 +15,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.demo.warped import WarpSettings, animal_pairs
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.pairs import Pair, spair
+from cgh_bench.outcomes.base import named_images
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.correspondence import Correspondence, matches, scored
 
@@ -40,7 +41,7 @@ def test_the_same_points_of_a_silhouette_lie_on_it_in_both_pictures() -> None:
 
 def test_trap_the_averages_differ() -> None:
     errors = [np.array([0.05, 0.05, 0.05, 0.2]), np.array([0.2]), np.array([0.1])]
-    kept = scored(outcomes.named_images("few", ["a", "b", "c"], ""), ("cat", "dog"), [0, 0, 1], errors, {"": 0.1})
+    kept = scored(named_images("few", ["a", "b", "c"], ""), ("cat", "dog"), [0, 0, 1], errors, {"": 0.1})
     found = kept.metrics()
     assert found["pck_point"] == pytest.approx(100 * 4 / 6)
     assert found["pck_image"] == pytest.approx(100 * (0.75 + 0 + 1) / 3)

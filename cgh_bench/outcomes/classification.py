@@ -1,0 +1,123 @@
+"""One class for each image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgh_bench.data.image_set import ImageSet
+from cgh_bench.outcomes.base import Floats, Ints, Outcomes, images_of, named, per_cent
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Classification(Outcomes):
+    """One class for each image, in R repeats (1 where a task has none)."""
+
+    KIND = "classification"
+    target: Ints
+    """(N,)"""
+    predicted: Ints
+    """(N, R)"""
+    rank: Ints
+    """(N, R): how many classes come before the true one."""
+    right: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Metrics that are the share of other answers that are right, with these (N,): `top1_k10`, …."""
+
+    def each(self, metric: str) -> Floats | None:
+        """Per cent of the repeats in which the image is right."""
+        if metric in self.right:
+            return np.where(self.right[metric], 100.0, 0.0)
+        limit = {"top1": 1, "top5": 5}.get(self.measures[metric])
+        if limit is None:
+            return None
+        shares: Floats = 100 * (self.rank < limit).mean(axis=1, dtype=np.float64)
+        return shares
+
+    def measure(self, metric: str, counts: Ints) -> Floats:
+        """See `Outcomes`."""
+        values = self.each(metric)
+        if values is not None:
+            means: Floats = counts @ values / counts.sum(axis=1)
+            return means
+        by = self.measures[metric]
+        hits = self.rank < 1
+        if by == "top1_std":
+            found: Floats = np.std(100 * (counts @ hits) / counts.sum(axis=1)[:, None], axis=1, ddof=1)
+            return found
+        if by == "class_balanced":
+            order = np.argsort(self.target, kind="stable")
+            drawn, starts = counts[:, order], np.flatnonzero(np.diff(self.target[order], prepend=-1))
+            total = np.add.reduceat(drawn, starts, axis=1)
+            repeats = [per_cent(np.add.reduceat(drawn * hit, starts, axis=1), total) for hit in hits[order].T]
+            balanced: Floats = np.mean([np.nanmean(shares, axis=1) for shares in repeats], axis=0)
+            return balanced
+        return np.array([100 * _agreement(by, *(np.repeat(a, c) for a in self._pair)) for c in counts])
+
+    @property
+    def _pair(self) -> tuple[Ints, Ints]:
+        return self.target, self.predicted[:, 0]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """See `Outcomes`."""
+        also = {f"right:{name}": values for name, values in self.right.items()}
+        return {"target": self.target, "predicted": self.predicted, "rank": self.rank, **also}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Any], **common: Any) -> Self:
+        """See `Outcomes`."""
+        right = named("right:", arrays)
+        own = {name: array for name, array in arrays.items() if not name.startswith("right:")}
+        return cls(**common, **own, right=right)
+
+    def rows(self) -> Iterator[Sequence[Any]]:
+        """One line per image and repeat."""
+        yield ["image", "target", "predicted", "rank", *(["repeat"] if self.rank.shape[1] > 1 else [])]
+        for repeat, (predicted, ranks) in enumerate(zip(self.predicted.T, self.rank.T, strict=True)):
+            for name, true, given, rank in zip(self.images.ids, self.target, predicted, ranks, strict=True):
+                line = [name, self.classes[true], self.classes[given], rank]
+                yield [*line, repeat] if self.rank.shape[1] > 1 else line
+
+
+def _agreement(by: str, target: Ints, predicted: Ints) -> float:
+    from sklearn import metrics
+
+    score = {
+        "NMI": metrics.normalized_mutual_info_score,
+        "AMI": metrics.adjusted_mutual_info_score,
+        "ARI": metrics.adjusted_rand_score,
+    }[by]
+    return float(score(target, predicted))
+
+
+def classification(
+    images: ImageSet,
+    predicted: NDArray[Any],
+    rank: NDArray[Any] | None = None,
+    measures: Mapping[str, str] | None = None,
+    right: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Classification:
+    """The outcomes of a classifier of `images`.
+
+    Args:
+        images: with one label each.
+        predicted: (N,) or (N, R) classes.
+        rank: of the true class, of the same shape; without it, 0 where right and 1 where wrong.
+        measures: what gives which metric; default: top-1, top-5 (of more than five classes) and the mean over classes.
+        right: see `Classification`.
+    """
+    predicted = predicted.reshape(len(images), -1).astype(np.int64)
+    ranks = predicted != images.labels[:, None] if rank is None else rank.reshape(predicted.shape)
+    if measures is None:
+        top5 = {"top5": "top5"} if rank is not None and len(images.classes) > 5 else {}
+        measures = {"top1": "top1", **top5, "class_balanced": "class_balanced"}
+    return Classification(
+        images=images_of(images),
+        classes=images.classes,
+        measures={**measures, **dict.fromkeys(right or {}, "right")},
+        target=images.labels,
+        predicted=predicted,
+        rank=ranks.astype(np.int64),
+        right=right or {},
+    )

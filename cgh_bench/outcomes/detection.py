@@ -1,0 +1,168 @@
+"""Which objects a detector found, by COCO's rules."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgh_bench.outcomes.base import Floats, Ints, Outcomes, named, named_images
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """D detections of one kind, the surest of each class first, and what they found at ten IoU thresholds T."""
+
+    image: Ints
+    """(D,)"""
+    label: Ints
+    """(D,) the class."""
+    score: Floats
+    """(D,)"""
+    found: NDArray[np.bool_]
+    """(D, T): whether an object was found."""
+    ignored: NDArray[np.bool_]
+    """(D, T): whether it counts neither way (crowds)."""
+    objects: Ints
+    """(N, C): how many there are to find."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Detection(Outcomes):
+    """Which objects were found, by COCO's rules: all areas, at most 100 detections per image."""
+
+    KIND = "detection"
+    kinds: Mapping[str, Matches]
+    """`box`, `mask`."""
+
+    def measure(self, metric: str, counts: Ints) -> Floats:
+        """`box_AP`, `mask_AP50`, …: COCO's average precision, as pycocotools accumulates it."""
+        kind, _, threshold = self.measures[metric].partition("_AP")
+        matches = self.kinds[kind]
+        thresholds = [int(np.abs(IOU_THRESHOLDS - float(f"0.{threshold}")).argmin())] if threshold else range(10)
+        return np.array([np.nanmean(self.precisions(matches, row)[list(thresholds)]) for row in counts]) * 100
+
+    def precisions(self, matches: Matches, counts: Ints) -> Floats:
+        """Average precision (T, C) at each threshold, NaN for classes without objects."""
+        values = np.full((len(IOU_THRESHOLDS), len(self.classes)), np.nan)
+        weight = counts[matches.image][:, None]
+        hits, misses = weight * (matches.found & ~matches.ignored), weight * ~(matches.found | matches.ignored)
+        ends = np.searchsorted(matches.label, np.arange(len(self.classes) + 1))
+        totals = counts @ matches.objects
+        for label, total in enumerate(totals):
+            if not total:
+                continue
+            rows = slice(ends[label], ends[label + 1])
+            true, false = hits[rows].cumsum(axis=0), misses[rows].cumsum(axis=0)
+            precision = true / np.maximum(true + false, np.spacing(1))
+            precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+            recall, padded = true / total, np.vstack([precision, np.zeros((1, 10))])
+            for column in range(len(IOU_THRESHOLDS)):
+                places = np.searchsorted(recall[:, column], RECALLS, side="left")
+                values[column, label] = padded[places, column].mean()
+        return values
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """See `Outcomes`."""
+        return {
+            f"{kind}:{name}": getattr(matches, name)
+            for kind, matches in self.kinds.items()
+            for name in Matches.__dataclass_fields__
+        }
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Any], **common: Any) -> Self:
+        """See `Outcomes`."""
+        kinds = dict.fromkeys(name.partition(":")[0] for name in arrays)
+        return cls(**common, kinds={kind: Matches(**named(f"{kind}:", arrays)) for kind in kinds})
+
+    def rows(self) -> Iterator[Sequence[Any]]:
+        """One line per detection: whether it is right at each IoU."""
+        yield ["kind", "image", "class", "score", *(f"IoU {threshold:.2f}" for threshold in IOU_THRESHOLDS)]
+        for kind, m in self.kinds.items():
+            for image, label, score, found, ignored in zip(m.image, m.label, m.score, m.found, m.ignored, strict=True):
+                told = np.where(ignored, "ignored", np.where(found, "right", "wrong"))
+                yield [kind, self.images.ids[image], self.classes[label], repr(float(score)), *told]
+
+
+def detection(name: str, content: str, annotations: Path, predictions: Path, metrics: Sequence[str]) -> Detection:
+    """The outcomes of a detector, by pycocotools.
+
+    Args:
+        name: of dataset and split.
+        content: the dataset's fingerprint.
+        annotations: ground truth, COCO's JSON.
+        predictions: detections in COCO's results format, with boxes, masks or both.
+        metrics: those that the task reports: `box_AP`, `mask_AP50`, ….
+
+    Raises:
+        ValueError, LookupError, AssertionError: these are not such files, or not of the same images.
+    """
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+    lines = json.loads(predictions.read_text(encoding="utf-8"))
+    numbers, categories = sorted(truth.getImgIds()), sorted(truth.getCatIds())
+    names = [str(entry.get("file_name", entry["id"])) for entry in truth.loadImgs(numbers)]
+    return Detection(
+        images=named_images(name, names, content),
+        classes=tuple(category["name"] for category in truth.loadCats(categories)),
+        measures={metric: metric for metric in metrics},
+        kinds={
+            kind: _matches(truth, lines, cocos, numbers, categories)
+            for kind, cocos in {"box": "bbox", "mask": "segm"}.items()
+            if any(metric.startswith(kind) for metric in metrics)
+        },
+    )
+
+
+def _matches(truth: Any, lines: list[dict[str, Any]], kind: str, numbers: list[int], categories: list[int]) -> Matches:
+    from pycocotools.cocoeval import COCOeval
+
+    if kind == "segm":  # with a box beside it, pycocotools would take the box's area for the mask's
+        lines = [{key: value for key, value in line.items() if key != "bbox"} for line in lines]
+    thresholds, images, classes = len(IOU_THRESHOLDS), len(numbers), len(categories)
+    objects = np.zeros((images, classes), np.int64)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(lines) if lines else _none(truth), kind)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    for place, found in enumerate(evaluation.evalImgs):
+        label, image = divmod(place, images)
+        if found is None:
+            continue
+        objects[image, label] = (np.asarray(found["gtIgnore"]) == 0).sum()
+        count = len(found["dtScores"])
+        parts.append(
+            (
+                np.full(count, image),
+                np.full(count, label),
+                np.asarray(found["dtScores"], np.float64),
+                np.asarray(found["dtMatches"]).T.reshape(count, thresholds) > 0,
+                np.asarray(found["dtIgnore"]).T.reshape(count, thresholds) > 0,
+            )
+        )
+    empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), *[np.zeros((0, thresholds), bool)] * 2)
+    of_image, labels, scores, right, ignored = [np.concatenate(column) for column in zip(empty, *parts, strict=True)]
+    order = np.lexsort((-scores, labels))  # stable, as pycocotools' mergesort
+    return Matches(of_image[order], labels[order], scores[order], right[order], ignored[order], objects)
+
+
+def _none(truth: Any) -> Any:
+    """Results without a detection, which `loadRes` refuses."""
+    from pycocotools.coco import COCO
+
+    empty = COCO()
+    empty.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
+    empty.createIndex()
+    return empty
