@@ -19,7 +19,7 @@ import numpy as np
 from cgh_bench.outcomes.base import named_images
 from cgh_bench.outcomes.detection import Detection, Matches
 from cgh_bench.outcomes.segmentation import Segmentation
-from cgh_bench.report import comparison
+from cgh_bench.report.resampling import percentiles, resampled, sign_flips, tail
 from cgh_bench.report.significance import RESAMPLES, paired_interval, welch_half_widths
 
 Trial = tuple[bool, bool]
@@ -31,7 +31,7 @@ def top1(images: int, gain: float, draw: np.random.Generator) -> Trial:
     shares = (0.1 + gain / 2, 0.1 - gain / 2, 0.8)
     deltas = draw.permutation(np.repeat([100.0, -100.0, 0.0], draw.multinomial(images, shares)))
     _, low, high = paired_interval(deltas)
-    return low <= 100 * gain <= high, comparison.sign_flips(deltas) < 0.05
+    return low <= 100 * gain <= high, sign_flips(deltas) < 0.05
 
 
 def three_runs(images: int, gain: float, draw: np.random.Generator) -> Trial:
@@ -39,7 +39,7 @@ def three_runs(images: int, gain: float, draw: np.random.Generator) -> Trial:
     hard = draw.beta(2, 1, images) * (1 - gain)
     a, b = (draw.binomial(3, hard + more) / 3 for more in (gain, 0.0))
     _, low, high = paired_interval(100 * (a - b))
-    return low <= 100 * gain <= high, comparison.sign_flips(100 * (a - b)) < 0.05
+    return low <= 100 * gain <= high, sign_flips(100 * (a - b)) < 0.05
 
 
 CLASSES = 6
@@ -70,9 +70,9 @@ def miou(images: int, right: tuple[float, float], truth: float, draw: np.random.
     """Two models on images of two classes each."""
     base = np.array([draw.permutation(CLASSES)[:2] for _ in range(images)])
     a, b = (segmented(images, r, draw, base) for r in right)
-    drawn = comparison.resampled(images, lambda c: a.measure("mIoU", c) - b.measure("mIoU", c))
-    low, high = comparison.percentiles(drawn)
-    return low <= truth <= high, comparison.tail(drawn) < 0.05
+    drawn = resampled(images, lambda c: a.measure("mIoU", c) - b.measure("mIoU", c))
+    low, high = percentiles(drawn)
+    return low <= truth <= high, tail(drawn) < 0.05
 
 
 def detected(images: int, right: float, draw: np.random.Generator) -> Detection:
@@ -98,9 +98,9 @@ def ap_truth(right: tuple[float, float]) -> float:
 def ap(images: int, right: tuple[float, float], truth: float, draw: np.random.Generator) -> Trial:
     """Two detectors."""
     a, b = (detected(images, r, draw) for r in right)
-    drawn = comparison.resampled(images, lambda c: a.measure("box_AP", c) - b.measure("box_AP", c), draws=300)
-    low, high = comparison.percentiles(drawn)
-    return low <= truth <= high, comparison.tail(drawn) < 0.05
+    drawn = resampled(images, lambda c: a.measure("box_AP", c) - b.measure("box_AP", c), draws=300)
+    low, high = percentiles(drawn)
+    return low <= truth <= high, tail(drawn) < 0.05
 
 
 def seeds(runs: int, gain: float, draw: np.random.Generator) -> Trial:
@@ -153,7 +153,7 @@ def main() -> None:
     deltas = np.random.default_rng(0).choice([100.0, -100.0, 0.0], 50_000, p=[0.12, 0.1, 0.78])
     started = time.perf_counter()
     paired_interval(deltas)
-    comparison.sign_flips(deltas)
+    sign_flips(deltas)
     seconds = time.perf_counter() - started
     report = {
         "shares": {name: {k: round(v, 2) for k, v in values.items()} for name, values in found.items()},

@@ -17,9 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cgh_bench import explain
 from cgh_bench.evaluation import commit, evaluate, prepare
+from cgh_bench.explain.axes import PREPROCESSING_AXES
+from cgh_bench.explain.study import Study, study
+from cgh_bench.explain.target import target
+from cgh_bench.explain.trial import verdict
 from cgh_bench.reading.loading import load
+from cgh_bench.results import Result
 from cgh_bench.workspace import Workspace
 
 SMALL = ("transform.resize=37", "transform.crop=32")
@@ -63,11 +67,11 @@ def main() -> None:
         found = []
         for base, (name, task, settings) in BASES.items():
             result = measure(root, name, task, settings)
-            study = explain.study(result, Workspace(root / "work"))
+            base_study = study(result, Workspace(root / "work"))
             for of, axis, planted in PLANTED:
                 if of == base:
                     found.append(
-                        {"of": base, "axis": axis, "planted": planted, **explained(root, study, axis, planted)}
+                        {"of": base, "axis": axis, "planted": planted, **explained(root, base_study, axis, planted)}
                     )
                     print(found[-1], flush=True)
     document = {
@@ -99,28 +103,28 @@ def draw_images(folder: Path) -> None:
 
 def measure(
     root: Path, name: str, task: str, settings: tuple[str, ...], images: tuple[str, ...] = (), store: bool = True
-) -> explain.Result:
+) -> Result:
     """One evaluation, stored unless it is the planted one."""
     workspace = Workspace(root / "work")
     (evaluation,) = prepare([task], workspace, [*settings, f"data={root / 'data'}"])
     return evaluate(evaluation, load(name, settings=images), 0, workspace, store=store)
 
 
-def explained(root: Path, study: explain.Study, axis: str, planted: str) -> dict[str, object]:
+def explained(root: Path, study: Study, axis: str, planted: str) -> dict[str, object]:
     """What `explain` says of the number that the deviation gives."""
     name, task, settings = next(
         base for base in BASES.values() if base[1] == study.result.task and base[0] in study.result.checkpoint_name
     )
     given = tuple(planted.split())
-    images = given if axis in explain.PREPROCESSING_AXES else ()
+    images = given if axis in PREPROCESSING_AXES else ()
     changed = measure(root, name, task, (*settings, *(() if images else given)), images, store=False)
-    goal = explain.target(f"{changed.metrics[study.metric]:.4f}", study.metric)
+    goal = target(f"{changed.metrics[study.metric]:.4f}", study.metric)
     trials = [study.run(variant, goal) for variant in study.variants()]
     if not any(trial.closes for trial in trials):
         trials += [study.run(variant, goal) for variant in study.pairs(trials, goal)]
     exact = [trial for trial in trials if abs(trial.remains) < 1e-3]
     before = goal.value - study.result.metrics[study.metric]
-    said = explain.verdict(trials, before, study.metric)
+    said = verdict(trials, before, study.metric)
     return {
         "difference": round(before, 3),
         "named": f"{axis} ({planted})" in said.partition(" closes it")[0],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cgh_bench import outcomes
 from cgh_bench.core.errors import UserError
 from cgh_bench.evaluation import Evaluation, evaluate, find_finished, plan, prepare
-from cgh_bench.report.comparison import interval
+from cgh_bench.report.resampling import interval
 from cgh_bench.report.suite import Filled, Suite, Value
 from cgh_bench.results import Result
 from cgh_bench.workspace import Workspace

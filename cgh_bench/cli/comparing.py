@@ -11,9 +11,12 @@ from cgh_bench.cli import options
 from cgh_bench.core.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from cgh_bench.explain import Trial, Variant
-    from cgh_bench.report.comparison import Comparison, Ranking, Side
+    from cgh_bench.explain.axes import Variant
+    from cgh_bench.explain.trial import Trial
+    from cgh_bench.report.comparison import Comparison
+    from cgh_bench.report.ranking import Ranking
     from cgh_bench.report.sensitivity import Sensitivity
+    from cgh_bench.report.sides import Side
 
 CLASSES_SHOWN = 5
 
@@ -40,7 +43,9 @@ def compare(backbones: tuple[str, ...], task: str, points: float, output: Path |
       cgh-bench compare cgh_r18_animals moco_v2_r18_animals random:resnet18
     """
     from cgh_bench import results
-    from cgh_bench.report import comparison
+    from cgh_bench.report.comparison import EXPLANATION, pairs
+    from cgh_bench.report.ranking import rank
+    from cgh_bench.report.sides import sides
     from cgh_bench.workspace import Workspace
 
     if output and len(backbones) != 2:
@@ -48,13 +53,13 @@ def compare(backbones: tuple[str, ...], task: str, points: float, output: Path |
     records, complaints = results.read(Workspace(work).store)
     for complaint in complaints:
         print(printable(complaint), file=sys.stderr)
-    by_task = comparison.sides(records, work, backbones, task)
-    found = comparison.pairs(by_task)
+    by_task = sides(records, work, backbones, task)
+    found = pairs(by_task)
     for each in found:
         _show(each, points, len(found))
     if len(backbones) > 2:
-        _show_ranking(comparison.rank(by_task), len(by_task))
-    print(comparison.EXPLANATION)
+        _show_ranking(rank(by_task), len(by_task))
+    print(EXPLANATION)
     for row in by_task if output else ():
         _write(row, output or Path())
 
@@ -86,7 +91,7 @@ def _show_ranking(ranking: "Ranking", tasks: int) -> None:
 
 
 def _write(row: "Sequence[Side]", output: Path) -> None:
-    from cgh_bench.report.comparison import write_flips
+    from cgh_bench.report.flips import write_flips
 
     for path in write_flips(row[0], row[1], output):
         print(f"written: {path}")
@@ -109,24 +114,25 @@ def sensitivity(task: str, backbones: tuple[str, ...], dry_run: bool, work: Path
       cgh-bench sensitivity animals_knn cgh_r18_animals moco_v2_r18_animals --dry-run
       cgh-bench sensitivity animals_knn cgh_r18_animals moco_v2_r18_animals
     """
-    from cgh_bench import explain, results, tasks
+    from cgh_bench import results, tasks
     from cgh_bench.core.progress import showing
-    from cgh_bench.report import comparison
+    from cgh_bench.explain.study import study
     from cgh_bench.report.sensitivity import sensitivity as measured
+    from cgh_bench.report.sides import sides
     from cgh_bench.workspace import Workspace
 
     workspace = Workspace(work)
-    (row,) = comparison.sides(results.read(workspace.store)[0], work, backbones, task)
-    studies = [explain.study(side.runs[0], workspace) for side in row]
-    values = [{variant.value: variant for variant in study.legal()} for study in studies]
+    (row,) = sides(results.read(workspace.store)[0], work, backbones, task)
+    studies = [study(side.runs[0], workspace) for side in row]
+    values = [{variant.value: variant for variant in each.legal()} for each in studies]
     shared = [value for value in values[0] if all(value in others for others in values)]
     if dry_run:
         print(f"{len(shared)} variants of {row[0].runs[0].protocol}: {', '.join(shared)}")
         return
     with showing(True):
         for value in shared:
-            for study, variants in zip(studies, values, strict=True):
-                study.measured(variants[value])
+            for each, variants in zip(studies, values, strict=True):
+                each.measured(variants[value])
     metric = tasks.find(task).METRICS[0]
     found = measured(results.read(workspace.store)[0], row[0].runs[0].protocol, metric)
     if found is None:
@@ -166,13 +172,15 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
       cgh-bench explain 17 --published 67.5
       cgh-bench explain 17 --published "imagenet_nn20,SwAV,,800"
     """
-    from cgh_bench import explain as explaining
     from cgh_bench.cli.results import one
     from cgh_bench.core.progress import showing
+    from cgh_bench.explain.study import study
+    from cgh_bench.explain.target import target
+    from cgh_bench.explain.trial import verdict
     from cgh_bench.workspace import Workspace
 
-    found = explaining.study(one(number, work), Workspace(work), metric, ckpt)
-    goal = explaining.target(published, found.metric)
+    found = study(one(number, work), Workspace(work), metric, ckpt)
+    goal = target(published, found.metric)
     now = found.result.metrics[found.metric]
     before = goal.value - now
     print(printable(f"{found.result!r}"))
@@ -196,7 +204,7 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
         run(found.variants())
         if not any(trial.closes for trial in trials):
             run(found.pairs(trials, goal))
-    print(printable(explaining.verdict(trials, before, found.metric)))
+    print(printable(verdict(trials, before, found.metric)))
     print("Closed: what remains is at most half of the last digit, or less than half of it all with 0 in the interval.")
 
 

@@ -214,12 +214,13 @@ def _control(name: str, work: Path) -> list[str]:
 def _verdict(work: Path) -> str:
     """Whether CGH is better than MoCo v2, in a sentence."""
     from cgh_bench import results
-    from cgh_bench.report import comparison
+    from cgh_bench.report.comparison import compared
+    from cgh_bench.report.sides import main_metric, sides
     from cgh_bench.workspace import Workspace
 
     records, _ = results.read(Workspace(work).store)
-    ((first, second),) = comparison.sides(records, work, list(COMPARED), "animals_knn")
-    found = comparison.compared(first, second, comparison.main_metric(first))
+    ((first, second),) = sides(records, work, list(COMPARED), "animals_knn")
+    found = compared(first, second, main_metric(first))
     return replace(found, names=(COMPARED[first.name], COMPARED[second.name])).sentence() + "."
 
 

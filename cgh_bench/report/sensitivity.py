@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cgh_bench import tasks
 from cgh_bench.core.errors import UserError
+from cgh_bench.report.significance import average_ranks
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Metric
 
@@ -80,14 +81,7 @@ def sensitivity(records: Sequence[Result], protocol: str, metric: Metric) -> Sen
         return None
     variants = ("", *(variant for variant in variants if variant))
     values = np.array([[np.mean(list(runs[variant][name].values())) for name in names] for variant in variants])
-    return Sensitivity(names, variants, values, _ranks(-values if metric.higher_is_better else values))
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    below = (values[:, :, None] > values[:, None]).sum(axis=2)
-    equal = (values[:, :, None] == values[:, None]).sum(axis=2)
-    ranks: NDArray[np.float64] = below + (equal + 1) / 2
-    return ranks
+    return Sensitivity(names, variants, values, average_ranks(-values if metric.higher_is_better else values))
 
 
 def _fields(protocol: str) -> set[str]:

@@ -13,7 +13,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
 from cgh_bench.report import card, definition, provenance, table
 from cgh_bench.report.cells import Cell, Table, metric_label, newest_data
-from cgh_bench.report.comparison import LEAST_IMAGES
+from cgh_bench.report.resampling import LEAST_IMAGES
 from cgh_bench.report.sensitivity import sensitivity
 from cgh_bench.report.significance import mean_interval, paired_interval
 from cgh_bench.results import Result

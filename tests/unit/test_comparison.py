@@ -19,7 +19,11 @@ from cgh_bench.data.image_set import GreyImages
 from cgh_bench.outcomes.base import named_images
 from cgh_bench.outcomes.classification import Classification, classification
 from cgh_bench.outcomes.segmentation import segmentation
-from cgh_bench.report import comparison
+from cgh_bench.report.comparison import compared, holm
+from cgh_bench.report.flips import TILE, write_sheet
+from cgh_bench.report.ranking import bradley_terry, rank
+from cgh_bench.report.resampling import sign_flips
+from cgh_bench.report.sides import Side, sides
 
 N = 400
 
@@ -34,9 +38,9 @@ def answered(rate: float, seed: int, of: GreyImages | None = None) -> Classifica
     return classification(of, np.where(right, of.labels, 1 - of.labels))
 
 
-def side(name: str, *kept: outcomes.Outcomes) -> comparison.Side:
+def side(name: str, *kept: outcomes.Outcomes) -> Side:
     runs = tuple(result(name, k.metrics()["top1"], pretraining=n) for n, k in enumerate(kept))
-    return comparison.Side(name, runs, kept)
+    return Side(name, runs, kept)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +85,7 @@ def test_the_sentence_says_how_much_better_and_how_sure(work: Path) -> None:
 
 
 def test_copies_of_one_model_cannot_be_told_apart() -> None:
-    found = comparison.compared(side("A", answered(0.7, 0)), side("B", answered(0.7, 0)), "top1")
+    found = compared(side("A", answered(0.7, 0)), side("B", answered(0.7, 0)), "top1")
     assert (found.p, found.interval, found.difference, found.flips) == (1.0, (0.0, 0.0), 0.0, ())
     assert found.sentence().startswith("A and B cannot be told apart")
 
@@ -89,7 +93,7 @@ def test_copies_of_one_model_cannot_be_told_apart() -> None:
 def test_single_runs_are_told_apart_by_mcnemars_exact_test() -> None:
     one, other = answered(0.7, 0), answered(0.6, 1)
     a, b = (kept.rank[:, 0] == 0 for kept in (one, other))
-    found = comparison.compared(side("A", one), side("B", other), "top1")
+    found = compared(side("A", one), side("B", other), "top1")
     only = int((a & ~b).sum()), int((b & ~a).sum())
     assert found.p == pytest.approx(binomtest(only[0], sum(only)).pvalue)
     assert found.test == "exact McNemar"
@@ -98,8 +102,8 @@ def test_single_runs_are_told_apart_by_mcnemars_exact_test() -> None:
 
 def test_sign_flips_agree_with_mcnemar_where_both_can_be_computed() -> None:
     deltas = np.repeat([100.0, -100.0, 0.0], [40, 20, 300])
-    exact = comparison.sign_flips(deltas)
-    drawn = comparison.sign_flips(np.append(deltas, [1e-6]))
+    exact = sign_flips(deltas)
+    drawn = sign_flips(np.append(deltas, [1e-6]))
     assert drawn == pytest.approx(exact, abs=0.005)
 
 
@@ -110,9 +114,7 @@ def test_numbers_that_are_no_mean_over_images_are_resampled_with_their_images() 
     names = named_images("x/val", [str(n) for n in range(40)], "x")
     a, b = (segmentation(names, "abc", zip(true, given, strict=True)) for given in maps)
     runs = [(dataclasses.replace(result(name, 0.0), metrics=kept.metrics()),) for name, kept in (("A", a), ("B", b))]
-    found = comparison.compared(
-        *(comparison.Side(r[0].checkpoint_name, r, (k,)) for r, k in zip(runs, (a, b), strict=True)), "mIoU"
-    )
+    found = compared(*(Side(r[0].checkpoint_name, r, (k,)) for r, k in zip(runs, (a, b), strict=True)), "mIoU")
     assert found.test == "bootstrap of images"
     assert found.interval is not None and 0 < found.interval[0] < found.difference < found.interval[1]
     assert found.p is not None and found.p < 0.01
@@ -121,7 +123,7 @@ def test_numbers_that_are_no_mean_over_images_are_resampled_with_their_images() 
 
 def test_too_few_images_give_no_interval_and_say_why() -> None:
     few = images(29)
-    found = comparison.compared(side("A", answered(1, 0, few)), side("B", answered(0, 0, few)), "top1")
+    found = compared(side("A", answered(1, 0, few)), side("B", answered(0, 0, few)), "top1")
     assert (found.p, found.interval) == (None, None)
     assert "on 29 images: too few for an interval (30 needed)" in found.sentence()
 
@@ -135,7 +137,7 @@ def test_too_few_images_give_no_interval_and_say_why() -> None:
 )
 def test_other_images_are_refused_and_it_is_said_which(other: GreyImages, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        comparison.compared(side("A", answered(0.7, 0)), side("B", answered(0.7, 0, other)), "top1")
+        compared(side("A", answered(0.7, 0)), side("B", answered(0.7, 0, other)), "top1")
 
 
 @pytest.mark.parametrize(
@@ -156,16 +158,16 @@ def test_what_cannot_be_compared_is_one_line(work: Path, names: Sequence[str], m
 
 
 def test_p_values_are_corrected_by_holm() -> None:
-    base = comparison.compared(side("A", answered(0.7, 0)), side("B", answered(0.6, 1)), "top1")
+    base = compared(side("A", answered(0.7, 0)), side("B", answered(0.6, 1)), "top1")
     given = [dataclasses.replace(base, p=p) for p in (0.01, 0.04, 0.03, None)]
-    assert [each.p for each in comparison.holm(given)] == [pytest.approx(0.03), 0.06, 0.06, None]
+    assert [each.p for each in holm(given)] == [pytest.approx(0.03), 0.06, 0.06, None]
 
 
 def test_several_are_ranked(work: Path) -> None:
     text = run(work, "good", "poor", "same")
     assert text.count(" than ") >= 1 and "mean rank" in text and "One task" in text
-    rows = comparison.sides(results.read(work / "results.jsonl")[0], work, ["good", "poor", "same"])
-    ranking = comparison.rank([*rows, *rows])
+    rows = sides(results.read(work / "results.jsonl")[0], work, ["good", "poor", "same"])
+    ranking = rank([*rows, *rows])
     assert ranking.mean_rank.argmax() == 1
     assert ranking.critical == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 2)), abs=0.01)  # Demšar, table 5
     assert ranking.strength.argmin() == 1 and (ranking.low <= ranking.strength).all()
@@ -175,7 +177,7 @@ def test_several_are_ranked(work: Path) -> None:
 
 def test_bradley_terry_of_two_is_the_log_odds() -> None:
     wins = np.array([[[0.0, 30.0], [10.0, 0.0]]])
-    (strength,) = comparison.bradley_terry(wins)
+    (strength,) = bradley_terry(wins)
     assert strength[0] - strength[1] == pytest.approx(np.log(30.5 / 10.5))
 
 
@@ -191,5 +193,5 @@ def test_flips_are_written_as_a_table(work: Path, tmp_path: Path) -> None:
 def test_a_sheet_shows_the_images_asked_for(tmp_path: Path) -> None:
     from PIL import Image
 
-    comparison.write_sheet(images(20), np.arange(10), tmp_path / "sheet.png")
-    assert Image.open(tmp_path / "sheet.png").size == (8 * comparison.TILE, 2 * comparison.TILE)
+    write_sheet(images(20), np.arange(10), tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size == (8 * TILE, 2 * TILE)

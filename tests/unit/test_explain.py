@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgh_bench import explain, results
+from cgh_bench import results
 from cgh_bench.evaluation import evaluate, prepare
+from cgh_bench.explain import axes
+from cgh_bench.explain.axes import Variant
+from cgh_bench.explain.study import PAIRS
+from cgh_bench.explain.target import Target, target
+from cgh_bench.explain.trial import Trial, verdict
 from cgh_bench.reading.loading import load
 from cgh_bench.workspace import Workspace
 
@@ -60,7 +65,7 @@ def run(folder: Path, *arguments: str | Path) -> SimpleNamespace:
 
 def require_named(folder: Path, number: int, axis: str, settings: str) -> None:
     given = tuple(settings.split())
-    images = given if axis in explain.PREPROCESSING_AXES else ()
+    images = given if axis in axes.PREPROCESSING_AXES else ()
     name = results.read(folder / "work/results.jsonl")[0][number - 1].checkpoint_name
     planted = measure(folder, name, "knn", *BASE, *(() if images else given), images=images, store=False)
     told = run(folder, str(number), "--published", f"{planted:.4f}")
@@ -71,9 +76,9 @@ def require_named(folder: Path, number: int, axis: str, settings: str) -> None:
 @pytest.fixture
 def on_features(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"k": ("k=1", "k=50"), "temperature": ("temperature=0.02", "temperature=0.04")}
-    monkeypatch.setattr(explain, "TASK_AXES", few)
-    monkeypatch.setattr(explain, "CUTS", ())
-    monkeypatch.setattr(explain, "PREPROCESSING_AXES", {"channel order": ("channel_order=BGR",)})
+    monkeypatch.setattr(axes, "TASK_AXES", few)
+    monkeypatch.setattr(axes, "CUTS", ())
+    monkeypatch.setattr(axes, "PREPROCESSING_AXES", {"channel order": ("channel_order=BGR",)})
 
 
 @pytest.mark.usefixtures("on_features")
@@ -87,7 +92,7 @@ def test_the_planted_axis_is_named(folder: Path) -> None:
     told = run(folder, "1", "--published", "100")
     assert "No axis and no pair of them closes" in told.stdout
     added = results.read(folder / "work/results.jsonl")[0][before:]
-    assert 1 <= len(added) <= explain.PAIRS
+    assert 1 <= len(added) <= PAIRS
     assert run(folder, "1", "--published", "100").stdout == told.stdout
     assert len(results.read(folder / "work/results.jsonl")[0]) == before + len(added)
 
@@ -159,18 +164,18 @@ def test_what_cannot_be_explained_is_one_line(folder: Path, arguments: tuple[str
 
 
 def test_a_row_of_the_published_results_is_a_number() -> None:
-    assert explain.target("imagenet_linear,MoCo v2,,800", "top1") == explain.Target(71.1, 1)
-    assert explain.target("imagenet_linear,MoCo v2,,200,asymmetric,top1,67.5", "top1") == explain.Target(67.5, 1)
-    assert explain.target("67.52", "top1") == explain.Target(67.52, 2)
+    assert target("imagenet_linear,MoCo v2,,800", "top1") == Target(71.1, 1)
+    assert target("imagenet_linear,MoCo v2,,200,asymmetric,top1,67.5", "top1") == Target(67.5, 1)
+    assert target("67.52", "top1") == Target(67.52, 2)
 
 
 def test_a_pair_is_named_with_all_its_settings_and_a_worse_value_never_closes() -> None:
-    one, other = explain.Variant("k", ("k=1",)), explain.Variant("channel order", of_images=("channel_order=BGR",))
+    one, other = Variant("k", ("k=1",)), Variant("channel order", of_images=("channel_order=BGR",))
     trials = [
-        explain.Trial(one, 52.0, 3.0, (-1.0, 7.0), 0.05, before=2.0),
-        explain.Trial(one + other, 54.9, 0.1, (-1.0, 1.2), 0.05, before=2.0),
+        Trial(one, 52.0, 3.0, (-1.0, 7.0), 0.05, before=2.0),
+        Trial(one + other, 54.9, 0.1, (-1.0, 1.2), 0.05, before=2.0),
     ]
     assert [trial.closes for trial in trials] == [False, True]
     named = "k and channel order (k=1 channel_order=BGR) closes it: +0.10 of +2.00 points of top1 remain."
-    assert explain.verdict(trials, 2.0, "top1") == named
-    assert explain.verdict(trials[:1], 2.0, "top1").startswith("No axis and no pair of them closes")
+    assert verdict(trials, 2.0, "top1") == named
+    assert verdict(trials[:1], 2.0, "top1").startswith("No axis and no pair of them closes")

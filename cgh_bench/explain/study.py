@@ -1,29 +1,32 @@
 """Why does a number differ from a published one? Its protocol is varied one axis at a time, then two.
 
-The axes are the data below. Each value is an ordinary evaluation of the same weights on the same images, marked as
-overridden, with a protocol id of its own: features and results are kept, and what is finished is not run again.
+Each value is an ordinary evaluation of the same weights on the same images, marked as overridden, with a protocol id of
+its own: features and results are kept, and what is finished is not run again.
 """
 
-import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from cgh_bench import outcomes, published, tasks
+from cgh_bench import outcomes, tasks
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.progress import duration
 from cgh_bench.data import DataPair
 from cgh_bench.evaluation import Evaluation, evaluate, find_finished, prepare, varied
+from cgh_bench.explain import axes
+from cgh_bench.explain.axes import Variant
+from cgh_bench.explain.target import Target
+from cgh_bench.explain.trial import Trial
 from cgh_bench.frozen.extraction import Work, images_per_second
 from cgh_bench.frozen.features import bank_bytes, bank_key, is_whole
 from cgh_bench.outcomes import Outcomes
-from cgh_bench.reading.evidence import PREPROCESSINGS, adjusted
-from cgh_bench.reading.loading import hub_settings, load
-from cgh_bench.report.comparison import LEAST_IMAGES, percentiles, resampled
+from cgh_bench.reading.evidence import adjusted
+from cgh_bench.reading.loading import load
+from cgh_bench.report.resampling import LEAST_IMAGES, percentiles, resampled
 from cgh_bench.report.significance import paired_interval
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import FeatureTask
@@ -34,121 +37,6 @@ if TYPE_CHECKING:
 
 PAIRS = 8
 """How many pairs of values are tried: those whose single changes add up closest to the difference."""
-TASK_AXES = {
-    "interpolation": ("transform.interpolation=bilinear", "transform.interpolation=bicubic"),
-    "k": tuple(f"k={k}" for k in (1, 5, 10, 20, 50, 100, 200)),
-    "temperature": tuple(f"temperature={t}" for t in (0.02, 0.04, 0.05, 0.07, 0.1, 0.2, 100)),
-    "held-out share": tuple(f"held_out={share}" for share in (0.1, 0.2)),
-}
-"""Settings of the task, for tasks with that field. At temperature 100 all votes count alike."""
-PREPROCESSING_AXES = {
-    "preprocessing": (*(f"preprocessing={name}" for name in PREPROCESSINGS), "std=0.229,0.224,0.255"),
-    "channel order": ("channel_order=RGB", "channel_order=BGR"),
-}
-"""What the checkpoint expects of images. A blue of .255 is a slip of the pen that several repositories share."""
-CUTS = ((1.0, 1.0), (8 / 7, 1.0), (8 / 7, 8 / 7), (1 / 0.9, 1.0), (1 / 0.95, 1.0))
-"""The short side, and the crop, over the side that the network sees now: 224 and 256/224 are the usual ones."""
-SELECTED, BALANCED = "_selected_on_val", "class_balanced"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is done otherwise."""
-
-    axis: str
-    of_task: tuple[str, ...] = ()
-    """Settings of the task."""
-    of_images: tuple[str, ...] = ()
-    """Settings of the checkpoint's preprocessing."""
-    metric: str = ""
-    """Another number of the same run."""
-
-    @property
-    def value(self) -> str:
-        """The settings, as `--set` takes them."""
-        return " ".join((*self.of_task, *self.of_images, *filter(None, [self.metric])))
-
-    def __add__(self, other: "Variant") -> "Variant":
-        return Variant(
-            f"{self.axis} and {other.axis}",
-            self.of_task + other.of_task,
-            self.of_images + other.of_images,
-            self.metric or other.metric,
-        )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a variant reached, in the unit of the metric."""
-
-    variant: Variant
-    number: float
-    remains: float
-    """Published minus `number`."""
-    interval: tuple[float, float] | None
-    """95 % of `remains`, over images, of what the variant changed; None for fewer than 30 images."""
-    tolerance: float
-    """Half of the published number's last digit."""
-
-    before: float
-    """Published minus the stored result."""
-
-    @property
-    def closes(self) -> bool:
-        """Whether nothing remains to the last published digit, or less than half, and 0 is within the interval."""
-        if abs(self.remains) <= self.tolerance + 1e-9:
-            return True
-        within = self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
-        return within and abs(self.remains) < abs(self.before) / 2
-
-
-@dataclass(frozen=True)
-class Target:
-    """A published number."""
-
-    value: float
-    digits: int
-    """Behind the point."""
-
-
-def target(text: str, metric: str) -> Target:
-    """What `text` means: a number, or the start of a line of `published/results.csv`.
-
-    Raises:
-        UserError: neither, no such line, or several values.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = _row(text, metric)
-        text = published.printed(number)
-    if not 0 <= number <= 100:
-        raise UserError(f"--published {text}: expected per cent between 0 and 100")
-    return Target(number, len(text.partition(".")[2]))
-
-
-def _row(text: str, metric: str) -> float:
-    fields = [field.strip() for field in next(csv.reader([text]), [])]
-    if len(fields) < 2:
-        raise UserError(
-            f"--published {text!r} is neither a number nor the start of a line of published/results.csv, "
-            "PROTOCOL,METHOD[,DETAIL[,EPOCHS]] (`cgh-bench published`)"
-        )
-    rows = [row for row in published.select(fields[0], fields[1]) if row.metric == metric]
-    columns = ("detail", "epochs", "cost", "metric", "value")
-    for name, wanted in zip(columns, fields[2:], strict=False):
-        rows = [row for row in rows if str(getattr(row, name) or "") == wanted]
-    values = sorted({row.value for row in rows})
-    if len(values) == 1:
-        return values[0]
-    if not values:
-        raise UserError(
-            f"--published {text!r}: no published {metric}; see `cgh-bench published --protocol {fields[0]}`"
-        )
-    lines = "; ".join(
-        dict.fromkeys(f"{','.join(fields[:2])},{r.detail},{r.epochs or ''},{r.cost},{metric},{r.value}" for r in rows)
-    )
-    raise UserError(f"--published {text!r} names {len(values)} values; name one of: {lines}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,42 +71,12 @@ class Study:
         """Every value of every axis that applies and changes something."""
         seen = {self._identity(Variant("")), ()}
         found = []
-        for variant in (*self._of_task(), *self._of_images(), *self._of_metric()):
+        of_task = axes.of_task(self.task, self.data, self.checkpoint)
+        for variant in (*of_task, *axes.of_images(), *axes.of_metric(self.result, self.metric)):
             if (identity := self._identity(variant)) not in seen:
                 seen.add(identity)
                 found.append(variant)
         return found
-
-    def _of_task(self) -> Iterator[Variant]:
-        task = self.task
-        yield from (Variant("cut", settings) for settings in self._cuts())
-        yield from (Variant("feature", (f"feature={feature}",)) for feature in _features(self.checkpoint))
-        for axis, settings in TASK_AXES.items():
-            name = settings[0].partition("=")[0]
-            if not hasattr(task, name.partition(".")[0]) or (axis == "interpolation" and task.transform.resize is None):
-                continue
-            for setting in settings:
-                if axis != "k" or int(setting.partition("=")[2]) <= len(self.data.train):
-                    yield Variant(axis, (setting,))
-
-    def _cuts(self) -> Iterator[tuple[str, ...]]:
-        transform = self.task.transform
-        side = transform.crop or transform.resize or min(self.data.val.image(0).shape[1:])
-        for resize, crop in CUTS:
-            sides = (f"transform.resize={round(side * resize)}", f"transform.crop={round(side * crop)}")
-            yield (*sides, "transform.squash=False")
-        yield f"transform.resize={side}", f"transform.crop={side}", "transform.squash=True"
-        if self.checkpoint.origin.transform:
-            yield tuple(hub_settings(self.checkpoint))
-
-    def _of_images(self) -> Iterator[Variant]:
-        for axis, settings in PREPROCESSING_AXES.items():
-            yield from (Variant(axis, of_images=(setting,)) for setting in settings)
-
-    def _of_metric(self) -> Iterator[Variant]:
-        for axis, name in (("selection on val", self.metric + SELECTED), ("mean over classes", BALANCED)):
-            if name in self.result.metrics:
-                yield Variant(axis, metric=name)
 
     def applied(self, variant: Variant) -> "tuple[Evaluation, Checkpoint]":
         """The evaluation and the checkpoint of a variant.
@@ -397,30 +255,3 @@ def _checkpoint(result: Result, workspace: Workspace, name: str) -> "Checkpoint"
             "that checkpoint with --ckpt"
         )
     return dataclasses.replace(loaded, name=result.checkpoint_name)
-
-
-def _features(checkpoint: "Checkpoint") -> Iterator[str]:
-    """Class token, mean of patches, both, and the last stages; not every network has each."""
-    yield from ("layer4", "head", "cls", "patch_mean", "cls+patch_mean")
-    stages = list(checkpoint.backbone(copy=False).stages)
-    yield from dict.fromkeys("+".join(stages[-count:]) for count in (1, 2, 4))
-    yield from stages[-2:-1]
-
-
-def verdict(trials: Sequence[Trial], before: float, metric: str) -> str:
-    """Which axis or pair closes the difference of `before`, or that none does."""
-    closing = sorted((trial for trial in trials if trial.closes), key=lambda trial: abs(trial.remains))
-    if not closing:
-        nearest = min(trials, key=lambda trial: abs(trial.remains), default=None)
-        left = f"; nearest: {_named(nearest)}, which leaves {nearest.remains:+.2f}" if nearest else ""
-        return f"No axis and no pair of them closes the {before:+.2f} points of {metric}{left}."
-    least = abs(closing[0].remains)
-    first = [trial for trial in closing if abs(trial.remains) <= least + 1e-9]
-    rest = dict.fromkeys(trial.variant.axis for trial in closing[len(first) :])
-    also = f" Other values within their intervals: {', '.join(rest)}." if rest else ""
-    named = " or ".join(map(_named, first))
-    return f"{named} closes it: {closing[0].remains:+.2f} of {before:+.2f} points of {metric} remain.{also}"
-
-
-def _named(trial: Trial) -> str:
-    return f"{trial.variant.axis} ({trial.variant.value})"

@@ -1,0 +1,1 @@
+"""Why a stored result differs from a published one."""
