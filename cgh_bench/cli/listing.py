@@ -1,13 +1,16 @@
 """Commands that list what is available and show what protocols are."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgh_bench.cli import options
 from cgh_bench.core import registry
 from cgh_bench.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from cgh_bench.backbones import Architecture
 
 
 @click.command("list", cls=options.Command)
@@ -70,9 +73,17 @@ def _backbones() -> dict[str, str]:
         lines[family] = (kind.__doc__ or "").splitlines()[0]
         if not kind.GENERIC:  # what those build is known to their libraries, which take seconds to import
             names = list(kind.names())
-            lines[family] += f" {len(names)}: {', '.join(names[:4])}{', …' * (len(names) > 4)}"
-        lines[family] += f" (in detection and segmentation: {kind.IN_DETECTORS or 'not at all'})"
+            lines[family] += f" {len(names)}, such as {', '.join(names[:3])}."
+        lines[family] += f" Offered: {', '.join(_offered(kind))}"
     return lines
+
+
+def _offered(family: type["Architecture"]) -> list[str]:
+    """What can be done with the networks of `family`; all of them are evaluated frozen, and fine-tuned."""
+    converters = registry.registered("cgh_bench.converters", "CONVERTERS")
+    targets = [name for name, converter in converters.items() if converter.takes(family)]
+    dense = [f"{use} ({family.IN_DETECTORS})" for use in ("detection", "segmentation") if family.IN_DETECTORS]
+    return ["frozen", "fine-tuning", *dense, *(f"to {target}" for target in targets)]
 
 
 def _archs() -> dict[str, str]:

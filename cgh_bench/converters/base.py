@@ -38,6 +38,10 @@ class Converter(ABC):
     def rename(self, key: str, architecture: Architecture) -> str:
         """The target's name for our `key`."""
 
+    def takes(self, family: type[Architecture]) -> bool:
+        """Whether it takes networks of that family, for lists; `require_supported` says which of them."""
+        return True
+
     @abstractmethod
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what the target cannot build or cannot say.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import require_resnet
+from cgh_bench.backbones.resnet import ResNet, require_resnet
 from cgh_bench.checkpoint import COUNTERS, DESCRIPTION, Checkpoint, describe
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import Converter
@@ -42,6 +42,10 @@ class Detectron2(Converter):
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`."""
         return naming.detectron2(key)
+
+    def takes(self, family: type[Architecture]) -> bool:
+        """See `Converter`."""
+        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what its `build_resnet_backbone` cannot build."""

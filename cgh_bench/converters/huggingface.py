@@ -54,6 +54,10 @@ class HuggingFace(Converter):
         """Its name in files for our `key`; query, key and value of a ViT are `attn.q`, `.k` and `.v`."""
         return _NAMES[architecture.transformers_config()["model_type"]](key)
 
+    def takes(self, family: type[Architecture]) -> bool:
+        """See `Converter`."""
+        return family.transformers_config is not Architecture.transformers_config
+
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what transformers cannot be."""
         if checkpoint.preprocessing.channel_order == "BGR":

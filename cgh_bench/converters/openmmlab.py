@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.backbones import resnet_names as naming
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import require_resnet
+from cgh_bench.backbones.resnet import ResNet, require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter
@@ -47,6 +47,10 @@ class OpenMMLab(FlatConverter):
     def rename(self, key: str, architecture: Architecture) -> str:
         """The framework's name for our `key`."""
         return naming.openmmlab_deep(key) if require_resnet(architecture, self.name).stem == "deep" else key
+
+    def takes(self, family: type[Architecture]) -> bool:
+        """See `Converter`."""
+        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what the framework cannot build."""

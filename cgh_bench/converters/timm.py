@@ -32,6 +32,10 @@ class Timm(FlatConverter):
         """Its name for our `key`: the same."""
         return key
 
+    def takes(self, family: type[Architecture]) -> bool:
+        """See `Converter`."""
+        return family.timm_arguments is not Architecture.timm_arguments
+
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what `timm.create_model` cannot build."""
         checkpoint.architecture.timm_arguments()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import STAGES, require_resnet
+from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter, input_of, preprocessing_fragment
@@ -29,6 +29,10 @@ class Torchvision(FlatConverter):
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: the same."""
         return key
+
+    def takes(self, family: type[Architecture]) -> bool:
+        """See `Converter`."""
+        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what torchvision cannot build."""

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from click.testing import CliRunner
 from timm.models import group_parameters
 
 from cgh_bench import tasks
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import random_checkpoint, save
-from cgh_bench.cli.listing import list_
 from cgh_bench.core.errors import UserError
 from cgh_bench.tasks.transfer import CARRIED
 from cgh_bench.transfer_configs.contract import carried, simple_pyramid
@@ -111,10 +109,3 @@ def test_the_simple_pyramid(stride):
     pyramid = simple_pyramid.SimpleFeaturePyramid(32, stride, 8, num_outs=5)
     levels = pyramid([torch.rand(1, 32, 128 // stride, 64 // stride)])
     assert [tuple(level.shape) for level in levels] == [(1, 8, 128 // s, 64 // s) for s in (4, 8, 16, 32, 64)]
-
-
-def test_the_list_of_families_says_how_their_networks_get_into_detectors():
-    lines = CliRunner().invoke(list_, ["backbones"]).stdout.splitlines()
-    told = {line.split()[0]: line.rpartition("(in detection and segmentation: ")[2].rstrip(")") for line in lines}
-    networks = {"vit": "carried", "timm": "carried", "transformers": "carried", "resnet": "native or carried"}
-    assert told == networks | {"control": "not at all", "module": "not at all"}

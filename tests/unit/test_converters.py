@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cgh_bench.backbones import Architecture
+from cgh_bench.backbones.controls import Control
+from cgh_bench.backbones.module import from_module
 from cgh_bench.backbones.resnet import ARCHS, ResNet
+from cgh_bench.backbones.timm import Timm
+from cgh_bench.backbones.transformers import Transformers
+from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing, random_checkpoint
+from cgh_bench.cli.listing import list_
 from cgh_bench.converters import convert as conversion
 from cgh_bench.converters import parity
 from cgh_bench.converters.base import find as find_converter
@@ -25,6 +32,7 @@ from cgh_bench.core.files import sha256
 from cgh_bench.core.registry import registered
 from cgh_bench.networks.resnet import ResNetBackbone
 from cgh_bench.reading.loading import load
+from cgh_bench.transfer_configs.contract import carried
 
 TARGETS = list(registered("cgh_bench.converters", "CONVERTERS"))
 CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
@@ -89,6 +97,32 @@ def test_cifar_stems_are_refused_by_all(target: str, trained: Checkpoint, tmp_pa
     with pytest.raises(UserError, match=r"cifar|imagenet"):
         find_converter(target).write(small, place(target, tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_list_of_families_says_what_is_offered() -> None:
+    one_of_each = {
+        "control": Control("pixels"),
+        "resnet": ResNet("resnet18"),
+        "vit": ViT("vit_tiny_patch16_32"),
+        "module": from_module(torch.nn.Conv2d(3, 4, 3), None, (32, 32)),
+        "timm": Timm("convnext_atto"),
+        "transformers": Transformers("dinov2", '{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}'),
+    }
+    lines = CliRunner().invoke(list_, ["backbones"]).stdout.splitlines()
+    assert {line.split()[0] for line in lines} == one_of_each.keys()
+    for line in lines:
+        offered = line.partition("Offered: ")[2].split(", ")
+        architecture = one_of_each[line.split()[0]]
+        for target in TARGETS:
+            try:
+                find_converter(target).require_supported(empty(architecture))
+            except UserError:
+                assert f"to {target}" not in offered
+            else:
+                assert f"to {target}" in offered
+        dense = {use.split()[0] for use in offered} & {"detection", "segmentation"}
+        assert len(dense) == (2 if carried.layout(architecture) and architecture.IN_DETECTORS else 0)
+        assert {"frozen", "fine-tuning"} <= set(offered)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import STAGES, require_resnet
+from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
 from cgh_bench.converters.flat import FlatConverter, input_of, preprocessing_fragment
@@ -35,6 +35,10 @@ class ToWrapped(FlatConverter):
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`: total and injective."""
         return f"encoder.{key}"
+
+    def takes(self, family: type[Architecture]) -> bool:
+        """For `list backbones`."""
+        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what the target cannot build."""
