@@ -6,8 +6,6 @@ rows do not depend on each other: several can run at a time, each in a process o
 
 import contextlib
 import dataclasses
-import itertools
-import math
 import os
 import pickle
 import signal
@@ -20,13 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
-from cgh_bench import tasks
 from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.progress import duration, one_of_several
-from cgh_bench.data import DataPair
 from cgh_bench.evaluation import Evaluation, evaluate, find_finished, prepare
 from cgh_bench.evaluation import plan as plan_evaluation
 from cgh_bench.foreign.process import SECONDS_TO_STOP
@@ -34,11 +28,8 @@ from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.pretrain.train import train
 from cgh_bench.reading.loading import load
-from cgh_bench.report.controls import CONTROLS
 from cgh_bench.report.definition import Definition, RowDefinition
 from cgh_bench.site.charts import last_seconds
-from cgh_bench.tasks.base import Folders
-from cgh_bench.tasks.knn import KNN
 from cgh_bench.transfer_configs.contract import PARENT
 from cgh_bench.workspace import Workspace
 
@@ -49,8 +40,6 @@ from cgh_bench.reproduce import run_cell_of_stdin
 run_cell_of_stdin()
 """
 """What the process of a cell runs."""
-NEAR_DUPLICATE = 0.99
-"""Cosine of the pixels, averaged to 16 x 16, from which two images count as one."""
 INTERRUPTED = 130
 """Exit code of a cell that was asked to stop, and has saved its state."""
 
@@ -105,43 +94,6 @@ def run(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: P
         failed = _one_after_another(cells, following, evaluations, workspace, folder)
     if failed:
         raise UserError(f"{len(failed)} failed ({'; '.join(map(str, failed))}), see above; rerun to do what is missing")
-
-
-def run_controls(table: Definition, workspace: Workspace) -> list[str]:
-    """Evaluate the controls in the columns that are kNN, which takes seconds; says what else was controlled.
-
-    Labels are shuffled and duplicates looked for on raw pixels, by the first of these columns.
-    """
-    names = dict.fromkeys(column.task for column in table.columns if isinstance(tasks.find(column.task), KNN))
-    prepared = prepare(list(names), workspace)
-    for evaluation, name in itertools.product(prepared, CONTROLS):
-        checkpoint = load(name)
-        if find_finished(evaluation, checkpoint, 0, workspace) is None:
-            evaluate(evaluation, checkpoint, 0, workspace)
-    return [line for evaluation in prepared[:1] for line in _checked(evaluation, workspace)]
-
-
-def _checked(evaluation: Evaluation, workspace: Workspace) -> list[str]:
-    """What kNN on raw pixels says with shuffled labels, and of val images that are almost train images."""
-    from cgh_bench.frozen.metrics import rank
-    from cgh_bench.frozen.neighbours import shared_neighbours
-
-    task = evaluation.task
-    assert isinstance(evaluation.data, DataPair) and isinstance(task, KNN)
-    train, val = task.features(load("control:pixels"), evaluation.data, Folders(workspace.root, workspace.cache))
-    similarity, row = shared_neighbours(train.features, val.features, task.k)
-    shuffled = np.random.default_rng(0).permutation(train.labels)
-    grid = [task.k], [task.temperature]
-    ranked = rank(similarity, shuffled[row], val.labels, len(train.classes), grid)[task.k, task.temperature]
-    chance = 100 * np.bincount(val.labels).max() / len(val.labels)
-    error = 100 * math.sqrt(chance / 100 * (1 - chance / 100) / len(val.labels))
-    state = "at chance" if ranked.top1 < chance + 4 * error else "ABOVE CHANCE: labels leak"
-    same = 100 * float((similarity[:, 0] >= NEAR_DUPLICATE).mean())
-    return [
-        f"Shuffled labels, {evaluation.name}: {ranked.top1:.1f}, {state} (the largest class has {chance:.1f} %).",
-        f"Near-duplicates, {evaluation.name}: {same:.1f} % of val have a train image whose pixels agree "
-        f"(cosine {NEAR_DUPLICATE} or more).",
-    ]
 
 
 def _one_after_another(

@@ -1,5 +1,8 @@
 """Commands on datasets."""
 
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -75,10 +78,6 @@ def overlap(name: str, other: str, split: str, ckpt: str, least: float, out: Pat
       cgh-bench data overlap animals animals
       cgh-bench data overlap /data/photos imagenet1k --ckpt timm/resnet50.a1_in1k --least 0.95 -o pairs.csv
     """
-    import csv
-    import io
-
-    from cgh_bench.core.files import write_text
     from cgh_bench.core.progress import showing
     from cgh_bench.data import load
     from cgh_bench.frozen.duplicates import duplicates
@@ -100,6 +99,56 @@ def overlap(name: str, other: str, split: str, ckpt: str, least: float, out: Pat
     for line in lines[:5]:
         print(printable("  " + " = ".join(line[:2]) + f"  {line[2]}"))
     if out:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("image", "other", "cosine"), *lines])
-        write_text(out, table.getvalue())
+        _write_csv(out, [("image", "other", "cosine"), *lines])
+
+
+@data.command()
+@click.argument("name", metavar="DATASET")
+@click.option("--ckpt", "ckpts", multiple=True, required=True, metavar="CKPT", help="Backbone; may be repeated.")
+@click.option("--split", default="val", metavar="SPLIT", help="Split whose labels are in doubt: val or train.")
+@options.count("--k", 10, "Neighbours that must all carry one other label.")
+@click.option("--out", "-o", type=options.PATH, help="CSV file of all images.")
+@options.work
+def labels(name: str, ckpts: tuple[str, ...], split: str, k: int, out: Path | None, work: Path) -> None:
+    """Find images whose label may be wrong.
+
+    Lists the images whose K nearest train images all carry one other label, by the features of every --ckpt, at 224
+    pixels. It is a hint: a backbone that confuses two classes gives the same picture. Look at the images.
+
+    \b
+    Examples:
+      cgh-bench data labels photos --ckpt timm/resnet50.a1_in1k
+      cgh-bench data labels photos --split train --ckpt moco_v2.pth --ckpt timm/resnet50.a1_in1k -o suspects.csv
+    """
+    import numpy as np
+
+    from cgh_bench.core.progress import showing
+    from cgh_bench.data import load
+    from cgh_bench.frozen.label_noise import suspects
+    from cgh_bench.reading.loading import load as load_checkpoint
+    from cgh_bench.workspace import Workspace
+
+    cache = Workspace(work).cache
+    checkpoints = [load_checkpoint(ckpt) for ckpt in options.checkpoints(ckpts)]
+    bank = load(name, "train", cache=cache)
+    images = bank if split == "train" else load(name, cast("Split", split), cache=cache)
+    with showing(True):
+        said = np.stack([suspects(images, bank, each, 224, k, cache / "features") for each in checkpoints])
+    agreed = np.flatnonzero((said[0] >= 0) & (said == said[0]).all(axis=0)).tolist()
+    lines = [(images.called(n), images.classes[images.labels[n]], images.classes[said[0, n]]) for n in agreed]
+    print(
+        f"{len(lines):,} of {len(images):,} {split} images of {name} ({100 * len(lines) / len(images):.1f} %) have {k} "
+        f"nearest train images of one other class, by {', '.join(checkpoint.name for checkpoint in checkpoints)}"
+    )
+    for path, label, other in () if out else lines:
+        print(printable(f"  {path}  {label}, neighbours: {other}"))
+    if out:
+        _write_csv(out, [("image", "label", "neighbours"), *lines])
+
+
+def _write_csv(out: Path, lines: Sequence[Sequence[str]]) -> None:
+    from cgh_bench.core.files import write_text
+
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(lines)
+    write_text(out, table.getvalue())

@@ -205,10 +205,10 @@ def serve(port: int, host: str, work: Path) -> None:
 
 def _control(name: str, work: Path) -> list[str]:
     """Evaluate the controls of a table; what else they say."""
-    from cgh_bench import reproduce
+    from cgh_bench.report.control_runs import run_controls
     from cgh_bench.workspace import Workspace
 
-    return reproduce.run_controls(_chosen(name, (), run=False), Workspace(work))
+    return run_controls(_chosen(name, (), run=False), Workspace(work))
 
 
 def _verdict(work: Path) -> str:

@@ -1,20 +1,25 @@
 """Controls: what needs no network, and what it is for."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import command
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from reporting import DEFINITION, result, use_fake_tasks, write_definition
 
-from cgh_bench import reproduce, results, tasks
+from cgh_bench import results, tasks
+from cgh_bench.checkpoint import Origin
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import EvalTransform
+from cgh_bench.evaluation import evaluate, prepare
 from cgh_bench.reading.loading import load
 from cgh_bench.report import definition, table
+from cgh_bench.report.control_runs import run_controls
 from cgh_bench.tasks.knn import KNN
 from cgh_bench.workspace import Workspace
 
@@ -71,8 +76,35 @@ def test_controls_run_once_and_say_whether_labels_or_images_leak(
     monkeypatch.setattr(tasks, "find", lambda name: task)
     chosen = definition.load(write_definition(tmp_path, DEFINITION.rpartition("[[columns]]")[0]))
     workspace = Workspace(tmp_path / "work")
-    shuffled, duplicates = reproduce.run_controls(chosen, workspace)
+    shuffled, duplicates = run_controls(chosen, workspace)
     assert "at chance (the largest class has 50.0 %)" in shuffled
     assert "2.5 % of val" in duplicates
-    assert reproduce.run_controls(chosen, workspace) == [shuffled, duplicates]
+    assert run_controls(chosen, workspace) == [shuffled, duplicates]
     assert len(results.read(workspace.store)[0]) == 2
+
+
+def test_labels_that_all_neighbours_contradict_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+
+    def write(split: str, name: str, number: int, level: int) -> None:
+        (tmp_path / "photos" / split / name).mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(level, level + 20, (32, 32, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
+
+    for split, number in itertools.product(("train", "val"), range(12)):
+        write(split, "bright", number, 200)
+        write(split, "dark", number, 200 if (split, number) == ("val", 3) else 20)
+    task = KNN(str(tmp_path / "photos"), EvalTransform(32, 32), k=5, k_grid=(5,))
+    monkeypatch.setattr(tasks, "find", lambda name: task)
+    chosen = definition.load(write_definition(tmp_path, DEFINITION.rpartition("[[columns]]")[0]))
+    workspace = Workspace(tmp_path / "work")
+    trained = replace(load("random:resnet18"), name="trained", origin=Origin("pretrain"))
+    (evaluation,) = prepare([chosen.columns[0].task], workspace)
+    evaluate(evaluation, trained, 0, workspace)
+    hint = run_controls(chosen, workspace)[-1]
+    assert "1 of 24 val images" in hint and "dark/3.png" in hint and "most of 1 backbones" in hint
+
+    write("train", "dark", 5, 200)
+    told = command.run("data", "labels", "photos", "--ckpt", "random:resnet18", "--split", "train", cwd=tmp_path)
+    assert told.stdout.startswith("1 of 24 train images"), told.stderr
+    assert "dark/5.png  dark, neighbours: bright" in told.stdout
