@@ -93,15 +93,17 @@ def _about_network(
     network = recognised.networks[branch]
     weights = network.weights(file)
     used = set(network.names.values())
-    reader = READERS.get(recognised.source)
+    source, reader = recognised.source, READERS.get(recognised.source)
     if file.description:
         described = adjusted(from_description(file.description, weights), settings)
         architecture, preprocessing, origin = described.architecture, described.preprocessing, described.origin
+        if not reader and (reader := READERS.get(origin.source)):  # a carried backbone, which no origin has so
+            source = origin.source
     else:
-        architecture, preprocessing, properties = settle(file, network, recognised.source, settings, may_assume)
-        origin = Origin(recognised.source, properties=properties, proof=reader.proof if reader else "")
+        architecture, preprocessing, properties = settle(file, network, source, settings, may_assume)
+        origin = Origin(source, properties=properties, proof=reader.proof if reader else "")
     return {
-        "source": recognised.source,
+        "source": source,
         "origin": reader.title if reader else "no known origin: the only network in the file",
         "branch": branch,
         "branches": list(recognised.networks),

@@ -18,6 +18,7 @@ from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.foreign import carriage, frameworks
+from cgh_bench.reading.loading import load
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders
 
@@ -90,6 +91,10 @@ def test_it_arrives_computes_the_same_trains_and_reports(kind, name, cache, tmp_
     (place,), trained = loaded["into"], saved_by(tmp_path / "run")
     moved = [key for key, tensor in checkpoint.weights.items() if not torch.equal(trained[f"{place}.{key}"], tensor)]
     assert len(moved) > len(checkpoint.weights) / 2
+    read_back = load(tmp_path / "run/model.pth")
+    assert (read_back.architecture, read_back.preprocessing) == (checkpoint.architecture, checkpoint.preprocessing)
+    assert (read_back.name, read_back.origin.source) == (f"{kind}-{task.protocol}", task.framework)
+    assert all(torch.equal(trained[f"{place}.{key}"], tensor) for key, tensor in read_back.weights.items())
 
 
 DETECTION = (

@@ -1,13 +1,18 @@
 """Carrying a backbone, without a framework: which are taken, which maps and layers they have, the simple pyramid."""
 
+import json
+
 import pytest
 import torch
+from click.testing import CliRunner
 from timm.models import group_parameters
 
 from cgh_bench import tasks
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import random_checkpoint, save
+from cgh_bench.cli.checkpoints import inspect
 from cgh_bench.core.errors import UserError
+from cgh_bench.reading.loading import load
 from cgh_bench.tasks.transfer import CARRIED
 from cgh_bench.transfer_configs.contract import carried, simple_pyramid
 
@@ -74,6 +79,24 @@ def test_the_architecture_of_a_file_is_that_of_its_checkpoint(tmp_path):
     checkpoint = random_checkpoint("resnet18")
     save(checkpoint, tmp_path / "weights.safetensors")
     assert carried.architecture_of(str(tmp_path / "weights.safetensors")) == checkpoint.architecture
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [("mmdet", "state_dict/backbone.network"), ("detectron2", "model/backbone.bottom_up.network")],
+)
+@pytest.mark.parametrize("architecture", ["resnet18", "vit_tiny_patch16_32", "convnext_atto"])
+def test_fine_tuned_weights_are_read_back(architecture, source, place, tmp_path):
+    checkpoint = random_checkpoint(architecture)
+    save(checkpoint, tmp_path / "weights.safetensors")
+    (folder, module), head = place.split("/"), torch.zeros(1)
+    tensors = {f"{module}.{name}": tensor for name, tensor in checkpoint.weights.items()}
+    said = carried.fine_tuned(tmp_path / "weights.safetensors", source, "animals_det_any")
+    torch.save({folder: {**tensors, "roi_heads.box.weight": head}, **said}, tmp_path / "model.pth")
+    found = load(tmp_path / "model.pth")
+    assert (found.id, found.origin.source) == (checkpoint.id, source)
+    shown = CliRunner().invoke(inspect, [str(tmp_path / "model.pth"), "--json"])
+    assert json.loads(shown.stdout)["source"] == source
 
 
 def test_layers_are_timms_and_their_rates_detectron2s():

@@ -1,27 +1,20 @@
-"""The carried backbone inside OpenMMLab's models: the same network as the native one; the values of protocols."""
+"""The carried backbone in OpenMMLab's protocols: every value is its source's; learning rates by layer."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-from cgh_bench.checkpoint import random_checkpoint, save
 from cgh_bench.foreign import frameworks
-from cgh_bench.transfer_configs.contract import arrival
 from cgh_bench.transfer_configs.openmmlab import train  # first: it provides mmcv's operators
 
-from mmdet.structures import DetDataSample  # isort: skip
-from mmdet.structures.mask import BitmapMasks  # isort: skip
 from mmengine.config import Config  # isort: skip
 from mmengine.optim import build_optim_wrapper  # isort: skip
 from mmengine.registry import MODELS, DefaultScope  # isort: skip
-from mmengine.structures import InstanceData  # isort: skip
 
 FOLDER = frameworks.find("mmdet").path
 
@@ -44,50 +37,6 @@ def built(config: Config) -> Any:
         model = MODELS.build(config.model)
         model.init_weights()
     return model
-
-
-def scene() -> dict[str, Any]:
-    """Two images of 64 pixels with a box and a mask each."""
-    samples = []
-    for number in range(2):
-        sample = DetDataSample(metainfo={"img_shape": (64, 64), "ori_shape": (64, 64), "scale_factor": (1.0, 1.0)})
-        mask = np.zeros((1, 64, 64), np.uint8)
-        mask[0, 8:40, 8:40] = 1
-        boxes, labels = torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([number])
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels, masks=BitmapMasks(mask, 64, 64))
-        samples.append(sample)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2, 3, 64, 64), generator=generator, dtype=torch.uint8)
-    return {"inputs": list(images), "data_samples": samples}
-
-
-def test_a_carried_resnet_is_the_native_one_and_learns_as_it_does(tmp_path):
-    checkpoint = random_checkpoint("resnet18")
-    save(checkpoint, tmp_path / "weights.safetensors")
-    native = built(protocol("animals_det"))
-    carried = built(protocol("animals_det_any", tmp_path / "weights.safetensors"))
-    arrival.put(checkpoint.weights, native.state_dict(), ("backbone",))
-    arrival.put(checkpoint.weights, carried.state_dict(), ("backbone.network",))
-    heads = {name: tensor for name, tensor in native.state_dict().items() if not name.startswith("backbone.")}
-    for name, tensor in heads.items():
-        carried.state_dict()[name].copy_(tensor)
-    curves = []
-    for model in (native, carried):
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        curve = []
-        for step in range(3):
-            torch.manual_seed(step)  # of the regions that are sampled
-            losses = model(**model.data_preprocessor(scene(), training=True), mode="loss")
-            loss, values = model.parse_losses(losses)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            curve.append([value.item() for value in values.values()])
-        model.eval()
-        prepared = model.data_preprocessor(scene(), training=False)["inputs"]
-        curves.append((curve, [level.mean().item() for level in model.extract_feat(prepared)]))
-    np.testing.assert_allclose(curves[0][0], curves[1][0], rtol=1e-5)
-    np.testing.assert_allclose(curves[0][1], curves[1][1], rtol=1e-5)
 
 
 VITDET = {  # facebookresearch/detectron2@02b5c4e, the files that coco_vitdet.py names

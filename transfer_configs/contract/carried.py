@@ -3,6 +3,7 @@
 A framework's process imports this, the file of the backbone's family and that family's library, nothing else of ours.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,21 @@ def architecture_of(named: str) -> Architecture:
         return backbones.named(named)
     with safetensors.safe_open(named, "pt") as file:
         return checkpoint.architecture_of(file.metadata()["checkpoint"])
+
+
+def fine_tuned(weights: Path, source: str, protocol: str) -> dict[str, str]:
+    """What a file of fine-tuned weights says of its backbone, so that it is read back: {name of the entry: JSON}.
+
+    Args:
+        weights: the canonical file that was carried.
+        source: the framework, as `cgh-bench list sources` names it.
+        protocol: the name of the protocol.
+    """
+    with safetensors.safe_open(weights, "pt") as file:
+        description = json.loads(file.metadata()["checkpoint"])
+    description["name"] += f"-{protocol}"
+    description["origin"] = {"source": source, "properties": description["origin"]["properties"]}
+    return {checkpoint.DESCRIPTION: json.dumps(description)}
 
 
 class Carried(nn.Module):

@@ -46,6 +46,11 @@ class Run:
         read: Any = arrival.read(options.weights)
         self.weights: dict[str, torch.Tensor] = read if self.probe else read["model"]
         self.state_path = self.work / "state.pth"
+        self.description: dict[str, str] = {}
+        if self.probe:
+            from cgh_bench.transfer_configs.contract.carried import fine_tuned  # others need nothing of ours
+
+            self.description = fine_tuned(options.weights, "detectron2", options.config.stem)
         self.watch = Watch(prints=comm.is_main_process())
         self.model = build_model(config)
         arrival.put(self.weights, self.model.state_dict(), config.TRANSFER.WEIGHTS_INTO)
@@ -133,10 +138,11 @@ class Run:
     def keep_weights(self) -> None:
         """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do.
 
-        The configuration is in the file, too: it says architecture and preprocessing.
+        The configuration is in the file, too: it says architecture and preprocessing; of a carried backbone our own
+        description does.
         """
         if comm.is_main_process():
-            trained = {"model": self.model.state_dict(), "cfg": yaml.safe_load(self.config.dump())}
+            trained = {"model": self.model.state_dict(), "cfg": yaml.safe_load(self.config.dump()), **self.description}
             with replacing(self.work / "model.pth") as path:
                 torch.save(trained, path)
 

@@ -33,6 +33,11 @@ class Transfer(Hook):
         self.not_in_weights: tuple[str, ...] = tuple(config.get("not_in_weights", ()))
         self.weights = arrival.read(weights)
         self.probe = arrival.read_probe(weights)
+        self.description: dict[str, str] = {}
+        if self.probe is not None:
+            from cgh_bench.transfer_configs.contract.carried import fine_tuned  # others need nothing of ours
+
+            self.description = fine_tuned(weights, config.default_scope, Path(config.filename).stem)
         self.resumed = state.load(self.state_path) if resume and self.state_path.exists() else None
         self.watch = Watch(prints=get_rank() == 0)
 
@@ -114,10 +119,12 @@ class Transfer(Hook):
     def keep_weights(self, runner: Runner) -> None:
         """Save the fine-tuned weights, without the optimiser: from now on, only the evaluation is left to do.
 
-        As mmengine saves them: the configuration beside the weights says architecture and preprocessing.
+        As mmengine saves them: the configuration beside the weights says architecture and preprocessing; of a carried
+        backbone our own description does.
         """
         if get_rank() == 0:
             trained = {"meta": {"cfg": runner.cfg.pretty_text}, "state_dict": state.bare(runner.model).state_dict()}
+            trained |= self.description
             with replacing(self.work / "model.pth") as path:
                 torch.save(trained, path)
 
