@@ -111,10 +111,10 @@ def load_unlabelled(folder: Path, cache: Path | None = None) -> FolderImages:
         UserError: there are none, or links form a loop.
     """
     root = folder / "train" if (folder / "train").is_dir() else folder
-    paths = sorted(path for path in _files(root, "", (_place(root),)) if path.lower().endswith(SUFFIXES))
+    paths = sorted(path for path in files_below(root) if path.lower().endswith(SUFFIXES))
     if not paths:
         raise UserError(f"no images in {root}; expected files {' '.join(SUFFIXES)}")
-    return from_list(folder.name, root, ("unlabelled",), [(path[1:], 0) for path in paths], cache=cache)
+    return from_list(folder.name, root, ("unlabelled",), [(path, 0) for path in paths], cache=cache)
 
 
 def split_folder(folder: Path, split: Split, val_split: float, cache: Path | None = None) -> ImageSet:
@@ -207,6 +207,16 @@ def _entries(folder: Path, above: tuple[Place, ...]) -> Iterator[tuple[os.DirEnt
         if place in above:
             raise UserError(f"{entry.path} is a link to a folder that it is in; remove it")
         yield entry, place
+
+
+def files_below(root: Path) -> Iterator[str]:
+    """All files below `root`, relative to it.
+
+    Raises:
+        UserError: links form a loop, or something is neither a file nor a folder.
+    """
+    for path in _files(root, "", (_place(root),)):
+        yield path[1:]
 
 
 def _files(folder: Path, relative: str, above: tuple[Place, ...]) -> Iterator[str]:

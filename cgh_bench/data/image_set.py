@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.layout import SUBSET
+from cgh_bench.data.layout import SUBSET, require_original
 from cgh_bench.data.transform import EvalTransform
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -331,6 +331,7 @@ class FetchedImages:
         absent = [path for path in self.needs if not (folder / path).exists()]
         if absent:
             raise UserError(f"{', '.join(absent)} expected in {folder} ($CGH_DATA is {root}); to get it: {self.how}")
+        require_original(folder)
         try:
             images = self.read(folder, split, cache)
         except UserError:

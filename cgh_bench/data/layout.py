@@ -16,10 +16,21 @@ from cgh_bench.data.contents import contents
 Split = Literal["train", "val"]
 SUBSET = "SUBSET"
 """A file of this name in a set's folder says that fewer images than published are meant."""
+PREPARED = "PREPARED"
+"""A file of this name says that a folder is a copy with smaller images (`data.preparing`)."""
 LONGEST_NAME = 200
 """Characters of a name that an error repeats."""
 VERSION = 1
 """The version of what is remembered of a file; another one has every file read again."""
+
+
+def require_original(folder: Path) -> None:
+    """Refuse a prepared copy in the place of a published dataset."""
+    if (folder / PREPARED).is_file():
+        raise UserError(
+            f"{folder} is a copy with smaller images (its file {PREPARED} says of what), whose results are not the "
+            f"published protocol's; give it as a folder of your own: --data {folder}"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cgh_bench.explain import axes
 from cgh_bench.explain.axes import Variant
 from cgh_bench.explain.target import Target
 from cgh_bench.explain.trial import Trial
-from cgh_bench.frozen.extraction import Work, images_per_second
+from cgh_bench.frozen.extraction import Work, cost
 from cgh_bench.frozen.features import bank_bytes, bank_key, is_whole
 from cgh_bench.outcomes import Outcomes
 from cgh_bench.reading.evidence import adjusted
@@ -183,14 +183,13 @@ class Study:
         if not banks:
             return [*lines, count]
         parts = (self.checkpoint.architecture.targets(self.task.feature),)
-        rate = images_per_second(Work(self.checkpoint, self.data.val, self.task.transform, parts, self.task.precision))
+        work = Work(self.checkpoint, self.data.val, self.task.transform, parts, self.task.precision)
+        rate = cost(work).images_per_second
         images = sum(n for n, _ in banks.values())
         size = sum(bank_bytes(*each) for each in banks.values()) / 1e9
-        cost = (
-            f"{images:,} images, {size:.2f} GB on disk, about {duration(images / rate)} at {rate:.0f} images a second"
-        )
+        time = f"about {duration(images / rate)} at {rate:.0f} images a second"
         each = (f"each run: {line}" for line in self.task.effort(self.checkpoint, self.data))
-        return [*lines, f"{count}: {cost}; then at most {PAIRS} pairs", *each]
+        return [*lines, f"{count}: {images:,} images, {size:.2f} GB on disk, {time}; then at most {PAIRS} pairs", *each]
 
 
 def study(result: Result, workspace: Workspace, metric: str = "", name: str = "") -> Study:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torchvision.transforms.v2.functional import to_dtype
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.ahead import ahead
+from cgh_bench.core.allocations import Allocations
 from cgh_bench.core.dist import pick_device
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.precision import Precision, arithmetic
@@ -221,8 +222,17 @@ def require_usable(work: Work) -> None:
     faults.require_none()
 
 
-def images_per_second(work: Work) -> float:
-    """Measured on one small batch, reading included. Unless none of them can be used, those are for `fill` to name."""
+class Cost(NamedTuple):
+    """What extraction takes here."""
+
+    images_per_second: float
+    """Reading included."""
+    bytes: int
+    """Of weights and activations, at the most at once, with `BATCH_SIZE` images."""
+
+
+def cost(work: Work) -> Cost:
+    """Measured on one small batch; unless none of its images can be used, those are for `fill` to name."""
     device = pick_device()
     backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
     dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
@@ -233,11 +243,14 @@ def images_per_second(work: Work) -> float:
         if not batch.usable:
             _Faults(work.images, batch.refused).require_none()
         pixels = batch.pixels.to(device)
-        work.forward(backbone, pixels[:1])  # the first pass is slower
+        with Allocations() as allocated:  # the first pass is slower, and not timed
+            work.forward(backbone, pixels[:1])
         start = time.perf_counter()
         for features in work.forward(backbone, pixels):
             features.cpu()
-        return len(dataset) / (reading + time.perf_counter() - start)
+        seconds = reading + time.perf_counter() - start
+    weights = sum(tensor.nbytes for tensor in work.checkpoint.weights.values())
+    return Cost(len(dataset) / seconds, weights + min(BATCH_SIZE, len(work.images)) * allocated.most)
 
 
 @dataclass

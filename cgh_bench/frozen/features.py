@@ -19,7 +19,7 @@ from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images, ImageSet, content_fingerprint
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import FILLED, Work, fill, images_per_second
+from cgh_bench.frozen.extraction import FILLED, Work, cost, fill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,11 +192,13 @@ def plan(
     if not missing:
         return lines
     work = Work(checkpoint, images, transform, tuple(missing.values()), precision)
-    rate = images_per_second(work) * dist.world_size()
+    takes = cost(work)
+    rate = takes.images_per_second * dist.world_size()
     backbone = checkpoint.backbone(copy=False)
     gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
-    memory = f"up to {work.loader_bytes / 1e9:.1f} GB of memory for batches"
+    batches, network = work.loader_bytes / 1e9, takes.bytes / 1e9
+    memory = f"up to {batches:.1f} GB of memory for batches and about {network:.1f} GB (a GPU's) for the network"
     return [*lines, f"{what}, {memory}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
 
 
