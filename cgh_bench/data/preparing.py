@@ -100,11 +100,12 @@ class Preparation:
         names = self.files()
         write_text(self.target / PREPARED, self.said)
         todo = [name for name in names if not (self.target / name).exists()]
+        threads = Parallel(n_jobs=-1, backend="threading", return_as="generator_unordered")  # Pillow frees them
         jobs = (delayed(_one)(self.source / name, self.target / name, self.side) for name in todo)
         faults: list[str] = []
         with progress(f"preparing {self.source.name}", len(names)) as tick:
             tick(len(names) - len(todo))
-            for number, fault in enumerate(Parallel(n_jobs=-1, return_as="generator_unordered")(jobs), start=1):
+            for number, fault in enumerate(threads(jobs), start=1):
                 faults += [fault] if fault else []
                 tick(len(names) - len(todo) + number)
         if faults:
