@@ -176,16 +176,16 @@ def evaluate(
     with one_at_a_time, arithmetic("fp32", dist.pick_device()):  # a task's own precision is that of its backbone
         metrics = task.run(checkpoint, evaluation.data, folders, seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
+    seconds = round(time.monotonic() - clock, 2)
     if dist.rank() == 0:
         _require_same(evaluation.name, metrics, folder)
-    parameters = sum(each.numel() for each in checkpoint.architecture.skeleton.parameters())
     result = Result(
         task=evaluation.name,
         protocol=evaluation.protocol,
         metrics=metrics,
         checkpoint=checkpoint.id,
         checkpoint_name=checkpoint.name,
-        origin={**plain(checkpoint.origin), "architecture": checkpoint.architecture.name, "parameters": parameters},
+        origin={**plain(checkpoint.origin), **_network(task, checkpoint, evaluation.data)},
         data=evaluation.data.fingerprint,
         subset=evaluation.data.subset or str(checkpoint.origin.subset),
         config=plain(task),
@@ -195,13 +195,22 @@ def evaluate(
         versions=versions() | task.versions(folders),
         device=device_name(),
         started=started.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - clock, 2),
+        seconds=seconds,
         work=str(folder.relative_to(workspace.root)),
     )
     dist.wait_for_all()  # or one that is late would find this result and not take part
     if store and dist.rank() == 0:
         results.append(workspace.store, result)
     return result
+
+
+def _network(task: Task[Any], checkpoint: "Checkpoint", data: Data) -> dict[str, Any]:
+    """What a result says of the network itself."""
+    from cgh_bench.core import dist
+
+    parameters = sum(each.numel() for each in checkpoint.architecture.skeleton.parameters())
+    cost = task.cost(checkpoint, data) if dist.rank() == 0 else {}
+    return {"architecture": checkpoint.architecture.name, "parameters": parameters, **({"cost": cost} if cost else {})}
 
 
 def plan(

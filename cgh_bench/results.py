@@ -31,7 +31,7 @@ class Result:
     """Content id of the evaluated weights."""
     checkpoint_name: str
     origin: Mapping[str, Any]
-    """Where the weights came from: reader, file, recipe, pretraining seed."""
+    """Where the weights came from: reader, file, recipe, pretraining seed; what the network costs."""
     data: str
     """Fingerprint of the data."""
     config: Mapping[str, Any]
@@ -59,6 +59,11 @@ class Result:
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name} {value:.2f}" for name, value in self.metrics.items())
         return f"{self.protocol} of {self.checkpoint_name}, seed {self.seed}: {metrics}"
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        """What one image costs the backbone in this task, see `frozen.cost`; empty where it was not measured."""
+        return self.origin.get("cost") or {}
 
     @property
     def imported(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgh_bench.cli import options
-from cgh_bench.core.errors import UserError, printable
+from cgh_bench.core.errors import UserError, printable, unknown
 
 if TYPE_CHECKING:
     from cgh_bench.explain.axes import Variant
@@ -27,9 +27,16 @@ CLASSES_SHOWN = 5
 @click.option(
     "--points", type=click.FloatRange(0, min_open=True), default=1, metavar="D", help="Images to show D points."
 )
+@click.option(
+    "--cost",
+    metavar="COST",
+    help="Also show which are not beaten at their cost: parameters, flops, speed or epochs.",
+)
 @click.option("--output", "-o", type=options.PATH, help="Folder for flips-TASK.csv and pictures of the images.")
 @options.work
-def compare(backbones: tuple[str, ...], task: str, points: float, output: Path | None, work: Path) -> None:
+def compare(
+    backbones: tuple[str, ...], task: str, points: float, cost: str | None, output: Path | None, work: Path
+) -> None:
     """Compare backbones on the same images: which is better?
 
     A and B are recipes, checkpoint names or ids from `cgh-bench results list`. In every protocol that all were
@@ -40,16 +47,19 @@ def compare(backbones: tuple[str, ...], task: str, points: float, output: Path |
     Examples:
       cgh-bench compare cgh_r18_animals moco_v2_r18_animals
       cgh-bench compare cgh_r18_animals moco_v2_r18_animals --task animals_knn -o flips
-      cgh-bench compare cgh_r18_animals moco_v2_r18_animals random:resnet18
+      cgh-bench compare cgh_r18_animals moco_v2_r18_animals random:resnet18 --cost flops
     """
     from cgh_bench import results
     from cgh_bench.report.comparison import EXPLANATION, pairs
+    from cgh_bench.report.pareto import COSTS
     from cgh_bench.report.ranking import rank
     from cgh_bench.report.sides import sides
     from cgh_bench.workspace import Workspace
 
     if output and len(backbones) != 2:
         raise UserError(f"--output shows two backbones side by side, not {len(backbones)}")
+    if cost is not None and cost not in COSTS:
+        raise unknown("cost", cost, COSTS)
     records, complaints = results.read(Workspace(work).store)
     for complaint in complaints:
         print(printable(complaint), file=sys.stderr)
@@ -59,6 +69,8 @@ def compare(backbones: tuple[str, ...], task: str, points: float, output: Path |
         _show(each, points, len(found))
     if len(backbones) > 2:
         _show_ranking(rank(by_task), len(by_task))
+    for row in by_task if cost else ():
+        _show_pareto(row, str(cost))
     print(EXPLANATION)
     for row in by_task if output else ():
         _write(row, output or Path())
@@ -88,6 +100,15 @@ def _show_ranking(ranking: "Ranking", tasks: int) -> None:
         print("One task: mean ranks have no critical difference.")
     else:
         print(f"Mean ranks over {tasks} tasks that differ by less than {ranking.critical:.2f} are not told apart.")
+
+
+def _show_pareto(row: "Sequence[Side]", cost: str) -> None:
+    from cgh_bench.report.pareto import COSTS, pareto
+    from cgh_bench.report.sides import main_metric
+
+    print(f"{row[0].runs[0].task} {main_metric(row[0])} against {COSTS[cost][0]} (* not beaten at its cost):")
+    for point in pareto(row, cost):
+        print(printable(f"  {'*' if point.best else ' '} {point.cost:9.4g}  {point.value:6.2f}  {point.name}"))
 
 
 def _write(row: "Sequence[Side]", output: Path) -> None:

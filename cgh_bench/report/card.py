@@ -104,8 +104,21 @@ def card(found: Sequence[Measured]) -> str:
     return (
         f"---\n{data.to_yaml()}\n---\n\n# {names[0]}\n\n{_table(found)}\n## Methods\n\n"
         f"{methods(found)}\n## Weights\n\n{weights}"
-        f"- licence: {licence or unstated}\n\n## To cite\n\n```bibtex\n{bibtex(found)}```\n"
+        f"- licence: {licence or unstated}\n{_cost(runs)}\n## To cite\n\n```bibtex\n{bibtex(found)}```\n"
     )
+
+
+def _cost(runs: Sequence[Result]) -> str:
+    """A line for each size of image at which the cost of one was measured."""
+    lines: dict[tuple[int, int], str] = {}
+    for run in runs:
+        if cost := run.cost:
+            height, width = cost["image"]
+            speed = f"{1000 / cost['images_per_second']:.3g} ms in batches of {cost['batch']} on {run.device}"
+            flops = f"{cost['flops'] / 1e9:.3g} GFLOPs (two per multiply-add)"
+            lines.setdefault((height, width), f"- per image of {width} × {height}: {flops}, {speed}\n")
+    parameters = runs[0].origin.get("parameters", 0) / 1e6
+    return f"- {parameters:.1f} million parameters\n" * bool(parameters) + "".join(lines.values())
 
 
 def _table(found: Sequence[Measured]) -> str:

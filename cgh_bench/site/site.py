@@ -128,10 +128,17 @@ def _measured_rows(board: Board, measured: Sequence[Subject], root: Path) -> lis
             imported = any(run.imported for cell in cells.values() if cell for run in cell.runs)
             row = {"kind": "measured", "name": subject.label, "detail": "", "epochs": made.epochs}
             more = {"note": "imported" if imported else "", "href": subject.href, "source": "", "place": "measured"}
-            costs = {"minutes": made.minutes, "parameters": subject.parameters}
+            first = next(cell for cell in cells.values() if cell).runs[0]
+            costs = {"minutes": made.minutes, "parameters": subject.parameters, **_measured_cost(first)}
             rows.append({**row, **_cost(made.cost), **costs, **more, "values": values})
     main, sign = board.metrics[0], 1 if board.metrics[0].higher_is_better is False else -1
     return sorted(rows, key=lambda row: sign * row["values"].get(main.name, [sign * math.inf])[0])
+
+
+def _measured_cost(run: Result) -> dict[str, Any]:
+    """FLOPs of one image, milliseconds for it, and on what; null where they were not measured."""
+    rate = run.cost.get("images_per_second")
+    return {"flops": run.cost.get("flops"), "speed": rate and round(1000 / rate, 4), "device": rate and run.device}
 
 
 def _interval(cell: Cell, metric: str, root: Path | None) -> list[Any] | None:

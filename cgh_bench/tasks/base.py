@@ -160,6 +160,10 @@ class Task(ABC, Generic[D]):
         What it answered for each image goes to `folders.keep`, where the task has such answers.
         """
 
+    def cost(self, checkpoint: "Checkpoint", data: D) -> dict[str, Any]:
+        """What one image costs the backbone, see `frozen.cost`; empty where the task does not measure it."""
+        return {}
+
     def versions(self, folders: Folders) -> dict[str, str]:
         """Packages of another environment that a finished run in `folders` used, with their versions."""
         return {}
@@ -226,6 +230,17 @@ class FeatureTask(ImageTask):
             features.plan(checkpoint, *one, (self.feature,), folders.cache, self.precision) for one in self.sets(data)
         )
         return [*chain.from_iterable(plans), *self.effort(checkpoint, data)]
+
+    def cost(self, checkpoint: "Checkpoint", data: "DataPair") -> dict[str, Any]:
+        """FLOPs and images per second of the feature; nothing of features that were given without a network."""
+        from cgh_bench.frozen.cost import cost
+        from cgh_bench.frozen.extraction import Work
+
+        if checkpoint.origin.source == "features":
+            return {}
+        images, transform = self.sets(data)[0]
+        parts = (checkpoint.architecture.targets(self.feature),)
+        return cost(Work(checkpoint, images, transform, parts, self.precision))
 
     def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:
         """What `run` takes beside the features, one line each."""

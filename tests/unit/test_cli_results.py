@@ -193,13 +193,17 @@ def test_a_model_card_has_every_number_its_methods_and_what_to_cite(work: Path) 
 
     with pytest.raises(UserError, match="overridden"):
         run("results", "card", "--task", RESULT.task, work=work)
-    results.append(work / "results.jsonl", dataclasses.replace(RESULT, overridden=(), config={"data": "animals"}))
+    cost = {"flops": 3_627_122_688, "image": [224, 224], "images_per_second": 50.0, "batch": 8}
+    origin = {**RESULT.origin, "parameters": 11_176_512, "cost": cost}
+    changed = dataclasses.replace(RESULT, overridden=(), config={"data": "animals"}, origin=origin, device="a GPU")
+    results.append(work / "results.jsonl", changed)
     text = run("results", "card", "--task", RESULT.task, work=work)
     (entry,) = ModelCard(text).data.eval_results
     assert (entry.dataset_name, entry.metric_type) == ("animals", "accuracy")
     assert entry.metric_value == RESULT.metrics["top1"]
     assert RESULT.protocol in entry.metric_name
-    assert "licence: not recorded" in text
+    assert "licence: not recorded" in text and "- 11.2 million parameters" in text
+    assert "- per image of 224 × 224: 3.63 GFLOPs (two per multiply-add), 20 ms in batches of 8 on a GPU" in text
     assert f"`{RESULT.protocol}` on animals: classify each" in run("results", "card", "--format", "methods", work=work)
     cited = run("results", "card", "--format", "bibtex", work=work)
     assert "wu2018instdisc" in cited and "keywords" not in cited

@@ -181,6 +181,26 @@ def test_bradley_terry_of_two_is_the_log_odds() -> None:
     assert strength[0] - strength[1] == pytest.approx(np.log(30.5 / 10.5))
 
 
+def test_who_is_not_beaten_at_its_cost_is_marked(tmp_path: Path) -> None:
+    flops = {"big": 9e9, "good": 2e9, "small": 2e9, "poor": 3e9}
+    for (name, spent), rate in zip(flops.items(), (0.9, 0.8, 0.6, 0.5), strict=True):
+        outcome = answered(rate, 0)
+        outcome.save(tmp_path / name)
+        origin = {"recipe": name, "cost": {"flops": spent, "images_per_second": 10.0}}
+        record = result(name, outcome.metrics()["top1"], origin=origin, work=name, device=f"GPU of {name}")
+        results.append(tmp_path / "results.jsonl", record)
+    text = run(tmp_path, *flops, "--cost", "flops")
+    marked = [line.split()[-1] for line in text.splitlines() if line.startswith("  * ")]
+    assert "against GFLOPs per image" in text and marked == ["good", "big"]
+    for cost, message in (
+        ("speed", "GPU of big, GPU of good"),
+        ("parameters", "no million parameters of"),
+        ("money", "'money'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path, *flops, "--cost", cost)
+
+
 def test_flips_are_written_as_a_table(work: Path, tmp_path: Path) -> None:
     text = run(work, "good", "poor", "--output", str(tmp_path / "flips"))
     (path,) = (tmp_path / "flips").iterdir()

@@ -13,6 +13,8 @@ from cgh_bench.data.folder import load_folder
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, EvalTransform
 from cgh_bench.frozen import extraction as module
+from cgh_bench.frozen.cost import cost
+from cgh_bench.frozen.extraction import Work
 from cgh_bench.frozen.features import extract, extract_all, plan
 
 
@@ -221,3 +223,17 @@ def test_shares_are_all_rows_once_and_in_order(images: int, processes: int, monk
 def test_a_side_of_no_pixels_is_refused(sides: tuple[int | None, int | None]) -> None:
     with pytest.raises(UserError, match="must be at least 1 pixel, or none"):
         EvalTransform(*sides)
+
+
+def test_flops_are_those_of_the_layers_and_the_speed_is_measured() -> None:
+    per_block = 197 * 12 * 192**2 + 2 * 197**2 * 192  # queries, keys, values, output and the MLP; attention
+    by_hand = {
+        "resnet18": (64, 1_813_561_344 * 4 // 49),
+        "vit_tiny_patch16_224": (224, 196 * 768 * 192 + 12 * per_block),
+    }
+    for name, (side, products) in by_hand.items():
+        network = random_checkpoint(name)
+        parts = (network.architecture.targets("layer4"),)
+        found = cost(Work(network, pictures(), EvalTransform(side, side), parts))
+        assert (found["flops"], found["image"]) == (2 * products, [side, side])
+        assert found["images_per_second"] > 0 and found["batch"] >= 8

@@ -70,12 +70,18 @@ function intervalBar(value, place) {
 const VIEWS = { asymmetric: 1, symmetric: 2 };
 const COSTS = {
   parameters: ["Parameters (millions)", (row) => row.parameters && row.parameters / 1e6],
+  flops: ["GFLOPs per image", (row) => row.flops && row.flops / 1e9],
+  speed: ["Milliseconds per image", (row) => row.speed],
   views: ["Epochs × views per epoch", (row) => row.epochs && VIEWS[row.cost] && row.epochs * VIEWS[row.cost]],
   minutes: ["Minutes of pretraining", (row) => row.minutes],
 };
 
 // Accuracy against cost; the line joins the rows that no other beats at the same or a lower cost.
 function costPlot(rows, column, cost) {
+  // Speeds compare on one device only: that of most rows.
+  const devices = rows.filter((row) => cost === "speed" && row.speed).map((row) => row.device);
+  const device = devices.sort((a, b) => devices.filter((each) => each === b).length - devices.filter((each) => each === a).length)[0];
+  if (device) rows = rows.filter((row) => row.device === device);
   const points = rows.map((row) => ({ row, x: COSTS[cost][1](row), y: column.of(row) })).filter(({ x, y }) => x && y !== null);
   points.sort((a, b) => a.x - b.x || (column.up ? a.y - b.y : b.y - a.y));
   let best = null;
@@ -95,7 +101,7 @@ function costPlot(rows, column, cost) {
   for (const x of new Set([points[0].x, points.at(-1).x])) {
     plot.append(drawing("text", { x: 60 + 470 * across(Math.log(x)), y: 272, "text-anchor": "middle" }, x < 10 ? x.toFixed(1) : x.toFixed(0)));
   }
-  plot.append(drawing("text", { x: 295, y: 292, "text-anchor": "middle" }, COSTS[cost][0]));
+  plot.append(drawing("text", { x: 295, y: 292, "text-anchor": "middle" }, COSTS[cost][0] + (device ? ` on ${device}` : "")));
   plot.append(drawing("polyline", { class: "front", points: front.map((point) => at(point).join(",")).join(" ") }));
   for (const point of points) {
     const [x, y] = at(point);
