@@ -82,9 +82,10 @@ def prepare(source: Path, out: Path, side: int, dry_run: bool) -> None:
 
 
 @data.command()
-@click.argument("name", metavar="DATASET")
-@click.argument("other", metavar="OTHER")
-@click.option("--split", default="val", metavar="SPLIT", help="Split of DATASET: val or train.")
+@click.argument("name", metavar="A")
+@click.argument("other", metavar="[B]", required=False)
+@click.option("--split", default="val", metavar="SPLIT", help="Split of A, where it has some: val or train.")
+@click.option("--other-split", default="train", metavar="SPLIT", help="Split of B: train or val.")
 @click.option(
     "--ckpt", default="control:pixels", metavar="CKPT", help="Backbone whose features are compared, at 224 pixels."
 )
@@ -93,35 +94,49 @@ def prepare(source: Path, out: Path, side: int, dry_run: bool) -> None:
 )
 @click.option("--out", "-o", type=options.PATH, help="CSV file of all pairs.")
 @options.work
-def overlap(name: str, other: str, split: str, ckpt: str, least: float, out: Path | None, work: Path) -> None:
-    """Find images of a dataset that are also in another, or almost.
+def duplicates(
+    name: str,
+    other: str | None,
+    split: str,
+    other_split: str,
+    ckpt: str,
+    least: float,
+    out: Path | None,
+    work: Path,
+) -> None:
+    """Find images of A that are also in B, or almost; without B, images that are in A twice.
 
-    Compares the val images of DATASET with the train images of OTHER: what a backbone was pretrained on, or DATASET
-    itself. Pixels, averaged to 16 x 16, find copies in other sizes and formats; a backbone (--ckpt) finds crops and
-    changed colours too, with a lower --least.
+    A and B are datasets or folders: of a dataset the val images of A and the train images of B are compared, what is
+    reported with what a backbone was pretrained on; of a folder without splits all images in it. Pixels, averaged to
+    16 x 16, find copies in other sizes and formats; a backbone (--ckpt) finds crops and changed colours too, with a
+    lower --least.
 
     \b
     Examples:
-      cgh-bench data overlap animals animals
-      cgh-bench data overlap /data/photos imagenet1k --ckpt timm/resnet50.a1_in1k --least 0.95 -o pairs.csv
+      cgh-bench data duplicates animals animals
+      cgh-bench data duplicates /data/photos
+      cgh-bench data duplicates /data/photos imagenet1k --ckpt timm/resnet50.a1_in1k --least 0.95 -o pairs.csv
     """
     from cgh_bench.core.progress import showing
-    from cgh_bench.data import load
-    from cgh_bench.frozen.duplicates import duplicates
+    from cgh_bench.data import any_images
+    from cgh_bench.frozen import duplicates as search
     from cgh_bench.reading.loading import load as load_checkpoint
     from cgh_bench.workspace import Workspace
 
     cache = Workspace(work).cache
     checkpoint = load_checkpoint(ckpt)
-    images, others = load(name, cast("Split", split), cache=cache), load(other, "train", cache=cache)
+    images = any_images(name, cast("Split", split), cache)
+    others = any_images(other, cast("Split", other_split), cache) if other else None
     with showing(True):
         size = 64 if ckpt.startswith("control:") else 224
-        found = duplicates(images, others, checkpoint, size, least, cache / "features")
-    lines = [(images.called(one), others.called(two), f"{similarity:.4f}") for one, two, similarity in found]
-    share = 100 * len(found) / len(images)
+        found = search.duplicates(images, others, checkpoint, size, least, cache / "features")
+    among = images if others is None else others
+    lines = [(images.called(one), among.called(two), f"{similarity:.4f}") for one, two, similarity in found]
+    count = len({one for one, _, _ in found})
+    where = "there twice" if others is None else f"among the {len(others):,} images of {others.name}"
     print(
-        f"{len(found):,} of {len(images):,} {split} images of {name} ({share:.1f} %) are among the {len(others):,} "
-        f"train images of {other}, or almost (cosine {least:g} or more of {ckpt})"
+        f"{count:,} of {len(images):,} images of {images.name} ({100 * count / len(images):.1f} %) are {where}, or "
+        f"almost (cosine {least:g} or more of {ckpt})"
     )
     for line in lines[:5]:
         print(printable("  " + " = ".join(line[:2]) + f"  {line[2]}"))

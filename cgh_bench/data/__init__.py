@@ -3,36 +3,39 @@
 import os
 from functools import cache as cached
 from pathlib import Path
+from typing import Any
 
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
 from cgh_bench.data.image_set import (
-    CorrespondingImages,
     DataPair,
     DetectionScenes,
     FetchedImages,
     ImageSet,
     LabelledImages,
+    RelatedImages,
     Split,
 )
 
 __all__ = [
-    "CorrespondingImages",
     "DataPair",
     "DetectionScenes",
     "FetchedImages",
     "ImageSet",
     "LabelledImages",
+    "RelatedImages",
     "Split",
+    "any_images",
     "catalog",
     "data_root",
     "find_folder",
     "load",
     "load_pair",
+    "load_related",
 ]
 
 
-def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes | CorrespondingImages]:
+def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes | RelatedImages]:
     """Every dataset that is known by name: made here, or fetched by the user."""
     return registered("cgh_bench.data", "CATALOG")
 
@@ -75,10 +78,7 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
         return entry.load(root, split, cache)
     if entry is not None:
         labelled = [known for known, other in catalog().items() if other.kind == "classification"]
-        what = (
-            "scenes for detection and segmentation" if entry.kind == "detection" else "pairs with corresponding points"
-        )
-        raise UserError(f"{name!r} is a set of {what}; labelled images: {labelled}")
+        raise UserError(f"{name!r} has images for {entry.kind}, not labelled ones; labelled images: {labelled}")
     for table in (Path(name), root / name):
         if is_manifest(table):
             return load_manifest(table, split, cache)
@@ -88,6 +88,32 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
         raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
     hint = str(unknown("dataset", name, catalog())).removesuffix("?")
     raise UserError(f"{hint}; a folder of your own is expected in {root / name} ($CGH_DATA moves the root)")
+
+
+def any_images(name: str, split: Split, cache: Path | None = None) -> ImageSet:
+    """The images of a split of a dataset, or all in a folder that has no splits, whatever is known of them.
+
+    Raises:
+        UserError: as `load`; or the folder has no images.
+    """
+    from cgh_bench.data.folder import VAL_FOLDERS, load_unlabelled
+
+    folder = None if name in catalog() else find_folder(name)
+    if folder and not any((folder / part).is_dir() for part in ("train", *VAL_FOLDERS)):
+        return load_unlabelled(folder, cache)
+    return load(name, split, cache=cache)
+
+
+def load_related(name: str, kind: str, cache: Path | None = None) -> Any:
+    """The images of the catalogue's entry `name`, below `data_root()`, which must be of that kind.
+
+    Raises:
+        UserError: no such entry, or its files are absent or broken.
+    """
+    entry = catalog().get(name)
+    if not isinstance(entry, RelatedImages) or entry.kind != kind:
+        raise unknown(f"dataset for {kind}", name, [known for known, one in catalog().items() if one.kind == kind])
+    return entry.load(data_root(), cache)
 
 
 @cached

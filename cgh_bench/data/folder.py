@@ -9,7 +9,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import read_image
-from cgh_bench.data.image_set import ImageSet, Split, drawn_split
+from cgh_bench.data.image_set import DataPair, ImageSet, Split, drawn_split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,6 +173,20 @@ def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequenc
         shown = ", ".join(sorted(others)[:5]) + (", …" if len(others) > 5 else "")
         log.warning("note: ignored %d files in %s that are not images of a class: %s", len(others), root, shown)
     return from_list(name, root, classes, listed, cache=cache)
+
+
+def load_gallery(folder: Path, cache: Path | None = None) -> DataPair:
+    """The images of `gallery/CLASS` as train and those of `query/CLASS` as val, of the classes of either.
+
+    Raises:
+        UserError: as `load_classes`.
+    """
+    parts = [load_classes(folder / part, f"{folder.name}/{part}", cache) for part in ("gallery", "query")]
+    classes = tuple(sorted({*parts[0].classes, *parts[1].classes}))
+    train, val = (
+        replace(part, classes=classes, labels=np.searchsorted(classes, part.classes)[part.labels]) for part in parts
+    )
+    return DataPair(folder.name, train, val)
 
 
 def composed(name: str) -> str:

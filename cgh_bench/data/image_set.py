@@ -24,8 +24,6 @@ SHARED_MEMORY = Path("/dev/shm")
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cgh_bench.data.pairs import PairedImages
-
 Split = Literal["train", "val"]
 
 
@@ -350,13 +348,14 @@ class FetchedImages:
 
 
 @dataclass(frozen=True)
-class CorrespondingImages:
-    """A catalogue entry of pairs of images with corresponding points; `load(root, cache)` gives them."""
+class RelatedImages:
+    """A catalogue entry of images that belong together in another way than by class; `load(root, cache)` gives them."""
 
     description: str
     source: str
-    load: "Callable[[Path, Path | None], PairedImages]"
-    kind: Literal["correspondence"] = "correspondence"
+    load: Callable[[Path, Path | None], Any]
+    kind: Literal["correspondence", "retrieval", "video"]
+    """Pairs with points, queries with a gallery, or videos."""
 
 
 @dataclass(frozen=True)

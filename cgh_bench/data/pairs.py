@@ -12,7 +12,7 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import read_image
-from cgh_bench.data.image_set import CorrespondingImages, Images
+from cgh_bench.data.image_set import Images, RelatedImages
 from cgh_bench.data.layout import SUBSET
 
 if TYPE_CHECKING:
@@ -129,9 +129,10 @@ def _annotation(path: Path) -> dict[str, Any]:
 
 
 CATALOG = {
-    "spair71k": CorrespondingImages(
+    "spair71k": RelatedImages(
         description="SPair-71k, test: 12,234 pairs of 18 kinds of object with corresponding points",
         source="https://arxiv.org/abs/1908.10543",
         load=spair,
+        kind="correspondence",
     )
 }

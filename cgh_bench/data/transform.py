@@ -23,10 +23,14 @@ class EvalTransform:
     """With antialiasing. DINO's kNN uses bicubic, torchvision's and MoCo's linear evaluation bilinear."""
     squash: bool = later(False)
     """Resize both sides to `resize`, whatever the shape of the image (DINOv3)."""
+    longest: bool = later(False)
+    """Make the long side at most `resize` instead, never larger than it is: Pillow's `thumbnail` (DINO's retrieval)."""
 
     def __post_init__(self) -> None:
         if any(side is not None and side < 1 for side in (self.resize, self.crop)):
             raise UserError(f"resize {self.resize} and crop {self.crop} must be at least 1 pixel, or none")
+        if self.longest and (self.resize is None or self.crop is not None or self.squash):
+            raise UserError("longest needs resize, and neither crop nor squash")
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
             raise UserError(
                 f"crop {self.crop} is larger than the resized image {self.resize}; set crop={self.resize} or less"
@@ -43,9 +47,15 @@ class EvalTransform:
 
     def cut(self, image: "Tensor") -> "Tensor":
         """The same, still uint8."""
+        from PIL import Image
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
+        if self.longest:
+            thumbnail = F.to_pil_image(image)
+            thumbnail.thumbnail((self.resize, self.resize), Image.Resampling.LANCZOS)
+            pixels: Tensor = F.pil_to_tensor(thumbnail)
+            return pixels
         if self.resize is not None:
             mode = InterpolationMode(self.interpolation)
             size = [self.resize] * (2 if self.squash else 1)

@@ -110,9 +110,14 @@ class Work:
     precision: Precision = "fp32"
 
     @property
+    def batch_size(self) -> int:
+        """Images at a time: one where the transform gives them different sizes."""
+        return 1 if self.transform.longest else min(BATCH_SIZE, max(1, len(self.images)))
+
+    @property
     def batch_bytes(self) -> int:
         """Bytes of one batch of the loader."""
-        return min(BATCH_SIZE, len(self.images)) * self.transform.bytes
+        return self.batch_size * self.transform.bytes
 
     @property
     def loader_bytes(self) -> int:
@@ -166,13 +171,13 @@ def fill(folders: Sequence[Path], work: Work) -> None:
             for number, (start, batch, fetched) in enumerate(_computed(work, backbone, todo, device), start=1):
                 faults.unusable += batch.refused
                 if batch.usable:
-                    usable = todo[start : start + BATCH_SIZE][batch.usable]
+                    usable = todo[start : start + work.batch_size][batch.usable]
                     values = [features.numpy() for features in fetched()]
                     finite = np.all([np.isfinite(features).all(axis=1) for features in values], axis=0)
                     for bank, features in zip(banks, values, strict=True):
                         bank.write(usable[finite], features[finite])
                     faults.not_finite += map(work.images.called, usable[~finite].tolist())
-                tick(mine.stop - mine.start - len(todo) + min(start + BATCH_SIZE, len(todo)))
+                tick(mine.stop - mine.start - len(todo) + min(start + work.batch_size, len(todo)))
                 if number % BATCHES_PER_SAVE == 0:
                     _save(banks)
                 if faults.enough():
@@ -235,7 +240,7 @@ def cost(work: Work) -> Cost:
     """Measured on one small batch; unless none of its images can be used, those are for `fill` to name."""
     device = pick_device()
     backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
-    dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, len(work.images))))
+    dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, work.batch_size)))
     with torch.inference_mode():
         start = time.perf_counter()
         batch = _collate([dataset[row] for row in range(len(dataset))])
@@ -319,14 +324,14 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
     """Each batch with the place of its first image among `rows`; the next is read meanwhile."""
     loader = DataLoader(
         _Transformed(work, rows),
-        BATCH_SIZE,
+        work.batch_size,
         num_workers=workers(work.images, work.batch_bytes),
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
     batches = loader if loader.num_workers else ahead(loader)
     for number, batch in enumerate(batches):
-        yield number * BATCH_SIZE, batch
+        yield number * work.batch_size, batch
 
 
 def _collate(items: "list[Tensor | str]") -> _Batch:

@@ -20,15 +20,17 @@ class Scores(Outcomes):
     weight: Ints
     """(N,) How much it counts in metrics by "weight": its points."""
     value: Mapping[str, Floats]
-    """For each metric, (N,)."""
+    """For each metric, (N,); NaN where an image does not count."""
 
     def each(self, metric: str) -> Floats | None:
         """See `Outcomes`."""
-        return self.value[metric] if self.measures[metric] == "mean" else None
+        values = self.value[metric]
+        return None if self.measures[metric] != "mean" or np.isnan(values).any() else values
 
     def measure(self, metric: str, counts: Ints) -> Floats:
         """The mean over images, over their weight, or over classes of the mean over their images."""
-        by, values = self.measures[metric], self.value[metric]
+        by, known = self.measures[metric], ~np.isnan(self.value[metric])
+        values, counts = np.where(known, self.value[metric], 0), counts * known
         if by == "class":
             member = self.target[:, None] == np.unique(self.target)
             sums, sizes = counts @ (member * values[:, None]), counts @ member.astype(np.int64)

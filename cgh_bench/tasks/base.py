@@ -15,6 +15,8 @@ from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.frozen.selection import require_different, require_one_label
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data import DataPair, ImageSet
     from cgh_bench.frozen.features import FeatureBank
@@ -45,6 +47,10 @@ CONVERGED = Metric("converged")
 """How many of the grid's classifiers reached their optimum within the iterations."""
 
 
+PICTURES = "pictures"
+"""The folder of a run with pictures of what it found."""
+
+
 @dataclass(frozen=True)
 class Folders:
     """Where a run may write, and on what a framework may run. Of several processes the first writes."""
@@ -69,6 +75,14 @@ class Folders:
 
         if dist.rank() == 0:
             outcomes.save(self.run)
+
+    def picture(self, name: str, image: "Image") -> None:
+        """A picture of what was found, as `pictures/NAME.png`; the site shows it beside the number."""
+        from cgh_bench.core import dist
+
+        if dist.rank() == 0:
+            with replacing(self.run / PICTURES / f"{name}.png", flush=False) as path:
+                image.save(path)
 
     def save(self, name: str, **arrays: Any) -> None:
         """NumPy arrays, as an `.npz` archive."""

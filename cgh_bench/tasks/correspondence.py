@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.errors import UserError
 from cgh_bench.core.precision import Precision
-from cgh_bench.data import catalog, data_root
-from cgh_bench.data.image_set import CorrespondingImages
+from cgh_bench.data import load_related
 from cgh_bench.data.pairs import Pair, PairedImages, Points
 from cgh_bench.tasks.base import Folders, Metric, Task
 from cgh_bench.tasks.dense import Upsampling
@@ -65,11 +64,8 @@ class Correspondence(Task[PairedImages]):
 
     def load_data(self, cache: Path) -> PairedImages:
         """The pairs."""
-        entry = catalog().get(self.data)
-        if not isinstance(entry, CorrespondingImages):
-            known = [name for name, other in catalog().items() if isinstance(other, CorrespondingImages)]
-            raise unknown("dataset of pairs", self.data, known)
-        return entry.load(data_root(), cache)
+        pairs: PairedImages = load_related(self.data, "correspondence", cache)
+        return pairs
 
     def plan(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders) -> list[str]:
         """Time and disk of the patches."""

@@ -7,12 +7,15 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.data import catalog, find_folder
+from cgh_bench.data.folder import VAL_FOLDERS, load_classes, load_gallery
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import AS_IS, EvalTransform
 from cgh_bench.frozen.selection import require_one_label
@@ -20,8 +23,11 @@ from cgh_bench.tasks.base import FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data.image_set import Images
 
 QUERIES_AT_A_TIME = 256
+WORST, SHOWN = 5, 10
+"""How many queries are drawn, and how many images of each ranking."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,23 @@ class Retrieval(FeatureTask):
 
     gallery: Literal["train", "others"] = "train"
     """What is searched: the train images, or the other val images."""
+
+    def load_data(self, cache: Path) -> DataPair:
+        """The gallery as train and the queries as val; of a folder of your own also `gallery/` and `query/` of classes.
+
+        `gallery="others"` takes a folder of classes without splits, too.
+        """
+        folder = None if self.data in catalog() else find_folder(self.data or " ")
+        if folder and (folder / "query").is_dir() and (folder / "gallery").is_dir():
+            return load_gallery(folder, cache)
+        if (
+            folder
+            and self.gallery == "others"
+            and not any((folder / name).is_dir() for name in ("train", *VAL_FOLDERS))
+        ):
+            whole = load_classes(folder, folder.name, cache)
+            return DataPair(folder.name, whole, whole)
+        return super().load_data(cache)
 
     def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
         """The gallery and the queries, or what is both."""
@@ -71,23 +94,20 @@ class Retrieval(FeatureTask):
         gallery, queries = banks[0], banks[-1]
         found = []
         for number, order in enumerate(ranking(gallery.features, queries.features, self.gallery == "others")):
-            places = np.flatnonzero(gallery.labels[order] == queries.labels[number])
+            right = gallery.labels[order] == queries.labels[number]
+            places = np.flatnonzero(right)
             if len(places):
                 precision = average_precision(places)
-                found.append((number, precision, int(places[0]) + 1, len(places)))
+                found.append(Found(number, precision, int(places[0]) + 1, len(places), order[:SHOWN], right[:SHOWN]))
         table = io.StringIO()
         lines = csv.writer(table, lineterminator="\n")
         lines.writerow(["query", "class", "average_precision", "first_right", "right_in_gallery"])
-        for number, precision, first, count in sorted(found, key=lambda row: row[1]):
-            name = data.val.called(number)
-            lines.writerow([name, data.val.classes[queries.labels[number]], f"{100 * precision:.2f}", first, count])
+        for one in sorted(found, key=lambda each: each.precision):
+            named = data.val.called(one.query), data.val.classes[queries.labels[one.query]]
+            lines.writerow([*named, f"{100 * one.precision:.2f}", one.first_right, one.right])
         folders.write("queries.csv", table.getvalue())
-        rows, precisions, first_right = (np.array(column) for column in list(zip(*found, strict=True))[:3])
-        scores = {
-            "mAP": 100 * precisions,
-            **{f"R@{k}": 100.0 * (first_right <= k) for k in (1, 5, 10)},
-            "MRR": 100 / first_right,
-        }
+        draw_worst(folders, data.val, self.sets(data)[0][0], found)
+        rows, scores = np.array([one.query for one in found]), measures(found)
         outcomes = Scores(
             images=some_of(images_of(data.val), rows.tolist()),
             classes=data.val.classes,
@@ -98,6 +118,50 @@ class Retrieval(FeatureTask):
         )
         folders.keep(outcomes)
         return outcomes.metrics()
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """How one query was answered."""
+
+    query: int
+    """Its number."""
+    precision: float
+    """Average precision, from 0 to 1."""
+    first_right: int
+    """The rank of the first right image, from 1."""
+    right: int
+    """Right images in the gallery."""
+    first: NDArray[np.int64]
+    """The numbers of the first images of the ranking."""
+    hits: NDArray[np.bool_]
+    """Which of them are right."""
+
+
+def measures(found: Sequence[Found]) -> dict[str, NDArray[np.float64]]:
+    """Every metric of each answered query, in per cent."""
+    first = np.array([one.first_right for one in found])
+    return {
+        "mAP": 100 * np.array([one.precision for one in found]),
+        **{f"R@{k}": 100.0 * (first <= k) for k in (1, 5, 10)},
+        "MRR": 100 / first,
+    }
+
+
+def draw_worst(folders: Folders, queries: "Images", gallery: "Images", found: Sequence[Found]) -> None:
+    """`pictures/worst.png`: the queries with the least precision, each before the images that it found first.
+
+    Right ones are framed in green, others in red.
+    """
+    from cgh_bench.frozen import drawing
+
+    rows = []
+    for one in sorted(found, key=lambda each: each.precision)[:WORST]:
+        shown = zip(one.first.tolist(), one.hits, strict=True)
+        tiles = [(queries.image(one.query), drawing.NEUTRAL)]
+        tiles += [(gallery.image(number), drawing.RIGHT if hit else drawing.WRONG) for number, hit in shown]
+        rows.append([drawing.tile(drawing.picture_of(image), colour) for image, colour in tiles])
+    folders.picture("worst", drawing.sheet(rows))
 
 
 def ranking(gallery: NDArray[np.float32], queries: NDArray[np.float32], is_itself: bool) -> Iterator[NDArray[np.int64]]:
@@ -111,9 +175,20 @@ def ranking(gallery: NDArray[np.float32], queries: NDArray[np.float32], is_itsel
             yield order[order != number] if is_itself else order
 
 
-def average_precision(places: NDArray[np.int64]) -> float:
-    """The mean, over the right images, of the precision at their `places`, which count from 0."""
-    return float(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
+def average_precision(places: NDArray[np.int64], right: int | None = None, trapezoid: bool = False) -> float:
+    """The mean of the precision over the right images of a query.
+
+    Args:
+        places: where they are in its ranking, from 0, rising.
+        right: how many there are; those that are not among `places` add nothing. Default: no others.
+        trapezoid: the precision at each place is the mean of that with it and that just before it (1 at the first).
+    """
+    hits = np.arange(1, len(places) + 1)
+    precision = hits / (places + 1)
+    if trapezoid:
+        before = np.divide(hits - 1, places, out=np.ones(len(places)), where=places > 0)
+        precision = (precision + before) / 2
+    return float(precision.sum() / (len(places) if right is None else right))
 
 
 TASKS = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score
 from toy_images import toy_data
 
@@ -12,7 +13,7 @@ from cgh_bench import outcomes
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair
-from cgh_bench.data.transform import AS_IS
+from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, EvalTransform
 from cgh_bench.frozen.features import extract
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.retrieval import Retrieval, average_precision, ranking
@@ -67,3 +68,29 @@ def test_nothing_to_find_is_refused() -> None:
     apart = DataPair("toy", replace(data.train, labels=np.array([0, 0, 1, 1])), replace(data.val, labels=np.full(4, 3)))
     with pytest.raises(UserError, match="nothing to find"):
         Retrieval("toy", AS_IS).check(apart)
+
+
+def test_folders_of_queries_and_gallery_and_one_of_classes(tmp_path: Path) -> None:
+    for path in (
+        *(
+            f"{part}.png"
+            for part in ("gallery/cat/1", "gallery/cow/2", "query/cat/3", "query/dog/4", "one/a/5", "one/b/6")
+        ),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 90).save(tmp_path / path)
+    task = Retrieval(str(tmp_path), IMAGENET_KNN)
+    data = task.load_data(tmp_path)
+    assert data.train.classes == ("cat", "cow", "dog") == data.val.classes
+    assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([0, 1], [0, 2])
+    metrics = Retrieval("", EvalTransform(32, 32)).run(
+        random_checkpoint("resnet18"), data, Folders(tmp_path / "run", tmp_path), 0
+    )
+    assert metrics["R@5"] == 100 and len(outcomes.load(tmp_path / "run").images) == 1  # a dog is nowhere
+    one = Retrieval(str(tmp_path / "one"), gallery="others")
+    whole = one.load_data(tmp_path)
+    assert len(whole.val) == 2
+    with pytest.raises(UserError, match="nothing to find"):
+        one.check(whole)
+    with pytest.raises(UserError, match="train/CLASS"):
+        Retrieval(str(tmp_path / "one")).load_data(tmp_path)

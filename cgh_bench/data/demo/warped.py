@@ -13,7 +13,7 @@ from cgh_bench.data.demo.animals import SETTINGS as ANIMALS
 from cgh_bench.data.demo.animals import relief
 from cgh_bench.data.demo.composition import SceneSettings, piece, seeded
 from cgh_bench.data.demo.silhouettes import CLASSES, SIDE, SOURCE, Pixels, silhouettes
-from cgh_bench.data.image_set import ColourImages, CorrespondingImages, content_fingerprint
+from cgh_bench.data.image_set import ColourImages, RelatedImages, content_fingerprint
 from cgh_bench.data.pairs import Pair, PairedImages, Points
 
 SCENES = SceneSettings()
@@ -108,9 +108,10 @@ def _load(root: Path, cache: Path | None) -> PairedImages:
 
 
 CATALOG = {
-    "animal_pairs": CorrespondingImages(
+    "animal_pairs": RelatedImages(
         description="100 pairs of 128×128 pictures of one animal in two poses, with 12 points that correspond",
         source=f"{SOURCE}; photographs in the wheels of scikit-image and scikit-learn (docs/data.md lists them)",
         load=_load,
+        kind="correspondence",
     )
 }

@@ -24,9 +24,9 @@ def test_copies_are_found_in_other_sizes_and_formats(tmp_path: Path) -> None:
         write(tmp_path / f"mine/train/class{number % 2}/{number}.png", picture.transpose(Image.Transpose.ROTATE_90))
     write(tmp_path / "theirs/train/a/copy.png", pictures[3])
     write(tmp_path / "theirs/train/b/small.jpg", pictures[6].resize((32, 32)))
-    told = command.run("data", "overlap", tmp_path / "mine", tmp_path / "theirs", "-o", "pairs.csv", cwd=tmp_path)
+    told = command.run("data", "duplicates", tmp_path / "mine", tmp_path / "theirs", "-o", "pairs.csv", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("2 of 8 val images") and "among the 2 train images" in told.stdout
+    assert told.stdout.startswith("2 of 8 images of mine/val") and "among the 2 images of theirs/train" in told.stdout
     with (tmp_path / "pairs.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(Path(line["image"]).name, Path(line["other"]).name) for line in lines] == [
@@ -34,6 +34,14 @@ def test_copies_are_found_in_other_sizes_and_formats(tmp_path: Path) -> None:
         ("6.png", "small.jpg"),
     ]
     assert float(lines[0]["cosine"]) > float(lines[1]["cosine"]) > 0.99
-    assert command.run("data", "overlap", tmp_path / "mine", tmp_path / "mine", cwd=tmp_path).stdout.startswith("0 of")
-    wrong = command.run("data", "overlap", tmp_path / "mine", tmp_path / "theirs", "--split", "test", cwd=tmp_path)
+    assert command.run("data", "duplicates", tmp_path / "mine", tmp_path / "mine", cwd=tmp_path).stdout.startswith(
+        "0 of"
+    )
+    write(tmp_path / "loose/deep/again.png", pictures[1])
+    for number in (1, 2):
+        write(tmp_path / f"loose/{number}.png", pictures[number])
+    within = command.run("data", "duplicates", tmp_path / "loose", cwd=tmp_path)
+    assert within.stdout.splitlines()[0].startswith("1 of 3 images of loose (33.3 %) are there twice")
+    assert within.stdout.splitlines()[1:] == ["  1.png = deep/again.png  1.0000"]
+    wrong = command.run("data", "duplicates", tmp_path / "mine", tmp_path / "theirs", "--split", "test", cwd=tmp_path)
     assert wrong.returncode == 2 and "'test'" in wrong.stderr
