@@ -21,7 +21,7 @@ from cgh_bench.explain import axes
 from cgh_bench.explain.axes import Variant
 from cgh_bench.explain.target import Target
 from cgh_bench.explain.trial import Trial
-from cgh_bench.frozen.extraction import Work, cost
+from cgh_bench.frozen.extraction import Work, measured
 from cgh_bench.frozen.features import bank_bytes, bank_key, is_whole
 from cgh_bench.outcomes import Outcomes
 from cgh_bench.reading.evidence import adjusted
@@ -184,7 +184,7 @@ class Study:
             return [*lines, count]
         parts = (self.checkpoint.architecture.targets(self.task.feature),)
         work = Work(self.checkpoint, self.data.val, self.task.transform, parts, self.task.precision)
-        rate = cost(work).images_per_second
+        rate = measured(work).images_per_second
         images = sum(n for n, _ in banks.values())
         size = sum(bank_bytes(*each) for each in banks.values()) / 1e9
         time = f"about {duration(images / rate)} at {rate:.0f} images a second"

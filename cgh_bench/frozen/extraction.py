@@ -227,16 +227,16 @@ def require_usable(work: Work) -> None:
     faults.require_none()
 
 
-class Cost(NamedTuple):
+class Measured(NamedTuple):
     """What extraction takes here."""
 
     images_per_second: float
     """Reading included."""
     bytes: int
-    """Of weights and activations, at the most at once, with `BATCH_SIZE` images."""
+    """Of weights and activations, at the most at once, in a batch."""
 
 
-def cost(work: Work) -> Cost:
+def measured(work: Work) -> Measured:
     """Measured on one small batch; unless none of its images can be used, those are for `fill` to name."""
     device = pick_device()
     backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
@@ -255,7 +255,7 @@ def cost(work: Work) -> Cost:
             features.cpu()
         seconds = reading + time.perf_counter() - start
     weights = sum(tensor.nbytes for tensor in work.checkpoint.weights.values())
-    return Cost(len(dataset) / seconds, weights + min(BATCH_SIZE, len(work.images)) * allocated.most)
+    return Measured(len(dataset) / seconds, weights + work.batch_size * allocated.most)
 
 
 @dataclass

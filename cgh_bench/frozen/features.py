@@ -19,7 +19,7 @@ from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images, ImageSet, content_fingerprint
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import FILLED, Work, cost, fill
+from cgh_bench.frozen.extraction import FILLED, Work, fill, measured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,7 +192,7 @@ def plan(
     if not missing:
         return lines
     work = Work(checkpoint, images, transform, tuple(missing.values()), precision)
-    takes = cost(work)
+    takes = measured(work)
     rate = takes.images_per_second * dist.world_size()
     backbone = checkpoint.backbone(copy=False)
     gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9

@@ -19,7 +19,7 @@ from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import Work, cost
+from cgh_bench.frozen.extraction import Work, measured
 from cgh_bench.frozen.features import is_whole, require_filled
 from cgh_bench.networks.base import Backbone, hypercolumn
 
@@ -134,7 +134,7 @@ def plan_patches(
     if is_whole(cache / _key(checkpoint, images, size, targets, precision), len(images)):
         return f"{what}, in the cache"
     work = PatchWork(checkpoint, images, squashed(size), (targets,), precision)
-    rate = cost(work).images_per_second * dist.world_size()
+    rate = measured(work).images_per_second * dist.world_size()
     time = duration(len(images) / rate)
     return f"{what}, {4 * count * width / 1e9:.2f} GB on disk, about {time} at {rate:.0f} images a second"
 

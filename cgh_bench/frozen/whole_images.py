@@ -17,7 +17,7 @@ from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import Work, cost
+from cgh_bench.frozen.extraction import Work, measured
 from cgh_bench.frozen.features import is_whole, require_filled
 from cgh_bench.networks.base import Backbone
 
@@ -94,7 +94,7 @@ class Whole:
         if is_whole(self._folder(images), len(images)):
             return f"{what}, in the cache"
         work = self.work(images)
-        rate = cost(work).images_per_second * dist.world_size()
+        rate = measured(work).images_per_second * dist.world_size()
         gigabytes = 4 * len(images) * work.widths(self.checkpoint.architecture.skeleton)[0] / 1e9
         time = duration(len(images) / rate)
         return f"{what}, {gigabytes:.2f} GB on disk, about {time} at {rate:.0f} images a second"

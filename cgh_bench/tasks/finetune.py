@@ -64,13 +64,13 @@ class FineTune(ImageTask):
     def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
         """How long the training takes, val after every epoch included, by the backbone's speed on a few images."""
         from cgh_bench.core import dist
-        from cgh_bench.frozen.extraction import Work, cost
+        from cgh_bench.frozen.extraction import Work, measured
         from cgh_bench.frozen.training import planned
 
         rows = self._labelled(checkpoint, data.train, seed=0)
         targets = (checkpoint.architecture.targets("layer4"),)
         work = Work(checkpoint, data.train, self.transform, targets, self.precision)
-        rate = cost(work).images_per_second * dist.world_size()
+        rate = measured(work).images_per_second * dist.world_size()
         passes = FORWARDS_PER_STEP * len(rows) + len(data.val)
         return [planned(len(rows), self.batch_size, self.epochs, passes, rate)]
 

@@ -76,7 +76,7 @@ class LinearSgd(ImageTask):
         """What the heads take, and how long their training, by the backbone's speed on a few images."""
         from cgh_bench.core import dist
         from cgh_bench.frozen import features
-        from cgh_bench.frozen.extraction import Work, cost
+        from cgh_bench.frozen.extraction import Work, measured
         from cgh_bench.frozen.training import planned
 
         train = data.train
@@ -84,7 +84,7 @@ class LinearSgd(ImageTask):
         work = Work(checkpoint, train, self.transform, targets, self.precision)
         each = len(self.learning_rates) * len(self.weight_decays)
         heads = each * sum(self._widths(checkpoint)) * len(train.classes)
-        rate = cost(work).images_per_second * dist.world_size()
+        rate = measured(work).images_per_second * dist.world_size()
         return [
             *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache, self.precision),
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
