@@ -178,7 +178,7 @@ def evaluate(
     _require_complete(evaluation.name, task.METRICS, metrics)
     seconds = round(time.monotonic() - clock, 2)
     if dist.rank() == 0:
-        _require_same(evaluation.name, metrics, folder)
+        metrics |= _of_groups(evaluation.name, metrics, folder)
     result = Result(
         task=evaluation.name,
         protocol=evaluation.protocol,
@@ -227,16 +227,19 @@ def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, 
         raise CheckFailed(f"{name} did not report {', '.join(missing)}; its log is in the run's folder")
 
 
-def _require_same(name: str, metrics: dict[str, float], folder: Path) -> None:
-    """Refuse numbers that the outcomes in the run's folder do not give."""
+def _of_groups(name: str, metrics: dict[str, float], folder: Path) -> dict[str, float]:
+    """The metrics of groups, which only the outcomes in the run's folder give; refuse others that they do not give."""
     if not (folder / outcomes.FILE).exists():
-        return
-    for metric, value in outcomes.load(folder).metrics().items():
+        return {}
+    kept = outcomes.load(folder)
+    given = kept.metrics()
+    for metric, value in given.items():
         if metric in metrics and not math.isclose(metrics[metric], value, rel_tol=1e-6, abs_tol=1e-6):
             raise CheckFailed(
                 f"{name} reports {metric} {metrics[metric]:.4f}, but its answers for each image give {value:.4f}; they "
                 f"are in {folder}: please report this"
             )
+    return {metric: value for metric, value in given.items() if kept.measures[metric].startswith("group")}
 
 
 def commit() -> str:

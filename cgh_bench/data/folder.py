@@ -45,11 +45,12 @@ class FolderImages(ImageSet):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash of the classes, and of each image's bytes and label in their order; names of files do not enter."""
+        """The hash of the classes, and of each image's bytes, label and group in their order; no file name enters."""
         total = hashlib.sha256("\0".join(self.classes).encode())
         found = contents(self.folder, self.paths, self.cache)
         for content, label in zip(found, self.labels.tolist(), strict=True):
             total.update(content + str(label).encode())
+        total.update(self.groups.digest() if self.groups else b"")
         return total.hexdigest()[:16]
 
     def image(self, index: int) -> "Tensor":

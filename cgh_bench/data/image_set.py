@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
+from cgh_bench.data.groups import Groups
 from cgh_bench.data.layout import SUBSET, require_original
 from cgh_bench.data.transform import EvalTransform
 
@@ -68,6 +69,8 @@ class ImageSet(ABC):
     """(N,) indices into `classes`; of a multi-label set (N, C): 1 present, 0 absent, -1 not counted."""
     held_out: NDArray[np.int64] | None = field(default=None, kw_only=True)
     """Rows of a train split that the set's authors set apart to choose hyper-parameters on."""
+    groups: Groups | None = field(default=None, kw_only=True)
+    """The group of each image, where the dataset says."""
     subset: str = field(default="", kw_only=True)
     """How much of the published data is there, if fewer images are meant (`layout.SUBSET`)."""
 
@@ -184,10 +187,11 @@ class Subset(ImageSet):
 def subset(images: ImageSet, rows: NDArray[np.int64], what: str) -> ImageSet:
     """The images `rows` (n,) of `images`; `what` says in the name which they are. What is in memory stays there."""
     name, labels = f"{images.name} ({what})", images.labels[rows]
+    groups = images.groups.some(rows) if images.groups else None
     if isinstance(images, InMemory):
         content = content_fingerprint((images.fingerprint,), rows)
-        return type(images)(name, images.classes, labels, content, images.pixels[rows])
-    return Subset(name, images.classes, labels, images, rows)
+        return type(images)(name, images.classes, labels, content, images.pixels[rows], groups=groups)
+    return Subset(name, images.classes, labels, images, rows, groups=groups)
 
 
 def share_of_classes(images: ImageSet, share: float, seed: int) -> NDArray[np.int64]:

@@ -1,17 +1,19 @@
 """Own labels: a table of paths, labels and splits (CSV, JSON lines, parquet), or encoded images in tables.
 
 Columns: `path`, relative to the table; `label`, the name of one class, or `labels`, of any number (a list, or joined by
-`|`); `split`, `train` or `val`. As the Hugging Face `datasets` library saves them (parquet, or `save_to_disk`):
-`image`, which holds the encoded bytes, and `label`; the splits are files or folders.
+`|`); `split`, `train` or `val`; and perhaps `group`, by which accuracy is reported too (hospitals, cameras). As the
+Hugging Face `datasets` library saves them (parquet, or `save_to_disk`): `image`, which holds the encoded bytes, and
+`label`; the splits are files or folders.
 """
 
 import csv
 import hashlib
 import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,13 @@ import numpy as np
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import VAL_FOLDERS, composed, from_list
+from cgh_bench.data.groups import Groups, grouped
 from cgh_bench.data.image_set import DataPair, ImageSet, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SEPARATOR = "|"
@@ -73,12 +78,16 @@ def load_manifest(path: Path, split: Split, cache: Path | None = None) -> ImageS
             )
         splits = dict.fromkeys(row["split"] for row in rows)
         found = {name: [row for row in rows if row["split"] == name] for name in splits}
-    return _sets(path, _two_splits(path, found), cache)[0 if split == "train" else 1]
+    sets = _sets(path, _two_splits(path, found), cache)
+    if split == "val":
+        _note_absent_groups(*sets)
+    return sets[0 if split == "train" else 1]
 
 
 def load_manifests(train: Path, val: Path) -> DataPair:
     """Two tables without splits, as train and val; see `load_manifest`."""
     sets = _sets(train, {"train": _rows(train), "val": _rows(val)}, None, val.parent)
+    _note_absent_groups(*sets)
     return DataPair(train.stem, *sets)
 
 
@@ -105,6 +114,7 @@ def _sets(
     named = [_labels(path, row, column) for row in rows]
     classes = tuple(sorted({name for each in named for name in each}, key=_order))
     number = {name: index for index, name in enumerate(classes)}
+    groups = {split: _groups(path, each, column) for split, each in splits.items()} if "group" in rows[0] else {}
     sets: list[ImageSet] = []
     for split, each in splits.items():
         folder = val_folder if split == "val" and val_folder else path.parent
@@ -113,11 +123,12 @@ def _sets(
         called = f"{path.stem}/{split}"
         if place == "path":
             listed = [(str(row["path"]), label) for row, label in zip(each, labels, strict=True)]
-            sets.append(from_list(called, folder, classes, listed, cache=cache))
+            sets.append(replace(from_list(called, folder, classes, listed, cache=cache), groups=groups.get(split)))
         else:
             files = [row["image"] for row in each]
-            content = _content(classes, labels, files)
-            sets.append(EncodedImages(called, classes, np.array(labels, dtype=np.int64), content, files))
+            content = _content(classes, labels, files, groups.get(split))
+            numbers = np.array(labels, dtype=np.int64)
+            sets.append(EncodedImages(called, classes, numbers, content, files, groups=groups.get(split)))
     return sets
 
 
@@ -141,6 +152,26 @@ def _labels(path: Path, row: Row, column: str) -> list[str]:
     return found
 
 
+def _groups(path: Path, rows: Sequence[Row], column: str) -> Groups:
+    if column == "labels":
+        raise UserError(f"{path} has the columns labels and group; groups are for one label per image: name it label")
+    for row in rows:
+        if row["group"] in (None, ""):
+            raise UserError(f"{path}: {row.get('path', 'an image')} has no group; name one for every image")
+    return grouped([composed(str(row["group"])) for row in rows])
+
+
+def _note_absent_groups(train: ImageSet, val: ImageSet) -> None:
+    if train.groups and val.groups and (absent := sorted({*train.groups.names} - {*val.groups.names})):
+        log.warning(
+            "note: %d of the %d groups of %s have no image in val, and no accuracy is reported of them: %s",
+            len(absent),
+            len(train.groups.names),
+            train.name,
+            ", ".join(absent[:5]),
+        )
+
+
 def _vector(names: Iterable[str], number: Mapping[str, int]) -> list[int]:
     present = {number[name] for name in names}
     return [int(index in present) for index in range(len(number))]
@@ -151,10 +182,11 @@ def _order(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (10**9, name)
 
 
-def _content(classes: Sequence[str], labels: Sequence[Any], files: Sequence[Any]) -> str:
+def _content(classes: Sequence[str], labels: Sequence[Any], files: Sequence[Any], groups: Groups | None) -> str:
     digest = hashlib.sha256("\0".join(classes).encode())
     for label, file in zip(labels, files, strict=True):
         digest.update(f"{label}".encode() + hashlib.sha256(_value(file)["bytes"]).digest())
+    digest.update(groups.digest() if groups else b"")
     return digest.hexdigest()[:16]
 
 

@@ -1,15 +1,8 @@
-"""Softmax regression on features, for a whole grid of weight decays at once, by a batched L-BFGS.
-
-The L-BFGS is our own because it shares each pass over the features among all problems, which takes 0.61 of the time of
-fitting one by one (benchmarks/linear.py), and because it starts from a model of the Hessian: without one, weak decays
-are far from their optimum after 300 iterations.
-"""
+"""Softmax regression on features, for a whole grid of weight decays at once, by a batched L-BFGS."""
 
 import math
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +17,7 @@ from cgh_bench.core.dist import pick_device
 from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import progress, seconds_of
 from cgh_bench.data.image_set import ImageSet
-from cgh_bench.frozen.features import FeatureBank
+from cgh_bench.frozen.lbfgs import minimise
 from cgh_bench.frozen.selection import Grid, Rows
 
 ROWS_PER_PASS = 16_384
@@ -71,7 +64,9 @@ def problem(features: NDArray[np.float32], labels: NDArray[np.int64], classes: i
     return Problem(features, labels, classes, rows, *tensors)
 
 
-def fit(task: Problem, weight_decays: tuple[float, ...], iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
+def fit(
+    task: Problem, weight_decays: tuple[float, ...], iterations: int, tolerance: float, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The minimisers of `mean cross-entropy + decay / 2 * |weights|²`, the biases not decayed, for every decay.
 
     Args:
@@ -79,6 +74,7 @@ def fit(task: Problem, weight_decays: tuple[float, ...], iterations: int, tolera
         weight_decays: G of them, above zero, so that every minimum is unique.
         iterations: of L-BFGS, at most.
         tolerance: see `minimise`.
+        start: classifiers (G, D + 1, C) to begin from; default zeros.
 
     Returns:
         classifiers (G, D + 1, C), the last row of each is the bias; and which of them have converged (G,).
@@ -87,7 +83,7 @@ def fit(task: Problem, weight_decays: tuple[float, ...], iterations: int, tolera
     decays = torch.tensor(weight_decays, device=task.mean.device)
     variances, axes = torch.linalg.eigh(_moments(task))
     variances, axes = variances.clamp_min(0).float(), axes.float()
-    passes = count(1)
+    passes, at_zero = count(1), math.log(classes)
     with progress(f"fit of {len(decays)} classifiers, at most", iterations + 1) as tick:
 
         def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,14 +92,15 @@ def fit(task: Problem, weight_decays: tuple[float, ...], iterations: int, tolera
 
         def newton(values: Tensor, which: Tensor, vectors: Tensor) -> Tensor:
             """The inverse of the Hessian as if each p (1 - p) were equal: it falls about as the cross-entropy does."""
-            spread = values.float() / (classes * math.log(classes))
+            spread = values.float() / (classes * at_zero)
             curvature = spread[:, None] * variances + decays[which, None]
             turned: Tensor = axes.T @ vectors.view(-1, width, classes)
             product: Tensor = axes @ (turned / curvature[:, :, None])
             return product.view(vectors.shape)
 
-        start = torch.zeros(len(decays), width * classes, device=decays.device)
-        points, converged = minimise(objective, start, iterations, tolerance, newton)
+        zeros = torch.zeros(len(decays), width * classes, device=decays.device)
+        begin, first = (zeros, None) if start is None else (start.flatten(1), zeros.new_full((len(decays),), at_zero))
+        points, converged = minimise(objective, begin, iterations, tolerance, newton, first=first)
     return points.view(-1, width, classes), converged
 
 
@@ -138,81 +135,6 @@ def stored_head(path: Path, fit: Callable[[], Head]) -> Head:
     return head
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What the search came to; accuracies are one for each weight decay, in percent."""
-
-    index: int
-    """The index of the weight decay that is best on the held-out images, the largest of equals."""
-    held_out: list[float]
-    val: list[float]
-    converged: list[bool]
-    """Whether each classifier on all of train is at its optimum, to the grid's tolerance."""
-    scores: Tensor
-    """The logits (N, C) of val at the chosen weight decay."""
-    best: NDArray[np.int64]
-    """The classes (N,) predicted for val at the weight decay that is best there."""
-    held_out_scores: Tensor
-    """The logits (H, C) of the held-out rows by the classifier of that weight decay that was not fitted to them."""
-    head: Head
-    """The classifier of all of train at the chosen weight decay."""
-
-    @property
-    def share_converged(self) -> float:
-        """In percent of the grid."""
-        return 100 * sum(self.converged) / len(self.converged)
-
-
-Accuracy = Callable[[Tensor, Tensor], float]
-"""Classes predicted (N,) and true (N,) to a fraction."""
-
-
-def choose(
-    train: FeatureBank,
-    val: FeatureBank,
-    split: tuple[Rows, Rows],
-    grid: Grid,
-    accuracy: Accuracy,
-) -> Choice:
-    """Choose the weight decay on the held-out part of train, fit again on all of train, and score val.
-
-    Args:
-        train: features.
-        val: features.
-        split: rows of train to fit, and to hold out.
-        grid: the weight decays.
-        accuracy: what is chosen by.
-    """
-    fitted, held = split
-    classes = len(train.classes)
-    some = problem(train.features, train.labels, classes, fitted)
-    heads, _ = _fit(some, grid)
-    predicted, _ = judge(replace(some, rows=held), heads, 0)
-    on_held = _accuracies(predicted, train.labels[held], accuracy)
-    index = max(range(len(on_held)), key=lambda i: (on_held[i], grid.weight_decays[i]))
-
-    held_out_scores = Head(heads[index], some.mean, some.deviation).scores(train.features[held])
-
-    every = problem(train.features, train.labels, classes, np.arange(len(train.labels)))
-    heads, converged = _fit(every, grid)
-    on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
-    predicted, scores = judge(on_val, heads, index)
-    accuracies = _accuracies(predicted, val.labels, accuracy)
-    best = predicted[:, int(np.argmax(accuracies))].numpy()
-    head = Head(heads[index], every.mean, every.deviation)
-    return Choice(index, on_held, accuracies, converged.tolist(), scores, best, held_out_scores, head)
-
-
-def _fit(task: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
-    return fit(task, grid.weight_decays, grid.iterations, grid.tolerance)
-
-
-def _accuracies(predicted: Tensor, labels: Rows, accuracy: Accuracy) -> list[float]:
-    """The accuracy of each of the G classifiers that predict (N, G), in percent."""
-    truth = torch.tensor(labels)
-    return [100 * accuracy(classes, truth) for classes in predicted.T]
-
-
 def judge(task: Problem, heads: Tensor, index: int) -> tuple[Tensor, Tensor]:
     """What each of the classifiers (G, D + 1, C) predicts for the problem's rows, (N, G), and the logits (N, C) of one.
 
@@ -224,7 +146,7 @@ def judge(task: Problem, heads: Tensor, index: int) -> tuple[Tensor, Tensor]:
 
 
 def planned_bytes(heads: int, width: int, classes: int, n: int) -> int:
-    """What `choose` needs at most, beside the features on disk, for so many `heads` fitted to `n` rows."""
+    """What `search.choose` needs at most, beside the features on disk, for so many `heads` fitted to `n` rows."""
     grid = 4 * heads * (width + 1) * classes
     rows = min(n, ROWS_PER_PASS)
     slice_ = 4 * rows * (6 * width + 4 * heads * classes)  # inputs being standardised, logits and what is made of them
@@ -233,7 +155,7 @@ def planned_bytes(heads: int, width: int, classes: int, n: int) -> int:
 
 
 def plan(width: int, images: ImageSet, grid: Grid) -> str:
-    """What `choose` takes on features of this `width`, in a line: its time by that of one pass over made-up rows."""
+    """What `search.choose` takes on features of this `width`, in a line, by the time of one pass over made-up rows."""
     classes = len(images.classes)
     heads, n = len(grid.weight_decays), len(images)
     megabytes = planned_bytes(heads, width, classes, n) / 1e6
@@ -291,112 +213,3 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     residual = log_p.exp_()
     residual.scatter_add_(2, index, residual.new_full(index.shape, -1.0))
     return losses, residual
-
-
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(points (A, P), which problems (A,)) to (values (A,), gradients (A, P))."""
-
-SUFFICIENT_DECREASE = 1e-4
-MAX_HALVINGS = 20
-
-
-Newton = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(values (A,), which problems (A,), vectors (A, P)) to the vectors times roughly the inverse Hessian, (A, P)."""
-
-
-def minimise(
-    objective: Objective, start: Tensor, iterations: int, tolerance: float, newton: Newton, history: int = 10
-) -> tuple[Tensor, Tensor]:
-    """Minimise `G` independent strictly convex positive functions by limited-memory BFGS, each with its own steps.
-
-    Every iteration evaluates all problems that have not converged in one call, so that they share the pass over the
-    data. Source: Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms 7.4 and 3.1 (backtracking is
-    enough here: strict convexity gives the curvature condition).
-
-    Args:
-        objective: values and gradients of the problems it is asked for.
-        start: (G, P).
-        iterations: at most so many.
-        tolerance: a problem is done when the next step promises to lower its value by at most this share of the value
-            and of how far it has fallen already, or when rounding leaves no step that lowers it.
-        newton: the inverse Hessian that the algorithm starts from.
-        history: pairs of steps and gradient changes that are kept.
-
-    Returns:
-        the points (G, P), and which of them are done (G,).
-    """
-    point = start.clone()
-    active = torch.arange(len(start), device=start.device)
-    value, gradient = objective(point, active)
-    first = value.clone()
-    steps, changes = deque[Tensor](maxlen=history), deque[Tensor](maxlen=history)
-    for iteration in count():
-        past = [s[active] for s in steps], [y[active] for y in changes]
-        direction = _direction(gradient[active], *past, partial(newton, value[active], active))
-        promised = -_dot(gradient[active], direction)[:, 0] / 2
-        going = promised > tolerance * torch.minimum(value, first - value)[active]
-        active, direction = active[going], direction[going]
-        if not len(active) or iteration == iterations:
-            break
-        before, slope = point[active], gradient[active]
-        moved = _backtrack(objective, point, value, gradient, active, direction)
-        step, change = torch.zeros_like(point), torch.zeros_like(point)
-        step[active], change[active] = point[active] - before, gradient[active] - slope
-        steps.append(step)
-        changes.append(change)
-        active = active[moved]
-        if not len(active):
-            break
-    done = torch.ones(len(start), dtype=torch.bool, device=start.device)
-    done[active] = False
-    return point, done
-
-
-def _direction(
-    gradient: Tensor, steps: list[Tensor], changes: list[Tensor], newton: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """The L-BFGS descent directions (A, P) by the two-loop recursion."""
-    curvatures = [_dot(s, y) for s, y in zip(steps, changes, strict=True)]
-    inverse = [torch.where(c > 0, 1 / c, 0) for c in curvatures]
-    q, alphas = gradient.clone(), []
-    for s, y, rho in reversed(list(zip(steps, changes, inverse, strict=True))):
-        alphas.append(rho * _dot(s, q))
-        q -= alphas[-1] * y
-    q = newton(q)
-    if steps:
-        q *= curvatures[-1] / _dot(changes[-1], newton(changes[-1])).clamp_min(torch.finfo(q.dtype).tiny)
-    for s, y, rho, alpha in zip(steps, changes, inverse, reversed(alphas), strict=True):
-        q += (alpha - rho * _dot(y, q)) * s
-    return -q
-
-
-def _backtrack(
-    objective: Objective, point: Tensor, value: Tensor, gradient: Tensor, active: Tensor, direction: Tensor
-) -> Tensor:
-    """Move each active problem along its direction, halving the step until the value falls enough; in place.
-
-    Returns which of the active problems (A,) have moved.
-    """
-    start, start_value = point[active], value[active]
-    slope = _dot(gradient[active], direction)[:, 0]
-    length = torch.ones_like(slope)
-    pending = torch.arange(len(active), device=active.device)
-    for _ in range(MAX_HALVINGS):
-        trial = start[pending] + length[pending, None] * direction[pending]
-        new_value, new_gradient = objective(trial, active[pending])
-        limit = start_value[pending] + SUFFICIENT_DECREASE * length[pending] * slope[pending]
-        good = (new_value <= limit) & (slope[pending] < 0)
-        accepted = active[pending[good]]
-        point[accepted], value[accepted], gradient[accepted] = trial[good], new_value[good], new_gradient[good]
-        pending = pending[~good]
-        if not len(pending):
-            break
-        length[pending] /= 2
-    moved = torch.ones_like(active, dtype=torch.bool)
-    moved[pending] = False
-    return moved
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row by row, (A, 1)."""
-    return (a * b).sum(dim=1, keepdim=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import ImageSet
 
@@ -19,6 +20,8 @@ class Grid:
     weight_decays: tuple[float, ...]
     iterations: int
     tolerance: float
+    path: bool = later(False)
+    """Whether each decay starts where the next stronger one ended; see `search.along`."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.tolerance <= 0:

@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.outcomes.base import Floats, Ints, Outcomes, images_of, named, per_cent
 
+WORST_GROUP = "worst_group"
+"""Top-1 of the group that has the lowest, in per cent."""
+MOST_GROUPS = 50
+"""Of more groups, the others count for `worst_group` and have no metric of their own."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classification(Outcomes):
@@ -24,6 +29,8 @@ class Classification(Outcomes):
     """(N, R): how many classes come before the true one."""
     right: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Metrics that are the share of other answers that are right, with these (N,): `top1_k10`, …."""
+    group: Ints | None = None
+    """(N,) The group of each image, where the dataset has groups: an index into the names of `group_` metrics."""
 
     def each(self, metric: str) -> Floats | None:
         """Per cent of the repeats in which the image is right."""
@@ -43,6 +50,13 @@ class Classification(Outcomes):
             return means
         by = self.measures[metric]
         hits = self.rank < 1
+        if self.group is not None and by.startswith("group"):
+            shares = self._by_group(counts, self.group)
+            if by == "group":  # the worst
+                worst: Floats = np.nanmin(shares, axis=1)
+                return worst
+            one: Floats = shares[:, int(by.removeprefix("group "))]
+            return one
         if by == "top1_std":
             found: Floats = np.std(100 * (counts @ hits) / counts.sum(axis=1)[:, None], axis=1, ddof=1)
             return found
@@ -55,6 +69,12 @@ class Classification(Outcomes):
             return balanced
         return np.array([100 * _agreement(by, *(np.repeat(a, c) for a in self._pair)) for c in counts])
 
+    def _by_group(self, counts: Ints, group: Ints) -> Floats:
+        """Top-1 (B, K) of each group, the mean over repeats; NaN for one that has no image among those counted."""
+        member = (group[:, None] == np.arange(group.max() + 1)).astype(np.int64)
+        right = counts @ (member * (self.rank < 1).mean(axis=1, dtype=np.float64)[:, None])
+        return per_cent(right, counts @ member)
+
     @property
     def _pair(self) -> tuple[Ints, Ints]:
         return self.target, self.predicted[:, 0]
@@ -62,7 +82,8 @@ class Classification(Outcomes):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Outcomes`."""
         also = {f"right:{name}": values for name, values in self.right.items()}
-        return {"target": self.target, "predicted": self.predicted, "rank": self.rank, **also}
+        grouped = {} if self.group is None else {"group": self.group}
+        return {"target": self.target, "predicted": self.predicted, "rank": self.rank, **grouped, **also}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Any], **common: Any) -> Self:
@@ -105,6 +126,7 @@ def classification(
         predicted: (N,) or (N, R) classes.
         rank: of the true class, of the same shape; without it, 0 where right and 1 where wrong.
         measures: what gives which metric; default: top-1, top-5 (of more than five classes) and the mean over classes.
+            Where the images have groups, top-1 of the worst and of each (`group_NAME`) are added.
         right: see `Classification`.
     """
     predicted = predicted.reshape(len(images), -1).astype(np.int64)
@@ -112,6 +134,10 @@ def classification(
     if measures is None:
         top5 = {"top5": "top5"} if rank is not None and len(images.classes) > 5 else {}
         measures = {"top1": "top1", **top5, "class_balanced": "class_balanced"}
+    groups = images.groups if "top1" in measures.values() else None
+    if groups:
+        measures = {**measures, WORST_GROUP: "group"}
+        measures |= {f"group_{name}": f"group {place}" for place, name in enumerate(groups.names[:MOST_GROUPS])}
     return Classification(
         images=images_of(images),
         classes=images.classes,
@@ -120,4 +146,5 @@ def classification(
         predicted=predicted,
         rank=ranks.astype(np.int64),
         right=right or {},
+        group=groups.of if groups else None,
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench import results
+from cgh_bench.outcomes.classification import WORST_GROUP
 from cgh_bench.report.flips import flips
 from cgh_bench.report.resampling import LEAST_IMAGES, percentiles, resampled, sign_flips, tail
 from cgh_bench.report.sides import Side, higher_is_better, main_metric, require_same_images, sides
@@ -154,7 +155,7 @@ def compared(first: Side, second: Side, metric: str) -> Comparison:
         seeds=(len(trainings[0]), len(trainings[1])),
         over_seeds=None if math.isnan(half) else (difference - half, difference + half),
         higher_is_better=higher_is_better(first, metric),
-        flips=flips(first, second),
+        flips=flips(first, second) if metric != WORST_GROUP else (),
     )
 
 
@@ -174,5 +175,10 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def pairs(by_task: Sequence[Sequence[Side]]) -> list[Comparison]:
-    """Every two backbones in every task, p-values corrected for all of them."""
-    return holm([compared(*two, main_metric(two[0])) for row in by_task for two in combinations(row, 2)])
+    """Every two backbones in every task, p-values corrected for all of them; by their worst groups too, where known."""
+    found = []
+    for row in by_task:
+        grouped = all(WORST_GROUP in kept.measures for side in row for kept in side.kept)
+        metrics = [main_metric(row[0]), *([WORST_GROUP] if grouped else [])]
+        found += [compared(*two, metric) for metric in metrics for two in combinations(row, 2)]
+    return holm(found)

@@ -49,7 +49,7 @@ def resampled(images: int, statistic: Callable[[NDArray[np.int64]], Floats], dra
 def percentiles(drawn: Floats) -> tuple[float, float]:
     """The `CONFIDENCE` interval of resampled differences."""
     share = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [share, 100 - share])
+    low, high = np.nanpercentile(drawn, [share, 100 - share])  # a small group may be drawn not at all
     return float(low), float(high)
 
 

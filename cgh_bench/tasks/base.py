@@ -43,6 +43,8 @@ class Metric:
 
 TOP5 = Metric("top5", always=False)
 """Reported for more than five classes."""
+WORST_GROUP = Metric("worst_group", always=False)
+"""Reported for images with groups, and beside it `group_NAME`, top-1 of each."""
 CONVERGED = Metric("converged")
 """How many of the grid's classifiers reached their optimum within the iterations."""
 

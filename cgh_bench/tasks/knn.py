@@ -14,7 +14,8 @@ from cgh_bench.data.imagenet import CATALOG as IMAGENET
 from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR
-from cgh_bench.tasks.base import TOP5, FeatureTask, Folders, Metric
+from cgh_bench.data.wilds import CATALOG as WILDS
+from cgh_bench.tasks.base import TOP5, WORST_GROUP, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ RETRIEVED = 10
 class KNN(FeatureTask):
     """Classify each val image by the weighted votes of its nearest train images."""
 
-    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"))
+    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"), WORST_GROUP)
 
     k: int = 20
     """The K of `top1`, `top5` and `class_balanced`."""
@@ -109,7 +110,7 @@ def write_per_class(folders: Folders, train: "FeatureBank", val: "FeatureBank", 
 
 def _suite() -> dict[str, KNN]:
     """One of each fetched set that has one class per image, under the set's own transform (kNN's for ImageNet)."""
-    entries = {**SMALL_PICTURES, **TRANSFER_SUITE, **IMAGENET}
+    entries = {**SMALL_PICTURES, **TRANSFER_SUITE, **WILDS, **IMAGENET}
     return {
         f"{name}_knn": KNN(data=name, transform=IMAGENET_KNN if entry.transform == IMAGENET_LINEAR else entry.transform)
         for name, entry in entries.items()

@@ -16,19 +16,26 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, Crop, EvalTransform
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
-from cgh_bench.tasks.base import CONVERGED, TOP5, FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import CONVERGED, TOP5, WORST_GROUP, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.frozen.features import FeatureBank
-    from cgh_bench.frozen.probe import Choice, Head
+    from cgh_bench.frozen.probe import Head
+    from cgh_bench.frozen.search import Choice
 
 
 @dataclass(frozen=True)
 class Linear(FeatureTask):
     """Classify each val image by the best linear classifier on the train images' features."""
 
-    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("top1"), TOP5, Metric("top1_selected_on_val"), CONVERGED)
+    METRICS: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1"),
+        TOP5,
+        WORST_GROUP,
+        Metric("top1_selected_on_val"),
+        CONVERGED,
+    )
 
     weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
     """Each multiplies half the squared norm of the weights (not of the biases), beside the mean cross-entropy."""
@@ -36,10 +43,14 @@ class Linear(FeatureTask):
     """The fraction of every class's train images on which the weight decay is chosen."""
     iterations: int = 300
     tolerance: float = 1e-6
-    """See `probe.minimise`."""
+    """See `lbfgs.minimise`."""
     views: int = later(0)
     """Random crops of every train image that are learned from beside the untouched one; the same for all seeds."""
     crop: Crop = later(IMAGENET_CROP)  # noqa: RUF009 (it makes a field)
+    path: bool = later(False)
+    """For many images, where the whole grid takes days without a GPU: each decay is fitted from the optimum of the next
+    stronger one, to a hundred times `tolerance`, and only the chosen one is fitted again to all of train, and to
+    `tolerance`; `top1_selected_on_val` is then of classifiers that have not seen what is held out (`search.along`)."""
 
     def __post_init__(self) -> None:
         if not self.weight_decays or min(self.weight_decays) <= 0:
@@ -73,13 +84,13 @@ class Linear(FeatureTask):
 
     def choose(self, data: DataPair, train: "FeatureBank", val: "FeatureBank", seed: int) -> "Choice":
         """The classifier, its weight decay chosen on train images that the seed holds out, and what it says of val."""
-        from cgh_bench.frozen import probe
+        from cgh_bench.frozen import search
         from cgh_bench.frozen.crops import in_all_views
         from cgh_bench.frozen.metrics import accuracy
 
         fitted, held = hold_out(data.train, self.held_out, seed)
         split = in_all_views(fitted, len(data.train), self.views), held
-        return probe.choose(train, val, split, self._grid(), accuracy)
+        return search.choose(train, val, split, self._grid(), accuracy)
 
     def head(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> "Head":
         """The classifier of `choose`: fitted once for each seed, kept in the cache, and shared by all tasks."""
@@ -98,7 +109,7 @@ class Linear(FeatureTask):
         return stored_head(folders.cache / "heads" / f"{key}.npz", fit)
 
     def _grid(self) -> Grid:
-        return Grid(self.weight_decays, self.iterations, self.tolerance)
+        return Grid(self.weight_decays, self.iterations, self.tolerance, self.path)
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images.
@@ -135,7 +146,10 @@ class Linear(FeatureTask):
 TASKS = {
     "linear": Linear(),
     "imagenet_linear": Linear("imagenet1k"),
+    "linear_path": Linear(path=True),
+    "imagenet_linear_path": Linear("imagenet1k", path=True),
     "linear_views": Linear(views=4),
     "animals_linear": Linear(data="animals", transform=AS_IS),
+    "animals_linear_path": Linear(data="animals", transform=AS_IS, path=True),
     "animals_linear_views": Linear(data="animals", transform=AS_IS, views=4, crop=Crop(48, (0.3, 1.0))),
 }

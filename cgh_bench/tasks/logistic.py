@@ -16,8 +16,9 @@ import numpy as np
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
 from cgh_bench.data.vtab import SQUASHED, TEST_IMAGES
+from cgh_bench.data.wilds import CATALOG as WILDS
 from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
-from cgh_bench.tasks.base import CONVERGED, FeatureTask, Folders, Metric
+from cgh_bench.tasks.base import CONVERGED, WORST_GROUP, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -32,6 +33,7 @@ class LogisticRegression(FeatureTask):
         Metric("accuracy"),
         Metric("top1"),
         Metric("class_balanced"),
+        WORST_GROUP,
         Metric("accuracy_selected_on_val"),
         CONVERGED,
     )
@@ -44,7 +46,7 @@ class LogisticRegression(FeatureTask):
     """The fraction of every class's train images to choose on, where the dataset has no validation images."""
     iterations: int = 300
     tolerance: float = 1e-6
-    """See `probe.minimise`."""
+    """See `lbfgs.minimise`."""
 
     def __post_init__(self) -> None:
         if min(self.strengths, default=0) <= 0 or not 0 < self.held_out < 1:
@@ -74,13 +76,13 @@ class LogisticRegression(FeatureTask):
         """
         import torch
 
-        from cgh_bench.frozen import probe
+        from cgh_bench.frozen import search
         from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
         from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
-        choice = probe.choose(train, val, hold_out(data.train, self.held_out, seed), self._grid(), chosen_by)
+        choice = search.choose(train, val, hold_out(data.train, self.held_out, seed), self._grid(), chosen_by)
         record = {
             "strengths": self.strengths,
             "held_out": choice.held_out,
@@ -106,7 +108,7 @@ TOP1 = ("food101", "cifar10", "cifar100", "sun397", "cars", "dtd")
 CLASS_BALANCED = ("aircraft", "pets", "caltech101", "flowers102")
 
 TASKS = {
-    **{f"{data}_logistic": LogisticRegression(data) for data in TOP1},
+    **{f"{data}_logistic": LogisticRegression(data) for data in (*TOP1, *WILDS)},
     **{f"{data}_logistic": LogisticRegression(data, metric="class_balanced") for data in CLASS_BALANCED},
     **{f"vtab_{name}_logistic": LogisticRegression(f"vtab_{name}", SQUASHED) for name in TEST_IMAGES},
     "logistic": LogisticRegression(),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,9 @@ from scipy.special import softmax as softmax_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from cgh_bench.frozen import metrics, probe
+from cgh_bench.frozen import metrics, probe, search
 from cgh_bench.frozen.features import FeatureBank
-from cgh_bench.frozen.probe import minimise
+from cgh_bench.frozen.lbfgs import minimise
 from cgh_bench.frozen.selection import Grid
 
 DECAYS = (1e-6, 1e-3, 1e-2, 0.1, 1.0, 10.0)
@@ -71,13 +73,53 @@ def test_the_strongest_of_tied_decays_is_chosen_and_what_has_not_converged_is_sa
     features[:, 0] += 100 * labels  # so easy that every decay is right
     train, val, split = bank(features[:60], labels[:60]), bank(features[60:], labels[60:]), np.arange(60)
     for decays, index in (((1e-3, 1e-2, 1e-4), 1), ((1e-4, 1e-2), 1)):
-        choice = probe.choose(train, val, (split[:40], split[40:]), Grid(decays, 300, 1e-6), metrics.accuracy)
+        choice = search.choose(train, val, (split[:40], split[40:]), Grid(decays, 300, 1e-6), metrics.accuracy)
         assert choice.held_out == [100.0] * len(decays)
         assert choice.index == index
         assert choice.share_converged == 100
-    choice = probe.choose(train, val, (split[:40], split[40:]), Grid((1e-6, 10.0), 12, 1e-6), metrics.accuracy)
+    choice = search.choose(train, val, (split[:40], split[40:]), Grid((1e-6, 10.0), 12, 1e-6), metrics.accuracy)
     assert choice.converged == [False, True]
     assert choice.share_converged == 50
+
+
+def test_a_path_comes_to_the_same_optimum() -> None:
+    features, labels = clusters(600, 20, 6)
+    features[:, 3] = 7.3  # never varies
+    classes, (fitted, held) = tuple("abcdef"), np.split(np.arange(400), [300])
+    train, val = (FeatureBank(features[rows], labels[rows], classes, "") for rows in (slice(400), slice(400, 600)))
+    exact, along = (
+        search.choose(train, val, (fitted, held), Grid(DECAYS, 300, 1e-8, path), metrics.accuracy)
+        for path in (False, True)
+    )
+    assert (along.index, along.converged) == (exact.index, [True] * len(DECAYS))
+    assert along.val[along.index] == exact.val[exact.index]
+    torch.testing.assert_close(along.scores, exact.scores, atol=2e-3, rtol=1e-3)
+
+
+def test_a_classifier_of_one_standardisation_is_the_same_of_another() -> None:
+    features, labels = clusters(100, 5, 3)
+    features[:, 2] = 1.0
+    some, every = (probe.problem(features, labels, 3, np.arange(rows)) for rows in (60, 100))
+    heads, _ = probe.fit(some, (1e-2, 1.0), 100, 1e-6)
+    _, before = probe.judge(some, heads, 1)
+    _, after = probe.judge(replace(every, rows=some.rows), search.standardised_as(every, heads, some), 1)
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+def test_labels_of_val_change_no_choice() -> None:
+    features, labels = clusters(300, 8, 3)
+    rows = np.arange(200)
+    train, choices = bank(features[:200], labels[:200]), []
+    for seen in (labels[200:], np.random.default_rng(0).permutation(labels[200:])):
+        for path in (False, True):
+            grid = Grid((1e-4, 1e-2, 1.0), 100, 1e-6, path)
+            choices.append(
+                search.choose(train, bank(features[200:], seen), (rows[:150], rows[150:]), grid, metrics.accuracy)
+            )
+    for one, other in zip(choices[:2], choices[2:], strict=True):
+        assert (one.index, one.held_out) == (other.index, other.held_out)
+        assert torch.equal(one.scores, other.scores)
+        assert one.val != other.val
 
 
 def test_a_head_does_not_depend_on_its_companions() -> None:

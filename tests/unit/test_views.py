@@ -17,7 +17,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.transform import AS_IS, Crop, EvalTransform
 from cgh_bench.evaluation import protocol_id
-from cgh_bench.frozen import probe
+from cgh_bench.frozen import search
 from cgh_bench.frozen.crops import in_all_views, with_crops
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.metrics import accuracy
@@ -83,8 +83,8 @@ def test_held_out_images_are_held_out_in_all_views_and_val_is_untouched(
     backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    choose = probe.choose
-    monkeypatch.setattr(probe, "choose", lambda *given: (seen.append(given), choose(*given))[1])
+    choose = search.choose
+    monkeypatch.setattr(search, "choose", lambda *given: (seen.append(given), choose(*given))[1])
     run(TOY, backbone, tmp_path)
     (train, val, (fitted, held), *_), (images, val_images) = seen[0], toy_pair()
     assert (len(train.features), len(fitted), len(held)) == (120, 108, 4)
@@ -103,7 +103,7 @@ def test_without_views_nothing_has_changed(backbone: Checkpoint, tmp_path: Path)
     images, val = toy_pair()
     banks = [extract(backbone, some, AS_IS, "layer4", tmp_path / "cache/features") for some in (images, val)]
     grid = Grid(none.weight_decays, none.iterations, none.tolerance)
-    expected = probe.choose(*banks, hold_out(images, 0.1, 0), grid, accuracy)
+    expected = search.choose(*banks, hold_out(images, 0.1, 0), grid, accuracy)
     found = run(none, backbone, tmp_path)
     assert (found["held_out_top1"], found["val_top1"]) == (expected.held_out, expected.val)
     assert len(list((tmp_path / "cache/features").glob("*/features.npy"))) == 2
