@@ -58,6 +58,7 @@ linear@80a0953d linear_views@d6a1e391 animals_linear@76e1b616 animals_linear_vie
 linear_sgd@09b888ea imagenet_linear_moco@6f5b1cc7 imagenet_linear_cgh@966d2e3f imagenet_linear_swav@d2b1a60a
 imagenet_linear_lewel@2c80c152 imagenet_linear_simsiam@3c6fe11f imagenet_linear_dinov2@3ebc47fd
 animals_linear_sgd@5deda565
+animals_tracking@7ea9a911 davis_tracking@68ff2fce
 amstertime_retrieval@39118cdc copydays_retrieval@12deeb2d met_retrieval@3bf972c7 roxford_retrieval@48c7067b
 rparis_retrieval@6d08698d
 food101_logistic@62001806 cifar10_logistic@99d5ccb4 cifar100_logistic@d2f41820 sun397_logistic@3aabc2be

@@ -139,7 +139,7 @@ def _place(
     areas: list[int] = []
     for label in labels:
         choices = np.flatnonzero(shapes.labels == label)
-        shade = _pose(shapes.images[choices[_below(len(choices), generator)]], generator, settings)
+        shade = posed(shapes.images[choices[_below(len(choices), generator)]], generator, settings)
         height, width = shade.shape
         top = _below(settings.side - height + 1, generator)
         left = _below(settings.side - width + 1, generator)
@@ -155,7 +155,7 @@ def _place(
     return placed if all((tidy(own, settings.min_part) == own).all() for own in visible) else None
 
 
-def _pose(silhouette: Pixels, generator: np.random.Generator, settings: SceneSettings) -> Pixels:
+def posed(silhouette: Pixels, generator: np.random.Generator, settings: SceneSettings) -> Pixels:
     """A silhouette resized, turned, maybe mirrored and cut to its extent: (h, w) uint8, 0 outside, its grey inside."""
     rows, columns = _extent(silhouette >= settings.outline)
     cut = Image.fromarray(silhouette[rows, columns])
