@@ -24,8 +24,7 @@ from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.data.videos import Owner, Video
-from cgh_bench.frozen.cost import measured
-from cgh_bench.frozen.extraction import Work
+from cgh_bench.frozen.extraction import Work, measured
 from cgh_bench.frozen.features import is_whole, require_filled
 from cgh_bench.frozen.patches import Grid, Patches, feature_map
 from cgh_bench.networks.base import Backbone
