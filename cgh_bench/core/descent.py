@@ -1,4 +1,4 @@
-"""How a training descends, as configuration: learning-rate schedules, momentum, LARS."""
+"""How a training descends, as configuration: learning-rate schedules, momentum, LARS, heads on maps."""
 
 import math
 from dataclasses import dataclass
@@ -54,3 +54,45 @@ class Descent:
 
 
 SGD = Descent()
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """How a head on the maps of a frozen backbone is trained, by AdamW; it is its own schedule."""
+
+    rate: float
+    """As it is, never rescaled by the batch size."""
+    iterations: int
+    batch_size: int = 16
+    """Images of a step, all processes together."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay: float = 0.0
+    """The weight decay of all parameters."""
+    warmup: int = 0
+    """Iterations in which the rate rises in a straight line."""
+    first: float = 1e-6
+    """The share of the rate that it rises from."""
+    fall: Literal["cosine", "linear"] = "cosine"
+    last: float = 0.0
+    """The share of the rate that it falls to."""
+    clip: float | None = None
+    """The largest norm of the gradient; none: any."""
+    dropout: float = 0.0
+    """The share of the features' channels that is left out in training."""
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0 or min(self.iterations, self.batch_size) < 1 or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"rate {self.rate:g} must be above 0, iterations {self.iterations} and batch_size {self.batch_size} "
+                f"at least 1, dropout {self.dropout:g} a share below 1"
+            )
+        if not 0 <= self.warmup < self.iterations:
+            raise UserError(f"warmup {self.warmup} must be at least 0 and less than the {self.iterations} iterations")
+
+    def at(self, epoch: float, epochs: int) -> float:
+        """The share of the rate at a fractional `epoch` of `epochs`, into which the iterations are divided."""
+        done, rising = epoch / epochs, self.warmup / self.iterations
+        if done < rising:
+            return self.first + (1 - self.first) * done / rising
+        fallen = (done - rising) / (1 - rising)
+        return self.last + (1 - self.last) * (half_cosine(fallen) if self.fall == "cosine" else 1 - fallen)

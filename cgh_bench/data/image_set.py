@@ -358,8 +358,8 @@ class RelatedImages:
     description: str
     source: str
     load: Callable[[Path, Path | None], Any]
-    kind: Literal["correspondence", "retrieval", "video"]
-    """Pairs with points, queries with a gallery, or videos."""
+    kind: Literal["correspondence", "retrieval", "video", "depth"]
+    """Pairs with points, queries with a gallery, videos, or images with depth."""
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
     located = locate(name, cache)
     if name == SCENES:
         folders = ((split, located.root / name / split) for split in ("train", "val"))
-        splits = {split: _listed(place / "images", place / "masks") for split, place in folders}
+        splits = {split: paired_files(place / "images", place / "masks") for split, place in folders}
     else:
         splits = _fetched(name, layouts()[name], located.root)
     found = _pair(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
@@ -188,7 +188,7 @@ def _numbered(layout: Layout, name: str) -> tuple[str, ...]:
     return tuple(f"class {value}" for value in range(int(name in NO_CLASS), count))
 
 
-def _listed(images_folder: Path, masks_folder: Path) -> Paths:
+def paired_files(images_folder: Path, masks_folder: Path) -> Paths:
     """The images of a split, each with the map of its name.
 
     Raises:
@@ -221,19 +221,20 @@ def own_files(folder: Path) -> tuple[tuple[str, ...], dict[str, Paths]]:
         classes.pop()
     if not 1 <= len(classes) <= VOID:
         raise UserError(f"{folder / CLASSES_FILE} names {len(classes)} classes; expected 1 to {VOID}")
-    splits = {split: _listed(*places) for split, places in own_places(folder).items()}
+    splits = {split: paired_files(*places) for split, places in own_places(folder).items()}
     return tuple(name.strip() for name in classes), splits
 
 
-def own_places(folder: Path) -> dict[str, tuple[Path, Path]]:
+def own_places(folder: Path, kinds: Sequence[str] = MASKS) -> dict[str, tuple[Path, Path]]:
     """The folders of the images and of the masks of each split: `SPLIT/images` or `images/SPLIT`, and so the masks.
 
-    Where none is there, those that are expected.
+    Where none is there, those that are expected. `kinds` are what the folder of the masks, or of other maps, may be
+    called.
     """
     found: dict[str, tuple[Path, Path]] = {}
     for split, words in WORDS.items():
-        both = [(folder / word / "images", folder / word / masks) for word in words for masks in MASKS]
-        both += [(folder / "images" / word, folder / masks / word) for word in words for masks in MASKS]
+        both = [(folder / word / "images", folder / word / masks) for word in words for masks in kinds]
+        both += [(folder / "images" / word, folder / masks / word) for word in words for masks in kinds]
         found[split] = next((places for places in both if all(map(Path.is_dir, places))), both[0])
     return found
 

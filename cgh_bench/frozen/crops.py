@@ -83,7 +83,7 @@ class Batches:
         chunks = [order[start : start + self.size] for start in range(0, self._length, self.size)]
         loader = DataLoader(
             _Cropped(self, number),
-            batch_sampler=[_share(chunk) for chunk in chunks],
+            batch_sampler=[share_of(chunk) for chunk in chunks],
             num_workers=workers(self.images, 3 * 4 * self.crop.size**2 * self.size),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
@@ -94,7 +94,7 @@ class Batches:
             yield Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), len(chunk))
 
 
-def _share(chunk: Rows) -> list[int]:
+def share_of(chunk: Rows) -> list[int]:
     """The rows of a batch that are this process's: equally many for each, so the last may repeat the first row."""
     each = math.ceil(len(chunk) / dist.world_size())
     padded = itertools.chain(chunk.tolist(), itertools.repeat(int(chunk[0])))

@@ -186,7 +186,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
         _save(banks)
     faults.require_none()
     try:
-        _require_frozen(work.checkpoint, backbone)
+        require_frozen(work.checkpoint, backbone)
     except CheckFailed:
         for folder in folders:
             (folder / FILLED).unlink(missing_ok=True)  # none of the rows is to be trusted
@@ -351,11 +351,15 @@ def _collate(items: "list[Tensor | str]") -> _Batch:
     return _Batch(pixels, list(images), refused)
 
 
-def _require_frozen(checkpoint: Checkpoint, backbone: torch.nn.Module) -> None:
-    """Prove that the extraction moved neither a weight nor a BatchNorm statistic."""
+def require_frozen(checkpoint: Checkpoint, backbone: torch.nn.Module) -> None:
+    """Prove that neither a weight nor a BatchNorm statistic has moved.
+
+    Raises:
+        CheckFailed: which has.
+    """
     for key, tensor in backbone.state_dict().items():
         if not torch.equal(_bytes(tensor.cpu()), _bytes(checkpoint.weights[key])):
-            raise CheckFailed(f"{checkpoint.name}: {key} changed during extraction; the backbone must stay frozen")
+            raise CheckFailed(f"{checkpoint.name}: {key} changed; the backbone must stay frozen")
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import Precision
+from cgh_bench.core.precision import Precision, arithmetic
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import Work, measured
+from cgh_bench.frozen.extraction import Work, measured, require_frozen
 from cgh_bench.frozen.features import is_whole, require_filled
-from cgh_bench.networks.base import Backbone, hypercolumn
+from cgh_bench.networks.base import Backbone, Stage, hypercolumn
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""
@@ -67,15 +68,83 @@ def grid_of(checkpoint: Checkpoint, targets: Sequence[str], size: int) -> tuple[
     with torch.inference_mode():
         found = feature_map(checkpoint.backbone(copy=False), torch.zeros(1, 3, size, size), targets)
     _, width, rows, columns = found.shape
-    backbone = checkpoint.architecture.skeleton
-    stage = ([target for target in targets if target in backbone.stages] or list(backbone.stages))[-1]
-    stride = backbone.stages[stage].stride
+    stride = _stages(checkpoint, targets)[-1].stride
     if size % stride or rows * stride != size:
-        raise UserError(
-            f"size={size} is not a multiple of {stride}, the side of a patch of {checkpoint.architecture.name} "
-            f"({stage}); take --set size={max(stride, round(size / stride) * stride)}"
-        )
+        raise UserError(_not_a_multiple(checkpoint, size, size, stride))
     return (rows, columns), width
+
+
+class LiveMaps:
+    """A frozen backbone that computes the maps of a feature for any images, where they cannot be cached.
+
+    Attributes:
+        width: D.
+        stride: the side of a patch in pixels.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, feature: str, precision: Precision) -> None:
+        self.checkpoint, self.precision, self.device = checkpoint, precision, dist.pick_device()
+        self.targets = checkpoint.architecture.targets(feature)
+        self.backbone = checkpoint.backbone().to(self.device)
+        stages = _stages(checkpoint, self.targets)
+        self.width, self.stride = sum(stage.channels for stage in stages), stages[-1].stride
+
+    def grid(self, height: int, width: int) -> Grid:
+        """The patches of an image of this size.
+
+        Raises:
+            UserError: a side is not a multiple of the patches'.
+        """
+        if height % self.stride or width % self.stride:
+            raise UserError(_not_a_multiple(self.checkpoint, f"{height}x{width}", min(height, width), self.stride))
+        return height // self.stride, width // self.stride
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """The features of patches (B, P, D) of `images` (B, 3, H, W) uint8 on the device."""
+        return self._features(self._prepared(images))
+
+    @torch.no_grad()
+    def padded(self, image: Tensor) -> tuple[Tensor, Grid, tuple[slice, slice]]:
+        """The features of patches (1, P, D) of an image (3, H, W) uint8 of any size, their grid, and where it lies.
+
+        After preprocessing it is padded with zeros on all sides to the next multiple of a patch, as DINOv2 does.
+        """
+        height, width = image.shape[1:]
+        down, across = -height % self.stride, -width % self.stride
+        top, left = down // 2, across // 2
+        pixels = self._prepared(image[None].to(self.device))
+        pixels = torch.nn.functional.pad(pixels, (left, across - left, top, down - top))
+        grid = self.grid(height + down, width + across)
+        return self._features(pixels), grid, (slice(top, top + height), slice(left, left + width))
+
+    def require_frozen(self) -> None:
+        """Prove that the backbone has not changed.
+
+        Raises:
+            CheckFailed: it has.
+        """
+        require_frozen(self.checkpoint, self.backbone)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        return self.checkpoint.preprocessing(to_dtype(images, torch.float32, scale=True))
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        with arithmetic(self.precision, self.device):
+            return feature_map(self.backbone, pixels, self.targets).float().flatten(2).transpose(1, 2)
+
+
+def _stages(checkpoint: Checkpoint, targets: Sequence[str]) -> list[Stage]:
+    """The stages behind the map of a feature, on the grid of the last of them; see `feature_map`."""
+    stages = checkpoint.architecture.skeleton.stages
+    return [stages[target] for target in targets if target in stages] or list(stages.values())[-1:]
+
+
+def _not_a_multiple(checkpoint: Checkpoint, size: object, side: int, stride: int) -> str:
+    return (
+        f"size={size} is not a multiple of {stride}, the side of a patch of {checkpoint.architecture.name}; "
+        f"take --set size={max(stride, round(side / stride) * stride)}"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +11,31 @@ from typing import Any, Protocol
 import torch
 
 from cgh_bench.core import dist, saved
-from cgh_bench.core.descent import Schedule
+from cgh_bench.core.descent import HeadTraining, Schedule
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import duration, progress
-from cgh_bench.frozen.crops import Batch, Batches
 
 Record = dict[str, Any]
 """What one epoch ended with, as JSON values."""
 
 
+class Epochs(Protocol):
+    """What is learned from, in epochs of equally many batches."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        ...
+
+    def epoch(self, number: int, device: torch.device) -> Iterator[Any]:
+        """The batches of one; the `total` of each is how many images all processes have of it."""
+        ...
+
+
 class Learner(Protocol):
     """What is trained."""
 
-    def learn(self, batch: Batch, factor: float) -> float:
+    def learn(self, batch: Any, factor: float) -> float:
         """One step at `factor` times the first learning rates; the loss before it."""
         ...
 
@@ -46,7 +58,7 @@ class Course:
 
     title: str
     epochs: int
-    schedule: Schedule
+    schedule: Schedule | HeadTraining
     identity: str
     """The hash of all that the outcome depends on: the state of another training is not continued."""
     state: Path
@@ -54,7 +66,7 @@ class Course:
     device: torch.device
 
 
-def train(learner: Learner, batches: Batches, course: Course) -> list[Record]:
+def train(learner: Learner, batches: Epochs, course: Course) -> list[Record]:
     """Train for all epochs, from the last that an interrupted session finished; gives every epoch's record.
 
     Raises:
