@@ -5,7 +5,7 @@ from the camera), and (0, 0, 0) where it is not known.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -210,7 +210,7 @@ def _own(folder: Path, quantity: Quantity, cache: Path) -> MeasuredPair:
 
 
 def _pair(
-    name: str, splits: dict[str, Sequence[tuple[Path, Path]]], read: Callable[[Path], Values], content: str
+    name: str, splits: Mapping[str, Sequence[tuple[Path, Path]]], read: Callable[[Path], Values], content: str
 ) -> MeasuredPair:
     train, val = (
         MeasuredImages(
@@ -274,7 +274,8 @@ def _scenes(quantity: Quantity, cache: Path) -> MeasuredPair:
             owners[annotation["image_id"] - 1].append(annotation)
         content = fingerprint([located.fingerprint, split, quantity, GROUND, FIRST, STEP])
         parts.append(MeasuredImages(f"{SCENES}/{split}", paths, content, partial(_scene, owners, quantity)))
-    return MeasuredPair(SCENES, *parts, fingerprint([part.fingerprint for part in parts]))
+    train, val = parts
+    return MeasuredPair(SCENES, train, val, fingerprint([train.fingerprint, val.fingerprint]))
 
 
 GROUND, FIRST, STEP = 4.0, 2.1, 0.4

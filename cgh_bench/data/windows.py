@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -70,7 +71,7 @@ class Windows:
 
     @cached_property
     def _ends(self) -> list[int]:
-        return np.cumsum([0, *map(len, self.grids)]).tolist()
+        return [0, *accumulate(map(len, self.grids))]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -109,7 +110,7 @@ def resized(image: "Tensor", truth: Maps, short_side: int) -> "tuple[Tensor, Map
     import torch
     from torchvision.transforms.v2 import functional as F
 
-    size = resized_to(truth.shape, short_side)
+    size = resized_to((truth.shape[0], truth.shape[1]), short_side)
     maps = torch.from_numpy(truth)[None, None]
     nearest = torch.nn.functional.interpolate(maps, size, mode="nearest-exact")[0, 0].numpy()
     return F.resize(image, list(size), antialias=True), nearest

@@ -24,6 +24,7 @@ from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import Images, workers
 from cgh_bench.frozen.crops import drawn_by, share_of
+from cgh_bench.frozen.map_losses import as_maps
 from cgh_bench.frozen.patches import Grid, LiveMaps, Patches
 from cgh_bench.frozen.training import Course, Record, train
 
@@ -277,13 +278,13 @@ class DenseHead(nn.Module):
             kept = torch.rand(len(features), 1, features.shape[2], generator=draw) >= self.dropout
             features = features * (kept.to(features.device) / (1 - self.dropout))
         flat = self.norm(features.flatten(0, 1))
-        outputs: Tensor = self.linear(flat).unflatten(0, features.shape[:2])
-        return outputs
+        outputs: Tensor = self.linear(flat)
+        return outputs.view(*features.shape[:2], -1)
 
     @torch.no_grad()
     def maps(self, features: Tensor, grid: Grid) -> Tensor:
         """Features of patches (B, P, D) to maps of outputs (B, C, h, w)."""
-        return self(features).transpose(1, 2).unflatten(2, grid)
+        return as_maps(self(features), grid)
 
 
 class _Learner:

@@ -10,7 +10,7 @@ from cgh_bench.frozen.patches import Grid
 
 def as_maps(outputs: Tensor, grid: Grid) -> Tensor:
     """Outputs (B, P, C) for patches of a grid as maps (B, C, h, w)."""
-    return outputs.transpose(1, 2).unflatten(2, grid)
+    return outputs.transpose(1, 2).reshape(len(outputs), -1, *grid)
 
 
 def resize(maps: Tensor, size: tuple[int, ...], upsampling: str) -> Tensor:

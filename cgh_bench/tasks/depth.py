@@ -99,15 +99,15 @@ class Depth(MeasuredTask):
         from cgh_bench.frozen.map_losses import depth_of_bins, resize
 
         bins = torch.linspace(self.least, self.most, BINS, device=outputs.device)
-        depth = depth_of_bins(outputs, bins).unflatten(1, grid)
-        return resize(depth[:, None], size, self.upsampling)[:, 0]
+        depth = depth_of_bins(outputs, bins).view(-1, 1, *grid)
+        return resize(depth, size, self.upsampling)[:, 0]
 
     def _whole(self, live: "LiveMaps", head: "DenseHead", image: "Tensor") -> Values:
         depth = super()._whole(live, head, image)
         if not self.mirrored:
             return depth
-        other: Values = (depth + super()._whole(live, head, image.flip(2))[:, ::-1]) / 2
-        return other
+        mean: Values = np.mean([depth, super()._whole(live, head, image.flip(2))[:, ::-1]], axis=0, dtype=np.float32)
+        return mean
 
     def errors(self, predicted: Values, truth: Values) -> dict[str, float]:
         """See `MeasuredTask`; predictions are clipped to the range."""
