@@ -88,3 +88,31 @@ def boxes(image: Image.Image, found: Sequence[tuple[Sequence[float], Colour]], h
         left, top, right, bottom = (side * factor for side in box)
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=3)
     return drawn
+
+
+NEAR, FAR = (253, 231, 37), (68, 1, 84)
+
+
+def shades(values: NDArray[np.float32], least: float, most: float) -> Image.Image:
+    """A map (H, W) from yellow at `least` to violet at `most`; what is 0 is black."""
+    share = np.clip((values - least) / max(most - least, 1e-9), 0, 1)[:, :, None]
+    colours = (1 - share) * np.array(NEAR) + share * np.array(FAR)
+    return Image.fromarray(np.where(values[:, :, None] > 0, colours, 0).round().astype(np.uint8))
+
+
+def principal_colours(features: NDArray[np.float32], grid: tuple[int, int]) -> list[Image.Image]:
+    """The first three principal components of patches (N, P, D) as red, green and blue.
+
+    Components and scales are those of all images together, so that a colour means the same in each. Signs are fixed
+    by the largest entry of a component.
+    """
+    flat = features.reshape(-1, features.shape[2]).astype(np.float64)
+    flat -= flat.mean(axis=0)
+    vectors = np.linalg.eigh(flat.T @ flat)[1][:, ::-1][:, :3]
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(vectors.shape[1])])
+    scores = flat @ vectors
+    low, high = np.percentile(scores, (2, 98), axis=0)
+    colours = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
+    pixels = np.zeros((len(features), *grid, 3), np.uint8)  # of fewer than three components, the others are black
+    pixels[..., : vectors.shape[1]] = (255 * colours).round().reshape(len(features), *grid, -1)
+    return [Image.fromarray(each) for each in pixels]

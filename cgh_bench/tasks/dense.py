@@ -1,6 +1,6 @@
 """What tasks on maps of classes share: their data, the size of images, predictions as files, and the same metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -62,6 +62,21 @@ def predicted_classes(scores: "Tensor", size: tuple[int, ...], upsampling: Upsam
     corners = {"align_corners": False} if upsampling == "bilinear" else {}
     resized = torch.nn.functional.interpolate(scores[None], size, mode=upsampling, **corners)
     return resized[0].argmax(dim=0).to(torch.uint8).numpy()
+
+
+SHOWN = 6
+"""Images in a picture."""
+
+
+def draw_patches(
+    images: "Sequence[Tensor]", features: NDArray[np.float32], grid: tuple[int, int], folders: Folders
+) -> None:
+    """`pictures/patches.png`: images (3, H, W) above the principal components of their patches (N, P, D) as colours."""
+    from cgh_bench.frozen import drawing
+
+    colours = drawing.principal_colours(features, grid)
+    rows = [[drawing.picture_of(image) for image in images], [each.resize((256, 256), 0) for each in colours]]
+    folders.picture("patches", drawing.sheet([[drawing.tile(each, drawing.NEUTRAL) for each in row] for row in rows]))
 
 
 def judge(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cgh_bench.core.descent import HeadTraining
 from cgh_bench.core.errors import UserError
@@ -124,6 +125,13 @@ class Depth(MeasuredTask):
             "abs_rel": float(np.mean(np.abs(found - true) / true)),
             "delta1": 100 * float(np.mean(ratio < CLOSE)),
         }
+
+    def drawn(self, truth: Values, predicted: Values) -> list[Image.Image]:
+        """From near, yellow, to far, violet."""
+        from cgh_bench.frozen.drawing import shades
+
+        known = truth[truth > 0]
+        return [shades(values, float(known.min()), float(known.max())) for values in (truth, predicted)]
 
     def picture(self, predicted: Values) -> NDArray[np.uint16]:
         """Millimetres; 65 metres at most."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.segmented import VOID, SegmentedImages, SegmentedPair
 from cgh_bench.tasks.base import Folders, Metric
-from cgh_bench.tasks.dense import DenseTask, Upsampling, judge, predicted_classes
+from cgh_bench.tasks.dense import SHOWN, DenseTask, Upsampling, draw_patches, judge, predicted_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,6 +118,9 @@ class InContext(DenseTask):
             return truth if self.version == "fixed" else resize_map(truth, (self.size, self.size))
 
         metrics = judge(data.val, predict, folders, scored)
+        shown = range(min(SHOWN, len(data.val)))
+        some = np.stack([queries.of_image(index) for index in shown])
+        draw_patches([data.val.image(index) for index in shown], some, queries.grid, folders)
         (folders.run / "memory.npy").unlink(missing_ok=True)
         return metrics
 

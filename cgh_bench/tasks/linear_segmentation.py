@@ -21,7 +21,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.segmented import SegmentedImages, SegmentedPair
 from cgh_bench.data.windows import Windows
 from cgh_bench.tasks.base import Folders
-from cgh_bench.tasks.dense import DenseTask, Upsampling, judge, predicted_classes
+from cgh_bench.tasks.dense import SHOWN, DenseTask, Upsampling, draw_patches, judge, predicted_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +81,9 @@ class LinearSegmentation(DenseTask):
 
     def plan(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and time of the training."""
+        from cgh_bench.core import dist
         from cgh_bench.frozen import patches
-        from cgh_bench.frozen.extraction import images_per_second
+        from cgh_bench.frozen.extraction import measured
         from cgh_bench.frozen.training import planned
 
         train, cache = self.windows(data.train), folders.cache / "features"
@@ -98,8 +99,8 @@ class LinearSegmentation(DenseTask):
             ]
         targets = (checkpoint.architecture.targets(self.feature),)
         work = patches.PatchWork(checkpoint, train, patches.squashed(self.size), targets, self.precision)
-        seen, rate = self.training.iterations * self.training.batch_size, images_per_second(work)
-        return [*lines, planned(seen, self.training.batch_size, 1, seen, rate)]
+        seen, rate = self.training.iterations * self.training.batch_size, measured(work).images_per_second
+        return [*lines, planned(seen, self.training.batch_size, 1, seen, rate * dist.world_size())]
 
     def run(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the first weights, the order, the crops and dropout; resumes an interrupted training."""
@@ -152,6 +153,9 @@ class LinearSegmentation(DenseTask):
         cache = folders.cache / "features"
         patches = extract_patches(checkpoint, windows, self.size, self.feature, cache, self.precision)
         head = head.cpu()
+        shown = [windows.of_image(index)[0] for index in range(min(SHOWN, len(val)))]
+        some = np.stack([patches.of_image(number) for number in shown])
+        draw_patches([windows.image(number) for number in shown], some, patches.grid, folders)
 
         def predict(index: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
             shape = resized_to((size[0], size[1]), self.short_side)

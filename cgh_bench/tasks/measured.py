@@ -18,7 +18,7 @@ from cgh_bench.core.files import replacing
 from cgh_bench.core.precision import Precision
 from cgh_bench.data.measured import MeasuredImages, MeasuredPair, Quantity, Values, load_measured
 from cgh_bench.tasks.base import Folders, Task
-from cgh_bench.tasks.dense import Upsampling
+from cgh_bench.tasks.dense import SHOWN, Upsampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,10 @@ class MeasuredTask(Task[MeasuredPair]):
         """Each metric of one image; NaN where no pixel counts."""
 
     @abstractmethod
+    def drawn(self, truth: Values, predicted: Values) -> "list[Image.Image]":
+        """Pictures of what is known of an image and of what was predicted, in the same colours."""
+
+    @abstractmethod
     def picture(self, predicted: Values) -> NDArray[np.generic]:
         """What is written of a prediction as a PNG."""
 
@@ -94,8 +98,9 @@ class MeasuredTask(Task[MeasuredPair]):
 
     def run(self, checkpoint: "Checkpoint", data: MeasuredPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the first weights, the order and the views; resumes an interrupted training."""
-        from cgh_bench import outcomes
         from cgh_bench.frozen.dense_head import Objective, train_head
+        from cgh_bench.outcomes.base import named_images
+        from cgh_bench.outcomes.scores import Scores
 
         examples = self.examples(checkpoint, data.train, folders)
         identity = fingerprint([self, checkpoint.id, data.train.fingerprint, seed])
@@ -104,9 +109,9 @@ class MeasuredTask(Task[MeasuredPair]):
         folders.write("losses.json", json.dumps(history))
         predict = self._predictions(checkpoint, head, data.val, folders)
         every = [self._judged(data.val, index, predict, folders) for index in range(len(data.val))]
-        ids = outcomes.named_images(data.val.name, [path.stem for path in data.val.paths], data.val.fingerprint)
-        found = outcomes.Scores(
-            images=ids,
+        self._draw(data.val, predict, folders)
+        found = Scores(
+            images=named_images(data.val.name, [path.stem for path in data.val.paths], data.val.fingerprint),
             classes=(self.QUANTITY,),
             measures=dict.fromkeys(every[0], "mean"),
             target=np.zeros(len(every), np.int64),
@@ -157,6 +162,18 @@ class MeasuredTask(Task[MeasuredPair]):
             size = grid[0] * live.stride, grid[1] * live.stride
             values: Values = self.decoded(head(features), grid, size)[0][part].cpu().numpy()
         return values
+
+    def _draw(self, val: MeasuredImages, predict: "Callable[[int, tuple[int, int]], Values]", folders: Folders) -> None:
+        """`pictures/QUANTITY.png`: images, what is known of them, what was predicted."""
+        from cgh_bench.frozen import drawing
+
+        columns = []
+        for index in range(min(SHOWN, len(val))):
+            image, truth = val.both(index)
+            predicted = predict(index, (truth.shape[0], truth.shape[1]))
+            columns.append([drawing.picture_of(image), *self.drawn(truth, predicted)])
+        rows = [[drawing.tile(each, drawing.NEUTRAL) for each in row] for row in zip(*columns, strict=True)]
+        folders.picture(self.QUANTITY, drawing.sheet(rows))
 
     def _judged(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cgh_bench.core.descent import HeadTraining
 from cgh_bench.data.measured import Values
@@ -67,6 +68,10 @@ class Normals(MeasuredTask):
         angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         within = {name: 100 * float(np.mean(angle < limit)) for name, limit in ANGLES.items()}
         return {"rmse": float(np.sqrt(np.mean(angle**2))), **within}
+
+    def drawn(self, truth: Values, predicted: Values) -> list[Image.Image]:
+        """Right, down and away as red, green and blue."""
+        return [Image.fromarray(self.picture(values)) for values in (truth, predicted)]
 
     def picture(self, predicted: Values) -> NDArray[np.uint8]:
         """127.5 + 127.5 times the vector."""

@@ -104,6 +104,7 @@ def test_learns_and_resumes(kind: Any, limit: float, folder: Path, trunk: Checkp
     assert outcomes.load(tmp_path / "whole").metrics() == pytest.approx(found)
     written = np.asarray(Image.open(tmp_path / f"whole/{kind.QUANTITY}/000000.png"))
     assert written.shape[:2] == (48, 64)
+    assert (tmp_path / f"whole/pictures/{kind.QUANTITY}.png").is_file()
     calls = iter(range(100))
 
     def stopping(self: Any, *given: Any) -> Any:

@@ -20,6 +20,7 @@ from cgh_bench.data.map_views import scaled_crop
 from cgh_bench.data.segmented import VOID, SegmentedPair, load_segmented
 from cgh_bench.data.windows import Windows, resized, starts
 from cgh_bench.frozen.dense_head import Computed, DenseHead, Objective, train_head
+from cgh_bench.frozen.drawing import principal_colours
 from cgh_bench.frozen.map_losses import patch_cross_entropy, pixel_cross_entropy, resize
 from cgh_bench.frozen.patches import LiveMaps, feature_map
 from cgh_bench.tasks.base import Folders
@@ -59,6 +60,7 @@ def test_learns_and_says_what_it_takes(pair: SegmentedPair, trunk: Checkpoint, t
     metrics = run(TASK, trunk, pair, tmp_path / "run")
     assert metrics["mIoU"] > 45
     assert not list((tmp_path / "run").glob("truth-*"))
+    assert (tmp_path / "run/pictures/patches.png").is_file()
     plan = TASK.plan(trunk, pair, Folders(tmp_path / "run", tmp_path / "cache"))
     assert "in the cache" in plan[0] and "40 steps" in plan[2]
     crops = dataclasses.replace(TASK, view="crops", loss="pixels")
@@ -167,6 +169,14 @@ def test_published_layouts(
     assert (len(pair.train), len(pair.val)) == (8, 4)
     assert 0 <= run(task, trunk, pair, tmp_path / "run")["mIoU"] <= 100
     assert predictions(tmp_path / "run").min() >= pair.val.first
+
+
+def test_colours_of_patches_mean_the_same_in_every_image() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((2, 4, 5)).astype(np.float32)
+    features[1, :2] = features[0, 2:]
+    first, second = (np.asarray(image) for image in principal_colours(features, (2, 2)))
+    assert (second[0] == first[1]).all() and first.shape == (2, 2, 3) and len(np.unique(first)) > 4
 
 
 def test_losses_are_those_of_torch() -> None:
