@@ -1,4 +1,4 @@
-"""Which objects a detector found, by COCO's rules."""
+"""Which objects a detector found: by COCO's rules, VOC's or Cityscapes'."""
 
 import contextlib
 import io
@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cgh_bench.outcomes.average_precision import RULES, Area
 from cgh_bench.outcomes.base import Floats, Ints, Outcomes, named, named_images
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +37,22 @@ class Matches:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Detection(Outcomes):
-    """Which objects were found, by COCO's rules: all areas, at most 100 detections per image."""
+    """Which objects were found; by COCO's rules of all areas, by at most 100 detections per image."""
 
     KIND = "detection"
     kinds: Mapping[str, Matches]
     """`box`, `mask`."""
 
     def measure(self, metric: str, counts: Ints) -> Floats:
-        """`box_AP`, `mask_AP50`, …: COCO's average precision, as pycocotools accumulates it."""
-        kind, _, threshold = self.measures[metric].partition("_AP")
+        """`box_AP`, `mask_AP50`, … by COCO's rules, or by those whose name stands before: `VOC2007 box_AP`."""
+        rules, _, by = self.measures[metric].rpartition(" ")
+        kind, _, threshold = by.partition("_AP")
         matches = self.kinds[kind]
         thresholds = [int(np.abs(IOU_THRESHOLDS - float(f"0.{threshold}")).argmin())] if threshold else range(10)
-        return np.array([np.nanmean(self.precisions(matches, row)[list(thresholds)]) for row in counts]) * 100
+        each = (np.nanmean(self.precisions(matches, row, RULES[rules])[list(thresholds)]) for row in counts)
+        return np.array(list(each)) * 100
 
-    def precisions(self, matches: Matches, counts: Ints) -> Floats:
+    def precisions(self, matches: Matches, counts: Ints, area: Area) -> Floats:
         """Average precision (T, C) at each threshold, NaN for classes without objects."""
         values = np.full((len(IOU_THRESHOLDS), len(self.classes)), np.nan)
         weight = counts[matches.image][:, None]
@@ -58,16 +60,10 @@ class Detection(Outcomes):
         ends = np.searchsorted(matches.label, np.arange(len(self.classes) + 1))
         totals = counts @ matches.objects
         for label, total in enumerate(totals):
-            if not total:
-                continue
-            rows = slice(ends[label], ends[label + 1])
-            true, false = hits[rows].cumsum(axis=0), misses[rows].cumsum(axis=0)
-            precision = true / np.maximum(true + false, np.spacing(1))
-            precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-            recall, padded = true / total, np.vstack([precision, np.zeros((1, 10))])
-            for column in range(len(IOU_THRESHOLDS)):
-                places = np.searchsorted(recall[:, column], RECALLS, side="left")
-                values[column, label] = padded[places, column].mean()
+            if total:
+                rows = slice(ends[label], ends[label + 1])
+                true, false = hits[rows].cumsum(axis=0), misses[rows].cumsum(axis=0)
+                values[:, label] = area(true, false, total, matches.score[rows])
         return values
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -122,6 +118,26 @@ def detection(name: str, content: str, annotations: Path, predictions: Path, met
             for kind, cocos in {"box": "bbox", "mask": "segm"}.items()
             if any(metric.startswith(kind) for metric in metrics)
         },
+    )
+
+
+def judged(name: str, content: str, stored: Mapping[str, Any], rules: str, metrics: Sequence[str]) -> Detection:
+    """The outcomes of a detector that a dataset's own metric has judged.
+
+    Args:
+        name: of dataset and split.
+        content: the dataset's fingerprint.
+        stored: the fields of `Matches`, `images` and `classes`.
+        rules: by which AP is computed, a key of `RULES`.
+        metrics: those that the task reports, all of one kind: `box_AP`, `box_AP50`, ….
+    """
+    (kind,) = {metric.partition("_")[0] for metric in metrics}
+    arrays = {field: stored[field] for field in Matches.__dataclass_fields__}
+    return Detection(
+        images=named_images(name, stored["images"].tolist(), content),
+        classes=tuple(stored["classes"].tolist()),
+        measures={metric: f"{rules} {metric}" for metric in metrics},
+        kinds={kind: Matches(**arrays)},
     )
 
 

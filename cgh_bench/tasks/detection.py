@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from cgh_bench.outcomes import Outcomes
 
 
+OWN_RULES = {"voc0712": "VOC2007", "cityscapes_inst": "Cityscapes"}
+"""Datasets that are evaluated by rules of their own, and the names of these in `outcomes`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Detector(Transfer):
     """A detector; on COCO's form of annotations it is evaluated by COCO's rules."""
@@ -30,15 +34,21 @@ class _Detector(Transfer):
             )
 
     def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
-        """The detections, each right or wrong by pycocotools."""
+        """The detections, each right or wrong: by the dataset's own metric where it has one, else by pycocotools."""
+        from cgh_bench.core.arrays import load_arrays
         from cgh_bench.data import ground_truth
-        from cgh_bench.outcomes.detection import detection
+        from cgh_bench.outcomes.detection import detection, judged
+        from cgh_bench.transfer_configs.contract.matches import FILE
 
+        name, known = f"{self.data}/val", [metric.name for metric in self.METRICS]
+        if self.data in OWN_RULES:
+            if not (run / FILE).is_file():  # of a run that ended before this was kept
+                return None
+            return judged(name, data.fingerprint, load_arrays(run / FILE), OWN_RULES[self.data], known)
         objects = ground_truth.objects(self.data, data)
         if objects is None or objects.file is None:
             return None
-        known = [metric.name for metric in self.METRICS]
-        return detection(f"{self.data}/val", data.fingerprint, objects.file, run / "predictions.json", known)
+        return detection(name, data.fingerprint, objects.file, run / "predictions.json", known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +85,6 @@ class CityscapesInstances(_Detector):
     METRICS: ClassVar = (Metric("mask_AP"), Metric("mask_AP50"))
 
     framework: str = "mmdet"
-
-    def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
-        """Only of data of the user's own: Cityscapes' evaluation matches instances by rules of its own."""
-        return super().outcomes(data, run) if isinstance(data, Own) else None
 
 
 def _for_boxes(framework: str) -> list[str]:

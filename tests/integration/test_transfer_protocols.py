@@ -15,7 +15,7 @@ import miniatures
 import pytest
 import torch
 
-from cgh_bench import results
+from cgh_bench import outcomes, results
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.evaluation import Evaluation, evaluate, protocol_id
@@ -128,6 +128,7 @@ def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     if name == "cityscapes_inst":
         assert any(metric.startswith("mask_AP.") for metric in json.loads((folder / "metrics.json").read_text()))
     if task.framework == "mmdet":
+        assert (folder / outcomes.FILE).exists()  # which give the numbers, or the run would have been refused
         assert json.loads((folder / "metrics.json").read_text())["detections"] >= 0
     assert not (folder / "state.pth").exists()
 

@@ -9,7 +9,9 @@ import pytest
 
 pytest.importorskip("mmdet")
 
-from cgh_bench.transfer_configs.contract import curves
+from cgh_bench.core.arrays import load_arrays
+from cgh_bench.outcomes.detection import judged
+from cgh_bench.transfer_configs.contract import curves, matches
 from cgh_bench.transfer_configs.openmmlab.voc import ElevenPointAP, VocBoxes
 
 CLASSES = ("bird", "cow")
@@ -82,6 +84,15 @@ def evaluate(images, work: Path) -> dict[str, float]:
     return metric.compute_metrics(results)
 
 
+def test_detections_are_judged_as_by_voc_for_detectron2_too():
+    boxes = np.array([[10.0, 10, 29, 29], [40, 40, 59, 59]])
+    found = [(0, 0.9, boxes[1]), (0, 0.8, boxes[0] + [0, 0, 0, 8]), (0, 0.7, boxes[0]), (1, 0.6, boxes[0])]
+    got = matches.of_voc(found, [(boxes, np.array([False, True])), (np.zeros((0, 4)), np.zeros(0, bool))], (0.5, 0.75))
+    assert got.found.tolist() == [[False, False], [True, False], [False, True], [False, False]]
+    assert got.ignored.tolist() == [[True, True], [False, False], [False, False], [False, False]]
+    assert (got.objects, got.image) == ([1, 0], [0, 0, 0, 1])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_ap_is_that_of_plain_loops(seed, tmp_path):
     images = random_images(seed)
@@ -92,6 +103,12 @@ def test_ap_is_that_of_plain_loops(seed, tmp_path):
     assert metrics["box_AP75"] == pytest.approx(expected[5].mean(), abs=1e-4)
     assert metrics["box_AP.cow"] == pytest.approx(expected[:, 1].mean(), abs=1e-4)
     assert 0 < metrics["box_AP75"] < metrics["box_AP50"] < 100
+    found = judged("x/val", "", load_arrays(tmp_path / matches.FILE), "VOC2007", ["box_AP", "box_AP50", "box_AP75"])
+    assert found.metrics() == pytest.approx({name: metrics[name] for name in found.measures})
+    twice = evaluate([images[0], *images], tmp_path)  # an image that is drawn twice is as one more
+    drawn = found.measure("box_AP", np.array([[2, 1, 1, 1, 1, 1]]))
+    assert drawn == pytest.approx(twice["box_AP"], abs=1e-4)
+    evaluate(images, tmp_path)
     kept = json.loads((tmp_path / "curves.json").read_text())
     assert [100 * np.mean(kept[iou][::10]) for iou in ("0.5", "0.75")] == pytest.approx(
         [metrics["box_AP50"], metrics["box_AP75"]],

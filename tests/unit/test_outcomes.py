@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from toy_images import toy_data, toy_pair
 
 from cgh_bench import outcomes
 from cgh_bench.checkpoint import random_checkpoint
+from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.transform import AS_IS, Crop
@@ -24,7 +26,7 @@ from cgh_bench.frozen.features import GivenFeatures
 from cgh_bench.frozen.metrics import average_precisions, average_precisions_11_points
 from cgh_bench.outcomes.base import named_images
 from cgh_bench.outcomes.classification import classification
-from cgh_bench.outcomes.detection import detection
+from cgh_bench.outcomes.detection import detection, judged
 from cgh_bench.outcomes.multi_label import multi_label
 from cgh_bench.outcomes.segmentation import segmentation
 from cgh_bench.tasks.base import Folders
@@ -39,6 +41,8 @@ from cgh_bench.tasks.linear import Linear
 from cgh_bench.tasks.linear_sgd import LinearSgd
 from cgh_bench.tasks.logistic import LogisticRegression
 from cgh_bench.tasks.svm import Svm
+from cgh_bench.transfer_configs.contract import matches
+from cgh_bench.transfer_configs.contract.cityscapes import of_class
 
 CROP = Crop(16, (0.5, 1.0))
 NOT_DETERMINED = {"top1_selected_on_val", "mAP_selected_on_val", "accuracy_selected_on_val", "converged"}
@@ -224,3 +228,55 @@ def test_features_of_two_backbones_are_of_the_same_images() -> None:
         for content in ("1", "2")
     )
     assert one.order == two.order != replace(two, paths=("q", "p")).order
+
+
+def test_cityscapes_instances_are_judged_as_by_its_own_tools(tmp_path: Path) -> None:
+    tools = pytest.importorskip("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
+    draw = np.random.default_rng(0)
+    given = {f"gtFine/val/a/a_{n:06}_gtFine_instanceIds.png": _instances(draw) for n in range(12)}
+    args = SimpleNamespace(
+        overlaps=np.arange(0.5, 1.0, 0.05), minRegionSizes=np.array([100, 1000, 1000]), instLabels=["car", "bus", "cat"]
+    )
+    args.distanceThs, args.distanceConfs = np.array([np.inf, 100, 50]), np.array([-np.inf, 0.5, 0.5])
+    args.distanceAvailable = False
+    (expected,) = tools.evaluateMatches(given, args)
+    files = sorted(given)
+    by_class = {
+        label: of_class([given[f] for f in files], label, 100, list(args.overlaps)) for label in args.instLabels
+    }
+    matches.write(tmp_path, files, by_class)
+    kept = judged("x/val", "", load_arrays(tmp_path / matches.FILE), "Cityscapes", ["mask_AP", "mask_AP50"])
+    assert np.isnan(expected[2]).all() and 5 < 100 * np.nanmean(expected) < 95
+    assert kept.metrics() == pytest.approx(
+        {"mask_AP": 100 * np.nanmean(expected), "mask_AP50": 100 * np.nanmean(expected[:, 0])}
+    )
+    twice = {**given, "gtFine/val/a/b": given[files[0]]}
+    drawn = kept.measure("mask_AP", np.array([[2, *[1] * 11]]))
+    assert drawn[0] == pytest.approx(100 * np.nanmean(tools.evaluateMatches(twice, args)[0]))
+
+
+def _instances(draw: np.random.Generator) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Matches of one image as cityscapesScripts holds them: groups, small instances and pixels of no class too."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {"prediction": {"cat": []}, "groundTruth": {"cat": []}}
+    for label in ("car", "bus"):
+        truth = [
+            {
+                "instID": ident,
+                "pixelCount": int(draw.integers(60, 900)),
+                "medDist": -1,
+                "distConf": 0.0,
+                "matchedPred": [],
+            }
+            for ident in (26, 26_000, 26_001, 26_002)
+        ]
+        predictions = []
+        for _ in range(6):
+            met = draw.choice(truth)
+            size = int(draw.uniform(0.8, 1.2) * met["pixelCount"])
+            both = int(draw.uniform(0.6, 1) * min(size, met["pixelCount"]))
+            rest = size - both
+            one = {"pixelCount": size, "confidence": round(float(draw.random()), 1), "voidIntersection": rest * 2 // 3}
+            met["matchedPred"].append({**one, "intersection": both})
+            predictions.append({**one, "matchedGt": [{**met, "intersection": both}]})
+        found["prediction"][label], found["groundTruth"][label] = predictions, truth
+    return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -25,11 +26,12 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
 
-from cgh_bench.transfer_configs.contract import curves
+from cgh_bench.transfer_configs.contract import curves, matches
 from cgh_bench.transfer_configs.contract.cityscapes import ap_by_class
 from cgh_bench.transfer_configs.contract.records import write_json
 
 KINDS = {"bbox": "box", "segm": "mask"}
+IOUS = [percent / 100 for percent in range(50, 100, 5)]
 
 
 class Coco(COCOEvaluator):
@@ -82,11 +84,11 @@ class Voc(PascalVOCDetectionEvaluator):
         lines = comm.gather(self.lines)
         if comm.is_main_process():
             write_json(self.predictions, list(itertools.chain(*lines)))
-        with _curves_by_class() as found:
+        with _recorded() as (found, listed):
             results: dict[str, Any] | None = super().evaluate()
         if results:
-            present = self._present()
-            measured = {name: lines for name, lines in found.items() if name in present}
+            judged = self._judged(listed)
+            measured = {name: lines for name, lines in found.items() if any(judged[name].objects)}
             shown = ((0.5, 0), (0.75, 5))  # the places of two of ten IoU thresholds
             curves.write(
                 self.predictions.parent,
@@ -99,27 +101,44 @@ class Voc(PascalVOCDetectionEvaluator):
             results["bbox"] |= {f"AP-{name}": mean(values) for name, values in known.items()}
         return results
 
-    def _present(self) -> set[str]:
-        """The classes that have an object to find."""
+    def _judged(self, listed: Mapping[str, list[list[str]]]) -> dict[str, matches.Judged]:
+        """How the detections of each class were judged, which is written to `matches.npz`, too."""
         names = Path(self._image_set_path).read_text(encoding="utf-8").split()
-        objects = (item for name in names for item in parse_rec(self._anno_file_template.format(name)))
-        return {item["name"] for item in objects if not item["difficult"]}
+        truth = [parse_rec(self._anno_file_template.format(name)) for name in names]
+        place, judged = {name: number for number, name in enumerate(names)}, {}
+        for label, lines in listed.items():
+            order = np.argsort([-float(line[1]) for line in lines])  # of equal scores, too, the evaluator's own
+            surest = [lines[row] for row in order]
+            found = [(place[image], float(score), np.array(box, float)) for image, score, *box in surest]
+            objects = [[each for each in image if each["name"] == label] for image in truth]
+            boxes = [np.array([each["bbox"] for each in image], float).reshape(-1, 4) for image in objects]
+            difficult = [np.array([each["difficult"] for each in image], bool) for image in objects]
+            judged[label] = matches.of_voc(found, list(zip(boxes, difficult, strict=True)), IOUS)
+        matches.write(self.predictions.parent, names, judged)
+        return judged
 
 
 @contextlib.contextmanager
-def _curves_by_class() -> Iterator[dict[str, list[Any]]]:
-    """Recall, precision and AP of each class, one per IoU, that VOC's evaluator computes in this block."""
+def _recorded() -> Iterator[tuple[dict[str, list[Any]], dict[str, list[list[str]]]]]:
+    """What VOC's evaluator computes in this block and from what.
+
+    For each class recall, precision and AP, one per IoU; and the lines of its detections, in words.
+    """
     found: dict[str, list[Any]] = defaultdict(list)
+    listed: dict[str, list[list[str]]] = {}
     original = pascal_voc_evaluation.voc_eval
 
     def recording(detections: str, truth: str, images: str, name: str, **options: Any) -> Any:
         curve = original(detections, truth, images, name, **options)
         found[name].append(curve)
+        if name not in listed:
+            text = Path(detections.format(name)).read_text(encoding="utf-8")
+            listed[name] = [line.split(" ") for line in text.splitlines() if line]
         return curve
 
     pascal_voc_evaluation.voc_eval = recording
     try:
-        yield found
+        yield found, listed
     finally:
         pascal_voc_evaluation.voc_eval = original
 
@@ -143,7 +162,8 @@ class Cityscapes(CityscapesInstanceEvaluator):
     def evaluate(self) -> dict[str, Any] | None:
         """As in detectron2, with `AP-CLASS`, and without the files that Cityscapes' tools leave beside predictions."""
         tools = importlib.import_module("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
-        with contextlib.chdir(self.predictions), ap_by_class(tools) as aps:  # matches.json is in the current folder
+        recorded = ap_by_class(tools, self.predictions.parent)
+        with contextlib.chdir(self.predictions), recorded as aps:  # matches.json is in the current folder
             results: dict[str, Any] | None = super().evaluate()
         if results:
             results["segm"] |= {f"AP-{name}": ap for name, ap in aps.items()}

@@ -28,10 +28,11 @@ class CityscapesAP(CityScapesMetric):
 
     def __init__(self, work: str) -> None:
         super().__init__(outfile_prefix=str(Path(work, "predictions")), seg_prefix="beside the images")
+        self.work = Path(work)
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Evaluate the predictions that were written."""
-        with ap_by_class(original) as by_class:
+        with ap_by_class(original, self.work) as by_class:
             averages = super().compute_metrics(results)
         lists = (Path(predicted["pred_txt"]) for _, predicted in results)
         detections = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in lists)

@@ -13,7 +13,7 @@ from mmdet.evaluation.functional.mean_ap import average_precision, get_cls_resul
 from mmdet.registry import DATASETS, METRICS
 from numpy.typing import NDArray
 
-from cgh_bench.transfer_configs.contract import curves
+from cgh_bench.transfer_configs.contract import curves, matches
 
 Boxes = NDArray[np.float32]
 THRESHOLDS = [0.5 + 0.05 * step for step in range(10)]
@@ -80,9 +80,12 @@ class ElevenPointAP(VOCMetric):
         truth_of: list[tuple[list[Boxes], list[Boxes], list[Boxes]]] = [
             get_cls_results(detections, truths, index) for index in range(len(classes))
         ]
-        lines_of = [[_recall_and_precision(*lists, threshold) for lists in truth_of] for threshold in THRESHOLDS]
+        judged = {label: _judged(*lists) for label, lists in zip(classes, truth_of, strict=True)}
+        matches.write(self.predictions.parent, names, judged)
+        places = range(len(THRESHOLDS))
+        lines_of = [[_recall_and_precision(each, place) for each in judged.values()] for place in places]
         precision = np.array([[100 * float(average_precision(*line, "11points")) for line in of] for of in lines_of])
-        present = np.array([any(map(len, found)) for _, found, _ in truth_of])
+        present = np.array([any(each.objects) for each in judged.values()])
         shown = {
             iou: [curves.at_recalls(*line) for line, there in zip(lines_of[place], present, strict=True) if there]
             for iou, place in ((0.5, 0), (0.75, 5))
@@ -99,20 +102,30 @@ class ElevenPointAP(VOCMetric):
         }
 
 
-def _recall_and_precision(
-    detections: list[Boxes], truths: list[Boxes], difficult: list[Boxes], threshold: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both (n,) of one class, from the boxes (n, 5), the objects (m, 4) and the difficult ones of every image.
+def _judged(detections: list[Boxes], truths: list[Boxes], difficult: list[Boxes]) -> matches.Judged:
+    """The boxes (n, 5) of one class, by the objects (m, 4) and the difficult ones of every image.
 
     Uses mmdetection's parts without its `eval_map`, which forks processes beside threads and can hang.
     """
-    images = zip(detections, truths, difficult, strict=True)
-    right, wrong = (
-        np.hstack(flags)[0] for flags in zip(*(tpfp_default(*image, threshold) for image in images), strict=True)
-    )
-    best_first = np.argsort(-np.vstack(detections)[:, -1], kind="stable")
+    scores = np.vstack(detections)[:, -1]
+    best_first = np.argsort(-scores, kind="stable")
+    image = np.repeat(np.arange(len(detections)), list(map(len, detections)))[best_first]
+    found, ignored = [], []
+    for threshold in THRESHOLDS:
+        images = zip(detections, truths, difficult, strict=True)
+        flags = (tpfp_default(*image, threshold) for image in images)
+        right, wrong = (np.hstack(part)[0][best_first] > 0 for part in zip(*flags, strict=True))
+        found.append(right)
+        ignored.append(~(right | wrong))
+    marks = np.stack(found, axis=1), np.stack(ignored, axis=1)
+    return matches.Judged(image.tolist(), scores[best_first].tolist(), *marks, list(map(len, truths)))
+
+
+def _recall_and_precision(judged: matches.Judged, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both (n,) at one IoU threshold."""
     # In float64, as in detectron2: a recall of three tenths is compared with a sum of three tenths.
-    right, wrong = (np.cumsum(flags[best_first], dtype=np.float64) for flags in (right, wrong))
-    recall = right / max(1, sum(map(len, truths)))
+    right = np.cumsum(judged.found[:, place], dtype=np.float64)
+    wrong = np.cumsum(~(judged.found | judged.ignored)[:, place], dtype=np.float64)
+    recall = right / max(1, sum(judged.objects))
     precision = right / np.maximum(right + wrong, np.finfo(np.float64).eps)
     return recall, precision
