@@ -8,6 +8,7 @@ STAMP := $(VENV)/installed
 DETECTRON2 := $(VENV)/detectron2
 LIGHTLY := $(VENV)/lightly
 OPENMMLAB := $(VENV)/openmmlab
+AXE := $(VENV)/axe
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all check fmt docs coverage audit install providers clean gpu-check
@@ -55,7 +56,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 # For tests, each on the path of its own processes only: detectron2 without its compiled part (it brings a package
 # `tools`), lightly without what it needs for training, and OpenMMLab's own packages beside the forks.
-providers: $(DETECTRON2)/installed $(LIGHTLY)/installed $(OPENMMLAB)/installed
+providers: $(DETECTRON2)/installed $(LIGHTLY)/installed $(OPENMMLAB)/installed $(AXE)/node_modules
+
+# Accessibility of the site; without npm its test is skipped.
+$(AXE)/node_modules: $(STAMP)
+	@if command -v npm >/dev/null; then npm install --silent --prefix $(AXE) axe-core@4 && touch $@; fi
 
 $(DETECTRON2)/installed: tests/providers/detectron2.txt tests/providers/detectron2_needs.txt $(STAMP)
 	@rm -rf $(DETECTRON2)

@@ -1,4 +1,4 @@
-"""How long the site of 5,000 results takes to make, what its pages weigh, and when the first one can be used.
+"""How long the site of 10,000 results takes to make, what its pages weigh, and when the first one can be used.
 
     python benchmarks/site.py
 
@@ -27,7 +27,7 @@ from cgh_bench.evaluation import commit, protocol_id
 from cgh_bench.results import Result
 from cgh_bench.site import site
 
-RECIPES, SEEDS, TASKS = 250, 5, ("animals_knn", "animals_linear", "animals_det", "animals_seg")
+RECIPES, SEEDS, TASKS = 500, 5, ("animals_knn", "animals_linear", "animals_det", "animals_seg")
 REPEATS = 5
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1360,900", "--disable-background-networking")
 READY = "return document.querySelectorAll('.board tbody tr').length"

@@ -21,6 +21,7 @@ from cgh_bench.outcomes.classification import Classification
 from cgh_bench.results import Result
 from cgh_bench.site import charts, truth
 from cgh_bench.site.charts import Chart
+from cgh_bench.site.pictures import data_uri
 from cgh_bench.site.truth import noting
 
 DETECTIONS = "predictions.json"
@@ -34,6 +35,8 @@ MOST_CLASSES = 40
 POINTS = 800
 """Images in a t-SNE, drawn from all by a fixed seed: more would only take longer."""
 PERPLEXITY = 30
+THUMBNAIL, COLUMNS = 40, 30
+"""Pixels of the picture of a point of the t-SNE, and how many there are in a row of the sheet."""
 
 
 def draw(run: Result, task: Any, root: Path, work: Path, notes: list[str]) -> list[Chart]:
@@ -93,7 +96,19 @@ def _projection(run: Result, task: Any, cache: Path) -> list[Chart]:
         write_text(kept, json.dumps(plane.round(2).tolist()))
     plane = np.asarray(json.loads(kept.read_text(encoding="utf-8")))
     title = f"{task.feature} of {len(rows)} val images of {val.name}"
-    return [charts.plane_chart(title, plane, np.asarray(val.labels)[rows], val.classes)]
+    sheet = charts.Sheet(_thumbnails(val, rows, kept.with_name(f"{val.order}.txt")), THUMBNAIL, COLUMNS)
+    return [charts.plane_chart(title, plane, np.asarray(val.labels)[rows], val.classes, sheet)]
+
+
+def _thumbnails(val: data.ImageSet, rows: NDArray[np.int64], kept: Path) -> str:
+    """Small pictures of some images on one sheet, a data URI that is remembered in the file `kept`."""
+    if not kept.is_file():
+        sheet = Image.new("RGB", (COLUMNS * THUMBNAIL, -(-len(rows) // COLUMNS) * THUMBNAIL))
+        for place, row in enumerate(rows.tolist()):
+            picture = Image.fromarray(val.image(row).permute(1, 2, 0).numpy()).resize((THUMBNAIL, THUMBNAIL))
+            sheet.paste(picture, (place % COLUMNS * THUMBNAIL, place // COLUMNS * THUMBNAIL))
+        write_text(kept, data_uri(sheet))
+    return kept.read_text(encoding="utf-8")
 
 
 def _bank(checkpoint: str, val: data.ImageSet, task: Any, folder: Path) -> Path | None:

@@ -40,6 +40,18 @@ class Chart:
     figure: dict[str, Any]
     height: int
     """CSS pixels."""
+    sheet: str = ""
+    """Small pictures of its points, a data URI of one image; `customdata` of a point is its place there."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Small pictures side by side, row by row."""
+
+    uri: str
+    side: int
+    """Pixels of one."""
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -167,19 +179,21 @@ def confusion_chart(title: str, classes: Sequence[str], shares: Sequence[Sequenc
     return Chart(title, caption, {"data": [{**cells, **hover}], "layout": layout}, 120 + 26 * len(names))
 
 
-def plane_chart(title: str, plane: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> Chart:
-    """Points (N, 2) in the colours of their classes; the axes have no meaning."""
+def plane_chart(title: str, plane: NDArray[Any], labels: NDArray[Any], classes: Sequence[str], sheet: Sheet) -> Chart:
+    """Points (N, 2) in the colours of their classes, with a picture of each on a sheet; the axes have no meaning."""
     traces = []
     for label in np.unique(labels):
         mine = plane[labels == label]
         name = literal(classes[label])
         marker = {"size": 6, "color": css_colour(int(label))}
         shown = {"x": mine[:, 0].tolist(), "y": mine[:, 1].tolist(), "mode": "markers", "marker": marker}
+        shown["customdata"] = np.flatnonzero(labels == label).tolist()
         traces.append({"type": "scatter", "name": name, "meta": 0, "hovertemplate": f"{name}<extra></extra>", **shown})
     hidden = {"visible": False}
-    layout = {"xaxis": hidden, "yaxis": hidden, "showlegend": True}
+    pictures = {"side": sheet.side, "columns": sheet.columns}
+    layout = {"xaxis": hidden, "yaxis": hidden, "showlegend": True, "meta": pictures}
     caption = "t-SNE keeps neighbours in feature space together; distances between groups have no meaning."
-    return Chart(title, caption, {"data": traces, "layout": layout}, 480)
+    return Chart(title, caption, {"data": traces, "layout": layout}, 480, sheet.uri)
 
 
 def loss_charts(table: Table, work: Path, notes: list[str]) -> list[Chart]:

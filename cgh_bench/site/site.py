@@ -22,6 +22,7 @@ from cgh_bench.site.boards import Board, Subject, boards, subjects
 from cgh_bench.site.charts import MEASURED, VIEWS, Chart, Point
 from cgh_bench.site.comparison import comparison
 from cgh_bench.site.gallery import gallery
+from cgh_bench.site.overview import overview
 from cgh_bench.tasks.base import Metric
 
 
@@ -56,6 +57,7 @@ def write(store: Path, work: Path, out: Path) -> Path:
         "notes": [*notes, *(note for subject in measured for note in subject.notes)],
         "facts": _facts(records, measured),
         "costs": published.COSTS,
+        "overview": overview(known, measured, store.parent),
     }
     _write(out / "index.html", "index.html", index)
     return out / "index.html"

@@ -1,12 +1,16 @@
 """The site in a real browser: it filters, sorts, compares, links, and neither complains nor calls out."""
 
+import base64
 import dataclasses
+import io
 import json
+import sys
 import time
 from pathlib import Path
 
 import example
 import pytest
+from PIL import Image
 from scipy.stats import ttest_ind
 
 from cgh_bench import outcomes, results
@@ -255,6 +259,46 @@ def test_what_is_behind_the_numbers_is_drawn(chromium, index: Path) -> None:
         "animals_seg: IoU per class",
     } <= titles
     assert chromium.get_log("browser") == []
+
+
+def test_every_chart_is_saved_as_svg_and_png_without_a_request(chromium, index: Path) -> None:
+    script = "const [chart, format, done] = arguments; picture(document.querySelector(chart), format).then(done, done)"
+    pages = {".chart": "checkpoints/cgh_r18_animals.html", ".front-figure": "index.html?board=imagenet_linear"}
+    for chart, page in pages.items():
+        chromium.get(f"{index.parent.as_uri()}/{page}")
+        svg, png = (chromium.execute_async_script(script, chart, format) for format in ("svg", "png"))
+        assert svg.startswith("data:image/svg+xml") and len(svg) > 2000
+        width, height = Image.open(io.BytesIO(base64.b64decode(png.partition(",")[2]))).size
+        assert min(width, height) > 200
+        labels = [button.get_attribute("aria-label") for button in find(chromium, f"{chart} .save")]
+        assert [label[-3:] for label in labels[:2]] == ["SVG", "PNG"]
+    assert chromium.get_log("browser") == []
+
+
+def test_backbones_are_ranked_over_the_protocols_that_they_share(chromium, index: Path) -> None:
+    chromium.get(index.as_uri())
+    lines = [[cell.text for cell in row.find_elements(By.XPATH, "*")] for row in find(chromium, "#ranking tbody tr")]
+    assert [line[0] for line in lines] == ["1. cgh_r18_animals", "2. moco_v2_r18_animals", "3. random_r18_animals"]
+    assert [line[1] for line in lines] == ["1.00", "2.00", "3.00"]
+    assert float(lines[0][2]) > 0 > float(lines[2][2])
+    wins = [[float(rate) for rate in line[4:] if rate != "–"] for line in lines]
+    assert wins[0][0] + wins[1][0] == pytest.approx(100, abs=1)
+    assert "no critical difference" in chromium.page_source
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(chromium, index: Path, scheme: str) -> None:
+    axe = Path(sys.prefix, "axe/node_modules/axe-core/axe.min.js")
+    if not axe.is_file():
+        pytest.skip("axe-core is absent; run `make providers`")
+    run = "const done = arguments[0]; axe.run({ preload: false }).then(({ violations }) => done(violations), done)"
+    knn = next((index.parent / "protocols").glob("animals_knn@*"))
+    for path in (index, index.with_name("compare.html"), index.parent / "checkpoints/cgh_r18_animals.html", knn):
+        emulate(chromium, 1360, scheme)
+        open_page(chromium, path)
+        chromium.execute_script(axe.read_text(encoding="utf-8"))
+        found = chromium.execute_async_script(run)
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == [], path
 
 
 def test_markup_in_names_does_nothing_on_any_page(chromium, tmp_path: Path) -> None:

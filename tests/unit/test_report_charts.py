@@ -105,7 +105,7 @@ def test_plotly_accepts_every_chart(tmp_path: Path, small: Table) -> None:
         charts.class_chart("AP", {"cat": 50.0}),
         charts.precision_chart("precision", [0.0, 0.5, 1.0], {"IoU 0.5": [1.0, 0.5, 0.0]}),
         charts.confusion_chart("confusion", ["cat", "dog"], [[1.0, 0.0], [0.5, 0.5]]),
-        charts.plane_chart("plane", plane, np.array([0, 1]), ["cat", "dog"]),
+        charts.plane_chart("plane", plane, np.array([0, 1]), ["cat", "dog"], charts.Sheet("data:,", 40, 30)),
     ]
     for chart in drawn:
         assert chart is not None

@@ -14,7 +14,7 @@ function themed(figure) {
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", dragmode: false, hovermode: "closest",
     margin: { t: 8, r: 8, b: 28, l: 8 },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-    hoverlabel: { font: { family: styles.fontFamily }, bgcolor: colour("--paper"), bordercolor: colour("--hairline") },
+    hoverlabel: { font: { family: styles.fontFamily, color: colour("--ink") }, bgcolor: colour("--paper"), bordercolor: colour("--hairline") },
   });
   layout.xaxis = { ...axis, ...layout.xaxis };
   layout.yaxis = { ...axis, ...layout.yaxis };
@@ -39,12 +39,58 @@ function draw() {
   }
 }
 
-async function save(plot, title) {
-  const svg = await Plotly.toImage(plot, { format: "svg", imageDataOnly: true, width: plot.clientWidth, height: plot.clientHeight });
+// An inline drawing as text, with the styles that it has on the page.
+function styled(svg) {
+  const copied = svg.cloneNode(true), styles = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-family", "font-size", "font-weight"];
+  const [from, to] = [svg, copied].map((root) => [root, ...root.querySelectorAll("*")]);
+  from.forEach((part, place) => {
+    const computed = getComputedStyle(part);
+    for (const name of styles) to[place].style.setProperty(name, computed.getPropertyValue(name));
+  });
+  const { width, height } = svg.viewBox.baseVal;
+  for (const [name, value] of Object.entries({ xmlns: "http://www.w3.org/2000/svg", width, height })) copied.setAttribute(name, value);
+  copied.style.background = getComputedStyle(document.body).backgroundColor;
+  return { url: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(copied.outerHTML)}`, width, height };
+}
+
+// The chart of a figure as a data URL; a PNG has two pixels for each of the page's.
+async function picture(figure, format) {
+  const plot = figure.querySelector(".plot");
+  const { url, width, height } = plot ? await plotted(plot) : styled(figure.querySelector("svg"));
+  if (format === "svg") return url;
+  const image = new Image(), canvas = Object.assign(document.createElement("canvas"), { width: 2 * width, height: 2 * height });
+  image.src = url;
+  await image.decode();
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/png");
+}
+
+async function plotted(plot) {
+  const layout = { ...plot.layout, paper_bgcolor: getComputedStyle(document.body).backgroundColor };
+  const { clientWidth: width, clientHeight: height } = plot;
+  return { url: await Plotly.toImage({ data: plot.data, layout }, { format: "svg", width, height }), width, height };
+}
+
+async function save(button) {
+  const format = button.textContent.toLowerCase();
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
-  link.download = `${title}.svg`;
+  link.href = await picture(button.closest("figure"), format);
+  link.download = `${button.dataset.title}.${format}`;
   link.click();
+}
+
+// The image behind a point of an embedding, beside the pointer.
+function showThumbnails(plot) {
+  const shown = Object.assign(document.createElement("div"), { className: "thumbnail", hidden: true });
+  shown.style.backgroundImage = `url("${plot.dataset.sheet}")`;
+  document.body.append(shown);
+  plot.on("plotly_hover", ({ points, event }) => {
+    const place = points[0].customdata, { side, columns } = plot.figure.layout.meta;
+    const zoom = 96 / side;
+    Object.assign(shown.style, { backgroundSize: `${columns * 96}px auto`, backgroundPosition: `-${(place % columns) * side * zoom}px -${Math.floor(place / columns) * side * zoom}px`, left: `${event.clientX + 16}px`, top: `${event.clientY + 16}px` });
+    shown.hidden = false;
+  });
+  plot.on("plotly_unhover", () => { shown.hidden = true; });
 }
 
 // A table of the page as text; its sort arrows stay behind.
@@ -78,7 +124,7 @@ async function copy(button) {
 
 document.addEventListener("click", ({ target }) => {
   if (target.matches("[data-table], [data-copy]")) copy(target);
-  if (target.matches(".save")) save(target.closest(".chart").querySelector(".plot"), target.closest(".chart").querySelector(".chart-title").textContent);
+  if (target.matches(".save")) save(target);
 });
 
 // A link to a protocol opens it.
@@ -88,6 +134,7 @@ function openTarget() {
 }
 
 draw();
+document.querySelectorAll(".plot[data-sheet]").forEach(showThumbnails);
 openTarget();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 addEventListener("hashchange", openTarget);
