@@ -5,8 +5,11 @@
 The usual code, for each image: the product of its patches with the whole memory, `topk`, softmax, and the weighted
 mean of the neighbours' labels (the exact form of vpariza/open-hummingbird-eval's). Its memory is normalised and in
 memory; ours is a memory-mapped file of any norms, searched for all images in passes. Ratios are of CPU seconds, which
-other work on the machine hardly changes, and of the wall clock. Saves `results/incontext.json`. The saved result is of
-`--rows 200000 --images 4` on two busy cores; there ours is not three times faster, which is the aim.
+other work on the machine hardly changes. Saves `results/incontext.json`.
+
+The aim, three times faster than the usual code, cannot be met on cores that multiply float32 alone: `product` is the
+matrix product by itself, in blocks that fit the cache, and both ways must compute it to be exact. It says how much
+faster than the usual code any exact search could be there.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from cgh_bench.frozen.neighbours import neighbours, planned_bytes
 
 DIM, CLASSES, PATCHES, K, TEMPERATURE = 384, 21, 1_024, 30, 0.02
 CENTRES, NOISE = 500, 1.5
+ROUNDS, BLOCK = 3, 16_384
 
 
 def main() -> None:
@@ -42,9 +46,17 @@ def main() -> None:
         for start in range(0, chosen.rows, 50_000):
             memory[start : start + 50_000] = made(rng, centres, min(50_000, chosen.rows - start))
         memory.flush()
-        ours, ours_seconds = timed(lambda: found(np.load(path, mmap_mode="r"), queries, labels))
         bank = torch.nn.functional.normalize(torch.from_numpy(np.load(path)))
-        theirs, usual_seconds = timed(lambda: usual(bank, queries, labels))
+        ways = {
+            "ours": lambda: found(np.load(path, mmap_mode="r"), queries, labels),
+            "usual": lambda: usual(bank, queries, labels),
+            "product": lambda: product(bank, queries),
+        }
+        answers, seconds = {}, {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, work in ways.items():
+                answers[name], took = timed(work)
+                seconds[name].append(took)
     document = {
         "command": " ".join(["python", *sys.argv]),
         "cores": os.cpu_count(),
@@ -53,10 +65,9 @@ def main() -> None:
         "rows": chosen.rows,
         "dim": DIM,
         "queries": len(queries),
-        "ours": ours_seconds,
-        "usual": usual_seconds,
-        "times_faster": {clock: round(usual_seconds[clock] / ours_seconds[clock], 2) for clock in ours_seconds},
-        "same_classes": float((ours.argmax(1) == theirs.argmax(1)).double().mean()),
+        "cpu_seconds": {name: round(min(each), 2) for name, each in seconds.items()},
+        "times_faster_than_usual": {name: round(min(seconds["usual"]) / min(seconds[name]), 2) for name in ways},
+        "same_classes": float((answers["ours"].argmax(1) == answers["usual"].argmax(1)).double().mean()),
         "planned_megabytes": round(planned_bytes(chosen.rows, len(queries), DIM, K) / 1e6),
     }
     text = json.dumps(document, indent=1)
@@ -69,11 +80,20 @@ def made(rng: np.random.Generator, centres: np.ndarray, count: int) -> np.ndarra
     return centres[rng.integers(0, CENTRES, count)] + NOISE * rng.standard_normal((count, DIM), np.float32)
 
 
-def timed(work) -> tuple[torch.Tensor, dict[str, float]]:
-    """What `work` gives, and the seconds it takes."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def timed(work) -> tuple[torch.Tensor, float]:
+    """What `work` gives, and the CPU seconds it takes."""
+    start = time.process_time()
     result = work()
-    return result, {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
+    return result, time.process_time() - start
+
+
+def product(bank: torch.Tensor, queries: np.ndarray) -> torch.Tensor:
+    """The sum of the last block of the product alone: nothing is selected."""
+    unit, block = torch.nn.functional.normalize(torch.from_numpy(queries)), torch.empty(0)
+    for rows in bank.split(BLOCK):
+        for part in unit.split(256):
+            block = part @ rows.T
+    return block.sum()
 
 
 def found(memory: np.ndarray, queries: np.ndarray, labels: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,7 +19,7 @@ from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import UNDECODABLE, read_image
 from cgh_bench.data.demo.scenes import NAME as SCENES
 from cgh_bench.data.demo.silhouettes import CLASSES as ANIMALS
-from cgh_bench.data.dense import layouts, locate
+from cgh_bench.data.dense import DenseData, layouts, locate
 from cgh_bench.data.folder import SUFFIXES
 from cgh_bench.data.layout import Layout, Part, image_names
 from cgh_bench.data.layouts import cityscapes, voc
@@ -118,15 +119,34 @@ class SegmentedImages:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedPair:
-    """What is learned from, and what is reported."""
+    """What is learned from, and what is reported; the embedded scenes are written when this is asked for."""
 
     name: str
-    train: SegmentedImages
-    val: SegmentedImages
-    fingerprint: str
-    """Sixteen hex digits of both."""
+    found: "Callable[[], tuple[SegmentedImages, SegmentedImages, str]]"
+    """Train, val, and the fingerprint of both; called once."""
     subset: str = ""
     """How much of the published data is there, if fewer images are meant."""
+    there: bool = True
+    """Whether the files are there already."""
+
+    @cached_property
+    def _found(self) -> "tuple[SegmentedImages, SegmentedImages, str]":
+        return self.found()
+
+    @property
+    def train(self) -> SegmentedImages:
+        """The images that are learned from."""
+        return self._found[0]
+
+    @property
+    def val(self) -> SegmentedImages:
+        """The images that are reported."""
+        return self._found[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of both."""
+        return self._found[2]
 
 
 def load_segmented(name: str, cache: Path) -> SegmentedPair:
@@ -150,20 +170,27 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
         return _own(folder, cache)
     located = locate(name, cache)
     if name == SCENES:
-        folders = ((split, located.root / name / split) for split in ("train", "val"))
-        splits = {split: paired_files(place / "images", place / "masks") for split, place in folders}
-    else:
-        splits = _fetched(name, layouts()[name], located.root)
-    found = _pair(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
-    return replace(found, subset=located.subset)
+        made = (cache / SCENES / "meta.json").exists()
+        return SegmentedPair(name, lambda: _both(name, NAMES[name], _written(located), located.fingerprint), there=made)
+    splits = _fetched(name, layouts()[name], located.root)
+    both = _both(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
+    return SegmentedPair(name, lambda: both, located.subset)
 
 
-def _pair(name: str, classes: Sequence[str], splits: Mapping[str, Paths], content: str) -> SegmentedPair:
+def _written(located: DenseData) -> dict[str, Paths]:
+    """The files of the embedded scenes, which are written where they are not there."""
+    folders = ((split, located.root / SCENES / split) for split in ("train", "val"))
+    return {split: paired_files(place / "images", place / "masks") for split, place in folders}
+
+
+def _both(
+    name: str, classes: Sequence[str], splits: Mapping[str, Paths], content: str
+) -> tuple[SegmentedImages, SegmentedImages, str]:
     train, val = (
         SegmentedImages(f"{name}/{split}", tuple(classes), paths, fingerprint([content, split]), int(name in NO_CLASS))
         for split, paths in splits.items()
     )
-    return SegmentedPair(name, train, val, content)
+    return train, val, content
 
 
 def _fetched(name: str, layout: Layout, root: Path) -> dict[str, Paths]:
@@ -243,4 +270,5 @@ def _own(folder: Path, cache: Path) -> SegmentedPair:
     classes, splits = own_files(folder)
     files = [str(path.relative_to(folder)) for paths in splits.values() for both in paths for path in both]
     content = fingerprint([classes, [found.hex() for found in contents(folder, files, cache)]])
-    return _pair(folder.name, classes, splits, content)
+    both = _both(folder.name, classes, splits, content)
+    return SegmentedPair(folder.name, lambda: both)

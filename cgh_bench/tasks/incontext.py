@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.segmented import VOID, SegmentedImages, SegmentedPair
 from cgh_bench.tasks.base import Folders, Metric
-from cgh_bench.tasks.dense import SHOWN, DenseTask, Upsampling, draw_patches, judge, predicted_classes
+from cgh_bench.tasks.dense import NOT_MADE, SHOWN, DenseTask, Upsampling, draw_patches, judge, predicted_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,8 @@ class InContext(DenseTask):
 
     def plan(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and time and memory of the search."""
+        if not data.there:
+            return [NOT_MADE]
         from cgh_bench.core.progress import duration
         from cgh_bench.frozen import neighbours, patches
 
@@ -261,6 +263,8 @@ FULL = 10_240_000
 TASKS = {
     "incontext": InContext(),
     "animals_incontext": InContext("animal_scenes", size=128),
+    # At 128 pixels a ResNet has 4 x 4 patches, and almost all are background. A fifth of the images keeps it cheap.
+    "animals_incontext_fine": InContext("animal_scenes", size=256, labelled=0.2),
     "voc_incontext": InContext("voc2012_aug", size=512),
     # Published at 512 pixels for patches of 16 and at 504 for those of 14, with two epochs of crops.
     "voc_incontext_hummingbird": InContext("voc2012_aug", size=512, version="hummingbird", memory=FULL, epochs=2),

@@ -21,7 +21,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.segmented import SegmentedImages, SegmentedPair
 from cgh_bench.data.windows import Windows
 from cgh_bench.tasks.base import Folders
-from cgh_bench.tasks.dense import SHOWN, DenseTask, Upsampling, draw_patches, judge, predicted_classes
+from cgh_bench.tasks.dense import NOT_MADE, SHOWN, DenseTask, Upsampling, draw_patches, judge, predicted_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,7 @@ class LinearSegmentation(DenseTask):
     def check(self, data: SegmentedPair) -> None:
         """Refuse what every dense task does, and windows that do not fit."""
         super().check(data)
-        if "windows" in (self.view, self.test):
+        if data.there and "windows" in (self.view, self.test):
             self.windows(data.val)
 
     def windows(self, images: SegmentedImages) -> Windows:
@@ -81,6 +81,8 @@ class LinearSegmentation(DenseTask):
 
     def plan(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and time of the training."""
+        if not data.there:
+            return [NOT_MADE]
         from cgh_bench.core import dist
         from cgh_bench.frozen import patches
         from cgh_bench.frozen.extraction import measured

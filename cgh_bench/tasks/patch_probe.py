@@ -18,7 +18,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.segmented import VOID, SegmentedImages, SegmentedPair
 from cgh_bench.frozen.selection import Grid as SearchGrid
 from cgh_bench.tasks.base import Folders, Metric
-from cgh_bench.tasks.dense import DenseTask, judge
+from cgh_bench.tasks.dense import NOT_MADE, DenseTask, judge
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -45,11 +45,13 @@ class PatchProbe(DenseTask):
     def check(self, data: SegmentedPair) -> None:
         """Refuse a single train image, of which none can be held out."""
         super().check(data)
-        if len(data.train) < 2:
+        if data.there and len(data.train) < 2:
             raise UserError(f"{data.train.name} has one image; at least two are needed, one of them to hold out")
 
     def plan(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and memory of what is fitted to them."""
+        if not data.there:
+            return [NOT_MADE]
         from cgh_bench.frozen import patches
 
         cache = folders.cache / "features"

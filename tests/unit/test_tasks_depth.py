@@ -19,7 +19,9 @@ from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.map_views import turned_crop
 from cgh_bench.data.measured import GROUND, MeasuredPair, ground, load_measured, read_normals
+from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.frozen.map_losses import SIG_WARMUP, angular_loss, depth_of_bins, sig_loss
+from cgh_bench.frozen.patches import LiveMaps
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.depth import BINS, Depth, scored_part
 from cgh_bench.tasks.measured import MeasuredTask
@@ -159,6 +161,16 @@ def test_published_recipes_and_layouts(
     np.testing.assert_allclose(pair.val.both(0)[1], own.val.both(0)[1], atol=0.005)
     found = run(small, random_checkpoint("vit_tiny_patch16_224"), pair, tmp_path / "run")
     assert 0 < found["rmse"] < task.most and 0 <= found["delta1"] <= 100
+
+
+def test_trap_pixels_are_scaled_as_the_checkpoint_says(trunk: Checkpoint) -> None:
+    """DINOv2's released depth heads expect 0 to 255, DINOv3's 0 to 1: both are the same network's input here."""
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    one = trunk.preprocessing
+    levels = Preprocessing("RGB", 255.0, *(tuple(255 * value for value in part) for part in (one.mean, one.std)))
+    as_levels = dataclasses.replace(trunk, preprocessing=levels)
+    found = [LiveMaps(each, "layer4", "fp32").features(image) for each in (trunk, as_levels)]
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 def test_scenes_are_planes_in_the_order_in_which_they_hide_each_other(tmp_path: Path) -> None:

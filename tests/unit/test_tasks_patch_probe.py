@@ -80,14 +80,15 @@ def test_knn_chooses_on_train_alone(trunk: Checkpoint, pair: SegmentedPair, tmp_
     grid = json.loads((tmp_path / "run/grid.json").read_text())
     assert len(grid["points"]) == 4
     assert metrics["mIoU_held_out"] == max(value for *_, value in grid["points"])
-    swapped = replace(pair, val=replace(pair.val, classes=pair.val.classes, paths=pair.val.paths[:1], fingerprint="v"))
+    one = replace(pair.val, paths=pair.val.paths[:1], fingerprint="v")
+    swapped = replace(pair, found=lambda: (pair.train, one, "v"))
     other = run(task, trunk, swapped, tmp_path / "other")
     assert json.loads((tmp_path / "other/grid.json").read_text()) == grid and other["mIoU"] != metrics["mIoU"]
 
 
 def test_what_cannot_be_used_is_named(trunk: Checkpoint, pair: SegmentedPair) -> None:
     with pytest.raises(UserError, match="has one image"):
-        PatchKnn("squares").check(replace(pair, train=pair.train.subset(np.array([0]))))
+        PatchKnn("squares").check(replace(pair, found=lambda: (pair.train.subset(np.array([0])), pair.val, "f")))
     for fields, match in (({"held_out": 1.0}, "held_out=1"), ({"distances": ("l1",)}, "cosine or l2")):
         with pytest.raises(UserError, match=match):
             PatchKnn(**fields)  # type: ignore[arg-type]
