@@ -98,11 +98,21 @@ class Timm(Architecture):
 
         for flexible in _ANY_SIZE:
             try:
-                return timm.create_model(self.name, **{**flexible, **dict(self.arguments), **more})
+                found: Any = timm.create_model(self.name, **{**flexible, **dict(self.arguments), **more})
+                if not flexible or _has_whole_patches(found):
+                    return found
             except TypeError as error:
                 if not flexible:
                     raise UserError(f"timm cannot build {self.name} with {dict(self.arguments)}: {error}") from None
         raise AssertionError(self.name)
+
+
+def _has_whole_patches(network: Any) -> bool:
+    """Whether its own images are whole patches: of others timm drops the rest, but only if it takes no other."""
+    embedding = getattr(network, "patch_embed", None)
+    found = (getattr(embedding, name, None) for name in ("img_size", "patch_size"))
+    sizes, patches = (value if isinstance(value, tuple) else (value, value) for value in found)
+    return None in (*sizes, *patches) or all(size % patch == 0 for size, patch in zip(sizes, patches, strict=True))
 
 
 def _is_known(name: str) -> bool:

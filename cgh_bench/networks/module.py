@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,7 +116,7 @@ def shape_of(network: Picked, name: str, size: tuple[int, int]) -> tuple[int, in
         ) from None
     if not isinstance(found, Tensor):
         raise UserError(f"{name} returns {_described(found)}; {_advice(found)}")
-    if found.ndim == 4 and found.shape[1] == found.shape[2] != found.shape[3]:
+    if found.ndim == 4 and _skew(found.shape[1:3], size) < _skew(found.shape[2:4], size):
         raise UserError(
             f"{name} returns maps {tuple(found.shape)} with channels last; expected (B, C, h, w): "
             "features=lambda maps: maps.permute(0, 3, 1, 2)"
@@ -127,6 +127,11 @@ def shape_of(network: Picked, name: str, size: tuple[int, int]) -> tuple[int, in
         raise UserError(f"{name} returns NaN or infinity for images of noise; its weights or its features= are broken")
     _require_no_scores(network.model, name, found) if network.pick is None and not network.method else None
     return found.shape[1], max(1, round(size[1] / found.shape[3])) if found.ndim == 4 else 0
+
+
+def _skew(sides: Sequence[int], size: tuple[int, int]) -> int:
+    """How far `sides` are from being height and width of a map of images of that size."""
+    return abs(sides[0] * size[1] - sides[1] * size[0])
 
 
 def _require_no_scores(model: Any, name: str, found: Tensor) -> None:

@@ -104,10 +104,14 @@ def is_of_tokens(network: Any) -> bool:
 
 
 def _stage_numbers(network: Any) -> dict[str, int]:
-    """The places of its stages in what it puts out; of CrossViT's two branches the first, whose stride is whole."""
+    """The places of its stages in what it puts out, but of parts without a name (TResNet's stem).
+
+    Of CrossViT's two branches the first, whose stride is whole.
+    """
     numbers: dict[str, int] = {}
     for number, part in enumerate(network.feature_info):
-        numbers.setdefault(part["module"], number)
+        if part["module"]:
+            numbers.setdefault(part["module"], number)
     return numbers
 
 
@@ -121,6 +125,10 @@ def image_size(architecture: Timm) -> tuple[int, int]:
     return height, width
 
 
+_NEEDS_VALUES = "Tensor.item() cannot be called on meta tensors"
+"""Gemma 4's networks read the grid of their patches from values, after they have taken the images."""
+
+
 @cache
 def size_problem(architecture: Timm, height: int, width: int) -> str:
     """Why the network cannot take images of that size; empty if it can."""
@@ -130,9 +138,10 @@ def size_problem(architecture: Timm, height: int, width: int) -> str:
             final, maps = network.forward_intermediates(torch.empty(1, 3, height, width, device="meta"))
             network.forward_head(final, pre_logits=True)
     except (AssertionError, RuntimeError, ValueError) as error:
-        return (str(error).splitlines() or ["its shapes do not fit"])[0]
+        problem = (str(error).splitlines() or ["its shapes do not fit"])[0]
+        return "" if problem == _NEEDS_VALUES else problem
     for part, found in zip(network.feature_info, maps, strict=True):
         side = width / part["reduction"]
-        if abs(found.shape[-1] - side) > max(1, 0.02 * side):  # what is not padded loses some
+        if part["module"] and abs(found.shape[-1] - side) > max(1, 0.02 * side):  # what is not padded loses some
             return "it resizes them"
     return ""

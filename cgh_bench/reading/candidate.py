@@ -3,8 +3,9 @@
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,18 @@ from cgh_bench.reading.weights_file import WeightsFile
 _WRAPPER = "module"
 """What DataParallel puts before a name; see also `weights_file`."""
 _CHUNK = re.compile(r"(?<=blocks\.)\d+\.(?=\d+\.(norm1|norm2|attn|mlp|ls1|ls2)\.)")
+_ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "swish": "silu",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "QuickGELU": "quick_gelu",
+    "QuickGELUActivation": "quick_gelu",
+    "GELUTanh": "gelu_tanh",
+}
+"""transformers' names and classes of modules to ours, where they differ."""
 ANOTHER = "name timm's network by --arch if it is one, or pass the network to cgh_bench.wrap in Python"
 """What to do with a network of another kind."""
 
@@ -49,9 +62,30 @@ class Candidate(ABC):
         """The location without the wrapper `module.` of DataParallel."""
         return place(self.location)
 
+    def module(self, file: WeightsFile, name: str) -> Mapping[str, Any]:
+        """What the pickled module `name` of it says of itself; empty where the file has no such module."""
+        return file.modules.get(f"{self.location}{name}".rstrip("."), {})
+
+    def holder(self, file: WeightsFile, key: str) -> Mapping[str, Any]:
+        """The same of the module that holds its tensor `key`."""
+        return file.modules.get(self.names.get(key, "").rpartition(".")[0], {})
+
+    def attributes(self, file: WeightsFile) -> Iterator[tuple[str, Any]]:
+        """What its pickled modules say of what no tensor tells: properties of `Architecture.UNTOLD` with their values.
+
+        Raises:
+            UserError: they are not those of its architecture.
+        """
+        yield from ()
+
     @abstractmethod
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:
         """Its tensors in `file` under our names, in our order, as float32."""
+
+
+def activation(name: str) -> str:
+    """One of `backbones.base.ACTIVATIONS` by the name of a class, or by transformers' name."""
+    return _ACTIVATIONS.get(name, name)
 
 
 def place(name: str) -> str:

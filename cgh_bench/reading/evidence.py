@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -19,13 +19,12 @@ from torch import Tensor
 
 from cgh_bench.backbones import families
 from cgh_bench.backbones.base import Architecture
-from cgh_bench.backbones.resnet import STAGES, ResNet
-from cgh_bench.backbones.vit import ViT
+from cgh_bench.backbones.resnet import STAGES
 from cgh_bench.checkpoint import Checkpoint, Kind, Property
 from cgh_bench.core.config import parse
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.data.preprocessing import ChannelOrder, Preprocessing
-from cgh_bench.reading.candidate import Candidate
+from cgh_bench.reading.candidate import Candidate, activation
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.timms import classifier
 from cgh_bench.reading.weights_file import WeightsFile
@@ -47,19 +46,6 @@ PREPROCESSINGS = {
 """By name: pixels in [0, 1], minus mean, over std. `none` leaves them in [0, 1]."""
 IMAGES = tuple(field.name for field in dataclasses.fields(Preprocessing))
 """The properties of every checkpoint that its preprocessing consists of."""
-
-_ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "swish": "silu",
-    "ReLU": "relu",
-    "GELU": "gelu",
-    "SiLU": "silu",
-    "QuickGELU": "quick_gelu",
-    "QuickGELUActivation": "quick_gelu",
-    "GELUTanh": "gelu_tanh",
-}
-"""transformers' names and classes of modules to ours, where they differ."""
 
 _USUAL: tuple[Kind, str] = ("assumed", "the usual value")
 Statements = Iterator[Property]
@@ -173,7 +159,9 @@ def _images(preprocessing: Preprocessing, kind: Kind, source: str) -> Statements
 def _require_decided(file: WeightsFile, network: Candidate, properties: Sequence[Property]) -> None:
     """Refuse an assumption that known libraries make differently."""
     assumed = {each.name for each in properties if each.kind == "assumed"}
-    if assumed & {"stem.stride", "stem.padding", "stem.pool"} and getattr(network.architecture, "stem", "") == "cifar":
+    architecture = network.architecture
+    assert architecture is not None
+    if assumed & {"stem.stride", "stem.padding", "stem.pool"} and not architecture.value("stem.pool"):
         raise UserError(
             f"{file.path}: its first convolution is 3x3, and nothing says how it is used; add --set stem.stride=1 "
             "--set stem.padding=1 --set stem.pool=false (usual for CIFAR), stem.padding=2 (solo-learn's), or "
@@ -194,7 +182,7 @@ def _require_decided(file: WeightsFile, network: Candidate, properties: Sequence
 
 def _require_square(file: WeightsFile, network: Candidate) -> None:
     """Refuse images that are not square, of which a plain vision transformer's tensors tell nothing."""
-    if not isinstance(network.architecture, ViT):
+    if not _has(network, "positions"):
         return
     cards = [
         said["img_size"] for name, said in file.modules.items() if name.endswith("patch_embed") and "img_size" in said
@@ -235,7 +223,13 @@ _IDLE = {"Identity", "Dropout", "DropPath"}
 
 def _is_small(network: Candidate) -> bool:
     """Whether libraries give it different numbers of heads."""
-    return isinstance(network.architecture, ViT) and network.architecture.size in ("tiny", "small")
+    architecture = network.architecture
+    return architecture is not None and _has(network, "heads") and architecture.width(architecture.global_targets) < 768
+
+
+def _has(network: Candidate, name: str) -> bool:
+    """Whether the property `name` makes a difference to it."""
+    return network.architecture is not None and name in network.architecture.untold
 
 
 # A pickled network's own attributes
@@ -243,66 +237,12 @@ def _is_small(network: Candidate) -> bool:
 
 def _modules(file: WeightsFile, network: Candidate) -> Statements:
     """What the modules that hold the network's tensors say of themselves."""
-    if not file.modules or not isinstance(network.architecture, ResNet | ViT):
+    holders = [network.holder(file, key) for key in network.names]
+    if not any(holders) or not _has(network, "norm_eps"):
         return
-    of = {key: file.modules.get(name.rpartition(".")[0], {}) for key, name in network.names.items()}
-    if not any(of.values()):
-        return
-    source = "the pickled network's own attributes"
-    first = "conv1.0.weight" if "conv1.0.weight" in of else "conv1.weight"
-    root = network.names.get(first, "").removesuffix(f".{first}").removesuffix(first)
-
-    def module(name: str) -> Mapping[str, Any]:
-        return file.modules.get(f"{root}.{name}" if root and root[-1] != "/" else f"{root}{name}", {})
-
-    found = _of_resnet(of, first, module) if isinstance(network.architecture, ResNet) else _of_vit(of, module)
-    norms = [said for said in of.values() if "eps" in said]
-    if norms:
-        yield Property("norm_eps", norms[0]["eps"], "stated", source)
-    for name, value in found:
-        yield Property(name, value, "stated", source)
-    inside = [said["class"] for name, said in file.modules.items() if name.startswith(root)]
-    if strange := next(filter(_BLUR.match, inside), ""):
-        raise UserError(f"{file.path}: it has modules {strange}, which a plain ResNet does not have; name it by --arch")
-
-
-_BLUR = re.compile("BlurPool|AvgPool2dAA|AntiAlias")
-
-
-def _of_resnet(of: Mapping[str, Mapping[str, Any]], first: str, module: Any) -> Iterator[tuple[str, Any]]:
-    if "stride" in of[first]:
-        yield "stem.stride", of[first]["stride"][0]
-        yield "stem.padding", of[first]["padding"][0]
-    if pool := module("maxpool"):
-        yield "stem.pool", pool["class"] == "MaxPool2d"
-    if activation := module("relu") or module("act1"):
-        yield "activation", _activation(activation["class"])
-    inner = "conv2" if "layer1.0.conv3.weight" in of else "conv1"
-    blocks = [[of.get(f"{stage}.{number}.{inner}.weight", {}) for number in (0, 1)] for stage in STAGES]
-    if all("dilation" in later for _, later in blocks):
-        dilation = tuple(later["dilation"][0] for _, later in blocks)
-        yield "dilation", dilation
-        yield (
-            "dilate_first",
-            any(a["dilation"][0] == d > 1 for (a, _), d in zip(blocks, dilation, strict=True))
-            and (blocks[-1][0]["dilation"][0] == dilation[-1]),
-        )
-    if inner == "conv2" and (strides := of.get("layer2.0.conv1.weight", {}).get("stride")):
-        yield "stride_in_1x1", strides[0] > 1
-
-
-def _of_vit(of: Mapping[str, Mapping[str, Any]], module: Any) -> Iterator[tuple[str, Any]]:
-    if heads := module("blocks.0.attn").get("num_heads"):
-        yield "heads", heads
-    if activation := module("blocks.0.mlp.act"):
-        is_tanh = activation.get("approximate") == "tanh"
-        yield "activation", "gelu_tanh" if is_tanh else _activation(activation["class"])
-    if pooling := module("").get("global_pool"):
-        yield "pooling", "patch_mean" if pooling == "avg" else "cls"
-
-
-def _activation(name: str) -> str:
-    return _ACTIVATIONS.get(name, name)
+    eps = next((("norm_eps", said["eps"]) for said in holders if "eps" in said), None)
+    for name, value in (*network.attributes(file), *filter(None, [eps])):
+        yield Property(name, value, "stated", "the pickled network's own attributes")
 
 
 # Configuration in the file or beside it
@@ -329,8 +269,8 @@ def _huggingface(file: WeightsFile, network: Candidate) -> Statements:
             ("stride_in_1x1", "downsample_in_bottleneck"),
         ):
             value = facts.get(f"config/{key}")
-            if value is not None and name in getattr(network.architecture, "untold", ()):
-                value = _activation(str(value)) if name == "activation" else value
+            if value is not None and _has(network, name):
+                value = activation(str(value)) if name == "activation" else value
                 yield Property(name, value, "stated", f"config.json: {key}")
     said = {key.partition("/")[2]: value for key, value in facts.items() if key.startswith("preprocessor_config/")}
     if not said:
@@ -349,7 +289,10 @@ def _huggingface(file: WeightsFile, network: Candidate) -> Statements:
 
 
 def _timm(file: WeightsFile) -> Statements:
-    """The `config.json` of timm and the `args` of its training; lightly-train's."""
+    """The `config.json` of timm and the `args` of its training; BEiT's and data2vec's; lightly-train's."""
+    where = "args/imagenet_default_mean_and_std"
+    if where in file.facts:
+        yield from _images(Preprocessing() if file.facts[where] else INCEPTION, "stated", where)
     said = False
     for where in ("config/pretrained_cfg", "args", "lightly_train/normalize_args"):
         for name in ("mean", "std"):
@@ -379,7 +322,7 @@ def _openmmlab(file: WeightsFile, network: Candidate) -> Statements:
         is_rgb = flip.group(1) == "True" or bool(re.search(r"['\"]CIFAR100?['\"]", text))
         yield from _images(in_pixels("RGB" if is_rgb else "BGR", values["mean"], values["std"]), "stated", where)
     backbone = _nested(_parsed(text), "backbone")
-    if isinstance(network.architecture, ResNet):
+    if _has(network, "dilation"):
         style = backbone.get("style") or next(iter(re.findall(r"\bstyle\s*=\s*['\"](caffe|pytorch)['\"]", text)), "")
         if style:
             yield Property("stride_in_1x1", style == "caffe", "stated", where)
@@ -394,11 +337,11 @@ def _openmmlab(file: WeightsFile, network: Candidate) -> Statements:
             is_first = max(dilations) > 1 and not backbone.get("contract_dilation")
             yield Property("dilation", dilations, "stated", where)
             yield Property("dilate_first", is_first, "stated", where)
-    if isinstance(network.architecture, ViT):
+    if _has(network, "heads"):
         arch = backbone.get("arch")
         if isinstance(arch, dict) and isinstance(arch.get("num_heads"), int):
             yield Property("heads", arch["num_heads"], "stated", where)
-        elif "mocov3-s" in str(arch or re.findall(r"['\"]mocov3-s", text)) and network.architecture.size == "small":
+        elif "mocov3-s" in str(arch or re.findall(r"['\"]mocov3-s", text)) and _is_small(network):
             yield Property("heads", 12, "stated", where)
 
 
@@ -525,14 +468,16 @@ def _implied(file: WeightsFile, network: Candidate, source: str) -> Statements:
         is_resnext = architecture.name.startswith("resnext")
         yield from _images(X101 if is_resnext else MSRA, "implied", READERS["msra"].url)
         yield Property("stride_in_1x1", not is_resnext, "implied", READERS["msra"].url)
-    if isinstance(architecture, ViT):
+    if _has(network, "positions"):
         if _is_small(network) and _sincos(file, network) == "moco_v3":
             yield Property("heads", 12, "implied", f"its position embeddings are MoCo v3's: {READERS['moco_v3'].url}")
         if network.naming.startswith("vit_huggingface"):
             yield Property("norm_eps", 1e-12, "implied", "the default of transformers' ViTConfig")
         if network.naming.startswith(("vit_huggingface", "dinov2_huggingface")):
             yield Property("positions", "transformers", "implied", READERS["huggingface"].url)
-        if network.naming == "vit_dinov2" or (architecture.layer_scale and architecture.patch == 14):
+        if network.naming == "vit_dinov2" or (
+            "blocks.0.ls1.gamma" in network.names and architecture.size_multiple == 14
+        ):
             yield Property("positions", "dino", "implied", "https://github.com/facebookresearch/dinov2 (b8931f7)")
     if reader is not None and reader.implies is not None:
         for name, value in reader.implies(architecture).items():
@@ -547,12 +492,12 @@ def _implied(file: WeightsFile, network: Candidate, source: str) -> Statements:
 def _sincos(file: WeightsFile, network: Candidate) -> str:
     """Whose fixed position embeddings the network has: `moco_v3`, `mae`, or nobody's that is known."""
     vit = network.architecture
-    if not isinstance(vit, ViT) or "pos_embed" not in network.names:
+    if vit is None or "pos_embed" not in network.names:
         return ""
-    side = vit.image_side // vit.patch
+    side, dim = vit.image_size[0] // vit.size_multiple, vit.width(vit.global_targets)
     given = file.tensors[network.names["pos_embed"]].float()[0, -side * side :]
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    omega = 10000.0 ** -(torch.arange(vit.dim // 4, dtype=torch.float64) / (vit.dim // 4))
+    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     parts = [at.flatten().double()[:, None] * omega for at in (rows, columns)]
     waves: list[Tensor] = [torch.cat([part.sin(), part.cos()], dim=1) for part in parts]
     for owner, order in (("moco_v3", waves), ("mae", waves[::-1])):

@@ -18,39 +18,25 @@ if TYPE_CHECKING:
 SPECIFIC, LAYOUT = range(2)
 
 
-def _as_usual(architecture: Architecture) -> Mapping[str, Any]:
-    return {}
+Implied = Callable[["Architecture"], Mapping[str, Any]]
+
+
+def _always(**properties: Any) -> Implied:
+    return lambda architecture: properties
+
+
+_AS_USUAL = _always()
 
 
 def _moco_v3(architecture: Architecture) -> Mapping[str, Any]:
-    """Twelve heads whatever the width (facebookresearch/moco-v3 vits.py)."""
-    from cgh_bench.backbones.vit import ViT
-
-    return {"heads": 12} if isinstance(architecture, ViT) and architecture.size in ("small", "base") else {}
-
-
-def _dino(architecture: Architecture) -> Mapping[str, Any]:
-    from cgh_bench.backbones.vit import ViT
-
-    return {"positions": "dino"} if isinstance(architecture, ViT) else {}
-
-
-def _msn(architecture: Architecture) -> Mapping[str, Any]:
-    from cgh_bench.backbones.vit import ViT
-
-    return {"positions": "transformers"} if isinstance(architecture, ViT) else {}
+    """Twelve heads, of the small network too (facebookresearch/moco-v3 vits.py)."""
+    return {"heads": 12} if architecture.width(architecture.global_targets) in (384, 768) else {}
 
 
 def _solo_learn(architecture: Architecture) -> Mapping[str, Any]:
-    """Its 3x3 stem, for CIFAR, pads by 2 (solo/methods/base.py)."""
-    from cgh_bench.backbones.resnet import ResNet
-
-    return {"stem.padding": 2} if isinstance(architecture, ResNet) and architecture.stem == "cifar" else {}
-
-
-def _segmentation(architecture: Architecture) -> Mapping[str, Any]:
-    """The last two stages dilate instead of striding (torchvision/models/segmentation/fcn.py, deeplabv3.py)."""
-    return {"dilation": (1, 1, 2, 4)}
+    """Its 3x3 stem without a pool, for CIFAR, pads by 2 (solo/methods/base.py)."""
+    has_pool = "stem.pool" not in architecture.untold or architecture.value("stem.pool")
+    return {} if has_pool else {"stem.padding": 2}
 
 
 _VITS = ("vit", "vit_dinov2")
@@ -73,9 +59,9 @@ class Reader:
     namings: tuple[str, ...] = ("torchvision", *_VITS, "timm_model")
     preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
     """What the origin's own code does to pixels; None where that is left to its users."""
-    implies: Callable[[Architecture], Mapping[str, Any]] | None = _as_usual
-    """What the origin's own code builds: the properties of `Architecture.UNTOLD` that are not as usual; None where that
-    is left to its users."""
+    implies: Implied | None = _AS_USUAL
+    """What the origin's own code builds: the properties of `Architecture.UNTOLD` that are not as usual (those that the
+    network does not have do not count); None where that is left to its users."""
     proof: str = ""
     """What the tests prove this rule against: the origin's own code, with its version."""
     rank: int = SPECIFIC
@@ -182,7 +168,7 @@ READERS: dict[str, Reader] = {
         "DINO",
         {"teacher": "teacher/backbone", "student": "student/backbone"},
         "https://github.com/facebookresearch/dino main_dino.py, utils.py",
-        implies=_dino,
+        implies=_always(positions="dino"),
         proof="numbers of facebookresearch/dino (7c446df)",
     ),
     "mae": Reader(
@@ -206,7 +192,7 @@ READERS: dict[str, Reader] = {
         marks=("^prototypes$",),
         lacks=("^predictor/",),
         namings=("vit",),
-        implies=_msn,
+        implies=_always(positions="transformers"),
     ),
     "supcontrast": Reader(
         "SupContrast",
@@ -358,7 +344,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/pytorch/vision torchvision/models/segmentation/fcn.py, deeplabv3.py",
         marks=(r"(^|/)classifier\.4\.weight$",),
         lacks=("^pytorch-lightning",),
-        implies=_segmentation,
+        implies=_always(dilation=(1, 1, 2, 4)),
         proof="torchvision 0.29, in the tests",
     ),
     "ema": Reader(

@@ -20,7 +20,6 @@ from torch import Tensor
 from cgh_bench.backbones.base import ACTIVATIONS, GLOBAL_FEATURE, Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.timm import Timm
-from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import CheckFailed, UserError
@@ -331,22 +330,24 @@ def _variants(checkpoint: Checkpoint) -> Iterator[tuple[str, Checkpoint]]:
 
 
 def _causes(architecture: Architecture) -> Iterator[tuple[str, Any, str]]:
-    if isinstance(architecture, ResNet):
-        yield from (("stem.padding", value, f"stem pads by {value}") for value in range(4))
-        yield from (("stem.stride", value, f"stem strides by {value}") for value in (1, 2))
-        yield from (("stem.pool", value, f"stem has {'a' if value else 'no'} max-pool") for value in (True, False))
-        yield "stride_in_1x1", not architecture.stride_in_1x1, "bottlenecks stride elsewhere"
-        for dilation in ((1, 1, 1, 1), (1, 1, 1, 2), (1, 1, 2, 2), (1, 1, 2, 4)):
-            yield "dilation", dilation, f"stages dilate by {_written(dilation)}"
-        yield "dilate_first", not architecture.dilate_first, "dilated stages begin otherwise"
-        yield from (("norm_eps", value, f"norms have epsilon {value:g}") for value in (1e-3, 1e-5, 1e-6, 1e-4))
-    if isinstance(architecture, ViT):
-        yield from (("heads", value, f"attention has {value} heads") for value in (3, 6, 12, 16, 8, 4, 24, 2, 1))
-        yield from (("norm_eps", value, f"norms have epsilon {value:g}") for value in (1e-5, 1e-6, 1e-12, 1e-3))
-        for way in ("timm", "dino", "transformers"):
-            yield "positions", way, f"positions are resampled as {way} does"
-    if "activation" in architecture.untold:
-        yield from (("activation", name, f"activation is {name}") for name in ACTIVATIONS)
+    for name in architecture.untold:
+        values, words = _CAUSES.get(name, ((), ""))
+        yield from ((name, value, words.format(_written(value))) for value in values)
+
+
+_CAUSES: Mapping[str, tuple[Iterable[Any], str]] = {
+    "stem.padding": (range(4), "stem pads by {}"),
+    "stem.stride": ((1, 2), "stem strides by {}"),
+    "stem.pool": ((True, False), "stem pools otherwise"),
+    "stride_in_1x1": ((True, False), "bottlenecks stride elsewhere"),
+    "dilation": (((1, 1, 1, 1), (1, 1, 1, 2), (1, 1, 2, 2), (1, 1, 2, 4)), "stages dilate by {}"),
+    "dilate_first": ((True, False), "dilated stages begin otherwise"),
+    "heads": ((3, 6, 12, 16, 8, 4, 24, 2, 1), "attention has {} heads"),
+    "norm_eps": ((1e-3, 1e-5, 1e-6, 1e-12, 1e-4), "norms have epsilon {}"),
+    "positions": (("timm", "dino", "transformers"), "positions are resampled as {} does"),
+    "activation": (ACTIVATIONS, "activation is {}"),
+}
+"""Values of properties that known libraries give them; words for each."""
 
 
 def _of_pooling(checkpoint: Checkpoint, feature: str) -> str:

@@ -1,17 +1,28 @@
 """Finding the ResNets among the tensors of a file, by structure alone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgh_bench.backbones.resnet import ARCHS, ResNet
+from cgh_bench.backbones.resnet import ARCHS, STAGES, ResNet
 from cgh_bench.backbones.resnet_names import BUFFERS, COUNTER, NAMINGS, canonical_names
 from cgh_bench.checkpoint import COUNTERS
-from cgh_bench.reading.candidate import ANOTHER, Candidate, as_counter, as_float32, below, differences, place
+from cgh_bench.core.errors import UserError
+from cgh_bench.reading.candidate import (
+    ANOTHER,
+    Candidate,
+    activation,
+    as_counter,
+    as_float32,
+    below,
+    differences,
+    place,
+)
 from cgh_bench.reading.weights_file import WeightsFile
 
 _ANCHOR = "layer1.0.conv1.weight"
@@ -19,6 +30,7 @@ _LAST_STAGE = {"roi_heads", "roi_head.shared_head", "shared_head"}
 _HEAD = re.compile(r"[._]")
 _LEFTOVER = re.compile(r".*_momentum|stem\.(?:fc|projection_head|prototypes)\..*")
 """What converters leave inside a network by mistake, and Caffe2's optimiser."""
+_BLUR = re.compile("BlurPool|AvgPool2dAA|AntiAlias")
 _STEMS: Mapping[tuple[int, ...], str] = {(64, 3, 7, 7): "imagenet", (64, 3, 3, 3): "cifar"}
 
 
@@ -47,6 +59,34 @@ class FoundResNet(Candidate):
             else:
                 weights[key] = torch.zeros(shape) if key.endswith("mean") else torch.ones(shape) - 1e-5
         return weights
+
+    def attributes(self, file: WeightsFile) -> Iterator[tuple[str, Any]]:
+        """See `Candidate`."""
+        inside = [said["class"] for name, said in file.modules.items() if name.startswith(self.location)]
+        if strange := next(filter(_BLUR.match, inside), ""):
+            raise UserError(
+                f"{file.path}: it has modules {strange}, which a plain ResNet does not have; name it by --arch"
+            )
+        first = self.holder(file, "conv1.0.weight" if "conv1.0.weight" in self.names else "conv1.weight")
+        if "stride" in first:
+            yield "stem.stride", first["stride"][0]
+            yield "stem.padding", first["padding"][0]
+        if pool := self.module(file, "maxpool"):
+            yield "stem.pool", pool["class"] == "MaxPool2d"
+        if act := self.module(file, "relu") or self.module(file, "act1"):
+            yield "activation", activation(act["class"])
+        inner = "conv2" if "layer1.0.conv3.weight" in self.names else "conv1"
+        blocks = [[self.holder(file, f"{stage}.{number}.{inner}.weight") for number in (0, 1)] for stage in STAGES]
+        if all("dilation" in later for _, later in blocks):
+            dilation = tuple(later["dilation"][0] for _, later in blocks)
+            yield "dilation", dilation
+            yield (
+                "dilate_first",
+                any(a["dilation"][0] == d > 1 for (a, _), d in zip(blocks, dilation, strict=True))
+                and (blocks[-1][0]["dilation"][0] == dilation[-1]),
+            )
+        if inner == "conv2" and (strides := self.holder(file, "layer2.0.conv1.weight").get("stride")):
+            yield "stride_in_1x1", strides[0] > 1
 
 
 def find_resnets(tensors: Mapping[str, Tensor]) -> list[Candidate]:

@@ -25,13 +25,16 @@ from cgh_bench.reading.efficientnets import timm_names
 from cgh_bench.reading.weights_file import WeightsFile
 
 _LEFTOVER = re.compile(
-    r"(.*\.|)(mask_token|num_batches_tracked|relative_position_index|attn_mask|bias_mask|periods|rope\..*)|decoder_.*"
+    r"(.*\.|)(mask_token|num_batches_tracked|relative_position_index|attn_mask|bias_mask|periods|rope\..*)|decoder_.*|"
+    r"lm_head\..*"
 )
 """What networks keep beside their weights, and what pretraining by masked images adds."""
 _WRAPPERS = re.compile(r"(module\.)*")
 _ARGUMENT = "config/model_args/"
 _KWARGS = "args/model_kwargs/"
 _CARD = "pretrained_cfg/architecture"
+_TABLE = "relative_position_bias_table"
+_SHARED = f"rel_pos_bias.{_TABLE}"
 _UNTRAINED = {"head.norm.weight": 1.0, "head.norm.bias": 0.0}
 """See `_untrained_norm`."""
 INDEX = Path(__file__).with_name("timm_index.json")
@@ -47,11 +50,10 @@ class FoundTimm(Candidate):
     def weights(self, file: WeightsFile) -> dict[str, Tensor]:
         """See `Candidate`."""
         assert self.architecture is not None
-        tensors = {
-            key: file.tensors[name] if _LEFTOVER.fullmatch(key) else as_float32(name, file.tensors[name])
-            for key, name in self.names.items()
-        }
-        converted = _converted(tensors, self.architecture)
+        beside = {name[len(self.location) :]: name for name in file.tensors if name.startswith(self.location)}
+        leftover = {key: file.tensors[name] for key, name in beside.items() if _LEFTOVER.fullmatch(key)}
+        tensors = {key: as_float32(name, file.tensors[name]) for key, name in self.names.items() if key not in leftover}
+        converted = _converted(tensors | leftover, self.architecture)
         return {key: converted[key].contiguous() for key in self.architecture.shapes}
 
 
@@ -199,7 +201,7 @@ def _candidate(file: WeightsFile, location: str, architecture: Timm) -> FoundTim
     # `requires_grad` lets the graph of timm's conversion tell which tensor went where.
     leaves = {key: file.tensors[name].detach() for key, name in given.items()}
     leaves = {key: leaf.requires_grad_() if leaf.is_floating_point() else leaf for key, leaf in leaves.items()}
-    architecture = _for_positions(architecture, leaves)
+    architecture = _for_positions(_for_pretraining(architecture, leaves), leaves)
     converted = _converted(leaves, architecture)
     used, problem = _examined(leaves, converted, architecture)
     names = {key: name for key, name in given.items() if key in used}
@@ -216,7 +218,11 @@ def _examined(
 ) -> tuple[set[str], str]:
     """The tensors that the network is made of, and what is wrong with it: every tensor must be accounted for."""
     shapes, extra = architecture.shapes, set(classifier(architecture))
-    network = {key: tensor for key, tensor in converted.items() if key not in extra}
+    network = {
+        key: tensor
+        for key, tensor in converted.items()
+        if key in shapes or not (key in extra or _LEFTOVER.fullmatch(key))
+    }
     if wrong := differences(shapes, network, ()):
         return set(), f"{wrong[0]} ({len(wrong)} tensors differ from {architecture.name})"
     key_of = {id(leaf): key for key, leaf in leaves.items()}
@@ -293,6 +299,19 @@ def _untrained_norm(found: Mapping[str, Tensor], architecture: Timm) -> dict[str
         return {}
     shapes = architecture.shapes
     return {key: torch.full(shapes[key], value) for key, value in _UNTRAINED.items() if key in shapes}
+
+
+def _for_pretraining(architecture: Timm, tensors: Mapping[str, Tensor]) -> Timm:
+    """The network of BEiT's and data2vec's pretraining, for a file of theirs, where fine-tuning has another.
+
+    Its blocks share the biases of relative positions, and its last norm is before the pooling
+    (facebookresearch/data2vec_vision d94bbb8, beit/modeling_cyclical.py).
+    """
+    shapes = architecture.shapes
+    if _SHARED in shapes or _SHARED not in tensors or f"blocks.0.attn.{_TABLE}" not in shapes:
+        return architecture
+    other = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "global_pool": "token"}
+    return replace(architecture, arguments=(*architecture.arguments, *other.items()))
 
 
 def _for_positions(architecture: Timm, tensors: Mapping[str, Tensor]) -> Timm:

@@ -4,13 +4,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import SIZES, ViT
-from cgh_bench.reading.candidate import ANOTHER, Candidate, as_float32, below, differences, unchunked
+from cgh_bench.reading.candidate import ANOTHER, Candidate, activation, as_float32, below, differences, unchunked
 from cgh_bench.reading.vit_names import FAMILIES, canonical_names
 from cgh_bench.reading.weights_file import WeightsFile
 
@@ -33,6 +34,16 @@ class FoundViT(Candidate):
             {key: as_float32(name, file.tensors[name]) for key, name in self.names.items()}, self.architecture
         )
         return {key: joined[key] for key in self.architecture.shapes}
+
+    def attributes(self, file: WeightsFile) -> Iterator[tuple[str, Any]]:
+        """See `Candidate`."""
+        if heads := self.module(file, "blocks.0.attn").get("num_heads"):
+            yield "heads", heads
+        if act := self.module(file, "blocks.0.mlp.act"):
+            is_tanh = act.get("approximate") == "tanh"
+            yield "activation", "gelu_tanh" if is_tanh else activation(act["class"])
+        if pooling := self.module(file, "").get("global_pool"):
+            yield "pooling", "patch_mean" if pooling == "avg" else "cls"
 
 
 def find_vits(tensors: Mapping[str, Tensor]) -> list[Candidate]:

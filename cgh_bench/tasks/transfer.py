@@ -120,7 +120,7 @@ class Transfer(Task[DenseData]):
             from cgh_bench.transfer_configs.contract import carried
 
             carried.require(given, self.arch, self.protocol)
-        elif not isinstance(given, ResNet) or given not in (ResNet(self.arch), ResNet(self.arch, stride_in_1x1=True)):
+        elif given not in (ResNet(self.arch), ResNet(self.arch, stride_in_1x1=True)):
             others = " or ".join(self._carrying(checkpoint)) or "another task"
             raise UserError(
                 f"{self.protocol} is for {self.arch} as torchvision or MSRA build it, but {checkpoint.name} is a "

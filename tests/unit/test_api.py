@@ -229,6 +229,12 @@ def test_an_answer_that_is_not_features_says_what_to_do(answer, said):
     assert "\n" not in str(refused.value)
 
 
+def test_channels_last_are_told_by_the_shape_of_the_images():
+    cgh_bench.wrap(Net(), image_size=(64, 96))
+    with pytest.raises(UserError, match=r"channels last.*permute"):
+        cgh_bench.wrap(Net(lambda maps: maps.permute(0, 2, 3, 1)), image_size=(64, 96))
+
+
 class Fixed:
     def __init__(self, *items, classes=None):
         self.items = items

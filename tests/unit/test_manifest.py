@@ -112,10 +112,25 @@ def test_a_table_without_its_columns_is_refused(folder):
 
 @pytest.mark.parametrize("layout", ["parquet", "arrow"])
 def test_encoded_images_of_the_datasets_library(tmp_path, layout):
+    saved(tmp_path, layout, {"train": (0, 1), "validation": (2, 3)})
+    train, val = (data.load(str(tmp_path), split) for split in ("train", "val"))
+    assert train.classes == ("cat", "dog") and val.labels.tolist() == [0, 1] and val.called(0) == "2.png"
+    assert np.array_equal(val.image(1).permute(1, 2, 0), np.array(picture(3))) and train.fingerprint != val.fingerprint
+
+
+def test_one_encoded_image_with_two_labels_is_refused(tmp_path):
+    saved(tmp_path, "parquet", {"train": (0, 1), "validation": (1, 3)})
+    with pytest.raises(UserError, match=r"train\[1\] and val\[0\] .* dog and cat") as refused:
+        data.load(str(tmp_path), "train")
+    assert "\n" not in str(refused.value)
+
+
+def saved(folder, layout, splits):
+    """Pictures of these numbers, the first a cat, the second a dog, as the `datasets` library saves them."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     kept = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"]}}}}
-    for split, seeds in (("train", (0, 1)), ("validation", (2, 3))):
+    for split, seeds in splits.items():
         images = []
         for seed in seeds:
             file = io.BytesIO()
@@ -125,13 +140,10 @@ def test_encoded_images_of_the_datasets_library(tmp_path, layout):
             {"huggingface": json.dumps(kept)}
         )
         if layout == "parquet":
-            (tmp_path / "data").mkdir(exist_ok=True)
-            parquet.write_table(whole, tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+            (folder / "data").mkdir(exist_ok=True)
+            parquet.write_table(whole, folder / "data" / f"{split}-00000-of-00001.parquet")
         else:
-            (tmp_path / split).mkdir()
-            path = str(tmp_path / split / "data-00000-of-00001.arrow")
+            (folder / split).mkdir()
+            path = str(folder / split / "data-00000-of-00001.arrow")
             with pyarrow.OSFile(path, "wb") as sink, pyarrow.ipc.new_stream(sink, whole.schema) as writer:
                 writer.write_table(whole)
-    train, val = (data.load(str(tmp_path), split) for split in ("train", "val"))
-    assert train.classes == ("cat", "dog") and val.labels.tolist() == [0, 1] and val.called(0) == "2.png"
-    assert np.array_equal(val.image(1).permute(1, 2, 0), np.array(picture(3))) and train.fingerprint != val.fingerprint
