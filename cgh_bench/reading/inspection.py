@@ -171,7 +171,8 @@ def _finite(weights: Mapping[str, Tensor]) -> tuple[str, str]:
 
 
 def _dead(layers: Mapping[str, Tensor]) -> tuple[str, str]:
-    dead = [key for key, tensor in layers.items() if bool((tensor == tensor.flatten()[0]).all())]
+    seen = {key: tensor for key, tensor in layers.items() if not key.endswith("mask_token")}  # of masked images only
+    dead = [key for key, tensor in seen.items() if bool((tensor == tensor.flatten()[0]).all())]
     if dead:
         return "bad", f"{len(dead)} convolutions or matrices are zero or constant, first {dead[0]}"
     return "ok", "no convolution or matrix is constant"
