@@ -77,8 +77,9 @@ size, patch, and the image side that its position embeddings are for. `random:vi
 - **timm**: a Hub folder (`config.json` with `architecture`, `model_args`, `pretrained_cfg`), a training checkpoint,
   or a bare file (`--arch NAME` where several have its shapes), of any
   network that `timm.list_models()` lists. The classifier's tensors are left
-  out and named in the origin. Original names (DINOv3, ConvNeXt, EVA, open_clip, …) are converted by timm's own code,
-  and every tensor must have gone into the network: one that timm would drop, resample or fill is an error.
+  out and named in the origin. Original names (DINOv3, ConvNeXt, EVA-02, AIMv2, BEiT and data2vec, open_clip, …) are
+  converted by timm's own code, and every tensor must have gone into the network: one that timm would drop, resample or
+  fill is an error.
 - **transformers**: a folder of one of the networks on the page [Backbones](backbones.md#families), filled by
   transformers.
 - **Targets**: a network of timm converts to timm, one of transformers to huggingface.

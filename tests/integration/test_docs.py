@@ -212,7 +212,7 @@ def test_the_example_converter_is_certified(tmp_path, registering):
     assert certificate["verdict"] == "same outputs" and (tmp_path / "out.pth").exists()
 
 
-def test_the_example_family_is_a_backbone(tmp_path, registering):
+def test_the_example_family_is_a_backbone(tmp_path, registering, monkeypatch):
     registering("cgh_bench.backbones", "backbones")
     given = load("random:plain16:1")
     save(given, tmp_path / "plain.safetensors")
@@ -223,6 +223,14 @@ def test_the_example_family_is_a_backbone(tmp_path, registering):
     for stage, found in backbone.pyramid(images).items():
         said = backbone.stages[stage]
         assert found.shape == (2, said.channels, 64 // said.stride, 48 // said.stride)
+    settings = [f"data={faulty.images(tmp_path)}", "transform.resize=32", "transform.crop=32"]
+    settings += ["epochs=1", "batch_size=4", "crop.size=32"]
+    workspace = Workspace(tmp_path / "work")
+    (tuning,) = prepare(["finetune"], workspace, settings)
+    assert 0 <= evaluate(tuning, given, 0, workspace).metrics["top1"] <= 100
+    monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
+    small = replace(TINY_MOCO, architecture=given.architecture, epochs=1)
+    assert load(train(small, "moco_plain16", tmp_path / "run")).architecture == given.architecture
 
 
 @pytest.mark.slow
