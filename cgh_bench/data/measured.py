@@ -6,7 +6,7 @@ from the camera), and (0, 0, 0) where it is not known.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,7 +24,7 @@ from cgh_bench.data.demo.scenes import NAME as SCENES
 from cgh_bench.data.dense import locate
 from cgh_bench.data.image_set import RelatedImages
 from cgh_bench.data.layout import SUBSET
-from cgh_bench.data.segmented import own_places, paired_files
+from cgh_bench.data.segmented import MappedPair, own_places, paired_files, scenes_are_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,17 +86,8 @@ class MeasuredImages:
         return image, values
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredPair:
-    """What is learned from, and what is reported."""
-
-    name: str
-    train: MeasuredImages
-    val: MeasuredImages
-    fingerprint: str
-    """Sixteen hex digits of both."""
-    subset: str = ""
-    """How much of the published data is there, if fewer images are meant."""
+MeasuredPair = MappedPair[MeasuredImages]
+Both = tuple[MeasuredImages, MeasuredImages, str]
 
 
 @dataclass(frozen=True)
@@ -162,11 +153,12 @@ def load_measured(name: str, quantity: Quantity, cache: Path) -> MeasuredPair:
             f"this task has no dataset of its own; name one: --data FOLDER ({{train,val}}/{{images,{quantity}}} in it)"
         )
     if name == SCENES:
-        return _scenes(quantity, cache)
+        found = partial(_scenes, quantity, cache)
+        return MeasuredPair(name, found, there=scenes_are_there(cache))
     entry = catalog().get(name)
     if isinstance(entry, RelatedImages) and entry.kind == quantity:
-        found: MeasuredPair = entry.load(data_root(), cache)
-        return found
+        published: MeasuredPair = entry.load(data_root(), cache)
+        return published
     folder = find_folder(name)
     if not folder:
         known = [known for known, other in catalog().items() if other.kind == quantity]
@@ -206,22 +198,28 @@ def _own(folder: Path, quantity: Quantity, cache: Path) -> MeasuredPair:
     found = {split: paired_files(*places) for split, places in own_places(folder, (quantity,)).items()}
     files = [str(path.relative_to(folder)) for paths in found.values() for both in paths for path in both]
     content = fingerprint([quantity, [each.hex() for each in contents(folder, files, cache)]])
-    return _pair(folder.name, found, read, content)
+    both = _both(found, read, content, folder.name)
+    return MeasuredPair(folder.name, lambda: both)
 
 
-def _pair(
-    name: str, splits: Mapping[str, Sequence[tuple[Path, Path]]], read: Callable[[Path], Values], content: str
-) -> MeasuredPair:
+def _both(
+    splits: Mapping[str, Sequence[tuple[Path, Path]]],
+    read: Callable[[Path], Values],
+    content: str,
+    name: str,
+    cut: tuple[int, int] | None = None,
+) -> Both:
     train, val = (
         MeasuredImages(
             f"{name}/{split}",
             tuple(image for image, _ in paths),
             fingerprint([content, split]),
             partial(_value, [path for _, path in paths], read),
+            cut,
         )
         for split, paths in splits.items()
     )
-    return MeasuredPair(name, train, val, content)
+    return train, val, content
 
 
 def _value(paths: Sequence[Path], read: Callable[[Path], Values], index: int) -> Values:
@@ -256,12 +254,11 @@ def _listed(name: str, layout: Listed, root: Path, cache: Path | None) -> Measur
     content = fingerprint([name, [each.hex() for each in contents(folder, names, cache)]])
     given, published = sum(map(len, splits.values())), sum(layout.counts)
     subset = "" if given == published else f"{given:,} of {published:,} images"
-    pair = _pair(name, splits, partial(read_depth, levels=layout.levels), content)
-    train, val = (replace(images, cut=layout.cut) for images in (pair.train, pair.val))
-    return replace(pair, train=train, val=val, subset=subset)
+    both = _both(splits, partial(read_depth, levels=layout.levels), content, name, layout.cut)
+    return MeasuredPair(name, lambda: both, subset)
 
 
-def _scenes(quantity: Quantity, cache: Path) -> MeasuredPair:
+def _scenes(quantity: Quantity, cache: Path) -> Both:
     """The embedded scenes as cut-outs that stand upright before a floor that rises away from the camera."""
     located = locate(SCENES, cache)
     parts = []
@@ -275,7 +272,7 @@ def _scenes(quantity: Quantity, cache: Path) -> MeasuredPair:
         content = fingerprint([located.fingerprint, split, quantity, GROUND, FIRST, STEP])
         parts.append(MeasuredImages(f"{SCENES}/{split}", paths, content, partial(_scene, owners, quantity)))
     train, val = parts
-    return MeasuredPair(SCENES, train, val, fingerprint([train.fingerprint, val.fingerprint]))
+    return train, val, fingerprint([train.fingerprint, val.fingerprint])
 
 
 GROUND, FIRST, STEP = 4.0, 2.1, 0.4

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,12 +117,15 @@ class SegmentedImages:
         return replace(self, paths=paths, fingerprint=fingerprint([self.fingerprint, rows.tolist()]))
 
 
+ImagesOf = TypeVar("ImagesOf")
+
+
 @dataclass(frozen=True, eq=False)
-class SegmentedPair:
-    """What is learned from, and what is reported; the embedded scenes are written when this is asked for."""
+class MappedPair(Generic[ImagesOf]):
+    """What is learned from, and what is reported; the embedded scenes are written when one of these is asked for."""
 
     name: str
-    found: "Callable[[], tuple[SegmentedImages, SegmentedImages, str]]"
+    found: Callable[[], tuple[ImagesOf, ImagesOf, str]]
     """Train, val, and the fingerprint of both; called once."""
     subset: str = ""
     """How much of the published data is there, if fewer images are meant."""
@@ -130,16 +133,16 @@ class SegmentedPair:
     """Whether the files are there already."""
 
     @cached_property
-    def _found(self) -> "tuple[SegmentedImages, SegmentedImages, str]":
+    def _found(self) -> tuple[ImagesOf, ImagesOf, str]:
         return self.found()
 
     @property
-    def train(self) -> SegmentedImages:
+    def train(self) -> ImagesOf:
         """The images that are learned from."""
         return self._found[0]
 
     @property
-    def val(self) -> SegmentedImages:
+    def val(self) -> ImagesOf:
         """The images that are reported."""
         return self._found[1]
 
@@ -147,6 +150,14 @@ class SegmentedPair:
     def fingerprint(self) -> str:
         """Sixteen hex digits of both."""
         return self._found[2]
+
+
+SegmentedPair = MappedPair[SegmentedImages]
+
+
+def scenes_are_there(cache: Path) -> bool:
+    """Whether the embedded scenes are written already."""
+    return (cache / SCENES / "meta.json").exists()
 
 
 def load_segmented(name: str, cache: Path) -> SegmentedPair:
@@ -170,17 +181,17 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
         return _own(folder, cache)
     located = locate(name, cache)
     if name == SCENES:
-        made = (cache / SCENES / "meta.json").exists()
-        return SegmentedPair(name, lambda: _both(name, NAMES[name], _written(located), located.fingerprint), there=made)
+        return SegmentedPair(name, partial(_both_scenes, located), there=scenes_are_there(cache))
     splits = _fetched(name, layouts()[name], located.root)
     both = _both(name, NAMES.get(name) or _numbered(layouts()[name], name), splits, located.fingerprint)
     return SegmentedPair(name, lambda: both, located.subset)
 
 
-def _written(located: DenseData) -> dict[str, Paths]:
-    """The files of the embedded scenes, which are written where they are not there."""
+def _both_scenes(located: DenseData) -> tuple[SegmentedImages, SegmentedImages, str]:
+    """The embedded scenes, which are written where they are not there."""
     folders = ((split, located.root / SCENES / split) for split in ("train", "val"))
-    return {split: paired_files(place / "images", place / "masks") for split, place in folders}
+    splits = {split: paired_files(place / "images", place / "masks") for split, place in folders}
+    return _both(SCENES, NAMES[SCENES], splits, located.fingerprint)
 
 
 def _both(

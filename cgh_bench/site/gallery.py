@@ -20,6 +20,7 @@ from cgh_bench.site import truth
 from cgh_bench.site.breakdown import DETECTIONS, SEGMENTATIONS
 from cgh_bench.site.pictures import Instance, css_colour, data_uri, draw_classes, draw_instances
 from cgh_bench.site.truth import noting
+from cgh_bench.tasks.base import PICTURES
 
 Named = Sequence[tuple[str, Result]]
 """Runs of one task, each with the label of its row."""
@@ -85,6 +86,19 @@ Scene = tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A picture that a task drew itself: depth maps, patches as colours, matches, rankings."""
+
+    task: str
+    row: str
+    name: str
+    picture: str
+    """Data URI."""
+    size: tuple[int, int]
+    """Width and height."""
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Pictures, ready to be shown."""
 
@@ -93,6 +107,7 @@ class Gallery:
     segmentations: Sequence[Scene] = ()
     classes: Sequence[tuple[str, str]] = ()
     """Name and CSS colour of each class of the segmentations."""
+    sheets: Sequence[Sheet] = ()
     least_score: float = LEAST_SCORE
 
 
@@ -100,7 +115,8 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     """What can be drawn from the files that runs left in their folders below `root`.
 
     Args:
-        by_task: the runs of each task; each kind of picture is of the first task that left such files.
+        by_task: the runs of each task; each kind of picture is of the first task that left such files, but for
+            `sheets`, which are of all.
         root: folder of the result store.
         work: the workspace; the embedded datasets are in its cache, the others in `$CGH_DATA`.
         notes: what cannot be drawn, and why, is appended.
@@ -112,7 +128,8 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     asked = first(lambda folder: (folder / NEIGHBOURS).exists())
     detected = first(lambda folder: (folder / DETECTIONS).exists() or truth.left_instances(folder))
     segmented = first(lambda folder: (folder / SEGMENTATIONS).exists() and not truth.left_instances(folder))
-    if any(by_task) and not (asked or detected or segmented):
+    drawn = sheets(by_task, root, notes)
+    if any(by_task) and not (asked or detected or segmented or drawn):
         notes.append("No pictures: the folders of the runs are not beside the results.")
     objects = truth.objects(detected[0][1], work, notes) if detected else None
     maps = truth.maps(segmented[0][1], root / segmented[0][1].work, work, notes) if segmented else None
@@ -121,7 +138,20 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
         detections(objects, detected, root, notes) if objects else (),
         segmentations(maps, segmented, root, notes) if maps else (),
         [(name, css_colour(index)) for index, name in enumerate(maps.classes)] if maps else (),
+        drawn,
     )
+
+
+def sheets(by_task: Sequence[Named], root: Path, notes: list[str]) -> list[Sheet]:
+    """What tasks drew of what they found, task by task and row by row; what cannot be read is noted."""
+    found = []
+    for row, run in (named for runs in by_task for named in runs):
+        for path in sorted((root / run.work / PICTURES).glob("*.png")):
+            with noting(notes, f"{row}: {PICTURES}/{path.name} of {run.task} is damaged"):
+                image = Image.open(path).convert("RGB")
+                image.thumbnail((WIDEST, 2 * WIDEST))
+                found.append(Sheet(run.task, row, path.stem, data_uri(image), image.size))
+    return found
 
 
 def queries(runs: Named, root: Path, notes: list[str]) -> list[Query]:

@@ -18,7 +18,7 @@ from cgh_bench.core.files import replacing
 from cgh_bench.core.precision import Precision
 from cgh_bench.data.measured import MeasuredImages, MeasuredPair, Quantity, Values, load_measured
 from cgh_bench.tasks.base import Folders, Task
-from cgh_bench.tasks.dense import SHOWN, Upsampling
+from cgh_bench.tasks.dense import NOT_MADE, SHOWN, Upsampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class MeasuredTask(Task[MeasuredPair]):
 
     def check(self, data: MeasuredPair) -> None:
         """Refuse val images that are the train images."""
-        if data.train.paths == data.val.paths:
+        if data.there and data.train.paths == data.val.paths:
             raise UserError(
                 f"{data.train.name} and {data.val.name} hold the same images; val must be other images than train"
             )
@@ -89,6 +89,8 @@ class MeasuredTask(Task[MeasuredPair]):
 
     def plan(self, checkpoint: "Checkpoint", data: MeasuredPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and the training."""
+        if not data.there:
+            return [NOT_MADE]
         from cgh_bench.frozen.patches import plan_patches
 
         cache, steps = folders.cache / "features", self.training.iterations

@@ -256,9 +256,9 @@ def test_every_checkpoint_is_evaluated_and_an_untrained_one_is_named(photos: Pat
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
-    tasks = "animals_det,animals_seg,animals_incontext_fine"
+    tasks = "animals_det,animals_seg,animals_incontext_fine,animals_depth"
     planned = run("eval", tasks, "--ckpt", "random:resnet18", "--dry-run", cwd=tmp_path)
-    assert planned.stdout.count("would run") == 3, planned.stderr
+    assert planned.stdout.count("would run") == 4, planned.stderr
     refused = run("eval", "animals_det", "--ckpt", "random:vit_tiny_patch16_224", "--dry-run", cwd=tmp_path)
     assert refused.returncode == 2 and "vit_tiny_patch16_224" in refused.stderr
     assert run("reproduce", "animals", "--dry-run", cwd=tmp_path).returncode == 0

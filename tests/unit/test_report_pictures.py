@@ -195,3 +195,16 @@ def test_a_value_is_drawn_unless_it_is_no_class(tmp_path: Path) -> None:
         maps = ground_truth.Maps((), values)
         assert maps.drawn(tmp_path / "map.png").tolist() == [drawn]
         assert maps.classes == classes
+
+
+def test_what_tasks_drew_themselves_is_shown_and_what_is_damaged_is_said(tmp_path: Path) -> None:
+    drawn = tmp_path / "run" / "pictures"
+    drawn.mkdir(parents=True)
+    Image.new("RGB", (2000, 100), (10, 200, 30)).save(drawn / "depth.png")
+    (drawn / "patches.png").write_bytes(b"nothing")
+    notes: list[str] = []
+    found = gallery.gallery([[("A", result("a", 1.0, work="run"))]], tmp_path, tmp_path, notes)
+    (sheet,) = found.sheets
+    assert (sheet.row, sheet.name, sheet.size) == ("A", "depth", (768, 38))
+    assert decode(sheet.picture).size == sheet.size
+    assert len(notes) == 1 and "patches.png" in notes[0]

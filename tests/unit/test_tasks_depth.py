@@ -182,6 +182,7 @@ def test_scenes_are_planes_in_the_order_in_which_they_hide_each_other(tmp_path: 
     before, measured.locate = measured.locate, lambda *_: located  # type: ignore[assignment]
     try:
         depth, normals = (load_measured("animal_scenes", kind, tmp_path) for kind in ("depth", "normals"))  # type: ignore[arg-type]
+        assert len(depth.train) == len(normals.train) == TINY.train_scenes
     finally:
         measured.locate = before
     plane = ground(96, 96)
