@@ -231,6 +231,22 @@ def _solo_learn(path: Path) -> Evaluations:
     return found
 
 
+def _mteb(path: Path) -> Evaluations:
+    """Fractions, one label for each split and subset; `main_score` repeats one of the others.
+
+    Source: mteb mteb/load_results/task_results.py (TaskResult).
+    """
+    return {
+        f"{split}, {entry['hf_subset']}": {
+            name: 100 * float(value)
+            for name, value in entry.items()
+            if isinstance(value, int | float) and name != "main_score"
+        }
+        for split, entries in json.loads(path.read_text(encoding="utf-8"))["scores"].items()
+        for entry in entries
+    }
+
+
 def _timm(path: Path) -> Evaluations:
     """`results-*.csv`, and what `validate.py` writes: per cent, one label per model.
 
@@ -248,5 +264,6 @@ IMPORTERS = {
     "dino": Importer("results_eval_knn.json and results_eval_linear.json of DINOv2 and DINOv3", _dino),
     "lightly": Importer("the printed output of benchmarks/imagenet/*/main.py", _lightly),
     "solo-learn": Importer("the printed output of main_knn.py, or wandb-summary.json of main_linear.py", _solo_learn),
+    "mteb": Importer("TASK.json of a model's folder of results", _mteb),
     "timm": Importer("results/results-*.csv, or the CSV of validate.py", _timm),
 }

@@ -151,25 +151,40 @@ def merge(stores: tuple[Path, ...], work: Path) -> None:
 
 
 @results.command()
-@click.option("--format", default="csv", metavar="FORMAT", help="csv (one line per metric) or json (every field).")
-@click.option("--out", "-o", type=options.PATH, help="Output file.  [default: standard output]")
+@click.option(
+    "--format",
+    default="csv",
+    metavar="FORMAT",
+    help="csv (one line per metric), json (every field) or mteb (a folder).",
+)
+@click.option("--out", "-o", type=options.PATH, help="Output file, or folder (mteb).  [default: standard output]")
 @_filters
 @options.work
 def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
-    """Write results as CSV or JSON.
+    """Write results as CSV or JSON, or as MTEB does.
+
+    For mteb, OUT gets MODEL/REVISION/TASK.json with scores as fractions; `results import --from mteb` reads them.
 
     \b
     Examples:
       cgh-bench results export -o results.csv
       cgh-bench results export --format json --task animals_det
+      cgh-bench results export --format mteb -o mteb_results
     """
     from cgh_bench import results
+    from cgh_bench.report import mteb
 
     formats = {"csv": results.export_csv, "json": results.export_json}
-    if format not in formats:
-        raise unknown("export format", format, formats)
-    text = formats[format](dict(results.select(_read(work), task, protocol, ckpt, method)).values())
-    _write(text, out)
+    if format not in (*formats, "mteb"):
+        raise unknown("export format", format, (*formats, "mteb"))
+    chosen = list(dict(results.select(_read(work), task, protocol, ckpt, method)).values())
+    if format != "mteb":
+        _write(formats[format](chosen), out)
+    elif out is None:
+        raise UserError("--format mteb writes a folder; name it with --out")
+    else:
+        for path, text in mteb.files(chosen).items():
+            _write(text, out / path)
 
 
 @results.command()

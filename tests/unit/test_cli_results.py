@@ -76,6 +76,22 @@ def test_export_and_merge(work: Path, tmp_path: Path) -> None:
         run("results", "merge", str(tmp_path / "absent"), work=tmp_path / "other")
 
 
+def test_results_travel_in_mtebs_layout_and_come_back(work: Path, tmp_path: Path) -> None:
+    run("results", "export", "--format", "mteb", "--task", RESULT.task, "-o", str(tmp_path / "mteb"), work=work)
+    (file,) = (tmp_path / "mteb").rglob(f"{RESULT.task}.json")
+    document = json.loads(file.read_text())
+    (scores,) = document["scores"]["val"]
+    assert scores["main_score"] == scores["top1"] == pytest.approx(RESULT.metrics["top1"] / 100)
+    assert (document["task_name"], document["dataset_revision"]) == (RESULT.task, RESULT.data)
+    assert json.loads((file.parent / "model_meta.json").read_text())["revision"] == RESULT.checkpoint
+    arguments = ("--from", "mteb", "--ckpt", "theirs", "--protocol", RESULT.task)
+    run("results", "import", str(file), *arguments, work=work)
+    (*_, back), _ = results.read(work / "results.jsonl")
+    assert back.imported and back.metrics == pytest.approx(RESULT.metrics)
+    with pytest.raises(UserError, match="--out"):
+        run("results", "export", "--format", "mteb", work=work)
+
+
 def test_an_import_is_added_once_and_fills_a_table_only_under_a_protocol(work: Path, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(DETECTRON2)
     given = ("results", "import", str(tmp_path / "metrics.json"), "--from", "detectron2", "--ckpt")
