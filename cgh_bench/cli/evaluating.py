@@ -87,14 +87,13 @@ def eval_(
       cgh-bench eval coco_det --framework detectron2 --ckpt moco_v2_800ep.pth.tar
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --data my_coco --set iterations=5000
       cgh-bench eval coco_det --ckpt moco_v2_800ep.pth.tar --gpus 8 --slurm slurm_partition=gpu,timeout_min=1440
+      cgh-bench eval coco_vitdet --ckpt vit.safetensors --gpus 8 --slurm nodes=4,slurm_partition=gpu,timeout_min=1440
       torchrun --nproc-per-node 8 -m cgh_bench eval imagenet_knn_grid --ckpt moco_v2_800ep.pth.tar
     """
-    if bool(ckpt) == bool(features):
-        raise UserError("eval needs either --ckpt CKPT or --features TRAIN,VAL")
-    tasks, names = _tasks(task), options.checkpoints(ckpt) or [features]
+    tasks, names = _tasks(task), _names(ckpt, features)
     from cgh_bench.core import dist
     from cgh_bench.core.progress import showing
-    from cgh_bench.core.slurm import queue
+    from cgh_bench.core.slurm import processes, queue
     from cgh_bench.evaluation import configured, evaluate, find_finished, plan, prepare
     from cgh_bench.foreign.process import Launch
     from cgh_bench.reading.evidence import split_settings
@@ -107,7 +106,7 @@ def eval_(
         tasks = [in_framework(name, framework) for name in tasks]
     of_weights, of_task = split_settings(settings)
     given = [*of_task, *([f"data={data}"] if data else []), *([f"val_split={val_split}"] if val_split else [])]
-    launch = Launch(None if slurm else gpus, images_at_a_time)
+    launch = Launch(processes(slurm, gpus) if slurm else gpus, images_at_a_time, elsewhere=bool(slurm))
     workspace = click.get_current_context().with_resource(Workspace(work).planning(dry_run))
     from_files = _feature_files(features) if features else None
 
@@ -125,6 +124,8 @@ def eval_(
     loaded = read(names[0])
     evaluations = prepared(loaded)
     if slurm:
+        for evaluation in evaluations:
+            plan(evaluation, loaded, workspace, launch)  # refuses here what the job would refuse
         job = queue(sys.argv[1:], slurm, gpus, None if dry_run else work / "slurm")
         if not dry_run:
             print(f"job {job}; logs: {work / 'slurm'}")
@@ -232,6 +233,17 @@ def _tasks(text: str) -> list[str]:
             raise UserError(f"no task matches {part!r}; see `cgh-bench list tasks`")
         names += matching
     return list(dict.fromkeys(names))
+
+
+def _names(ckpt: tuple[str, ...], features: str) -> list[str]:
+    """The checkpoints, or the files of features.
+
+    Raises:
+        UserError: neither or both are given, or a pattern matches nothing.
+    """
+    if bool(ckpt) == bool(features):
+        raise UserError("eval needs either --ckpt CKPT or --features TRAIN,VAL")
+    return options.checkpoints(ckpt) or [features]
 
 
 def _feature_files(features: str) -> "tuple[Checkpoint, DataPair]":

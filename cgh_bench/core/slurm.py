@@ -71,6 +71,25 @@ def _warning_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, warning)
 
 
+def processes(options: str, gpus: int | None) -> int:
+    """How many processes a job has, one per GPU of all nodes; 0: one, on the CPU.
+
+    Raises:
+        UserError: `--gpus` is missing, or an option is not KEY=VALUE.
+    """
+    if gpus is None:
+        raise UserError("--slurm needs --gpus N, the GPUs per node")
+    nodes = _nodes(options)
+    return nodes * max(1, gpus) if nodes > 1 else gpus
+
+
+def _nodes(options: str) -> int:
+    nodes = _parse(options).get("nodes", 1)
+    if not isinstance(nodes, int) or nodes < 1:
+        raise UserError(f"--slurm {options}: nodes={nodes} must be a positive integer")
+    return nodes
+
+
 def queue(
     arguments: list[str], options: str, gpus: int | None, logs: Path | None, *, process_per_gpu: bool = False
 ) -> str:
@@ -81,24 +100,25 @@ def queue(
         options: as in `submit`.
         gpus: `--gpus`, per node.
         logs: a folder that the nodes share; None checks everything and queues nothing.
-        process_per_gpu: one process per GPU, as `torchrun` would start, on any number of nodes, and without `--gpus`;
-            else one process on one node, which gets `--gpus`.
+        process_per_gpu: one process per GPU, as `torchrun` would start, and without `--gpus`; so it is on several nodes
+            in any case. Else one process, which gets `--gpus`.
 
     Raises:
-        UserError: as `submit`, or `--gpus` is missing, or several nodes for a command that runs on one.
+        UserError: as `submit`, or `--gpus` is missing.
     """
-    if gpus is None:
-        raise UserError("--slurm needs --gpus N, the GPUs per node")
-    if not process_per_gpu and "nodes" in _parse(options):
-        raise UserError(f"--slurm {options}: this command runs on one node; leave out nodes=")
-    for option in ("--slurm", "--gpus") if process_per_gpu else ("--slurm",):
+    processes(options, gpus)
+    assert gpus is not None
+    per_gpu = process_per_gpu or _nodes(options) > 1
+    for option in ("--slurm", "--gpus") if per_gpu else ("--slurm",):
         arguments = _without(arguments, option)
-    tasks = max(1, gpus) if process_per_gpu else 1
+    tasks = max(1, gpus) if per_gpu else 1
     return submit([sys.executable, "-m", "cgh_bench", *arguments], options, logs, gpus, tasks)
 
 
 def _without(arguments: list[str], option: str) -> list[str]:
-    place = next(i for i, argument in enumerate(arguments) if argument.partition("=")[0] == option)
+    place = next((i for i, argument in enumerate(arguments) if argument.partition("=")[0] == option), None)
+    if place is None:  # it is in the environment
+        return arguments
     return [*arguments[:place], *arguments[place + (1 if "=" in arguments[place] else 2) :]]
 
 

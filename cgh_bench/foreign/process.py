@@ -5,7 +5,8 @@ The contract with the module `train` of a framework's folder in `transfer_config
 {metric: value}, `versions.json` {package: version} and `loaded.json` (see `_require_arrived`) to the work folder.
 Each line of its output that is a JSON object with `phase`, `done`, `of` and `loss` reports progress. On SIGINT it
 saves its state as `state.pth` and exits with 130. A trained network (`model.pth`) is only evaluated. On Linux it dies
-with the process that `CGH_PARENT` names.
+with the process that `CGH_PARENT` names. Started by `torchrun`, on one machine or several, each of our processes starts
+one of the framework's, and these work together.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,10 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from cgh_bench.core import dist
 from cgh_bench.core.config import identity, later
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
+from cgh_bench.core.slurm import INTERRUPTED
 from cgh_bench.data.dense import DenseData, Own
 from cgh_bench.foreign import frameworks
 from cgh_bench.transfer_configs.contract import PARENT
@@ -49,15 +53,23 @@ class Launch:
     """Processes, one per GPU (0: one, on the CPU). None: `$CGH_GPUS`, else all visible GPUs."""
     images_at_a_time: int | None = None
     """Images per process at a time. None: `$CGH_IMAGES_AT_A_TIME`, else the process's whole share of the batch."""
+    elsewhere: bool = False
+    """Whether it is only planned here: `gpus` are of other machines, all of them together."""
 
     def processes(self) -> int:
-        """How many processes to start, one per GPU. 0: one, on the CPU.
+        """How many processes work together, one per GPU. 0: one, on the CPU.
 
         Raises:
-            UserError: more than there are GPUs, or the environment variable is not a number.
+            UserError: more than there are GPUs or `torchrun` started, or the environment variable is not a number.
         """
         import torch
 
+        if self.elsewhere:
+            return self.gpus or 0
+        if (started := dist.world_size()) > 1:
+            if self.gpus not in (None, started, int(os.environ["LOCAL_WORLD_SIZE"])):  # of all nodes, or per node
+                raise UserError(f"--gpus {self.gpus} requested, but torchrun started {started}; leave --gpus out")
+            return started
         present = torch.cuda.device_count()
         wanted = _from_environment("CGH_GPUS", present) if self.gpus is None else self.gpus
         if wanted > present:
@@ -129,13 +141,15 @@ def run(
         CheckFailed: not every tensor arrived, or preprocessing other than the checkpoint's is in force.
         KeyboardInterrupt: passed on after the process has saved its state.
     """
-    framework = frameworks.find(job.framework)
+    framework, is_first = frameworks.find(job.framework), dist.rank() == 0
     frameworks.require_installed(job.framework)
-    _take_over(folder, {"checkpoint": checkpoint.id, **identity(job)})
-    if not (folder / "metrics.json").exists():
+    if is_first:
+        _take_over(folder, {"checkpoint": checkpoint.id, **identity(job)})
+    if not dist.agreed((folder / "metrics.json").exists()):
         weights = folder / ("weights.safetensors" if job.carried else "weights.pth")
         settings = (framework.preprocessing if job.carried else framework.settings)(checkpoint)
-        write_weights(weights)
+        if is_first:
+            write_weights(weights)
         command = [
             *framework.command("train"),
             f"--config={frameworks.protocol_file(job.framework, job.protocol)}",
@@ -150,13 +164,24 @@ def run(
             *(f"{key}={json.dumps(value)}" for key, value in settings.items()),
             *job.settings,
         ]
-        _run_to_the_end(command, {**framework.environment, "CGH_DATA": str(data.root.resolve())}, folder, job)
-    for no_longer_needed in ("weights.pth", "weights.safetensors", "probe.pth", "state.pth"):
+        environment = {**framework.environment, **_meeting(), "CGH_DATA": str(data.root.resolve())}
+        _run_to_the_end(command, environment, folder, job)
+        dist.wait_for_all()
+    for no_longer_needed in ("weights.pth", "weights.safetensors", "probe.pth", "state.pth") if is_first else ():
         (folder / no_longer_needed).unlink(missing_ok=True)
     given = len(checkpoint.weights) if job.carried else framework.tensors_given(checkpoint)
     _require_arrived(folder, checkpoint, given, job.carried)
     metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics
+
+
+def _meeting() -> dict[str, str]:
+    """Where the frameworks' processes meet, if each process of `torchrun` starts one: beside our own meeting place."""
+    if dist.world_size() == 1:
+        return {}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return {"MASTER_PORT": str(dist.agreed(port)), "TORCHELASTIC_USE_AGENT_STORE": "False"}
 
 
 def _take_over(folder: Path, job: dict[str, Any]) -> None:
@@ -178,7 +203,7 @@ def _take_over(folder: Path, job: dict[str, Any]) -> None:
 
 def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
     """Run the command. It has a session of its own, so that Ctrl-C reaches it once, from here."""
-    log_path = folder / "log.txt"
+    log_path = folder / (f"log{dist.rank()}.txt" if dist.rank() else "log.txt")
     with log_path.open("a", encoding="utf-8") as log, _termination_as_interrupt():
         earlier = log.tell()
         process = subprocess.Popen(
@@ -204,11 +229,13 @@ def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Pat
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+    if process.returncode == INTERRUPTED:
+        raise KeyboardInterrupt  # it was one of several, of which another was told to stop
     if process.returncode:
         with log_path.open("rb") as whole_log:
             whole_log.seek(earlier)
             printed = whole_log.read().decode(errors="replace")
-        raise _failure(process.returncode, printed, folder, job)
+        raise _failure(process.returncode, printed, log_path, job)
 
 
 @contextlib.contextmanager
@@ -303,16 +330,15 @@ def _loaded(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _failure(code: int, printed: str, folder: Path, job: Job) -> Exception:
+def _failure(code: int, printed: str, log: Path, job: Job) -> Exception:
     """The error for a process that ended with `code`; the end of its log is printed if that explains more."""
-    loaded = _loaded(folder)
+    loaded = _loaded(log.parent)
     if loaded and (loaded["missing"] or loaded["unfilled"]):
         return _not_arrived(loaded)
     cause, shown = explain(code, printed)
-    log = folder / "log.txt"
     if shown:
         print(f"the end of {log}:", *shown, sep="\n  ", file=sys.stderr)
-    resume = "; rerun to resume from the last saved state" if (folder / "state.pth").exists() else ""
+    resume = "; rerun to resume from the last saved state" if log.with_name("state.pth").exists() else ""
     return UserError(f"{job.protocol} failed in {job.framework}: {cause}{resume}; see {log}")
 
 

@@ -102,6 +102,8 @@ TASKS: dict[str, _Detector] = {
     "coco_retinanet": BoxDetection(data="coco", protocol="coco_retinanet", arch="resnet50"),
     "coco_vitdet": Detection(data="coco", protocol="coco_vitdet", arch="single-scale"),
     "coco_fpn_swin": Detection(data="coco", protocol="coco_fpn_swin", arch="multi-scale"),
+    "coco_cascade": Detection(data="coco", protocol="coco_cascade", arch="single-scale"),
+    "coco_dino": BoxDetection(data="coco", protocol="coco_dino", arch="multi-scale"),
     "coco_frozen": Detection(data="coco", protocol="coco_frozen", arch="any"),
     "coco_quick": BoxDetection(data="coco", protocol="coco_quick", arch="any"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),

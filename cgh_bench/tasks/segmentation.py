@@ -63,6 +63,7 @@ TASKS = {
     "cityscapes_seg": Segmentation(data="cityscapes", protocol="cityscapes_seg", arch="resnet50"),
     "cityscapes_seg_moco": Segmentation(data="cityscapes", protocol="cityscapes_seg_moco", arch="resnet50"),
     "ade20k_seg": Segmentation(data="ade20k", protocol="ade20k_seg", arch="resnet50"),
+    "ade20k_linear": Segmentation(data="ade20k", protocol="ade20k_linear", arch="single-scale"),
     "ade20k_upernet": Segmentation(data="ade20k", protocol="ade20k_upernet", arch="resnet50"),
     "ade20k_upernet_vit": Segmentation(data="ade20k", protocol="ade20k_upernet_vit", arch="single-scale"),
     "ade20k_upernet_convnext": Segmentation(data="ade20k", protocol="ade20k_upernet_convnext", arch="multi-scale"),

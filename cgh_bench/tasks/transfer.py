@@ -186,17 +186,14 @@ class Transfer(Task[DenseData]):
         """Fine-tune and evaluate; `folders.run` then has every metric in `metrics.json`, and the predictions.
 
         Raises:
-            UserError: the protocol is for another architecture, this is one of several processes, or the framework
-                failed.
+            UserError: the protocol is for another architecture, or the framework failed.
             CheckFailed: not all weights arrived.
         """
         from cgh_bench.converters.base import find as find_converter
-        from cgh_bench.core import dist
         from cgh_bench.foreign import carriage
 
         self.check_backbone(checkpoint)
-        if dist.world_size() > 1:
-            raise UserError(f"{self.protocol} starts its own processes; run it without torchrun, with --gpus N")
+        self._require_divisible(folders.launch.processes())
         job = process.Job(
             framework=self.framework,
             protocol=self.protocol,

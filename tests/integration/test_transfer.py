@@ -19,7 +19,7 @@ from miniatures import TINY
 from PIL import Image
 
 from cgh_bench import outcomes
-from cgh_bench.checkpoint import Preprocessing, random_checkpoint
+from cgh_bench.checkpoint import Preprocessing, random_checkpoint, save
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
@@ -189,10 +189,16 @@ def test_a_dry_run_asks_the_framework_whether_it_accepts_the_settings(resnet18, 
         task.plan(resnet18, task.load_data(cache), Folders(tmp_path / "run", cache))
 
 
-def test_one_of_several_processes_is_sent_back(resnet18, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("cgh_bench.core.dist.world_size", lambda: 2)
-    with pytest.raises(UserError, match="starts its own processes; run it without torchrun, with --gpus N"):
-        run(shortened("animals_det"), resnet18, tmp_path, cache)
+def test_mixed_precision_is_refused_on_cpus_before_anything_is_built(tmp_path):
+    mmdet = frameworks.find("mmdet")
+    save(random_checkpoint("vit_tiny_patch16_32"), weights := tmp_path / "weights.safetensors")
+    options = f"--config={mmdet.path / 'coco_vitdet.py'} --weights={weights} --work={tmp_path / 'run'}"
+    command = [*mmdet.command("train"), *options.split()]
+    done = subprocess.run(
+        [*command, "--set", "model.backbone.drop_path=0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "needs a GPU; here use --set settings=optim_wrapper.type=OptimWrapper" in done.stderr.splitlines()[-1]
 
 
 def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):

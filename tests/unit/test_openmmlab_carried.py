@@ -12,6 +12,7 @@ pytest.importorskip("mmseg")
 from cgh_bench.foreign import frameworks
 from cgh_bench.transfer_configs.openmmlab import train  # first: it provides mmcv's operators
 
+import mmdet  # isort: skip
 from mmengine.config import Config  # isort: skip
 from mmengine.optim import build_optim_wrapper  # isort: skip
 from mmengine.registry import MODELS, DefaultScope  # isort: skip
@@ -65,19 +66,34 @@ VITDET = {  # facebookresearch/detectron2@02b5c4e, the files that coco_vitdet.py
     "param_scheduler.0.start_factor": 0.001,
     "param_scheduler.1.milestones": [163_889, 177_546],
 }
-UPERNET = {  # mmsegmentation's configs/_base_/models/upernet_*.py and datasets/ade20k.py
-    "model.decode_head.type": "UPerHead",
-    "model.decode_head.pool_scales": (1, 2, 3, 6),
-    "model.decode_head.num_classes": 150,
-    "model.auxiliary_head.in_index": 2,
-    "model.auxiliary_head.channels": 256,
-    "model.auxiliary_head.loss_decode.loss_weight": 0.4,
-    "train_cfg.max_iters": 160_000,
+CASCADE = {  # bytedance/ibot@da316d8, the files that coco_cascade.py names
+    "model.type": "CascadeRCNN",
+    "model.backbone.drop_path": 0.2,
+    "model.neck.0.type": "mmseg.Feature2Pyramid",
+    "model.neck.0.rescales": [4, 2, 1, 0.5],
+    "model.neck.1.in_channels": [768] * 4,
+    "model.neck.1.norm_cfg": None,
+    "model.rpn_head.loss_bbox.beta": 1 / 9,
+    "model.roi_head.stage_loss_weights": [1, 0.5, 0.25],
+    "model.roi_head.bbox_head.0.num_shared_convs": 4,
+    "model.roi_head.bbox_head.2.bbox_coder.target_stds": [0.033, 0.033, 0.067, 0.067],
+    "model.roi_head.bbox_head.1.norm_cfg.type": "SyncBN",
+    "model.roi_head.bbox_head.1.reg_class_agnostic": False,
+    "model.roi_head.bbox_head.1.reg_decoded_bbox": True,
+    "model.roi_head.bbox_head.1.loss_bbox": {"type": "GIoULoss", "loss_weight": 10.0},
+    "model.train_cfg.rpn.assigner.min_pos_iou": 0.3,
+    "model.train_cfg.rpn.allowed_border": 0,
+    "model.train_cfg.rpn_proposal.max_per_img": 2000,
+    "model.train_cfg.rcnn.1.assigner.pos_iou_thr": 0.6,
+    "model.train_cfg.rcnn.2.assigner.min_pos_iou": 0.7,
+    "train_cfg.max_iters": 12 * 7330,
     "train_dataloader.batch_size": 16,
-    "train_dataloader.dataset.pipeline.3.crop_size": (512, 512),
-    "optim_wrapper.optimizer.type": "AdamW",
-    "param_scheduler.0.end": 1500,
-    "param_scheduler.1.power": 1.0,
+    "optim_wrapper.type": "AmpOptimWrapper",
+    "optim_wrapper.optimizer.lr": 1e-4,
+    "optim_wrapper.optimizer.weight_decay": 0.05,
+    "optim_wrapper.paramwise_cfg.decay": 0.75,
+    "param_scheduler.0.end": 500,
+    "param_scheduler.1.milestones": [8 * 7330, 11 * 7330],
 }
 SOURCES = {
     "coco_vitdet": VITDET,
@@ -94,38 +110,15 @@ SOURCES = {
         "param_scheduler.0.end": 1000,
         "param_scheduler.1.milestones": [8 * 7330, 11 * 7330],
     },
-    "ade20k_upernet_vit": UPERNET  # mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py
-    | {
-        "model.backbone.drop_path": 0.1,
-        "model.neck.embed_dim": 768,
-        "model.neck.rescales": [4, 2, 1, 0.5],
-        "model.decode_head.channels": 768,
-        "model.decode_head.in_channels": [768] * 4,
-        "model.test_cfg.stride": (256, 256),
-        "optim_wrapper.optimizer.lr": 1e-4,
-        "optim_wrapper.optimizer.weight_decay": 0.05,
-        "optim_wrapper.paramwise_cfg.decay": 0.65,
-    },
-    "ade20k_upernet_convnext": UPERNET  # convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py
-    | {
-        "model.backbone.drop_path": 0.4,
-        "model.decode_head.channels": 512,
-        "model.decode_head.in_channels": [96, 192, 384, 768],
-        "model.auxiliary_head.in_channels": 384,
-        "model.test_cfg.stride": (341, 341),
-        "optim_wrapper.optimizer.lr": 1e-4,
-        "optim_wrapper.optimizer.weight_decay": 0.05,
-        "optim_wrapper.paramwise_cfg": {"decay": 0.9, "by_stage": True, "layers": 6, "undecayed": "vectors"},
-    },
-    "ade20k_upernet_swin": UPERNET  # swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py
-    | {
-        "model.backbone.drop_path": 0.3,
-        "model.decode_head.channels": 512,
-        "model.decode_head.in_channels": [96, 192, 384, 768],
-        "model.test_cfg.mode": "whole",
-        "optim_wrapper.optimizer.lr": 6e-5,
-        "optim_wrapper.optimizer.weight_decay": 0.01,
-        "optim_wrapper.paramwise_cfg.decay": 1.0,
+    "coco_cascade": CASCADE,
+    "coco_dino": {  # the training of mmdetection's configs/dino/dino-4scale_r50_8xb2-12e_coco.py; its model is below
+        "train_cfg.max_iters": 12 * 7393,
+        "train_dataloader.batch_size": 16,
+        "train_dataloader.dataset.filter_cfg.filter_empty_gt": False,
+        "optim_wrapper.optimizer": {"type": "AdamW", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 1e-4},
+        "optim_wrapper.clip_grad": {"max_norm": 0.1, "norm_type": 2},
+        "optim_wrapper.paramwise_cfg": {"custom_keys": {"backbone": {"lr_mult": 0.1}}},
+        "param_scheduler.0.milestones": [11 * 7393],
     },
 }
 
@@ -135,6 +128,18 @@ def test_every_value_is_its_sources(name):
     config = protocol(name).to_dict()
     found = {path: _value(config, path) for path in SOURCES[name]}
     assert found == {path: list(v) if isinstance(v, tuple) else v for path, v in SOURCES[name].items()}
+
+
+def test_the_end_to_end_detector_is_that_of_the_shipped_file():
+    shipped = Path(mmdet.__file__).parent / ".mim/configs/dino/dino-5scale_swin-l_8xb2-12e_coco.py"
+    ours, theirs = (Config.fromfile(path).model.to_dict() for path in (FOLDER / "coco_dino.py", shipped))
+    assert ours.pop("backbone")["drop_path"] == theirs.pop("backbone")["drop_path_rate"] == 0.2
+    sizes = (
+        [model["neck"].pop("in_channels") for model in (ours, theirs)],
+        [model["data_preprocessor"].pop("pad_size_divisor") for model in (ours, theirs)],
+    )
+    assert sizes == ([[96, 192, 384, 768], [192, 384, 768, 1536]], [32, 1])
+    assert ours == theirs
 
 
 def _value(config: Any, path: str) -> Any:

@@ -173,6 +173,27 @@ def test_focal_loss_and_its_gradient_equal_float64_loops():
     torch.testing.assert_close(leaf.grad.flatten(), weights.flatten() * torch.tensor(slopes), rtol=1e-6, atol=1e-8)
 
 
+def test_deformable_attention_is_that_of_cpus_with_its_gradients():
+    """mmcv calls the operator for tensors on a GPU only; here it is called for any."""
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.tensor([[4, 3], [2, 2]])
+    sizes = (2, 16, 2, 4), (2, 5, 2, 2, 3, 2), (2, 5, 2, 2, 3)  # values, locations, weights
+    given = [torch.rand(size, generator=generator, dtype=torch.float64) for size in sizes]
+    found = []
+    for attend in (
+        lambda value, *rest: MultiScaleDeformableAttnFunction.apply(value, shapes, torch.tensor([0, 12]), *rest, 64),
+        lambda value, *rest: multi_scale_deformable_attn_pytorch(value, shapes, *rest),
+    ):
+        leaves = [tensor.clone().requires_grad_() for tensor in given]
+        output = attend(*leaves)
+        output.square().sum().backward()
+        found.append([output.detach(), *(leaf.grad for leaf in leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_other_operators_say_what_is_missing_and_how_to_get_it():
     with pytest.raises(NotImplementedError, match=r"softnms.*MMCV_WITH_OPS=1 pip install"):
         mmcv_ops.soft_nms(torch.zeros(1, 4), torch.ones(1))

@@ -79,6 +79,72 @@ def test_every_value_is_that_of_the_shipped_file(name: str) -> None:
     assert differing == STEM | (LATE_PADDING if name == "voc_seg" else {})
 
 
+def decay(rate: float, by_stage: bool, undecayed: str, layers: int | None = None) -> dict[str, tuple[Any, Any]]:
+    """Ours, in the place of the shipped file's own constructor and its arguments."""
+    ours = {"decay": rate, "by_stage": by_stage, "undecayed": undecayed} | ({"layers": layers} if layers else {})
+    return {f"optim_wrapper.paramwise_cfg.{key}": (value, None) for key, value in ours.items()}
+
+
+THEIRS = "optim_wrapper.paramwise_cfg"
+FIXED = {"optim_wrapper.constructor": ("LayerDecay", None)}
+CARRIED = {  # the shipped file, its rate of drop path, and what differs beside the backbone and its channels
+    "ade20k_upernet_vit": (
+        "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py",
+        0.1,
+        decay(0.65, False, "vectors")
+        | {
+            "optim_wrapper.constructor": ("LayerDecay", "LayerDecayOptimizerConstructor"),
+            f"{THEIRS}.layer_decay_rate": (None, 0.65),
+            f"{THEIRS}.num_layers": (None, 12),
+            "optim_wrapper.type": ("AmpOptimWrapper", "OptimWrapper"),  # the file's name and its `fp16` say mixed
+            "model.neck.embed_dim": (None, 768),  # for backbones with one scale
+            "model.neck.rescales": (None, [4, 2, 1, 0.5]),
+            "model.neck.type": (None, "Feature2Pyramid"),
+            "model.data_preprocessor.test_cfg.size": ([512, 512], None),  # images smaller than a window
+            "model.pretrained": (None, "./pretrain/mae_pretrain_vit_base_mmcls.pth"),
+        },
+    ),
+    "ade20k_upernet_convnext": (
+        "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py",
+        0.4,
+        decay(0.9, True, "vectors", 6)
+        | {
+            "optim_wrapper.constructor": ("LayerDecay", "LearningRateDecayOptimizerConstructor"),
+            f"{THEIRS}.decay_rate": (None, 0.9),
+            f"{THEIRS}.decay_type": (None, "stage_wise"),
+            f"{THEIRS}.num_layers": (None, 6),
+            "optim_wrapper.loss_scale": (None, "dynamic"),  # its default
+            "model.data_preprocessor.test_cfg.size": ([512, 512], None),
+        },
+    ),
+    "ade20k_upernet_swin": (
+        "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
+        0.3,
+        decay(1.0, True, "norms")
+        | FIXED
+        | {
+            f"{THEIRS}.custom_keys.{part}.decay_mult": (None, 0.0)
+            for part in ("absolute_pos_embed", "norm", "relative_position_bias_table")
+        }
+        | {"model.data_preprocessor.test_cfg.size_divisor": (32, None)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_all_but_the_backbone_is_that_of_the_shipped_file(name: str) -> None:
+    file, dropped, known = CARRIED[name]
+    ours, theirs = in_effect(FOLDER / f"{name}.py"), in_effect(CONFIGS / file)
+    differing = {
+        path: (ours.get(path), theirs.get(path))
+        for path in ours.keys() | theirs.keys()
+        if ours.get(path) != theirs.get(path)
+        if not path.startswith("model.backbone.") and not path.endswith(".in_channels")
+    }
+    assert differing == known
+    assert ours["model.backbone.drop_path"] == theirs["model.backbone.drop_path_rate"] == dropped
+
+
 def test_voc_is_trained_on_its_own_maps_and_on_sbds() -> None:
     config = Config.fromfile(FOLDER / "voc_seg.py", import_custom_modules=False)
     parts = [(part.ann_file, part.data_prefix.seg_map_path) for part in config.train_dataloader.dataset.datasets]
@@ -157,7 +223,33 @@ LINEAR = {  # DINOv2's linear evaluation
     "model.test_cfg.crop_size": (512, 512),
     "model.test_cfg.stride": (341, 341),
 }
+LINEAR_CARRIED = {  # DINOv3's, which starts from the same public recipe
+    "train_cfg.max_iters": 40_000,
+    "train_dataloader.batch_size": 16,
+    "model.backbone.frozen": True,
+    "model.backbone.depth": None,
+    "model.backbone.frozen_stages": None,
+    "model.backbone.norm_eval": None,
+    "model.backbone.norm_cfg.type": None,
+    "model.decode_head.type": "LinearHead",
+    "model.decode_head.dropout_ratio": 0.1,
+    "model.decode_head.num_classes": 150,
+    "model.auxiliary_head": None,
+    "optim_wrapper.optimizer.type": "AdamW",
+    "optim_wrapper.optimizer.momentum": None,
+    "optim_wrapper.optimizer.lr": 1e-3,
+    "optim_wrapper.optimizer.betas": (0.9, 0.999),
+    "optim_wrapper.optimizer.weight_decay": 1e-3,
+    "param_scheduler.0.end": 1500,
+    "param_scheduler.0.start_factor": 1e-6,
+    "train.2.ratio_range": (0.5, 2.0),
+    "train.3.crop_size": (512, 512),
+    "train.3.cat_max_ratio": 0.75,
+    "model.test_cfg.crop_size": (512, 512),
+    "model.test_cfg.stride": (341, 341),
+}
 SOURCES = {
+    "ade20k_linear": LINEAR_CARRIED,  # facebookresearch/dinov3 (commit 6876159) config-ade20k-linear-training.yaml
     "voc_seg_moco": VOC_MOCO,  # CVMI-Lab/SlotCon (commit d510e65) transfer/segmentation/configs/voc12aug, and the paper
     "voc_seg_linear": LINEAR,  # facebookresearch/dinov2, dinov2_vitb14_voc2012_linear_config.py
     "cityscapes_seg_moco": CITYSCAPES_MOCO,  # …/configs/_base_/schedules/schedule_90k_moco.py

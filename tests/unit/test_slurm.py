@@ -121,8 +121,16 @@ def test_the_command_queues_itself_without_the_option(option, tmp_path, queued):
     assert queued == [([*OURS, "eval", "voc_det", "--gpus", "2"], "timeout_min=5", tmp_path, 2, 1)]
     with pytest.raises(UserError, match="--gpus N"):
         queue(["eval", *option], "timeout_min=5", None, tmp_path)
-    with pytest.raises(UserError, match="on one node; leave out nodes="):
-        queue(["eval", *option, "--gpus=2"], "nodes=2", 2, tmp_path)
+    with pytest.raises(UserError, match="nodes=two must be a positive integer"):
+        queue(["eval", *option, "--gpus=2"], "nodes=two", 2, tmp_path)
+
+
+def test_on_several_nodes_an_evaluation_has_a_process_per_gpu(tmp_path, queued):
+    assert [slurm.processes(options, 2) for options in ("", "nodes=1", "nodes=3")] == [2, 2, 6]
+    assert (slurm.processes("nodes=3", 0), slurm.processes("", 0)) == (3, 0)
+    queue(["eval", "voc_det", "--gpus=2", "--slurm=nodes=3"], "nodes=3", 2, tmp_path)
+    queue(["eval", "voc_det", "--slurm=nodes=3"], "nodes=3", 2, tmp_path)  # with CGH_GPUS=2
+    assert queued == 2 * [([*OURS, "eval", "voc_det"], "nodes=3", tmp_path, 2, 2)]
 
 
 @pytest.mark.parametrize(("gpus", "tasks"), [(8, 8), (0, 1)])

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from cgh_bench import published, tasks
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.cli import evaluating, listing
+from cgh_bench.core import dist
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import dense
@@ -179,6 +180,26 @@ def test_more_gpus_than_there_are(machine, present, said, tmp_path):
     folders = Folders(tmp_path, tmp_path, Launch(gpus=2))
     with pytest.raises(UserError, match="--gpus 2 requested"):  # so that --dry-run refuses it too
         tasks.find("coco_fpn").plan(random_checkpoint("resnet50"), None, folders)
+
+
+def test_under_torchrun_there_are_as_many_processes_as_it_started(machine, monkeypatch):
+    machine(0)
+    monkeypatch.setattr(dist, "world_size", lambda: 16)
+    os.environ["LOCAL_WORLD_SIZE"] = "8"
+    assert [Launch(gpus).processes() for gpus in (None, 8, 16)] == [16, 16, 16]
+    with pytest.raises(UserError, match="--gpus 4 requested, but torchrun started 16"):
+        Launch(4).processes()
+
+
+@pytest.mark.skipif(find_spec("mmdet") is None, reason="needs mmdetection")
+def test_a_job_is_planned_for_the_gpus_of_its_nodes(machine, tmp_path):
+    """Not for those of this machine, which has none; it is refused before it is queued."""
+    machine(0)
+    pytest.importorskip("submitit")
+    given = ["animals_det", "--ckpt=random:resnet18", f"--work={tmp_path}", "--gpus=3", "--slurm=nodes=5,timeout_min=5"]
+    refused = CliRunner().invoke(evaluating.eval_, given).exception
+    assert isinstance(refused, UserError)
+    assert "a batch of 8 images cannot be divided among 15 GPUs" in str(refused)
 
 
 # plans

@@ -1,4 +1,4 @@
-"""The processes of a run: its options, its parent, and one process per GPU, all on one machine."""
+"""The processes of a run: its options, its parent, and one process per GPU."""
 
 import argparse
 import atexit
@@ -40,7 +40,7 @@ def training_parser(description: str | None, **set_option: Any) -> argparse.Argu
     made = parser(description, **set_option)
     made.add_argument("--weights", type=Path, required=True, help="backbone weights in the framework's format")
     made.add_argument("--work", type=Path, required=True, help="folder for all output")
-    made.add_argument("--gpus", type=int, default=0, help="number of processes; 0: one, on the CPU")
+    made.add_argument("--gpus", type=int, default=0, help="number of processes on all nodes; 0: one, on the CPU")
     made.add_argument("--images-at-a-time", type=int, help="images per process at a time; gradients are accumulated")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--resume", action="store_true", help="resume from WORK/state.pth if it exists")
@@ -94,6 +94,36 @@ def join() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
     atexit.register(torch.distributed.destroy_process_group)
+
+
+def average_buffers(model: torch.nn.Module) -> None:
+    """Give all processes the mean of their running statistics, after the training.
+
+    Plain BatchNorm sees each process's images alone: without this, an image's prediction would depend on the process
+    that it falls to, and only those of the first would be saved.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer.div_(torch.distributed.get_world_size())
+
+
+def require_gpu_for_mixed_precision(gpus: int, instead: str) -> None:
+    """Refuse mixed precision on CPUs, where both frameworks only have an assertion.
+
+    Args:
+        gpus: number of processes; 0: one, on the CPU.
+        instead: the setting that trains in full precision.
+
+    Raises:
+        SystemExit: there is no GPU.
+    """
+    if not gpus or not torch.cuda.is_available():
+        raise SystemExit(
+            f"this protocol trains in mixed precision, which needs a GPU; here use --set settings={instead}"
+        )
 
 
 def batch_factor(batch: object, published: int) -> float:

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+import torch
+
 SECONDS_BETWEEN_SAVES = 300.0
 SECONDS_BETWEEN_TICKS = 0.2
 
@@ -31,6 +33,14 @@ class Watch:
 
     def _ask_to_stop(self, *_: Any) -> None:
         self.asked_to_stop = True
+
+    def agree(self) -> None:
+        """In a step of training: if any process was asked to stop, all are, so that none waits for one that is gone."""
+        if torch.distributed.is_initialized():
+            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+            asked = torch.tensor(int(self.asked_to_stop), device=device)
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+            self.asked_to_stop = bool(asked.item())
 
     def time_to_save(self) -> bool:
         """Whether the last save is long ago or the run was asked to stop. Counts as a save if true."""

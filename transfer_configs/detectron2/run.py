@@ -107,6 +107,7 @@ class Run:
     def _after_step(self, done: int, last: int) -> None:
         loss = self.trainer.storage.latest()["total_loss"][0] if comm.is_main_process() else None
         self.watch.tick("train", done, last, loss)
+        self.watch.agree()
         if (self.watch.time_to_save() or done == last) and comm.is_main_process():
             self._write_state()
         if self.watch.asked_to_stop:

@@ -6,6 +6,7 @@
 `openmmlab.train`.
 """
 
+import os
 import sys
 
 import detectron2
@@ -30,13 +31,15 @@ def main() -> int:
     config = protocol.read(
         options.config, options.settings, options.gpus, options.iterations, options.data, options.weights
     )
+    if config.SOLVER.AMP.ENABLED:
+        processes.require_gpu_for_mixed_precision(options.gpus, "SOLVER.AMP.ENABLED=false")
     at_a_time = protocol.images_at_a_time(config, max(1, options.gpus), options.images_at_a_time)
     if processes.must_launch(options.gpus):
         processes.launch(options.gpus, "detectron2.train")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.gpus > 1:
         processes.join()
-        comm.create_local_process_group(options.gpus)
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     setup_logger(distributed_rank=comm.get_rank(), color=False)
     print(f"detectron2 {detectron2.__version__}, torch {torch.__version__}")
     seed_all_rng(options.seed + comm.get_rank())
@@ -46,6 +49,7 @@ def main() -> int:
         run = Run(config, options, at_a_time)
         if not (options.resume and run.restore_trained()):
             run.train()
+            processes.average_buffers(run.model)
             run.keep_weights()
         metrics = run.test()
     except Interrupted:

@@ -29,16 +29,20 @@ def fit(config: Config, weights: Path | None) -> None:
     given = carried.require(carried.architecture_of(model.backbone.architecture), "any", "this protocol")
     (width, stride), channels = (given.channels[-1], given.strides[-1]), list(given.channels)
     if given.is_single_scale and "neck_of_one_scale" in config:
-        neck = model.neck = config.neck_of_one_scale
-        neck.update(
+        model.neck = config.neck_of_one_scale
+        first, *others = model.neck if isinstance(model.neck, list) else [model.neck]
+        first.update(
             {"in_channels": width, "stride": stride}
-            if neck.type == "SimpleFeaturePyramid"
+            if first.type == "SimpleFeaturePyramid"
             else {"embed_dim": width, "rescales": [stride / wanted for wanted in carried.STRIDES]}
         )
+        for neck in others:  # an FPN on top
+            neck.in_channels = channels
     elif "neck" in model:
         model.neck.in_channels = channels
     if "decode_head" in model:
-        model.decode_head.in_channels = [channels[index] for index in model.decode_head.in_index]
+        read = model.decode_head.in_index
+        model.decode_head.in_channels = channels[read] if isinstance(read, int) else [channels[each] for each in read]
     if model.get("auxiliary_head"):
         model.auxiliary_head.in_channels = channels[model.auxiliary_head.in_index]
 

@@ -31,6 +31,7 @@ PARTS = (
     ("bbox_head", "box head"),
     ("neck", "neck"),
     ("backbone", facts.BACKBONE),
+    ("", "transformer"),
 )
 METRICS = {
     "InstanceAP": "COCO, 101 points",
@@ -86,12 +87,29 @@ def _describe_heads(config: Config, model: Any) -> dict[str, Any]:
             **{title: describe_decoder(head) for title, head in found.items() if head is not None},
             "test": dict(config.model.test_cfg),
         }
-    kinds = (
-        {"dense head": describe_dense_head(model.bbox_head)}
-        if "rpn_head" not in config.model
-        else {"RPN": describe_rpn(model.rpn_head, config.model), "regions": describe_regions(model.roi_head)}
-    )
-    return {"sides padded to multiples of": model.data_preprocessor.pad_size_divisor, **kinds}
+    padded = {"sides padded to multiples of": model.data_preprocessor.pad_size_divisor}
+    if "rpn_head" in config.model:
+        roi = model.roi_head
+        return {**padded, "RPN": describe_rpn(model.rpn_head, config.model), "regions": describe_regions(roi)}
+    if "encoder" in config.model:
+        return {**padded, "queries": describe_queries(config.model)}
+    return {**padded, "dense head": describe_dense_head(model.bbox_head)}
+
+
+def describe_queries(given: Any) -> dict[str, Any]:
+    """The head of an end-to-end detector."""
+    head = given.bbox_head
+    losses = {name.removeprefix("loss_"): loss for name, loss in head.items() if name.startswith("loss_")}
+    return {
+        "number": given.num_queries,
+        "scales": given.num_feature_levels,
+        "layers of encoder, decoder": [given.encoder.num_layers, given.decoder.num_layers],
+        "classes": head.num_classes,
+        "losses": {name: f"{loss.type.removesuffix('Loss')} x {loss.loss_weight:g}" for name, loss in losses.items()},
+        "matching": {cost.type.removesuffix("Cost"): cost.weight for cost in given.train_cfg.assigner.match_costs},
+        "denoising queries": given.dn_cfg.group_cfg.num_dn_queries,
+        "test: detections": given.test_cfg.max_per_img,
+    }
 
 
 def describe_decoder(head: Any) -> dict[str, Any]:
@@ -146,11 +164,20 @@ def describe_rpn(rpn: Any, given: Any) -> dict[str, Any]:
 
 
 def describe_regions(roi: Any) -> dict[str, Any]:
-    """The heads on regions."""
-    head, assigner, sampler, test = roi.bbox_head, roi.bbox_assigner, roi.bbox_sampler, roi.test_cfg
-    pooling = _pooling(roi.bbox_roi_extractor)
-    mask = roi.mask_roi_extractor if getattr(roi, "mask_head", None) is not None else None
+    """The heads on regions; of a cascade the first, with the overlaps and box weights of all."""
+    cascade = isinstance(roi.bbox_head, nn.ModuleList)
+    parts = (roi.bbox_head, roi.bbox_assigner, roi.bbox_sampler, roi.bbox_roi_extractor)
+    head, assigner, sampler, extractor = (part[0] if cascade else part for part in parts)
+    masks = roi.mask_roi_extractor if getattr(roi, "mask_head", None) is not None else None
+    mask = masks[0] if cascade and masks is not None else masks
+    test, pooling = roi.test_cfg, _pooling(extractor)
+    stages = {}
+    if cascade:
+        stages["overlaps of positives by stage"] = [each.pos_iou_thr for each in roi.bbox_assigner]
+        weights = [[round(1 / std, 6) for std in each.bbox_coder.stds] for each in roi.bbox_head]
+        stages["box weights by stage"] = weights
     return {
+        **stages,
         "regions per image, share of positives": [sampler.num, sampler.pos_fraction],
         "overlap of positives": assigner.pos_iou_thr,
         "low overlaps match": assigner.match_low_quality,
@@ -214,7 +241,8 @@ def describe_data(config: Config) -> dict[str, Any]:
     first = training.datasets[0] if "datasets" in training else training
     if "decode_head" in config.model:
         return describe_segmentation_data(config, first.pipeline, test.pipeline)
-    (resize,) = (step for step in first.pipeline if "Resize" in step.type)
+    chosen: list[Any] = next((step.transforms for step in first.pipeline if step.type == "RandomChoice"), [])
+    resize = next(step for step in [*first.pipeline, *(chosen[0] if chosen else ())] if "Resize" in step.type)
     further = [step for step in first.pipeline[2:-1] if step is not resize]
     (tested,) = (step for step in test.pipeline if step.type == "Resize")
     scales = [sorted(scale) for scale in resize.get("scales", [resize.get("scale")])]

@@ -16,7 +16,7 @@ class LinearHead(BaseDecodeHead):
     """Class scores (B, C, h, w) of features (B, D, h, w); the norm layer makes it independent of their scale."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**{**options, "channels": options["in_channels"]})
         self.norm = build_norm_layer(self.norm_cfg, self.in_channels)[1]
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:

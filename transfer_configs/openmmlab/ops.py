@@ -2,7 +2,8 @@
 
 mmcv from pip is pure Python on most machines, and `import mmcv.ops` then fails without its compiled module `_ext`.
 `install` provides a module of that name. The signatures are those of mmcv's own calls
-(https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops, nms.py, roi_align.py and focal_loss.py), CPU and CUDA alike.
+(https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops, nms.py, roi_align.py, focal_loss.py and
+multi_scale_deform_attn.py), CPU and CUDA alike.
 """
 
 import importlib.machinery
@@ -39,6 +40,7 @@ class Operators(types.ModuleType):
         # mmdetection has its own on CPUs.
         self.sigmoid_focal_loss_forward = sigmoid_focal_loss_forward
         self.sigmoid_focal_loss_backward = sigmoid_focal_loss_backward
+        self.ms_deform_attn_forward, self.ms_deform_attn_backward = ms_deform_attn_forward, ms_deform_attn_backward
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -46,8 +48,8 @@ class Operators(types.ModuleType):
 
         def missing(*_: Any, **__: Any) -> NoReturn:
             raise NotImplementedError(
-                f"mmcv's operator {name} needs compiled code; without it only nms, average roi_align and "
-                "sigmoid_focal_loss are available. "
+                f"mmcv's operator {name} needs compiled code; without it only nms, average roi_align, "
+                "sigmoid_focal_loss and deformable attention are available. "
                 "Build it: MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv "
                 "--force-reinstall --no-deps onedl-mmcv (a C++ compiler; 10 to 20 minutes)"
             )
@@ -155,3 +157,38 @@ def _focal_loss(
     truth = torch.nn.functional.one_hot(target, classes + 1)[:, :classes].to(scores)
     losses: torch.Tensor = torchvision.ops.sigmoid_focal_loss(scores, truth, alpha, gamma)
     return losses * weight[target.clamp(max=classes - 1)][:, None] if weight.numel() else losses
+
+
+def ms_deform_attn_forward(
+    value: torch.Tensor,
+    shapes: torch.Tensor,
+    starts: torch.Tensor,
+    locations: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    im2col_step: int,
+) -> torch.Tensor:
+    """Attended values (B, Q, D) by mmcv's own code in plain PyTorch, which it keeps for CPUs; shapes as there."""
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    attended: torch.Tensor = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    return attended
+
+
+def ms_deform_attn_backward(  # noqa: PLR0913 (mmcv's signature)
+    value: torch.Tensor,
+    shapes: torch.Tensor,
+    starts: torch.Tensor,
+    locations: torch.Tensor,
+    weights: torch.Tensor,
+    grad_output: torch.Tensor,
+    *gradients: torch.Tensor,
+    im2col_step: int,
+) -> None:
+    """Fill `gradients` with those of value, locations and weights."""
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
+        output = ms_deform_attn_forward(leaves[0], shapes, starts, *leaves[1:], im2col_step=im2col_step)
+        found = torch.autograd.grad(output, leaves, grad_output)
+    for gradient, computed in zip(gradients, found, strict=True):
+        gradient.copy_(computed)

@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 
 from cgh_bench.transfer_configs.contract import processes, records
 from cgh_bench.transfer_configs.contract.watch import Interrupted
-from cgh_bench.transfer_configs.openmmlab import batch, own_data
+from cgh_bench.transfer_configs.openmmlab import batch, own_data, state
 from cgh_bench.transfer_configs.openmmlab.transfer import Transfer
 
 MODULES = ("mmengine", "mmcv", "mmdet", "mmseg", "torch", "torchvision", "numpy", "cv2")
@@ -50,6 +50,8 @@ def main() -> int:
     processes.end_with_parent()
     options = processes.training_parser(__doc__, action=DictAction, default={}).parse_args()
     config = protocol(options)
+    if config.optim_wrapper.type == "AmpOptimWrapper":
+        processes.require_gpu_for_mixed_precision(options.gpus, "optim_wrapper.type=OptimWrapper")
     if processes.must_launch(options.gpus):
         processes.launch(options.gpus, "openmmlab.train")
     options.work.mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,7 @@ def main() -> int:
         runner.register_hook(transfer)
         if not (options.resume and transfer.restore_trained(runner)):
             runner.train()
+            processes.average_buffers(state.bare(runner.model))
             transfer.keep_weights(runner)
         metrics = runner.test()
     except Interrupted:

@@ -99,10 +99,16 @@ class Transfer(Hook):
         if not math.isfinite(loss):
             raise SystemExit(f"the loss is {loss} in iteration {done}")
         self.watch.tick("train", done, runner.max_iters, loss)
+        self.watch.agree()
         if (self.watch.time_to_save() or done == runner.max_iters) and get_rank() == 0:
             state.save(runner, done, self.state_path)
         if self.watch.asked_to_stop:
             raise Interrupted
+
+    def before_test(self, runner: Runner) -> None:
+        """Collect the predictions of all processes by messages: mmengine's usual files need a folder of all nodes."""
+        for metric in runner.test_evaluator.metrics:
+            metric.collect_device = "gpu"  # or whatever the processes talk through
 
     def after_test_iter(
         self,

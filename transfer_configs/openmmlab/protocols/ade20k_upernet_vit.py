@@ -3,7 +3,7 @@
 Source: mmsegmentation's configs/mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py: UPerNet as BEiT built it
 (https://arxiv.org/abs/2106.08254) on the blocks at 1/3, 1/2, 2/3 and the end, with MAE's values for ViT-B (48.1 mIoU in
 MAE's paper, https://arxiv.org/abs/2111.06377). All other values are those of ade20k_upernet (data) and voc_seg
-(auxiliary head). iBOT's are the same but for lr 7e-4 and windows at 341.
+(auxiliary head). iBOT's are the same but for lr 7e-4.
 
 Two things are the backbone's own: each map has passed the final norm (iBOT's out_with_norm; MAE's have not), and no
 relative positions are added.
@@ -30,7 +30,7 @@ model = {
         "frozen": False,
     },
     "decode_head": {"channels": 768},
-    "test_cfg": {"mode": "slide", "crop_size": (512, 512), "stride": (256, 256)},
+    "test_cfg": {"mode": "slide", "crop_size": (512, 512), "stride": (341, 341)},
 }
 neck_of_one_scale = {"type": "Feature2Pyramid", "norm_cfg": {"type": "SyncBN", "requires_grad": True}}
 
