@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data import dense, layout
 from cgh_bench.data.demo import scenes as embedded
 from cgh_bench.data.layout import Part
@@ -107,7 +108,7 @@ def _of_voc(part: Part, folder: Path) -> Objects:
     def entries() -> Iterator[tuple[dict[str, Any], int]]:
         for name in layout.image_names(part, folder):
             root = ElementTree.parse(folder / part.annotations.format(name)).getroot()
-            found[name] = [_voc_object(name, item, place) for item in root.iterfind("object")]
+            found[name] = [voc_object(name, item, place) for item in root.iterfind("object")]
             yield {"id": name, "file_name": Path(part.images.format(name)).name}, len(found[name])
 
     shown = _first_of_each_count(entries())
@@ -115,10 +116,56 @@ def _of_voc(part: Part, folder: Path) -> Objects:
     return Objects(folder / part.images.split("{}")[0], part.classes, tuple(place.values()), shown, lines, None)
 
 
-def _voc_object(name: str, item: ElementTree.Element, place: Mapping[str, int]) -> dict[str, Any]:
+def voc_object(name: str, item: ElementTree.Element, place: Mapping[str, int]) -> dict[str, Any]:
+    """The object of an XML of VOC in COCO's form."""
     left, top, right, bottom = (float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
     box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
     return {"image_id": name, "category_id": place[item.findtext("name") or ""], "bbox": box}
+
+
+def boxed_images(name: str, part: int, located: dense.DenseData) -> tuple[tuple[Path, NDArray[np.float64]], ...]:
+    """The images of a dataset with the boxes of their objects, (n, 4) left, top, right, bottom; crowds are left out.
+
+    Args:
+        name: `animal_scenes` (its val images), or a dataset with boxes in VOC's or COCO's form.
+        part: which part of the dataset's layout.
+        located: where it is.
+
+    Raises:
+        UserError: the dataset has no such part with boxes.
+    """
+    if name == embedded.NAME:
+        return _boxes_of_coco(located.root / name / "val/images", located.root / name / "val/annotations.json")
+    known, folder = dense.layouts()[name].parts, located.root / dense.layouts()[name].folder
+    if not 0 <= part < len(known) or not known[part].annotations.endswith((".json", ".xml")):
+        raise UserError(f"part {part} of {name} has no boxes; it has {len(known)} parts, counted from 0")
+    chosen = known[part]
+    images = folder / chosen.images.split("{}")[0]
+    if chosen.annotations.endswith(".json"):
+        return _boxes_of_coco(images, folder / chosen.annotations)
+    assert isinstance(chosen.classes, tuple)
+    place = {label: index for index, label in enumerate(chosen.classes)}
+    found = []
+    for each in layout.image_names(chosen, folder):
+        root = ElementTree.parse(folder / chosen.annotations.format(each)).getroot()
+        boxes = [voc_object(each, item, place)["bbox"] for item in root.iterfind("object")]
+        found.append((folder / chosen.images.format(each), _corners(boxes)))
+    return tuple(found)
+
+
+def _boxes_of_coco(images: Path, file: Path) -> tuple[tuple[Path, NDArray[np.float64]], ...]:
+    coco = json.loads(file.read_text(encoding="utf-8"))
+    boxes: dict[Any, list[Sequence[float]]] = {entry["id"]: [] for entry in coco["images"]}
+    for line in coco["annotations"]:
+        if not line.get("iscrowd"):
+            boxes[line["image_id"]].append(line["bbox"])
+    return tuple((images / entry["file_name"], _corners(boxes[entry["id"]])) for entry in coco["images"])
+
+
+def _corners(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """From left, top, width, height."""
+    found = np.array(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
 
 
 def _first_of_each_count(entries: Iterable[tuple[dict[str, Any], int]]) -> tuple[dict[str, Any], ...]:

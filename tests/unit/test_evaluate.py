@@ -64,6 +64,7 @@ linear_sgd@09b888ea imagenet_linear_moco@6f5b1cc7 imagenet_linear_cgh@966d2e3f i
 imagenet_linear_lewel@2c80c152 imagenet_linear_simsiam@3c6fe11f imagenet_linear_dinov2@3ebc47fd
 animals_linear_sgd@5deda565
 animals_tracking@7ea9a911 davis_tracking@68ff2fce
+animals_discovery@6fbd1987 voc07_discovery@c0202c1e voc12_discovery@ff729726
 amstertime_retrieval@39118cdc copydays_retrieval@12deeb2d met_retrieval@3bf972c7 roxford_retrieval@48c7067b
 rparis_retrieval@6d08698d
 food101_logistic@62001806 cifar10_logistic@99d5ccb4 cifar100_logistic@d2f41820 sun397_logistic@3aabc2be
