@@ -133,15 +133,24 @@ _NEEDS_VALUES = "Tensor.item() cannot be called on meta tensors"
 def size_problem(architecture: Timm, height: int, width: int) -> str:
     """Why the network cannot take images of that size; empty if it can."""
     network: Any = architecture.skeleton.network
+    usual = image_size(architecture)
     try:
-        with torch.inference_mode():
-            final, maps = network.forward_intermediates(torch.empty(1, 3, height, width, device="meta"))
-            network.forward_head(final, pre_logits=True)
+        sides, usual_sides = (_widths(architecture, *size) for size in ((height, width), usual))
     except (AssertionError, RuntimeError, ValueError) as error:
         problem = (str(error).splitlines() or ["its shapes do not fit"])[0]
         return "" if problem == _NEEDS_VALUES else problem
-    for part, found in zip(network.feature_info, maps, strict=True):
-        side = width / part["reduction"]
-        if part["module"] and abs(found.shape[-1] - side) > max(1, 0.02 * side):  # what is not padded loses some
+    for part, side, usual_side in zip(network.feature_info, sides, usual_sides, strict=True):
+        grown = (width - usual[1]) / part["reduction"]  # what is not padded loses as much at any size
+        if part["module"] and abs(side - usual_side - grown) > max(1, 0.02 * side):
             return "it resizes them"
     return ""
+
+
+@cache
+def _widths(architecture: Timm, height: int, width: int) -> tuple[int, ...]:
+    """The widths of all maps of images of that size, found without computing anything."""
+    network: Any = architecture.skeleton.network
+    with torch.inference_mode():
+        final, maps = network.forward_intermediates(torch.empty(1, 3, height, width, device="meta"))
+        network.forward_head(final, pre_logits=True)
+    return tuple(found.shape[-1] for found in maps)

@@ -1,6 +1,7 @@
 """The Python interface: a model in memory, data in memory, and what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from PIL import Image
 from torch import nn
 
@@ -353,6 +355,14 @@ def test_bare_files_of_timm_are_evaluated_watched_and_reported(tmp_path, monkeyp
     assert [result["checkpoint_name"] for result in results] == ["one.v1", "two.v2"]
     assert command(monkeypatch, "results", "list", "--work", work) == 0
     assert "proof of the weights: assumed" in capsys.readouterr().out
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    transformers.Dinov2Model(transformers.Dinov2Config(**shape)).save_pretrained(tmp_path / "dinov2_folder")
+    words = ["eval", "knn", "--ckpt", tmp_path / "dinov2_folder", "--data", data, "--work", work]
+    assert command(monkeypatch, *words) == 0
+    assert command(monkeypatch, "report", "--work", work) == 0
+    page = (work / "site/index.html").read_text(encoding="utf-8")
+    assert "3 results of 3 backbones" in " ".join(re.sub("<[^>]*>", " ", page).split()) and "left out" not in page
+    assert command(monkeypatch, "compare", "one.v1", "dinov2_folder", "--work", work) == 0
 
 
 # features in files

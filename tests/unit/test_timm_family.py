@@ -163,7 +163,7 @@ def assert_contract(architecture: Timm, height: int, width: int) -> None:
         said = network.stages[stage]
         assert found.shape[:2] == (2, said.channels)
         for side, pixels in zip(found.shape[2:], (height, width), strict=True):
-            assert abs(side - pixels / said.stride) <= max(1, 0.02 * pixels / said.stride), stage
+            assert abs(side - pixels / said.stride) <= max(2, 0.1 * pixels / said.stride), stage  # some do not pad
 
 
 @pytest.mark.parametrize("name", COMPUTED)
