@@ -7,6 +7,7 @@ the whole batch on every process, so that several processes train what one would
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -234,8 +235,13 @@ class _Batches:
     def row(self, place: int) -> int:
         """The example at a place of the series: all in random order, then all in another, and so on."""
         round_number, index = divmod(place, len(self.examples))
-        order = np.random.default_rng([self.seed, ORDER, round_number]).permutation(len(self.examples))
-        return int(order[index])
+        return int(_order(self.seed, round_number, len(self.examples))[index])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, round_number: int, count: int) -> NDArray[np.int64]:
+    """All of `count` examples in the order of a round."""
+    return np.random.default_rng([seed, ORDER, round_number]).permutation(count)
 
 
 class _Series(Dataset["Example | str"]):
