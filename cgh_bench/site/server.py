@@ -97,6 +97,8 @@ def _is_address(name: str) -> bool:
 class Server(ThreadingHTTPServer):
     """A server that reports an error in one line and keeps running, and has a thread for so many connections."""
 
+    request_queue_size = 2 * MOST_CONNECTIONS  # the kernel lets connections beyond the queue wait for seconds
+
     def __init__(self, *arguments: Any) -> None:
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__(*arguments)

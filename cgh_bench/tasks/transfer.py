@@ -139,10 +139,10 @@ class Transfer(Task[DenseData]):
     def plan(self, checkpoint: "Checkpoint", data: DenseData, folders: Folders) -> list[str]:
         """Time and disk that `run` will take. The framework is asked whether it accepts the settings."""
         self.check_backbone(checkpoint)
-        if self.settings:
-            described(self)
         gpus = folders.launch.processes()
         self._require_divisible(gpus)
+        if self.settings:
+            described(self)
         place = next(path for path in (folders.run, *folders.run.parents) if path.exists())
         free = shutil.disk_usage(place).free / 1e9
         parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())

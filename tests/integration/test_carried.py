@@ -76,7 +76,7 @@ def saved_by(run: Path) -> dict[str, torch.Tensor]:
     ],
 )
 def test_it_arrives_computes_the_same_trains_and_reports(kind, name, cache, tmp_path):
-    task, checkpoint = dataclasses.replace(find(name), iterations=4), small(kind)
+    task, checkpoint = dataclasses.replace(find(name), iterations=2), small(kind)
     try:
         frameworks.require_installed(task.framework)
     except UserError as absent:
@@ -194,6 +194,7 @@ sys.exit(train.main())
 """
 
 
+@pytest.mark.slow
 def test_weights_that_the_framework_initialises_again_stop_the_run(cache, tmp_path):
     """As in facebookresearch/dinov3 issue 112, where the network has a method of the name that mmengine calls."""
     framework, checkpoint = frameworks.find("mmseg"), small("vit")

@@ -160,7 +160,7 @@ def test_the_examples_of_the_python_page_run_one_after_another(tmp_path):
 
 def python_page(folder):
     os.chdir(folder)
-    faulty.images(folder).rename("photos")
+    faulty.images(folder, each=2).rename("photos")
     text = (DOCS / "api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5

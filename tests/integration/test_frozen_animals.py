@@ -26,9 +26,9 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path) -> None:
-    workspace, backbone = Workspace(tmp_path), random_checkpoint("resnet18")
+    workspace, backbone = Workspace(tmp_path), random_checkpoint("test_resnet")
     settings = ["epochs=1"] if name in TRAINED else []
-    (evaluation,) = prepare([name], workspace, settings, toy_data(80, 12, side=48))
+    (evaluation,) = prepare([name], workspace, settings, toy_data(80, 8, side=48))
     assert plan(evaluation, backbone, workspace)
     assert not list(tmp_path.iterdir())
     result = evaluate(evaluation, backbone, 0, workspace)

@@ -1,5 +1,6 @@
 """Folders of people's own, fine-tuned and reported by one command in each framework."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import own_folders
 import pytest
 
 from cgh_bench import outcomes, results
+from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.checkpoint import Preprocessing, random_checkpoint, save
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
+from cgh_bench.reading.loading import load
 from cgh_bench.workspace import Workspace
 
 
@@ -28,8 +32,13 @@ SETTINGS = {
 }
 
 
+CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+
+
 def evaluated(tmp_path: Path, task: str, *arguments: str) -> results.Result:
-    done = command.run("eval", task, "--ckpt=random:resnet18", "--set=iterations=2", *arguments, cwd=tmp_path)
+    """The result of a backbone that takes images as Caffe's do."""
+    save(dataclasses.replace(random_checkpoint("resnet18"), preprocessing=CAFFE), tmp_path / "mine.safetensors")
+    done = command.run("eval", task, "--ckpt=mine.safetensors", "--set=iterations=2", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (result,), _ = results.read(Workspace(tmp_path / "work").store)
     assert not result.protocol.endswith(task)
@@ -45,12 +54,24 @@ def test_a_folder_in_cocos_form_is_fine_tuned_and_reported(framework: str, tmp_p
     result = evaluated(tmp_path, OBJECTS[framework], "--data=squares", f"--set={SETTINGS[framework]}")
     folder = tmp_path / "work" / result.work
     assert result.config["data"] == "squares" and result.overridden == ()
-    measured = json.loads((folder / "metrics.json").read_text())
-    assert measured["detections"] > 0
+    assert set(result.metrics) == {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")}
+    measured, lines, loaded = (
+        json.loads((folder / f"{n}.json").read_text()) for n in ("metrics", "predictions", "loaded")
+    )
+    assert len(lines) == measured["detections"] > 0
+    assert set(lines[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    assert loaded["given"] == loaded["arrived"] > 0 and loaded["in_force"]["channel_order"] == "BGR"
+    assert loaded["in_force"]["mean_std"] == pytest.approx([*CAFFE.mean, *CAFFE.std])
+    trained = load(folder / "model.pth")
+    assert (trained.architecture, trained.preprocessing) == (ResNet("resnet18"), CAFFE)
+    if framework == "mmdet":
+        assert {each.name: each.kind for each in trained.origin.properties}["mean"] == "stated"
     assert {name for name in measured if "_AP." in name} <= {
         f"{k}_AP.{c}" for k in ("box", "mask") for c in own_folders.CLASSES
     }
-    assert outcomes.load(folder).classes == own_folders.CLASSES
+    answers = outcomes.load(folder)
+    assert answers.classes == own_folders.CLASSES
+    assert answers.metrics() == pytest.approx(result.metrics)
     listed = command.run("results", "list", cwd=tmp_path)
     assert result.protocol in listed.stdout
     row = f'[[rows]]\nlabel = "mine"\ncheckpoint = "{result.checkpoint_name}"\n'

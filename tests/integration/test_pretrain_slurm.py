@@ -58,6 +58,7 @@ def interrupted_and_queued_again(out, tasks=1):
     assert "Submitted job triggered an exception" not in logs
 
 
+@pytest.mark.slow
 def test_a_job_that_is_queued_again_ends_with_the_same_bits(tmp_path, whole):
     interrupted_and_queued_again(tmp_path / "run")
     assert_same_run(whole, tmp_path / "run")

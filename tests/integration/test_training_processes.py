@@ -1,24 +1,18 @@
 """Linear probe and fine-tuning in several processes are those of one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 import torch
 import training_process
-
-SCRIPT = Path(training_process.__file__)
 
 
 def trained(arch: str, folder: Path) -> list[tuple[dict[str, Any], Any]]:
     """State and epochs of one process, and of two."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3]))}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, SCRIPT, arch, folder / "two"], check=True, env=environment)
+    ranks.run(training_process.main, arch, str(folder / "two"))
     training_process.main(arch, str(folder / "one"))
     return [
         (

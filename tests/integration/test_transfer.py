@@ -19,13 +19,12 @@ from miniatures import TINY
 from PIL import Image
 
 from cgh_bench import outcomes
-from cgh_bench.checkpoint import Preprocessing, random_checkpoint, save
+from cgh_bench.checkpoint import random_checkpoint, save
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.foreign import frameworks, process
-from cgh_bench.reading.loading import load
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders
 
@@ -33,6 +32,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
 ITERATIONS = 6
+FEW = "batch_size=4"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +72,7 @@ def read(path: Path):
 def segmented(resnet18, cache, tmp_path_factory):
     """A whole run of animals_seg: its folder and what it returned."""
     folder = tmp_path_factory.mktemp("seg") / "run"
-    return folder, run(shortened("animals_seg"), resnet18, folder, cache)
+    return folder, run(shortened("animals_seg", FEW), resnet18, folder, cache)
 
 
 def test_segmentation_arrives_trains_and_reports(segmented, cache):
@@ -106,60 +106,40 @@ def test_the_reported_iou_is_that_of_the_pictures(segmented, cache):
 
 
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet18, cache, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
+    folder, task = tmp_path / "run", shortened("animals_seg", FEW)
 
     @contextmanager
     def interrupting(title, total):
         def tick(done, note=""):
-            if done >= 2:
-                raise KeyboardInterrupt
+            raise KeyboardInterrupt
 
         yield tick
 
     with monkeypatch.context() as patch:
         patch.setattr(process, "progress", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            run(shortened("animals_seg"), resnet18, folder, cache)
+            run(task, resnet18, folder, cache)
     saved = torch.load(folder / "state.pth", weights_only=True)["iteration"]
-    assert 2 <= saved < ITERATIONS
-    metrics = run(shortened("animals_seg"), resnet18, folder, cache)
-    assert metrics == segmented[1]
+    assert 1 <= saved < ITERATIONS
+    assert run(task, resnet18, folder, cache) == segmented[1]
     resumed, whole = (torch.load(f / "model.pth", weights_only=True)["state_dict"] for f in (folder, segmented[0]))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_after_val_was_repaired_the_trained_network_is_only_evaluated(segmented, resnet18, cache, tmp_path):
+    folder, task = shutil.copytree(segmented[0], tmp_path / "run"), shortened("animals_seg", FEW)
     trained = (folder / "model.pth").stat().st_mtime_ns
-    assert run_on_repaired_val(shortened("animals_seg"), resnet18, folder, cache, tmp_path) != metrics
-    assert (folder / "model.pth").stat().st_mtime_ns == trained, "it is not trained again"
-
-
-def run_on_repaired_val(task, checkpoint, folder: Path, cache: Path, root: Path) -> dict[str, float]:
-    """The same evaluation after a map of val was mended."""
     there = task.load_data(cache)
-    shutil.copytree(there.root / "animal_scenes", root / "animal_scenes")
-    mask = root / "animal_scenes/val/masks/000001.png"
+    shutil.copytree(there.root / "animal_scenes", tmp_path / "animal_scenes")
+    mask = tmp_path / "animal_scenes/val/masks/000001.png"
     Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
-    return task.run(checkpoint, dense.Located(root, "mended", there.train), Folders(folder, cache), 0)
+    repaired = dense.Located(tmp_path, "repaired", there.train)
+    assert task.run(resnet18, repaired, Folders(folder, cache), 0) != segmented[1]
+    assert (folder / "model.pth").stat().st_mtime_ns == trained
 
 
-def test_detection_with_the_preprocessing_of_the_checkpoint(resnet18, cache, tmp_path):
-    caffe = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
-    checkpoint = dataclasses.replace(resnet18, preprocessing=caffe)
-    task = shortened("animals_det", "model.test_cfg.rcnn.score_thr=0.0")
-    metrics = run(task, checkpoint, tmp_path / "run", cache)
-    assert set(metrics) == {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")}
-    loaded = read(tmp_path / "run" / "loaded.json")
-    assert loaded["given"] == loaded["arrived"] == 120
-    assert loaded["in_force"]["channel_order"] == "BGR"
-    assert loaded["in_force"]["mean_std"] == pytest.approx([*caffe.mean, *caffe.std])
-    predictions = read(tmp_path / "run" / "predictions.json")
-    assert len(predictions) == read(tmp_path / "run" / "metrics.json")["detections"] > 0
-    assert set(predictions[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
-    assert {p["category_id"] for p in predictions} <= set(range(1, 11))
-    assert outcomes.load(tmp_path / "run").metrics() == pytest.approx(metrics)
-    trained = load(tmp_path / "run" / "model.pth")
-    assert (trained.architecture, trained.preprocessing) == (checkpoint.architecture, caffe)
-    assert {each.name: each.kind for each in trained.origin.properties}["mean"] == "stated"
-
-
+@pytest.mark.slow
 def test_weights_that_do_not_fit_fail_by_name(resnet18, cache, tmp_path):
     weights = dict(resnet18.weights)
     del weights["conv1.weight"]

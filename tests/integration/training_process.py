@@ -1,6 +1,5 @@
-"""A tiny training on made-up images, as a process that tests multiply."""
+"""A tiny training on made-up images, for one process or several."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -40,7 +39,3 @@ def main(arch: str, out: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with process_group():
         TASKS[arch].run(random_checkpoint(arch), toy_data(), Folders(folder, folder / "cache"), 0)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

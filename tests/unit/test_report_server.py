@@ -113,9 +113,10 @@ def test_an_open_page_is_loaded_again_by_its_script(running: Server) -> None:
 
 
 def test_half_open_connections_do_not_take_every_thread(running: Server) -> None:
-    before = threading.active_count()
+    before, started = threading.active_count(), time.monotonic()
     open_ones = [socket.create_connection(running.server_address[:2], timeout=20) for _ in range(100)]
     assert open_ones[-1].recv(10) == b""  # closed: there are too many
+    assert time.monotonic() - started < servers.SECONDS_FOR_A_REQUEST, "and not because it was idle"
     assert threading.active_count() - before <= servers.MOST_CONNECTIONS
     for connection in open_ones:
         connection.close()

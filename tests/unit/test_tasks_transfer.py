@@ -207,7 +207,8 @@ def test_a_job_is_planned_for_the_gpus_of_its_nodes(machine, tmp_path):
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """The lines about a task on so many GPUs, after runs (protocol id, seconds)."""
+    """The lines about a task on so many GPUs, after runs (protocol id, seconds), whose settings a framework accepts."""
+    monkeypatch.setattr(transfer, "described", lambda task: {})
 
     def lines(name, gpus=1, runs=(), **settings) -> list[str]:
         records = [SimpleNamespace(protocol=known, seconds=seconds) for known, seconds in runs]

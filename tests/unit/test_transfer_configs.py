@@ -61,6 +61,7 @@ def test_every_module_can_be_imported(folder):
         importlib.import_module(f"cgh_bench.transfer_configs.{folder}.{name}")
 
 
+@pytest.mark.slow
 def test_it_can_be_run_as_a_module_too():
     pytest.importorskip("mmdet")
     command = [sys.executable, "-m", "cgh_bench.transfer_configs.openmmlab.train", "--help"]
