@@ -113,7 +113,7 @@ class Architecture(ABC):
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
         """The names and shapes of the backbone's tensors."""
-        return {key: tensor.shape for key, tensor in self.skeleton.state_dict().items()}
+        return _shapes(self)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -175,6 +175,11 @@ def _skeleton(architecture: Architecture) -> Backbone:
 
     with without_memory():
         return architecture.build().eval()
+
+
+@cache
+def _shapes(architecture: Architecture) -> Mapping[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in architecture.skeleton.state_dict().items()}
 
 
 def chosen(what: str, feature: str, known: Sequence[str]) -> tuple[str, ...]:

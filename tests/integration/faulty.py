@@ -18,8 +18,10 @@ from pretrain_process import TINY_MOCO, made_up
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["cgh_bench.cli", "cgh_bench.tasks.linear", "cgh_bench.reading.recognition", "cgh_bench.pretrain.train"]
-    + ["sklearn.linear_model", "timm"]
+    [
+        *("cgh_bench.cli", "cgh_bench.tasks.linear", "cgh_bench.reading.recognition", "cgh_bench.pretrain.train"),
+        *("sklearn.linear_model", "timm"),
+    ]
 )
 EVALUATION = ("transform.resize=32", "transform.crop=32", "k=3", "k_grid=1,3")
 

@@ -285,7 +285,9 @@ def test_watch_takes_any_checkpoint_and_survives_a_half_written_one(photos: Path
     assert "b.pth.tar" in watched.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGHUP, signal.SIGINT))]
+)
 def test_a_signal_to_stop_is_told_in_one_line(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "cgh_bench", "watch", str(tmp_path), "--task", "animals_knn", "--seconds", "300"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -42,7 +42,7 @@ SMALL = (
 )
 MASKS = ("INPUT.MASK_FORMAT=bitmask",)
 ITERATIONS = 6
-ANIMALS = ("SOLVER.IMS_PER_BATCH=8", "MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.0")
+ANIMALS = ("SOLVER.IMS_PER_BATCH=4", "MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.0")
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18,
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
+@pytest.mark.slow
 def test_the_last_stage_arrives_in_the_heads_or_the_run_fails(resnet50, cache, tmp_path):
     task = shortened("voc_det_detectron2", *SMALL, "SOLVER.IMS_PER_BATCH=2", "TRANSFER.WEIGHTS_INTO=[backbone]")
     with pytest.raises(CheckFailed, match=r"215 of 265 tensors arrived.*res5\.0"):
@@ -166,6 +167,7 @@ sys.exit(train.main())
 """
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(animals, resnet18, cache, tmp_path):
     weights = tmp_path / "weights.pth"
     find_converter("detectron2").write(resnet18, weights)
@@ -184,11 +186,12 @@ def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(animals, resnet
     assert not (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
         ("SOLVER.BASE_RL=1", "Non-existent key: SOLVER.BASE_RL"),
-        pytest.param("SOLVER.OPTIMIZER=LARS", "expected SGD, or AdamW", marks=pytest.mark.slow),
+        ("SOLVER.OPTIMIZER=LARS", "expected SGD, or AdamW"),
     ],
 )
 def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, setting, complaint):
@@ -197,17 +200,10 @@ def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, se
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "voc_det",
-        pytest.param("coco_det", marks=pytest.mark.slow),
-        pytest.param("coco_det_2x", marks=pytest.mark.slow),
-        pytest.param("coco_fpn", marks=pytest.mark.slow),
-        pytest.param("coco_fpn_4conv1fc", marks=pytest.mark.slow),
-        pytest.param("coco_retinanet", marks=pytest.mark.slow),
-        pytest.param("cityscapes_inst", marks=pytest.mark.slow),
-    ],
+    ["voc_det", "coco_det", "coco_det_2x", "coco_fpn", "coco_fpn_4conv1fc", "coco_retinanet", "cityscapes_inst"],
 )
 def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_path):
     masks = () if name == "voc_det" else MASKS

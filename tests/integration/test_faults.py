@@ -24,6 +24,7 @@ from cgh_bench.checkpoint import load_canonical
 from cgh_bench.core.files import sha256
 from cgh_bench.frozen.given import read_features
 from cgh_bench.reading.loading import load
+from cgh_bench.transfer_configs.contract import PARENT, processes
 
 
 @pytest.fixture
@@ -357,6 +358,31 @@ def test_two_runs_in_one_folder(folder):
     first.kill()
     first.join()
     assert faulty.run(faulty.pretrain, folder)[0] == 0, "the lock went with its holder"
+
+
+def framework_of_ours(folder):
+    """A process that has started another, as a framework is started."""
+    os.environ[PARENT] = str(os.getpid())
+    if os.fork() == 0:
+        processes.end_with_parent()
+        (folder / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_a_framework_does_not_outlive_us(tmp_path):
+    ours = faulty.start(framework_of_ours, tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists():
+        assert ours.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
+    framework = int((tmp_path / "pid").read_text())
+    assert alive(framework)
+    ours.kill()
+    ours.join()
+    while alive(framework):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_clock_that_runs_backwards(folder, tmp_path):

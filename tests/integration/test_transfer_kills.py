@@ -52,7 +52,8 @@ sys.exit(train.main())
 """`train.py`, saving its state after every step."""
 
 
-@pytest.mark.parametrize("gpus", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [0, 2])
 def test_a_framework_does_not_outlive_us(gpus, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = ["eval", "animals_seg", "--ckpt", "random:resnet18", "--set", "iterations=5000", f"--gpus={gpus}"]

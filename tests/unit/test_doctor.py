@@ -299,6 +299,7 @@ def test_the_verb(monkeypatch, tmp_path, state, code):
     assert told["findings"][0]["state"] == state and told["verdicts"][0]["can_run"] == (state in ("ok", "note"))
 
 
+@pytest.mark.slow
 def test_a_whole_examination_takes_less_than_ten_seconds_of_two_cores(tmp_path):
     """Seconds of processor time: the clock on the wall depends on what else runs."""
     command = [sys.executable, "-m", "cgh_bench", "doctor", "--json", "--work", str(tmp_path)]

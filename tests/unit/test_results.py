@@ -187,15 +187,15 @@ def start_writer(store: Path, name: str, count: int) -> "subprocess.Popen[bytes]
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), *arguments])
 
 
-def test_eight_writers_lose_nothing(tmp_path: Path) -> None:
+def test_several_writers_lose_nothing(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
-    writers = [start_writer(store, f"writer{number}", 500) for number in range(8)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0] * 8
+    writers = [start_writer(store, f"writer{number}", 300) for number in range(3)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0] * 3
     records, complaints = results.read(store)
     assert not complaints
-    assert len(records) == 4000
-    for number in range(8):
-        assert [r.seed for r in records if r.checkpoint == f"writer{number}"] == list(range(500))
+    assert len(records) == 900
+    for number in range(3):
+        assert [r.seed for r in records if r.checkpoint == f"writer{number}"] == list(range(300))
 
 
 def test_killed_writers_leave_a_store_that_reads_and_grows(tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_merges_at_the_same_time_add_each_record_once(tmp_path: Path) -> None:
     store, out = tmp_path / "one.jsonl", tmp_path / "out.jsonl"
     results.append(store, *(dataclasses.replace(RESULT, seed=seed) for seed in range(400)))
     command = [sys.executable, "-c", textwrap.dedent(MERGER), str(store), str(out)]
-    merges = [subprocess.Popen(command) for _ in range(6)]
-    assert [merge.wait(timeout=120) for merge in merges] == [0] * 6
+    merges = [subprocess.Popen(command) for _ in range(3)]
+    assert [merge.wait(timeout=120) for merge in merges] == [0] * 3
     assert len(out.read_bytes().splitlines()) == 400
 
 

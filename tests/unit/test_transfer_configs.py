@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cgh_bench.foreign import frameworks
+from cgh_bench.transfer_configs.contract import arrival
 
 BARE = [sys.executable, "-S"]
 """A Python without any package: not even torch, nor cgh_bench."""
@@ -67,3 +69,15 @@ def test_it_can_be_run_as_a_module_too():
     command = [sys.executable, "-m", "cgh_bench.transfer_configs.openmmlab.train", "--help"]
     done = start(command, PYTHONPATH=str(frameworks.CODE.parents[1]))
     assert done.returncode == 0 and "--images-at-a-time" in done.stdout, done.stderr
+
+
+def test_tensors_without_a_place_of_another_shape_or_changed_afterwards_have_not_arrived():
+    weights = {"conv.weight": torch.ones(2), "wide.weight": torch.ones(3), "layer5.weight": torch.ones(1)}
+    model = {f"backbone.{name}.weight": torch.zeros(2) for name in ("conv", "wide", "empty")}
+    model["head.weight"] = torch.zeros(2)
+    arrival.put(weights, model, ("backbone",))
+    found = arrival.account(weights, model, ("backbone",), (), {})
+    assert (found["given"], found["arrived"]) == (3, 1)
+    assert found["missing"] == ["wide.weight", "layer5.weight"] and found["unfilled"] == ["backbone.empty.weight"]
+    model["backbone.conv.weight"].add_(1e-4)
+    assert arrival.account(weights, model, ("backbone",), (), {})["arrived"] == 0
