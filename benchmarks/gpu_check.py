@@ -245,7 +245,7 @@ def loop(tiny: bool) -> Found:
     from cgh_bench.pretrain.folder import RunFolder
     from cgh_bench.pretrain.memory import planned_bytes
     from cgh_bench.pretrain.recipe import find
-    from cgh_bench.pretrain.train import AUTOCAST, begin, descend
+    from cgh_bench.pretrain.run import AUTOCAST, begin, descend
 
     found: Found = {}
     size, side, names = (

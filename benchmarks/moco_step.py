@@ -28,7 +28,7 @@ from cgh_bench.pretrain.batches import Batch, Batches
 from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.pretrain.methods.moco_v2 import MocoV2
 from cgh_bench.pretrain.recipe import find
-from cgh_bench.pretrain.train import begin, descend
+from cgh_bench.pretrain.run import begin, descend
 
 BATCH, QUEUE, DIM, THREADS, ROUNDS = 32, 65_536, 128, 1, 3
 CASES = (("resnet18", 64), ("resnet18", 128), ("resnet18", 224), ("resnet50", 128))

@@ -32,7 +32,7 @@ from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.pretrain.methods.cgh import Cgh
 from cgh_bench.pretrain.methods.moco_v2 import MocoV2
 from cgh_bench.pretrain.recipe import find
-from cgh_bench.pretrain.train import Run, begin, descend
+from cgh_bench.pretrain.run import Run, begin, descend
 
 BATCH, SIZE, THREADS, ROUNDS = 32, 224, 1, 8
 ARCHITECTURES = ("resnet18", "resnet50")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cgh_bench.core import dist
 from cgh_bench.pretrain.recipe import Recipe
-from cgh_bench.pretrain.train import AUTOCAST
+from cgh_bench.pretrain.run import AUTOCAST
 
 PER_WEIGHT = {"sgd": 1, "lars": 1, "adamw": 2}
 """Numbers that the optimiser keeps for each weight."""

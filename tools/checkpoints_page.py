@@ -26,25 +26,25 @@ HEAD = """# Checkpoints
 <!-- Written by tools/checkpoints_page.py from the code; do not edit. -->
 
 `cgh-bench inspect FILE` says what a checkpoint is. `cgh-bench convert FILE --to TARGET -o OUT` writes it for another
-framework and proves that it computes the same there. Every verb that takes a checkpoint reads all of what follows.
+framework and proves that it computes the same there. Every command that takes a checkpoint reads all of the following.
 
 ## How a file is read
 
 1. **Opened without running it.** PyTorch files (both formats), safetensors, `.npz`, NumPy pickles, Hugging Face and
    accelerate folders. Whatever a pickle names beside tensors, arrays and plain values (logs, settings, classes of your
-   own) is replaced by an empty stand-in: its class is neither imported nor called. A whole pickled model gives up its
-   tensors that way, too. A pickle that would run a command, `os.system` and the like, is refused and called what it is.
-   What FSDP and activation checkpointing put into names is left out; distributed checkpoints (DCP), DTensors and
-   TorchScript are refused with the command that makes one file of them.
+   own) is replaced by an empty stand-in: its class is neither imported nor called. The
+   tensors of a whole pickled model are read in the same way. A pickle that would run a command (`os.system` and the
+   like) is refused by name. Prefixes that FSDP and activation checkpointing add to names are removed; distributed
+   checkpoints (DCP), DTensors and TorchScript are refused with the command that makes one file of them.
 2. **Searched for backbones.** ResNets and plain vision transformers are found under any known family of names, at any
-   depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) do not count. Other networks are
+   depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) are ignored. Other networks are
    found where the file names them: a folder of timm or transformers, a training checkpoint of timm (`arch`). A bare
-   file of such a network is told by the names and shapes of its tensors if one of timm's only has them; if several
-   have, give its name: `--arch convnext_tiny`. A backbone must be whole: every tensor of the
-   architecture, of its shape, and none besides; the error names the first tensor that does not fit.
+   file of such a network is recognised by the names and shapes of its tensors if only one of timm's has them; if
+   several do, name it: `--arch convnext_tiny`. A backbone must be whole: every tensor of the
+   architecture, in its shape, and no others; the error names the first tensor that does not fit.
 3. **Its origin is found** by the rules below. Exactly one must fit; otherwise the error says what was tried and why
-   each failed, and `--source` decides. A file of no known origin is read all the same if it holds one backbone only.
-4. **One backbone is taken**: the origin's default, or `--branch`. Heads, queues and optimisers stay behind; their names
+   each failed, and `--source` decides. A file of unknown origin is read too if it holds a single backbone.
+4. **One backbone is taken**: the origin's default, or `--branch`. Heads, queues and optimisers are dropped; their names
    are in the checkpoint's origin.
 
 ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts of torchvision; the 7x7, the CIFAR (3x3) and the deep (v1c) stem;
@@ -64,8 +64,8 @@ size, patch, and the image side that its position embeddings are for. `random:vi
   `block24`, what `cls` would be if the network ended there; several joined by `+`. DINO's linear evaluation of a ViT-S
   takes `block9+block10+block11+block12`. `layer4`, the tasks' default, is the global feature: `cls`, or `patch_mean`
   where there is no class token.
-- **What no tensor tells**: heads are 64 wide, but for MoCo v3's small network (its fixed positions show it); the norms'
-  epsilon is 1e-6. Configurations, attributes of a pickled network and `--set heads=12` say otherwise; see below.
+- **What no tensor tells**: heads are 64 wide, except in MoCo v3's small network (its fixed positions show it); the
+  norms' epsilon is 1e-6. Configurations, attributes of a pickled network and `--set heads=12` say otherwise; see below.
 - **Registers** have no position in timm. DINOv2's class token has one, which is added to the token when reading.
 - **Networks of timm or transformers**, below: ViT-g and H, SwiGLU, distilled DeiT, CLIP, SigLIP, BEiT, DINOv3, and MAE
   fine-tuned with `global_pool`. DINOv2's training checkpoints are read with their chunks of blocks.
@@ -99,11 +99,11 @@ outputs.
 TAIL = """
 The samples of timm, transformers and lightly (but `lightly_cifar`) are written by these libraries; whole pickled models
 and torchvision's by torchvision. The others, mmpretrain's, solo-learn's and lightly-train's among them, are built in
-the layout that the source in the table documents, with real parts where they are at hand (mmengine's log buffers,
+the layout that the source in the table documents, with real parts where these are installed (mmengine's log buffers,
 timm's transformers).
 
-`unknown` is what a file of no rule is called: its only backbone, under whatever prefix (`unknown_prefixes`).
-Our own `.safetensors` hold architecture, preprocessing and origin in the header, and need no guess.
+`unknown` is a file that no rule fits: its only backbone is taken, under any prefix (`unknown_prefixes`).
+Our own `.safetensors` hold architecture, preprocessing and origin in the header, so nothing is guessed.
 
 ## What no tensor tells
 
@@ -113,7 +113,7 @@ by the origin's code, or *assumed*. They travel with the checkpoint into certifi
 
 {untold}
 
-Read are: `config.json` and `preprocessor_config.json` beside `model.safetensors` (also when that file is named);
+These are read: `config.json` and `preprocessor_config.json` beside `model.safetensors` (also when that file is named);
 `config.json` and the `args` of timm; the configuration in `meta` of mmengine and mmcv; `config.yaml` beside a
 detectron2 checkpoint; `args.json` beside one of solo-learn, or its `hyper_parameters`; the `opt` of SupContrast;
 `train_config.yaml` beside one of VISSL; the attributes of whole pickled networks, without running them. The `model.pth`
@@ -125,8 +125,8 @@ has the same tensors as a plain one: `--arch resnetblur50`.
 
 ## Proof by the model itself
 
-`cgh-bench reference script` prints one file that needs torch and NumPy; keep it as `reference.py`. Where the model
-lives, with the model in memory:
+`cgh-bench reference script` prints one file that needs torch and NumPy; keep it as `reference.py`. Run it
+where the model is, with the model in memory:
 
 ```python
 from reference import record
@@ -161,11 +161,11 @@ A written file can be read back, bit for bit, with its name, origin and preproce
 
 ## The certificate
 
-`OUT.certificate.json` stands beside every written file. Before the file is moved into place
+`OUT.certificate.json` is written beside every file. Before the file is moved into place
 
 - it is read back and compared bit for bit;
-- the target's **own** network is built from the file and the fragment (in a process of its own, but for torchvision's),
-  and every tensor of the file must be in it, and none of its own be left unfilled;
+- the target's **own** network is built from the file and the fragment (in its own process, except torchvision's),
+  every tensor of the file must be in it, and no tensor of its own may be left unfilled;
 - the same pixels go through the source and through the target, **preprocessing included**: what the target makes of RGB
   pixels by the fragment's mean, std and channel order, and the output of each stage (of a vision transformer: of each
   block, all tokens, at its own image size), must agree to {tolerance:.0e} of the stage's largest value. Swapped
@@ -199,7 +199,7 @@ def page(samples: Mapping[str, list[str]]) -> str:
 
 
 def _untold() -> str:
-    lines = ["| property | what it is | of |", "| --- | --- | --- |"]
+    lines = ["| property | what it is | family |", "| --- | --- | --- |"]
     for family in (ResNet, ViT, Timm):
         lines += [f"| `{name}` | {about} | {family.__name__} |" for name, about in family.UNTOLD.items()]
     lines += [f"| `{name}` | of the images; `preprocessing` sets all four by name | all |" for name in IMAGES]

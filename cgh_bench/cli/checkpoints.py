@@ -19,8 +19,8 @@ def inspect(ckpt: str, settings: tuple[str, ...], reference: Path | None, as_jso
     """Show what a checkpoint is and whether it looks trained.
 
     CKPT is a file, a Hugging Face folder or the name of published weights (see `cgh-bench list checkpoints`). Printed
-    are its origin, network and preprocessing, which tensors are used and which are not, and how everything is known
-    that no tensor tells. Exits 1 if it cannot be used, or computes something else than the reference.
+    are its origin, network and preprocessing, which tensors are used and which are not, and how every property that
+    tensors do not determine is known. Exits 1 if it cannot be used or its outputs differ from the reference's.
 
     \b
     Examples:
@@ -106,7 +106,7 @@ def reference() -> None:
 def script() -> None:
     """Print a Python script that records what a model computes.
 
-    It needs torch and NumPy only. Run it where the model lives; --reference then compares every layer, and names the
+    It needs torch and NumPy only. Run it where the model is; --reference then compares every layer, and names the
     cause where one differs.
 
     \b

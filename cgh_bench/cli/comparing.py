@@ -25,7 +25,11 @@ CLASSES_SHOWN = 5
 @click.argument("backbones", metavar="A B…", nargs=-1, required=True)
 @options.text("--task", metavar="TASK", help="Only this task.")
 @click.option(
-    "--points", type=click.FloatRange(0, min_open=True), default=1, metavar="D", help="Images to show D points."
+    "--points",
+    type=click.FloatRange(0, min_open=True),
+    default=1,
+    metavar="D",
+    help="Points of which the number of images needed is said.",
 )
 @click.option(
     "--cost",
@@ -40,8 +44,8 @@ def compare(
     """Compare backbones on the same images: which is better?
 
     A and B are recipes, checkpoint names or ids from `cgh-bench results list`. In every protocol that all were
-    evaluated under: the difference, its interval and p-value over images, its interval over trainings, and the images
-    that only one has right. Three or more are also ranked.
+    evaluated under: the difference, its interval and p-value over images, its interval over training runs, and the
+    images that only one gets right. Three or more are also ranked.
 
     \b
     Examples:
@@ -127,8 +131,8 @@ def sensitivity(task: str, backbones: tuple[str, ...], dry_run: bool, work: Path
     """Find out whether the order of backbones depends on the protocol.
 
     A and B are recipes, checkpoint names or ids with results of TASK: kNN, linear, logistic or another on one frozen
-    feature. Cut, interpolation, feature, k, temperature and the like are varied one at a time. What ran is kept; tables
-    and the site mark columns whose order is not stable.
+    feature. Cut, interpolation, feature, k, temperature and the like are varied one at a time. The runs are kept;
+    tables and the site mark columns whose order is not stable.
 
     \b
     Examples:
@@ -176,7 +180,7 @@ def _show_sensitivity(found: "Sensitivity", metric: str) -> None:
 @click.argument("number", type=options.COUNT)
 @click.option("--published", required=True, metavar="VALUE|ROW", help="Per cent, or the start of a published row.")
 @options.text("--metric", help="Which number of the result; default: the task's main one.")
-@options.text("--ckpt", metavar="CKPT", help="The checkpoint, if it is no longer where it was.")
+@options.text("--ckpt", metavar="CKPT", help="The checkpoint, if it was moved.")
 @options.dry_run
 @options.work
 def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, work: Path) -> None:
@@ -185,7 +189,7 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
     NUMBER is the result's in `cgh-bench results list`: kNN, linear, logistic or another task on one frozen feature. ROW
     is PROTOCOL,METHOD[,DETAIL[,EPOCHS]], the start of a line of published/results.csv. The protocol is varied one axis
     at a time (cut, interpolation, feature, k, temperature, preprocessing, …); if none closes the difference, the most
-    promising pairs follow. What ran is kept, and appears in no table.
+    promising pairs follow. The runs are kept, but appear in no table.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ def check(name: str, work: Path) -> None:
     DATASET is a name (`cgh-bench list data`, or coco, voc0712, … for detection and segmentation) or a folder of images
     by class, in COCO's, VOC's or YOLO's form, or of images and masks. Images are decoded, maps and annotations read,
     sizes, classes, duplicates and splits compared. What was read is remembered in WORK/cache until a file changes. Each
-    problem is one line; with any, the exit code is 2.
+    problem is one line; exits 2 if there are any.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def prepare(source: Path, out: Path, side: int, dry_run: bool) -> None:
     "--ckpt", default="control:pixels", metavar="CKPT", help="Backbone whose features are compared, at 224 pixels."
 )
 @click.option(
-    "--least", type=click.FloatRange(0, 1), default=0.99, metavar="C", help="Cosine from which two count as one."
+    "--least", type=click.FloatRange(0, 1), default=0.99, metavar="C", help="Cosine from which two count as the same."
 )
 @click.option("--out", "-o", type=options.PATH, help="CSV file of all pairs.")
 @options.work

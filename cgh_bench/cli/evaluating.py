@@ -30,7 +30,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @click.command("eval", cls=options.Command, options_metavar="--ckpt CKPT [OPTIONS]")
 @click.argument("task", metavar="TASK[,TASK…]")
 @click.option("--ckpt", multiple=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
-@options.text("--features", metavar="TRAIN,VAL", help="Instead of checkpoints and data: two files of features.")
+@options.text("--features", metavar="TRAIN,VAL", help="Two feature files, instead of checkpoints and data.")
 @options.data
 @click.option(
     "--val-split", type=click.FloatRange(0, 1, True, True), metavar="SHARE", help="Hold out this share of train/."
@@ -158,7 +158,7 @@ def eval_(
 @click.option("--task", required=True, metavar="TASK[,TASK…]", help="Names or patterns from `cgh-bench list tasks`.")
 @options.data
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=30, metavar="N", help="Polling interval.")
-@options.flag("--once", help="Evaluate the checkpoints that are there, and exit.")
+@options.flag("--once", help="Evaluate existing checkpoints once and exit.")
 @options.work
 def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: Path) -> None:
     """Evaluate checkpoints as they appear in a folder.

@@ -57,10 +57,10 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
 @click.option("--crop", type=options.COUNT, default=224, metavar="N", help="Side of the centre crop in pixels.")
 @options.trust_code
 def compare(ckpts: tuple[str, ...], data: str, feature: str, k: int, resize: int, crop: int, trust_code: bool) -> None:
-    """Tell how alike backbones see the same images.
+    """Measure how similarly backbones represent the same images.
 
     For every two: linear CKA (1: the same up to rotation and scale; about 0: unrelated), and the share of each image's
-    nearest images that both agree on, beside what chance gives. No labels are used.
+    nearest neighbours that both agree on, next to its value by chance. No labels are used.
 
     \b
     Example:

@@ -78,9 +78,7 @@ settings = click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field; may be repeated."
 )
 seeds = count("--seeds", 1, "Repeat with seeds 0 to N-1.")
-jobs = count(
-    "--jobs", None, "Cells at a time, each with its share of the cores.  [default: one per core, with a GPU one]"
-)
+jobs = count("--jobs", None, "Cells at a time, each with its share of the cores.  [default: one per core; 1 on a GPU]")
 dry_run = flag("--dry-run", help="Check everything, print what would run, write nothing.")
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")

@@ -73,8 +73,8 @@ def show(number: int, work: Path) -> None:
 def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
     """Write what a run answered for each image.
 
-    NUMBER is the result's in `cgh-bench results list`. One line per image (classification), image and class (several
-    classes an image), image and pair of classes (segmentation) or detection.
+    NUMBER is the result's in `cgh-bench results list`. One line per image (classification), image and class
+    (multi-label), image and pair of classes (segmentation) or detection.
 
     \b
     Example:
@@ -95,7 +95,7 @@ def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Pa
     """Write results with all answers as one file.
 
     It holds the records (weights by their hash, versions, device), what each run answered for each image, and the hash
-    of every file; `cgh-bench results verify` computes the numbers again.
+    of every file; `cgh-bench results verify` recomputes the numbers.
 
     \b
     Example:
@@ -111,7 +111,7 @@ def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Pa
 @results.command()
 @click.argument("bundle", type=options.PATH)
 def verify(bundle: Path) -> None:
-    """Check a bundle: hashes, and every number again.
+    """Check a bundle: its hashes, and every number recomputed.
 
     Exits 1 if it was altered, or if a number does not follow from the answers.
 
@@ -196,7 +196,7 @@ def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, met
     """Write a model card, a methods paragraph or BibTeX.
 
     The card is that of one backbone for the Hugging Face Hub: `model-index` with every number, the licence of the
-    weights, the methods and what to cite. Numbers are those of tables: means over seeds, none with other settings.
+    weights, the methods and what to cite. Numbers are those of tables: means over seeds, without overridden settings.
 
     \b
     Examples:

@@ -33,8 +33,8 @@ def suite(
 ) -> None:
     """Evaluate checkpoints by many tasks, as one table.
 
-    SUITE is a name from `cgh-bench list suites`, or a .toml file. What is finished is reused; tasks without their data
-    are left out and named at the end. The intervals are over images, for these weights.
+    SUITE is a name from `cgh-bench list suites`, or a .toml file. Finished evaluations are reused; tasks whose data are
+    missing are skipped and listed at the end. The intervals are over images, for these weights.
 
     \b
     Examples:

@@ -36,7 +36,7 @@ class OpenMMLab(FlatConverter):
     stops when a prefix is asked for that the file has not.
     """
 
-    BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, to be laid over your config"
+    BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, to merge into your config"
 
     suffixes: tuple[str, ...] = (".pth",)
     preprocessor: str = ""

@@ -416,7 +416,7 @@ sys.path.insert(0, {tests!r})
 import pretrain_process
 from cgh_bench import cli
 from cgh_bench.core import dist
-from cgh_bench.pretrain import train
+from cgh_bench.pretrain import stopping
 from cgh_bench.pretrain.batches import Batches
 Path({folder!r}, "pid" + os.environ["RANK"]).write_text(str(os.getpid()))
 {fault}
@@ -425,7 +425,7 @@ with cli.errors_in_one_line():
 """
 NO_PATIENCE = "dist.PATIENCE = datetime.timedelta(seconds=5)"
 STUCK = """
-train.SECONDS_FOR_A_BATCH = 1
+stopping.SECONDS_FOR_A_BATCH = 1
 item = Batches.__getitem__
 def stuck(self, step):
     if step == 7 and os.environ["RANK"] == "{rank}":

@@ -30,7 +30,8 @@ from cgh_bench.pretrain.methods.simsiam import SimSiam
 from cgh_bench.pretrain.methods.supervised import Supervised
 from cgh_bench.pretrain.parts import Encoder, rising, synchronised
 from cgh_bench.pretrain.recipe import Method, find
-from cgh_bench.pretrain.train import begin, check, descend, train
+from cgh_bench.pretrain.run import begin, descend
+from cgh_bench.pretrain.train import check, train
 from cgh_bench.pretrain.views import Views
 from cgh_bench.pretrain.watching import Watching
 
