@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
 from cgh_bench.core.errors import UserError
@@ -39,16 +39,6 @@ class Module(Architecture):
     """Pixels per position of its map; 0 where it gives a vector."""
     network: Any = field(repr=False, compare=False)
     """A copy of the module on the CPU, in eval mode, with `pick`."""
-
-    @classmethod
-    def names(cls) -> Iterable[str]:
-        """None: a module is handed over."""
-        return ()
-
-    @classmethod
-    def named(cls, name: str) -> Self | None:
-        """See `Architecture`."""
-        return None
 
     def build(self) -> ModuleBackbone:
         """A copy of the module, with its own weights."""

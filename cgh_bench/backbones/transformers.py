@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -46,16 +46,6 @@ class Transformers(Architecture):
         document = document.get("vision_config", document)
         rest = {key: value for key, value in document.items() if key not in _SAYS_NOTHING and key[0] != "_"}
         return cls(str(rest.pop("model_type", "")), json.dumps(rest, sort_keys=True))
-
-    @classmethod
-    def names(cls) -> Iterable[str]:
-        """None: a name alone says too little of such a network."""
-        return ()
-
-    @classmethod
-    def named(cls, name: str) -> Self | None:
-        """See `names`."""
-        return None
 
     @property
     def image_size(self) -> tuple[int, int]:

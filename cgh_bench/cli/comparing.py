@@ -29,7 +29,7 @@ CLASSES_SHOWN = 5
     type=click.FloatRange(0, min_open=True),
     default=1,
     metavar="D",
-    help="Points of which the number of images needed is said.",
+    help="Difference that images are counted for.",
 )
 @click.option(
     "--cost",

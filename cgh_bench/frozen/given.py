@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +35,6 @@ class Unknown(Architecture):
     features: str
     """SHA-256 of the files."""
     dim: int
-
-    @classmethod
-    def names(cls) -> Iterable[str]:
-        """None can be built."""
-        return ()
-
-    @classmethod
-    def named(cls, name: str) -> Self | None:
-        """See `Architecture`."""
-        return None
 
     def targets(self, feature: str) -> tuple[str, ...]:
         """There is one feature."""
