@@ -203,7 +203,17 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("cause", PLANTED)
+QUICK = {
+    *("3x3 stem pads by 2", "7x7 stem does not stride", "7x7 stem without a pool", "epsilon of TensorFlow"),
+    *("GELU and epsilon", "the last stage dilates", "from its first block", "caffe's stride", "six heads"),
+    *("quick GELU", "the mean of the patches", "mean and std of Inception", "BGR"),
+}
+"""One or two of each property; the others are marked `slow`."""
+
+
+@pytest.mark.parametrize(
+    "cause", [cause if cause in QUICK else pytest.param(cause, marks=pytest.mark.slow) for cause in PLANTED]
+)
 def test_a_planted_cause_is_named(cause: str, request: pytest.FixtureRequest) -> None:
     planted = PLANTED[cause]
     model, read = request.getfixturevalue(planted.of)
