@@ -37,7 +37,8 @@ CAFFE = Preprocessing("BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 
 def evaluated(tmp_path: Path, task: str, *arguments: str) -> results.Result:
     """The result of a backbone that takes images as Caffe's do."""
-    save(dataclasses.replace(random_checkpoint("resnet18"), preprocessing=CAFFE), tmp_path / "mine.safetensors")
+    backbone = dataclasses.replace(random_checkpoint("resnet18"), name="mine", preprocessing=CAFFE)
+    save(backbone, tmp_path / "mine.safetensors")
     done = command.run("eval", task, "--ckpt=mine.safetensors", "--set=iterations=2", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (result,), _ = results.read(Workspace(tmp_path / "work").store)
