@@ -41,6 +41,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.count(
     "--images-at-a-time", None, "Images per GPU at a time; gradients are accumulated.", envvar="CGH_IMAGES_AT_A_TIME"
 )
+@options.limits
 @options.slurm
 @options.seeds
 @options.settings

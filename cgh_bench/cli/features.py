@@ -21,6 +21,7 @@ def features() -> None:
 @click.option("--feature", default="layer4", help="Which feature; layer4 is the global one of every backbone.")
 @click.option("--resize", type=options.COUNT, default=256, metavar="N", help="Short side of the images in pixels.")
 @click.option("--crop", type=options.COUNT, default=224, metavar="N", help="Side of the centre crop in pixels.")
+@options.limits
 @options.trust_code
 def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int, trust_code: bool) -> None:
     """Write the features of a dataset, with labels and paths.
@@ -55,6 +56,7 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
 @options.count("--k", 10, "Neighbours of each image.")
 @click.option("--resize", type=options.COUNT, default=256, metavar="N", help="Short side of the images in pixels.")
 @click.option("--crop", type=options.COUNT, default=224, metavar="N", help="Side of the centre crop in pixels.")
+@options.limits
 @options.trust_code
 def compare(ckpts: tuple[str, ...], data: str, feature: str, k: int, resize: int, crop: int, trust_code: bool) -> None:
     """Measure how similarly backbones represent the same images.

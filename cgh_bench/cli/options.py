@@ -1,6 +1,7 @@
 """The shape of our commands, and the options that several of them share."""
 
 import contextlib
+import functools
 import glob
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.resources import Resources, limited
 from cgh_bench.reading import names
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
@@ -104,6 +106,27 @@ def choices(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (trust_code, _TRUST_PICKLE, reference, arch, _BRANCH, _SOURCE):
         command = option(command)
     return command
+
+
+_LIMITS = (
+    text("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: the GPU where there is one]"),
+    count("--workers", None, "Processes that decode images.  [default: one per core]", least=0),
+    count("--batch-size", None, "Images at a time through a frozen backbone.  [default: 256]"),
+)
+
+
+def limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what of the machine the command may use; it runs within `resources.limited`."""
+
+    @functools.wraps(command)
+    def within(*args: Any, device: str, workers: int | None, batch_size: int | None, **kwargs: Any) -> Any:
+        with limited(Resources(device or None, workers, batch_size)):
+            return command(*args, **kwargs)
+
+    found: Callable[..., Any] = within
+    for option in reversed(_LIMITS):
+        found = option(found)
+    return found
 
 
 def checkpoints(given: tuple[str, ...]) -> list[str]:

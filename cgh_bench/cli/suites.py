@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.argument("suite")
 @click.option("--ckpt", multiple=True, required=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
 @options.arch
+@options.limits
 @options.seeds
 @click.option("--format", default="terminal", metavar="FORMAT", help="terminal, md or csv.")
 @options.dry_run

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
+from cgh_bench.core import resources
 from cgh_bench.core.errors import UserError
 
 T = TypeVar("T")
@@ -28,8 +29,18 @@ GRACE = 30
 
 
 def pick_device() -> torch.device:
-    """The current CUDA device where there is one, else the CPU."""
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    """The device that was asked for, else the current CUDA device where there is one, else the CPU.
+
+    Raises:
+        UserError: the one that was asked for is not there.
+    """
+    here, asked = torch.cuda.device_count(), resources.allowed().device
+    if asked is None:
+        return torch.device("cuda" if here else "cpu")
+    present = ["cpu", *(["cuda"] if here else []), *(f"cuda:{number}" for number in range(here))]
+    if asked not in present:
+        raise UserError(f"--device {asked}: this machine has {', '.join(present)}")
+    return torch.device(asked)
 
 
 def fetch(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:

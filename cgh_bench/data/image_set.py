@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cgh_bench.core import resources
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.groups import Groups
@@ -263,7 +264,8 @@ def workers(images: Images, batch_bytes: int) -> int:
     if images.in_memory:
         return 0
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    wanted = max(1, (os.cpu_count() or 1) // here)
+    asked = resources.allowed().workers
+    wanted = max(1, (os.cpu_count() or 1) // here) if asked is None else asked
     if not SHARED_MEMORY.is_dir():
         return wanted
     free = shutil.disk_usage(SHARED_MEMORY).free

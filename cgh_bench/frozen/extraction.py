@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
+from cgh_bench.core import dist, resources
 from cgh_bench.core.ahead import ahead
 from cgh_bench.core.allocations import Allocations
 from cgh_bench.core.dist import pick_device
@@ -92,6 +92,7 @@ def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
 
 
 BATCH_SIZE = 256
+"""Images at a time, unless fewer or more are asked for."""
 BATCHES_PER_SAVE = 32
 MOST_NAMED = 20
 """Images that are named in one message; after so many that cannot be used the extraction stops."""
@@ -112,7 +113,8 @@ class Work:
     @property
     def batch_size(self) -> int:
         """Images at a time: one where the transform gives them different sizes."""
-        return 1 if self.transform.longest else min(BATCH_SIZE, max(1, len(self.images)))
+        most = resources.allowed().batch_size or BATCH_SIZE
+        return 1 if self.transform.longest else min(most, max(1, len(self.images)))
 
     @property
     def batch_bytes(self) -> int:
@@ -182,6 +184,11 @@ def fill(folders: Sequence[Path], work: Work) -> None:
                     _save(banks)
                 if faults.enough():
                     break
+    except torch.cuda.OutOfMemoryError:
+        raise UserError(
+            f"{work.batch_size} images at a time do not fit into this GPU's memory; set --batch-size "
+            f"{max(1, work.batch_size // 2)}"
+        ) from None
     finally:  # also when interrupted
         _save(banks)
     faults.require_none()
@@ -327,7 +334,7 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
         work.batch_size,
         num_workers=workers(work.images, work.batch_bytes),
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pick_device().type == "cuda",
     )
     batches = loader if loader.num_workers else ahead(loader)
     for number, batch in enumerate(batches):
