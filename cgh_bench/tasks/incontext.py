@@ -263,8 +263,9 @@ FULL = 10_240_000
 TASKS = {
     "incontext": InContext(),
     "animals_incontext": InContext("animal_scenes", size=128),
-    # At 128 pixels a ResNet has 4 x 4 patches, and almost all are background. A fifth of the images keeps it cheap.
-    "animals_incontext_fine": InContext("animal_scenes", size=256, labelled=0.2),
+    # At 128 pixels a ResNet has 4 x 4 patches, almost all of them background. To keep this cheap, the patches with the
+    # rarest classes of a fifth of the images are remembered.
+    "animals_incontext_fine": InContext("animal_scenes", size=256, labelled=0.2, memory=2_500),
     "voc_incontext": InContext("voc2012_aug", size=512),
     # Published at 512 pixels for patches of 16 and at 504 for those of 14, with two epochs of crops.
     "voc_incontext_hummingbird": InContext("voc2012_aug", size=512, version="hummingbird", memory=FULL, epochs=2),
