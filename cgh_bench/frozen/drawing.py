@@ -44,7 +44,7 @@ def matches(
     pictures: tuple[Image.Image, Image.Image],
     points: tuple[NDArray[np.float64], NDArray[np.float64]],
     right: NDArray[np.bool_],
-    height: int = 320,
+    height: int = 240,
 ) -> Image.Image:
     """Two images side by side, with a line from each point (n, 2) of the first to its match in the second.
 
@@ -67,6 +67,17 @@ def matches(
         pen.line(line, fill=colour, width=2)
         for x, y in (line[:2], line[2:]):
             pen.ellipse((x - 3, y - 3, x + 3, y + 3), outline=colour, width=2)
+    return drawn
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of any sizes below each other, on white."""
+    height = sum(picture.height + GAP for picture in pictures) - GAP
+    drawn = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    top = 0
+    for picture in pictures:
+        drawn.paste(picture, (0, top))
+        top += picture.height + GAP
     return drawn
 
 

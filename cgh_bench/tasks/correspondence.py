@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cgh_bench.outcomes.base import Images
     from cgh_bench.outcomes.scores import Scores
 
+DRAWN = 4
+"""Pairs that are drawn."""
 AVERAGES = {"pck_point": "weight", "pck_image": "mean", "pck_class": "class"}
 """The measure of `Scores` that each is."""
 
@@ -39,7 +41,7 @@ AVERAGES = {"pck_point": "weight", "pck_image": "mean", "pck_class": "class"}
 class Correspondence(Task[PairedImages]):
     """Find the points of one image in another by the similarity of patches; PCK.
 
-    `points.csv` in the run's folder has every point.
+    `points.csv` in the run's folder has every point, `pictures/matches.png` shows some pairs.
     """
 
     METRICS: ClassVar = (Metric("pck_point"), Metric("pck_image"), Metric("pck_class"))
@@ -89,19 +91,21 @@ class Correspondence(Task[PairedImages]):
         lines.writerow(
             ["pair", "source", "target", "class", "x", "y", "found_x", "found_y", "true_x", "true_y", "error"]
         )
-        errors = []
+        errors, places = [], []
         for number, pair in enumerate(data.pairs):
             maps = [
                 torch.tensor(patches.of_image(image)).T.reshape(1, -1, *patches.grid)
                 for image in (pair.source, pair.target)
             ]
             found = matches(maps[0], maps[1], pair, self.size, self.upsampling)
+            places.append(found)
             errors.append(np.linalg.norm(found - pair.target_points, axis=1) / pair.extent)
             named = [data.images.called(image) for image in (pair.source, pair.target)]
             for row in zip(pair.source_points, found, pair.target_points, errors[-1], strict=True):
                 numbers = [f"{value:.3f}" for part in row for value in np.atleast_1d(part)]
                 lines.writerow([number, *named, data.classes[pair.label], *numbers])
         folders.write("points.csv", table.getvalue())
+        self._draw(data, places, errors, folders)
         called = data.images.called
         names = [f"{called(pair.source)} to {called(pair.target)}" for pair in data.pairs]
         alphas = {"": self.alpha, **{f"_{alpha:g}": alpha for alpha in self.alphas}}
@@ -109,6 +113,20 @@ class Correspondence(Task[PairedImages]):
         outcomes = scored(pairs, data.classes, [pair.label for pair in data.pairs], errors, alphas)
         folders.keep(outcomes)
         return outcomes.metrics()
+
+    def _draw(
+        self, data: PairedImages, places: Sequence[Points], errors: Sequence[NDArray[np.float64]], folders: Folders
+    ) -> None:
+        """`pictures/matches.png`: some pairs, with a line for each point: green where it is found, else red."""
+        from cgh_bench.frozen import drawing
+
+        shown = []
+        for number in np.unique(np.linspace(0, len(data.pairs) - 1, DRAWN).round().astype(int)).tolist():
+            pair = data.pairs[number]
+            sides = [drawing.picture_of(data.images.image(image)) for image in (pair.source, pair.target)]
+            ends = pair.source_points, places[number]
+            shown.append(drawing.matches((sides[0], sides[1]), ends, errors[number] <= self.alpha))
+        folders.picture("matches", drawing.stacked(shown))
 
 
 def scored(

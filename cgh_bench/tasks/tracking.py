@@ -21,13 +21,14 @@ from cgh_bench.core.precision import Precision
 from cgh_bench.data import load_related
 from cgh_bench.data.videos import Video, Videos
 from cgh_bench.tasks.base import Folders, Metric, Task
-from cgh_bench.tasks.dense import PREDICTIONS
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.frozen.frames import FrameFeatures, Frames
     from cgh_bench.outcomes.scores import Scores
 
+MASKS = "masks"
+"""The folder of a run with what was predicted for each frame."""
 DRAWN, IN_STRIP = 4, 6
 """Videos that are drawn, and frames of each."""
 Masks = NDArray[np.uint8]
@@ -38,7 +39,7 @@ Masks = NDArray[np.uint8]
 class Tracking(Task[Videos]):
     """Carry the masks of the first frame through a video by label propagation; J, F and their mean.
 
-    `predictions/VIDEO/FRAME.png` are in DAVIS' form, `pictures/tracking.png` shows some frames.
+    `masks/VIDEO/FRAME.png` are in DAVIS' form, `pictures/tracking.png` shows some frames.
     """
 
     METRICS: ClassVar = (Metric("J&F"), Metric("J"), Metric("F"))
@@ -95,7 +96,7 @@ class Tracking(Task[Videos]):
                 video = frames.videos[number]
                 true = video.owners()
                 predicted = self._follow(each[starts[number] : starts[number + 1]], patches.grid, frames.size, true)
-                _write(folders.run / PREDICTIONS / video.name, video, predicted)
+                _write(folders.run / MASKS / video.name, video, predicted)
                 parts.append((video.name, scored(true, predicted), predicted))
             for name, scores, predicted in chain.from_iterable(dist.gather_shares(parts)):
                 found.append((name, scores))

@@ -63,6 +63,28 @@ def test_a_point_is_found_where_its_feature_is() -> None:
     assert nearest.tolist() == [[16.5, 8.0], [32.5, 24.0]]
 
 
+def test_pck_is_that_of_a_loop_over_pixels() -> None:
+    """An own loop: read the point's feature, compare it with every pixel of the enlarged map, take the nearest hit."""
+    draw = torch.Generator().manual_seed(0)
+    source, target = torch.randn(1, 6, 4, 4, generator=draw), torch.randn(1, 6, 4, 4, generator=draw)
+    points = np.array([[3.5, 3.5], [19.5, 11.5], [27.5, 27.5]])  # centres of patches of 8 pixels: no interpolation
+    pair = Pair(0, 1, 0, points, points, ((32, 32), (32, 32)), 20.0)
+    found = matches(source, target, pair, 32, "nearest")
+    for (x, y), place in zip(points, found, strict=True):
+        vector = source[0, :, int(y) // 8, int(x) // 8]
+        best, where = -2.0, (0, 0)
+        for row in range(32):
+            for column in range(32):
+                other = target[0, :, row // 8, column // 8]
+                cosine = float(vector @ other / vector.norm() / other.norm())
+                if cosine > best + 1e-6:
+                    best, where = cosine, (column, row)
+        assert tuple(place) == where
+    errors = np.linalg.norm(found - points, axis=1) / 20
+    kept = scored(named_images("one", ["a"], ""), ("cat",), [0], [errors], {"": 0.5})
+    assert kept.metrics()["pck_point"] == pytest.approx(100 * np.mean([np.hypot(*d) <= 10 for d in found - points]))
+
+
 @pytest.mark.parametrize("arch", ["vit_tiny_patch16_224"])
 def test_a_picture_corresponds_with_itself(arch: str, tmp_path: Path) -> None:
     few = animal_pairs(FEW)
@@ -73,6 +95,7 @@ def test_a_picture_corresponds_with_itself(arch: str, tmp_path: Path) -> None:
     assert outcomes.load(tmp_path).metrics() == pytest.approx(same)
     lines = (tmp_path / "points.csv").read_text().splitlines()
     assert len(lines) == 1 + 15
+    assert (tmp_path / "pictures/matches.png").stat().st_size > 1000
     assert "in the cache" in task.plan(random_checkpoint(arch), few, Folders(tmp_path, tmp_path))[0]
 
 

@@ -134,7 +134,7 @@ def test_davis_in_its_layout_several_processes_and_what_is_wrong(
     kept = outcomes.load(tmp_path / "one")
     assert kept.metrics() == pytest.approx(found) and len(kept.images) == 3
     for name in names:
-        with Image.open(tmp_path / f"one/predictions/{name}/00000.png") as first:
+        with Image.open(tmp_path / f"one/masks/{name}/00000.png") as first:
             assert (np.asarray(first) == videos.videos[names.index(name)].owner(0)).all()
     assert (tmp_path / "one/pictures/tracking.png").stat().st_size > 1000
     planned = task.plan(random_checkpoint("resnet18"), videos, Folders(tmp_path / "one", tmp_path / "one/cache"))
