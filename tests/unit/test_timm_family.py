@@ -549,7 +549,7 @@ def test_index(name: str) -> None:
     assert fingerprint(named(name).shapes) == key
 
 
-@pytest.mark.parametrize("name", ["legacy_xception", "mobilenetv5_base", "tresnet_l", "vit_so400m_patch14_siglip_384"])
+@pytest.mark.parametrize("name", ["inception_v3", "mobilenetv5_base", "tresnet_l", "vit_so400m_patch14_siglip_384"])
 @torch.inference_mode()
 def test_unusual_networks(name: str) -> None:
     """Maps that are not padded, stages with attention (`blocks.2.4.attn`), a stem without a name, broken patches."""
