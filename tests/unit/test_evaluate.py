@@ -65,6 +65,8 @@ imagenet_linear_lewel@2c80c152 imagenet_linear_simsiam@3c6fe11f imagenet_linear_
 animals_linear_sgd@5deda565
 animals_tracking@7ea9a911 davis_tracking@68ff2fce
 animals_discovery@6fbd1987 voc07_discovery@c0202c1e voc12_discovery@ff729726
+animals_linear_path@670c2439 camelyon17_knn@62a183b3 camelyon17_logistic@2b6b4492 imagenet_linear_path@16ad7790
+linear_path@6c9368c9 waterbirds_knn@4e739b05 waterbirds_logistic@1cda55d4
 amstertime_retrieval@39118cdc copydays_retrieval@12deeb2d met_retrieval@3bf972c7 roxford_retrieval@48c7067b
 rparis_retrieval@6d08698d
 food101_logistic@62001806 cifar10_logistic@99d5ccb4 cifar100_logistic@d2f41820 sun397_logistic@3aabc2be
