@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.files import scratch
 from cgh_bench.core.progress import showing
 from cgh_bench.data import DataPair, ImageSet, data_root, load_pair
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
@@ -278,8 +278,8 @@ def extracted(
     images = pair.train if split == "train" else pair.val
     size = tuple(transform(images.image(0)).shape[-2:])
     checkpoint = wrap(model, preprocessing, None, size) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory(prefix="cgh-bench-") as folder:
-        bank = extract(checkpoint, images, transform, feature, Path(folder))
+    with scratch() as folder:
+        bank = extract(checkpoint, images, transform, feature, folder)
         rows = range(len(images))
         return Features(np.array(bank.features), images.labels, images.classes, tuple(map(images.called, rows)))
 
@@ -364,8 +364,8 @@ def _workspace(work: str | Path | None) -> Iterator[Workspace]:
     if work is not None:
         yield Workspace(Path(work))
         return
-    with tempfile.TemporaryDirectory(prefix="cgh-bench-") as folder:
-        yield Workspace(Path(folder))
+    with scratch() as folder:
+        yield Workspace(folder)
 
 
 def _settings(settings: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:

@@ -5,14 +5,13 @@ import hashlib
 import json
 import math
 import re
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cgh_bench import outcomes, results
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.core.files import replacing
+from cgh_bench.core.files import replacing, scratch
 from cgh_bench.results import Result
 
 VERSION = 1
@@ -70,8 +69,8 @@ def verify(path: Path) -> list[Verified]:
         UserError: it is not a bundle, or of another version.
         CheckFailed: it was altered, or a number does not follow from the answers; the message says which.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return unpack(path, Path(folder))
+    with scratch() as folder:
+        return unpack(path, folder)
 
 
 def unpack(path: Path, root: Path) -> list[Verified]:

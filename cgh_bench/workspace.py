@@ -1,11 +1,12 @@
 """Where everything is written: one folder, and the places in it."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cgh_bench.core import files
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -40,10 +41,10 @@ class Workspace:
         if not active:
             yield self
             return
-        with tempfile.TemporaryDirectory(prefix="cgh-bench-") as folder:
+        with files.scratch() as folder:
             for entry in self.cache.iterdir() if self.cache.is_dir() else ():
-                (Path(folder) / entry.name).symlink_to(entry.resolve())
-            yield replace(self, scratch=Path(folder))
+                (folder / entry.name).symlink_to(entry.resolve())
+            yield replace(self, scratch=folder)
 
     def pretraining(self, recipe: str, seed: int) -> Path:
         """The folder of one pretraining run."""

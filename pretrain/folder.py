@@ -137,12 +137,18 @@ class Log:
         if folder.log.exists():
             lines = folder.log.read_text().splitlines(keepends=True)
             write_text(folder.log, "".join(line for line in lines if _step(line) <= step))
-        self.file = folder.log.open("a")
+        self.path, self.file = folder.log, folder.log.open("a")
         self.trackers = [tracker(name, folder.path) for name in trackers]
         self.board = SummaryWriter(str(folder.path), purge_step=step + 1)
 
     def write(self, line: Mapping[str, float]) -> None:
-        """Append one line; `line["step"]` counts finished steps."""
+        """Append one line; `line["step"]` counts finished steps.
+
+        Raises:
+            UserError: the folder was removed meanwhile.
+        """
+        if not self.path.exists():
+            raise UserError(f"{self.path.parent} was removed while the run was writing to it; start the run again")
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         for name, value in line.items():

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 
 import click
@@ -88,6 +89,7 @@ def _interrupt_on(numbers: Sequence[signal.Signals]) -> None:
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Report every error that a user can fix as one line on standard error, and exit with its code."""
+    threading.excepthook = _of_a_thread
     try:
         yield
     except click.exceptions.NoArgsIsHelpError as error:
@@ -115,6 +117,12 @@ def errors_in_one_line() -> Iterator[None]:
         if not where:
             raise
         _stop("error", f"{error.strerror}{where}; put it right, or name another file or folder", 2)
+
+
+def _of_a_thread(found: threading.ExceptHookArgs) -> None:
+    """Without a traceback for the disk: TensorBoard raises it again where it is next written to."""
+    if not issubclass(found.exc_type, OSError):
+        threading.__excepthook__(found)
 
 
 def _usage(error: click.ClickException) -> str:

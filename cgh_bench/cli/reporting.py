@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,9 +165,10 @@ def report(table: str | None, bundles: Path | None, out: Path | None, work: Path
       cgh-bench report animals -o page.html
     """
     from cgh_bench.bundles import gather
+    from cgh_bench.core.files import scratch
 
-    with tempfile.TemporaryDirectory() as folder:
-        shown = Path(folder) if bundles else work
+    with scratch() as folder:
+        shown = folder if bundles else work
         if bundles:
             print(f"{len(gather(bundles, shown))} results verified")
         if table is None:

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,7 @@ import safetensors
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.files import scratch
 from cgh_bench.foreign import frameworks
 
 if TYPE_CHECKING:
@@ -186,8 +186,8 @@ def _ask(who: str, command: list[str], weights: Path, pixels: Tensor, environmen
     """Run a process that takes `--weights --images --out` and leaves its outputs and its report in `out`."""
     import torch
 
-    with tempfile.TemporaryDirectory() as folder:
-        images, out = Path(folder, "images.pt"), Path(folder, "outputs.pt")
+    with scratch() as folder:
+        images, out = folder / "images.pt", folder / "outputs.pt"
         torch.save(pixels, images)
         files = [f"--weights={weights}", f"--images={images}", f"--out={out}"]
         environment = {**environment, "CUDA_VISIBLE_DEVICES": ""}

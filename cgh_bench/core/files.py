@@ -1,6 +1,7 @@
 """Files that are whole or not there after a crash, a full disk or Ctrl-C; locks; hashes."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +23,10 @@ from cgh_bench.core.errors import UserError
 
 UNFINISHED = ".unfinished-"
 """How the names of temporary files and folders begin; a process that is killed leaves them behind."""
+SCRATCH = ".cgh-bench-"
+"""How the names of `scratch` folders begin."""
+SECONDS_TO_LOCK = 60
+"""Within so many seconds of its making, a scratch folder is locked."""
 SECONDS_TO_FORGET = 24 * 3600
 """No file takes so long to be written."""
 MEBIBYTE = 1024**2
@@ -39,8 +44,7 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
         KeyboardInterrupt: Ctrl-C, also where torch raises something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if flush:
-        _remove_forgotten(path.parent)
+    _remove_forgotten(path.parent)
     # In a folder of its own, where the temporary files of libraries are found and removed, too.
     folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
     temporary = folder / path.name
@@ -79,6 +83,37 @@ def write_text(path: Path, text: str, flush: bool = True) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all; `flush` as in `replacing`."""
     with replacing(path, flush) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def scratch(within: Path | None = None) -> Iterator[Path]:
+    """A new folder for temporary files, removed at the end; those that killed processes have left there are, too.
+
+    A process has the kernel's lock on its own, so that the others know whether it lives.
+
+    Args:
+        within: the folder to make it in; by default the system's for temporary files.
+    """
+    place = within or Path(tempfile.gettempdir())
+    for left_behind in place.glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):  # it is in use, or another user's
+            if time.time() - left_behind.stat().st_mtime > SECONDS_TO_LOCK:
+                with _open_folder(left_behind) as folder:
+                    hold(folder, wait=False)
+                    shutil.rmtree(left_behind)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place) as made, contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # no locks here; then nobody removes what is left
+            hold(opened.enter_context(_open_folder(Path(made))))
+        yield Path(made)
+
+
+@contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -134,8 +169,8 @@ def locked(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def hold(file: IO[Any], shared: bool = False, wait: bool = True) -> None:
-    """Hold the kernel's lock of an open file until it is closed; several can hold it `shared`.
+def hold(file: IO[Any] | int, shared: bool = False, wait: bool = True) -> None:
+    """Hold the kernel's lock of an open file or folder until it is closed; several can hold it `shared`.
 
     Raises:
         BlockingIOError: another holds it, and this call does not `wait`.
@@ -154,8 +189,9 @@ def remove_unfinished(folder: Path) -> None:
             left_behind.unlink(missing_ok=True)
 
 
+@functools.cache
 def _remove_forgotten(folder: Path) -> None:
-    """Remove what processes that were killed more than a day ago left half written in `folder`."""
+    """Remove, once a process, what was left half written in `folder` more than a day ago."""
     for left_behind in folder.glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):
             if time.time() - left_behind.stat().st_mtime > SECONDS_TO_FORGET:

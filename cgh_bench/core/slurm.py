@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import scratch
 
 if TYPE_CHECKING:
     import submitit
@@ -146,7 +146,7 @@ def submit(
     chosen = {"nodes": 1, "tasks_per_node": tasks, "gpus_per_node": gpus, "name": "cgh-bench", **_parse(options)}
     try:
         command = Command(arguments, int(chosen["nodes"]) * int(chosen["tasks_per_node"]))
-        with tempfile.TemporaryDirectory() as nowhere:  # submitit makes the folder before anything is queued
+        with scratch() as nowhere:  # submitit makes the folder before anything is queued
             folder = logs or nowhere
             executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
             executor.update_parameters(**chosen)

@@ -80,7 +80,8 @@ class ShardImages(ImageSet):
 
         def read(path: Path) -> bytes:
             with path.open("rb") as shard:
-                return b"".join(_digest(shard, member) for member in inside[path])
+                each = (_content(shard, member) for member in inside[path])
+                return b"".join(hashlib.blake2b(content, digest_size=DIGEST).digest() for content in each)
 
         folder = self.members[0].shard.parent
         return contents(folder, [path.name for path in inside], self.cache, read)
@@ -90,8 +91,7 @@ class ShardImages(ImageSet):
         member = self.members[index]
         try:
             with member.shard.open("rb") as shard:
-                shard.seek(member.offset)
-                content = shard.read(member.size)
+                content = _content(shard, member)
         except OSError as error:
             raise UserError(f"{member.shard} can no longer be read ({error.strerror}); put it back") from None
         return decode(io.BytesIO(content), f"{member.shard}:{member.name}")
@@ -106,9 +106,12 @@ def are_shards(folder: Path) -> bool:
     return any(any((folder / "train").glob(f"*{suffix}")) for suffix in (".tar", ".tar.gz", ".tgz"))
 
 
-def _digest(shard: BinaryIO, member: Member) -> bytes:
+def _content(shard: BinaryIO, member: Member) -> bytes:
     shard.seek(member.offset)
-    return hashlib.blake2b(shard.read(member.size), digest_size=DIGEST).digest()
+    content = shard.read(member.size)
+    if len(content) < member.size:
+        raise UserError(f"{member.shard} was cut within {member.name} after it was opened; restore it")
+    return content
 
 
 def load_shards(folder: Path, split: Split, cache: Path | None = None) -> ShardImages:

@@ -33,10 +33,18 @@ def _moco_v3(architecture: Architecture) -> Mapping[str, Any]:
     return {"heads": 12} if architecture.width(architecture.global_targets) in (384, 768) else {}
 
 
+def _simclr(architecture: Architecture) -> Mapping[str, Any]:
+    """Its network for CIFAR strides in the 1x1 (Spijkervet/SimCLR simclr/modules/resnet_hacks.py)."""
+    return {"stride_in_1x1": True} if _has_no_pool(architecture) else {}
+
+
 def _solo_learn(architecture: Architecture) -> Mapping[str, Any]:
     """Its 3x3 stem without a pool, for CIFAR, pads by 2 (solo/methods/base.py)."""
-    has_pool = "stem.pool" not in architecture.untold or architecture.value("stem.pool")
-    return {} if has_pool else {"stem.padding": 2}
+    return {"stem.padding": 2} if _has_no_pool(architecture) else {}
+
+
+def _has_no_pool(architecture: Architecture) -> bool:
+    return "stem.pool" in architecture.untold and not architecture.value("stem.pool")
 
 
 _VITS = ("vit", "vit_dinov2")
@@ -124,17 +132,21 @@ READERS: dict[str, Reader] = {
         marks=(r"backbone\.fc\.2\.weight$|^projector\.2\.weight$",),
         lacks=(r"predictor", r"_momentum", "^pytorch-lightning"),
         preprocessing=PLAIN,
+        implies=_simclr,
+        proof="numbers of sthalles/SimCLR (1848fc9) and Spijkervet/SimCLR (2738efa)",
     ),
     "simsiam": Reader(
         "SimSiam",
         {"model": rf"{_IN}encoder"},
         "https://github.com/facebookresearch/simsiam simsiam/builder.py",
         marks=(r"predictor\.0\.weight$", r"encoder\.fc\.0\.weight$"),
+        proof="numbers of facebookresearch/simsiam (a7bc177)",
     ),
     "byol": Reader(
         "BYOL in PyTorch (lucidrains/byol-pytorch)",
         {"online": rf"{_IN}online_encoder\.net", "target": rf"{_IN}target_encoder\.net"},
         "https://github.com/lucidrains/byol-pytorch byol_pytorch/byol_pytorch.py",
+        proof="numbers of byol-pytorch 0.9.1",
     ),
     "byol_sthalles": Reader(
         "BYOL in PyTorch (sthalles/PyTorch-BYOL)",
@@ -156,6 +168,7 @@ READERS: dict[str, Reader] = {
         {"model": "model/backbone"},
         "https://github.com/facebookresearch/barlowtwins main.py",
         marks=(r"^model/projector\.0\.weight$", r"^model/bn\.running_mean$"),
+        proof="numbers of facebookresearch/barlowtwins (8e8d284)",
     ),
     "vicreg": Reader(
         "VICReg",
@@ -163,13 +176,15 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/vicreg main_vicreg.py",
         marks=(r"^model/projector\.0\.bias$",),
         lacks=(r"^model/bn\.",),
+        proof="numbers of facebookresearch/vicreg (4e12602)",
     ),
     "dino": Reader(
         "DINO",
         {"teacher": "teacher/backbone", "student": "student/backbone"},
         "https://github.com/facebookresearch/dino main_dino.py, utils.py",
         implies=_always(positions="dino"),
-        proof="numbers of facebookresearch/dino (7c446df)",
+        proof="numbers of facebookresearch/dino (7c446df), facebookresearch/dinov2 (b8931f7) and bytedance/ibot "
+        "(da316d8)",
     ),
     "mae": Reader(
         "MAE: the encoder of a pretraining checkpoint",
@@ -177,6 +192,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/mae models_mae.py, util/misc.py",
         marks=(r"(^|/)decoder_blocks\.0\.",),
         namings=("vit",),
+        proof="numbers of facebookresearch/mae (efb2a80)",
     ),
     "ijepa": Reader(
         "I-JEPA",
@@ -184,6 +200,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/ijepa src/train.py, src/models/vision_transformer.py",
         marks=(r"^predictor/",),
         namings=("vit", "timm_model"),
+        proof="numbers of facebookresearch/ijepa (52c1ae9)",
     ),
     "msn": Reader(
         "MSN",
@@ -193,6 +210,7 @@ READERS: dict[str, Reader] = {
         lacks=("^predictor/",),
         namings=("vit",),
         implies=_always(positions="transformers"),
+        proof="numbers of facebookresearch/msn (4388dc1)",
     ),
     "supcontrast": Reader(
         "SupContrast",
@@ -211,6 +229,7 @@ READERS: dict[str, Reader] = {
         {"online": "(model/|)encoder", "momentum": "(model/|)encoder_k"},
         "https://github.com/zdaxie/PixPro (6689c38) contrast/models/PixPro.py",
         marks=(r"projector\.linear1\.weight$",),
+        proof="numbers of zdaxie/PixPro (e390d6b)",
     ),
     "densecl": Reader(
         "DenseCL, the released code",
@@ -219,6 +238,7 @@ READERS: dict[str, Reader] = {
         marks=(r"queue2$", r"^state_dict/encoder_q\.0\."),
         namings=_MM,
         implies=None,
+        proof="numbers of WXinlong/DenseCL (b64bbb6)",
     ),
     "openselfsup": Reader(
         "OpenSelfSup",

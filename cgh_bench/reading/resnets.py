@@ -102,7 +102,9 @@ def find_resnets(tensors: Mapping[str, Tensor]) -> list[Candidate]:
                 if not any(key.startswith("layer4.") for key in names):
                     names |= last_stages.get(location.rpartition("/")[0], {})
                 architecture, problem = _identify({key: tensors[each] for key, each in names.items()}, naming)
-                if strange and not problem:
+                if any(name.endswith(".stem.conv2.weight") for name in strange):
+                    problem = _DEEPLAB
+                elif strange and not problem:
                     problem = f"it also has {strange[0]}, which a plain ResNet does not have; {ANOTHER}"
                 found.append(FoundResNet(location, naming, names, None if problem else architecture, problem))
     whole = [network for network in found if not network.problem]
@@ -150,6 +152,12 @@ def _last_stages(tensors: Mapping[str, Tensor], naming: str) -> dict[str, dict[s
 _NO_RELU = (
     "it is lightly's ResNetGenerator in a Sequential, without the ReLU behind its first norm; build it so, and pass it "
     "to cgh_bench.wrap in Python"
+)
+
+
+_DEEPLAB = (
+    "its stem is of three convolutions to 128 channels (detectron2's DeepLab); load it in detectron2, and pass it to "
+    "cgh_bench.wrap in Python"
 )
 
 

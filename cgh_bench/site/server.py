@@ -4,7 +4,6 @@ import functools
 import ipaddress
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import scratch
 from cgh_bench.site import site
 
 RELOAD = "\nsetTimeout(() => location.reload(), 60_000);\n"
@@ -137,8 +137,8 @@ def serving(store: Path, work: Path, host: str, port: int) -> Iterator[Server]:
     Raises:
         UserError: the address is not available.
     """
-    with tempfile.TemporaryDirectory(prefix="cgh-bench-site-") as folder:
-        pages = Site(store, work, Path(folder))
+    with scratch() as folder:
+        pages = Site(store, work, folder)
         names = frozenset({"localhost", host.lower(), socket.gethostname().lower()})
         try:
             server = Server((host, port), functools.partial(Handler, pages=pages, names=names))

@@ -5,8 +5,10 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +55,11 @@ def evaluate(folder: Path) -> None:
     command("eval", "knn", "--ckpt", "random:resnet18", "--data", str(folder / "images"), *_settings(), work=folder)
 
 
+def evaluate_another(folder: Path) -> None:
+    """The same of another backbone."""
+    command("eval", "knn", "--ckpt", "random:resnet34", "--data", str(folder / "images"), *_settings(), work=folder)
+
+
 def probe(folder: Path) -> None:
     """The same features, and the linear probe."""
     settings = _settings("transform.resize=32", "transform.crop=32", "held_out=0.5")
@@ -87,6 +94,45 @@ def export(folder: Path) -> None:
     words = ["random:resnet18", "--data", str(folder / "images"), "--resize", "32", "--crop", "32"]
     with errors_in_one_line():
         features.main(["export", *words, "-o", str(folder / "features.npz")], standalone_mode=False)
+
+
+def watch(folder: Path) -> None:
+    """Two checkpoints of a folder, as `evaluate` measures one."""
+    from cgh_bench.checkpoint import random_checkpoint, save
+    from cgh_bench.frozen import extraction
+
+    extraction.BATCH_SIZE, extraction.BATCHES_PER_SAVE = 2, 1
+    for seed in (0, 1):
+        path = folder / f"run/{seed}.safetensors"
+        if not path.exists():
+            save(random_checkpoint("resnet18", seed), path)
+    words = ["--task", "knn", "--data", str(folder / "images"), "--once"]
+    command("watch", str(folder / "run"), *words, work=folder)
+
+
+def bundle(folder: Path) -> None:
+    """What `evaluate` has measured, as one file."""
+    command("results", "bundle", "-o", str(folder / "out.zip"), work=folder)
+
+
+def site(folder: Path) -> None:
+    """All pages of what `evaluate` has measured."""
+    command("report", "-o", str(folder / "site"), work=folder)
+
+
+def compare(folder: Path) -> None:
+    """The images that tell the backbones of `evaluate` and `evaluate_another` apart, as a table and as pictures."""
+    command("compare", "random:resnet18", "random:resnet34", "-o", str(folder / "flips"), work=folder)
+
+
+def explain(folder: Path) -> None:
+    """Evaluations of the first result under other protocols."""
+    command("explain", "1", "--published", "50", work=folder)
+
+
+def check(folder: Path) -> None:
+    """Every file of a dataset."""
+    command("data", "check", str(folder / "images"), work=folder)
 
 
 def merge(folder: Path) -> None:
@@ -162,7 +208,7 @@ def start(work, folder: Path, *faults) -> multiprocessing.Process:
 def run(work, folder: Path, *faults) -> tuple[int, str]:
     """The exit code of `work`, and what it printed."""
     process = start(work, folder, *faults)
-    process.join(120)
+    process.join(300)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode, (folder / "said").read_text(encoding="utf-8", errors="replace")
 
@@ -213,6 +259,17 @@ def no_privilege() -> None:
     assert libc.capget(header, sets) == 0
     sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, of the effective set
     assert libc.capset(header, sets) == 0
+
+
+def folder_is_removed(folder: Path, sign: str) -> None:
+    """As soon as there is a file `sign` (a pattern) in `folder`."""
+
+    def remove() -> None:
+        while not any(folder.glob(sign)):
+            time.sleep(0.01)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    threading.Thread(target=remove, daemon=True).start()
 
 
 def loaders_die() -> None:

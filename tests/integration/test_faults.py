@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgh_bench import cli, results
+from cgh_bench import bundles, cli, results
 from cgh_bench.checkpoint import load_canonical
 from cgh_bench.core.files import sha256
 from cgh_bench.frozen.given import read_features
@@ -48,8 +48,7 @@ def outcome(work, folder):
     if work is faulty.transfer:
         return json.loads((folder / "transfer.json").read_text())
     if work is faulty.report:
-        page = (folder / "work/report/animals.html").read_text(encoding="utf-8")
-        return page.startswith("<!DOCTYPE html>"), page.rstrip().endswith("</html>")
+        return whole_page(folder / "work/report/animals.html")
     return OUTCOMES.get(work, measured)(folder)
 
 
@@ -72,15 +71,45 @@ def merged(folder):
     return sorted(record.seed for record in records), complaints
 
 
+def whole_page(path):
+    text = path.read_text(encoding="utf-8")
+    return text.startswith("<!DOCTYPE html>"), text.rstrip().endswith("</html>")
+
+
+def bundled(folder):
+    return [(each.result.protocol, each.confirmed) for each in bundles.verify(folder / "out.zip")]
+
+
+def pages(folder):
+    return {str(path.relative_to(folder)): whole_page(path) for path in (folder / "site").rglob("*.html")}
+
+
+def flips(folder):
+    return {path.name: path.read_bytes() for path in (folder / "flips").iterdir() if not path.name.startswith(".")}
+
+
+def by_protocol(folder):
+    records, complaints = results.read(folder / "work/results.jsonl")
+    return sorted((record.protocol, record.checkpoint, dict(record.metrics)) for record in records), complaints
+
+
+def checked(folder):
+    return [line.partition(": ")[2] for line in (folder / "said").read_text().splitlines() if "problem" in line]
+
+
 OUTCOMES = {
     faulty.save: saved, faulty.convert: converted, faulty.export: exported, faulty.merge: merged,
+    faulty.watch: by_protocol, faulty.bundle: bundled, faulty.site: pages, faulty.compare: flips,
+    faulty.explain: by_protocol, faulty.check: checked,
 }  # fmt: skip
 
 
-WORKS = (
-    faulty.pretrain, faulty.evaluate, faulty.probe, faulty.transfer, faulty.report, faulty.convert, faulty.save,
-    faulty.export, faulty.merge,
-)  # fmt: skip
+WORKS = (faulty.pretrain, faulty.evaluate, faulty.probe, faulty.transfer, faulty.report, *OUTCOMES)
+BEFORE = {
+    faulty.compare: (faulty.evaluate, faulty.evaluate_another),
+    **dict.fromkeys((faulty.bundle, faulty.site, faulty.explain), (faulty.evaluate,)),
+}
+"""What a work needs, which is not killed."""
 
 
 def saved_steps(folder):
@@ -99,6 +128,8 @@ def kill_often(work, folder, kills, tmp_path):
     print(f"CGH_FAULT_SEED={seed}")
     dice = random.Random(seed)
     whole = tmp_path / "whole"
+    for each in BEFORE.get(work, ()):
+        assert faulty.run(each, folder)[0] == 0
     shutil.copytree(folder, whole, ignore=shutil.ignore_patterns("whole", "said"))
     started = time.monotonic()
     assert faulty.run(work, whole)[0] == 0
@@ -255,6 +286,27 @@ def test_output_that_cannot_be_written(folder, work, below):
     code, said = faulty.run(work, folder, faulty.no_privilege)
     place.chmod(0o755)
     assert code == 2 and "Permission denied" in said and "Traceback" not in said, said
+
+
+@pytest.mark.parametrize(
+    "work, below, sign",
+    [
+        (faulty.pretrain, "run", "checkpoint.pt"),
+        pytest.param(faulty.evaluate, "work", "cache/features/*/*", marks=pytest.mark.slow),
+        pytest.param(faulty.probe, "work", "cache/features/*/*", marks=pytest.mark.slow),
+        pytest.param(faulty.site, "site", "tables/*.html", marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_folder_that_is_removed_while_it_is_written_to(folder, tmp_path, work, below, sign):
+    """It is told in one line, or the folder is made again; the next run does the whole work."""
+    whole = tmp_path / "whole"
+    shutil.copytree(folder / "images", whole / "images")
+    assert faulty.run(work, whole)[0] == 0
+    code, said = faulty.run(work, folder, partial(faulty.folder_is_removed, folder / below, sign))
+    assert code in (0, 2) and "Traceback" not in said, said
+    assert faulty.run(work, folder)[0] == 0
+    assert outcome(work, folder) == outcome(work, whole)
 
 
 def test_images_that_are_none_are_all_named(folder):

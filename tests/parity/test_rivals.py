@@ -124,6 +124,19 @@ def test_dino_is_a_cross_entropy_of_pairs_with_a_centre(epoch):
     assert [p.shape for p in frozen] == ([(12, 6)] if epoch < 1 else []), "DINO's classes stay for an epoch"
 
 
+def test_batchnorm_sees_all_views_of_one_size_together():
+    """2 and 8 times the images of a batch, as in DINO's code; and crops are bicubic there, as in BYOL's."""
+    method = build(Dino(classes=12, hidden=8, bottleneck=6)).float()
+    seen = {method.student: [], method.teacher.network: []}
+    for network, sizes in seen.items():
+        norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+        norm.register_forward_hook(lambda _, inputs, __, sizes=sizes: sizes.append(len(inputs[0])))
+    method([images(seed, b=4, side=17 if seed < 2 else 9).float() for seed in range(10)], 0.0)
+    assert list(seen.values()) == [[2 * 4, 8 * 4], [2 * 4]]
+    for recipe in ("dino_r50_in1k_100ep", "byol_r50_in1k_300ep"):
+        assert {augment.interpolation for augment in find(recipe).views.augments} == {"bicubic"}
+
+
 def test_the_supervised_baseline_sees_labels_and_says_when_there_are_too_many_classes():
     method = build(Supervised(classes=3))
     copied = copy.deepcopy(method)

@@ -392,6 +392,24 @@ def test_tar_shards(tmp_path: Path) -> None:
         load(str(folder), "train")
 
 
+def test_a_shard_that_is_cut_or_removed_after_it_was_opened_is_named(tmp_path: Path) -> None:
+    """Neither as an image that cannot be read, nor by the fingerprint of what is left."""
+    members = {f"{name}.{suffix}": content for name in "ab" for suffix, content in (("png", png(1)), ("cls", b"0"))}
+    shard(tmp_path / "train/0.tar", members)
+    text(tmp_path / "classes.txt", "cat", "dog")
+    images = load(str(tmp_path), "train")
+    place, cut = tmp_path / "train/0.tar", images.members[1].offset + 20
+    place.write_bytes(place.read_bytes()[:cut])
+    assert images.image(0).shape == (3, 2, 3)
+    for read in (lambda: images.image(1), lambda: images.fingerprint):
+        with pytest.raises(UserError, match=r"train/0\.tar was cut within b\.png"):
+            read()
+    place.unlink()
+    for read in (lambda: images.image(0), lambda: images.fingerprint):
+        with pytest.raises(UserError, match=r"train/0\.tar.*No such file"):
+            read()
+
+
 def test_shards_are_fingerprinted_by_their_images_however_they_are_packed(tmp_path: Path) -> None:
     def fingerprint(name: str, *shards: dict[str, bytes]) -> str:
         for number, members in enumerate(shards):

@@ -12,7 +12,7 @@ import torch
 
 from cgh_bench.core import registry
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import alone_in, replacing, sha256, write_text
+from cgh_bench.core.files import alone_in, replacing, scratch, sha256, write_text
 from cgh_bench.core.registry import registered
 
 
@@ -44,7 +44,8 @@ def test_what_a_killed_process_and_its_libraries_left_is_removed(tmp_path: Path)
         assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_what_was_left_more_than_a_day_ago_is_removed_by_the_next_who_writes_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flush", [True, False])
+def test_what_was_left_more_than_a_day_ago_is_removed_by_the_next_who_writes_there(tmp_path: Path, flush: bool) -> None:
     """Where no lock says that nobody is writing."""
     for _ in range(2):
         child = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(tmp_path / "x",))
@@ -52,8 +53,29 @@ def test_what_was_left_more_than_a_day_ago_is_removed_by_the_next_who_writes_the
         child.join()
     old, new = tmp_path.iterdir()
     os.utime(old, (0, 0))
-    write_text(tmp_path / "x", "whole")
+    write_text(tmp_path / "x", "whole", flush)
     assert set(tmp_path.iterdir()) == {new, tmp_path / "x"}
+
+
+def test_the_temporary_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    """That of one that lives is not, however long it has been there."""
+    child = multiprocessing.get_context("fork").Process(target=_killed_in_scratch, args=(tmp_path,))
+    child.start()
+    child.join()
+    (left_behind,) = tmp_path.iterdir()
+    with scratch(tmp_path) as used:
+        assert left_behind.exists(), "perhaps it is not locked yet"
+        for folder in (left_behind, used):
+            os.utime(folder, (0, 0))
+        with scratch(tmp_path) as other:
+            assert set(tmp_path.iterdir()) == {used, other}
+    assert list(tmp_path.iterdir()) == []
+
+
+def _killed_in_scratch(place: Path) -> None:
+    with scratch(place) as folder:
+        (folder / "page.html").touch()
+        os._exit(9)
 
 
 def _killed_while_writing(path: Path) -> None:

@@ -133,10 +133,15 @@ def with_kernels(folder: Path, *shape: int) -> Path:
     return saved(folder, trunk(resnet()) | {"conv1.weight": torch.ones(shape)})
 
 
-def of_torchvision(folder: Path) -> Path:
-    with torch.device("meta"):
-        shapes = torchvision.models.vit_b_32().state_dict()
-    return saved(folder, {key: torch.ones(1) for key in shapes})
+def of_deeplab(folder: Path) -> Path:
+    """Source: facebookresearch/detectron2 projects/DeepLab/deeplab/resnet.py."""
+    kernels = {"stem.conv1": (64, 3, 3, 3), "stem.conv2": (64, 64, 3, 3), "stem.conv3": (128, 64, 3, 3)}
+    shapes = {**kernels, "res2.0.conv1": (64, 128, 1, 1), "res5.0.conv1": (512, 1024, 1, 1)}
+    return saved(folder, {"model": {f"backbone.{key}.weight": torch.ones(shape) for key, shape in shapes.items()}})
+
+
+def of_torchvision(folder: Path, name: str) -> Path:
+    return saved(folder, {key: torch.ones(1) for key in torchvision.models.get_model(name).state_dict()})
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -151,7 +156,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "13 channels": (lambda at: with_kernels(at, 64, 13, 7, 7), "takes 13 channels; accepted"),
     "twice as wide": (lambda at: with_kernels(at, 128, 3, 7, 7), "2 times as wide.*cgh_bench.wrap"),
     "5x5": (lambda at: with_kernels(at, 64, 3, 5, 5), "5x5 to 64 channels; accepted: 7x7"),
-    "torchvision's ViT": (of_torchvision, "torchvision's networks.*cgh_bench.wrap"),
+    **{
+        f"torchvision's {name}": (
+            functools.partial(of_torchvision, name=name),
+            "torchvision's networks.*cgh_bench.wrap",
+        )
+        for name in ("vit_b_32", "swin_t", "convnext_tiny", "regnet_y_400mf")
+    },
+    "detectron2's deep stem": (of_deeplab, "stem is of three convolutions.*cgh_bench.wrap"),
     "a list of tensors": (lambda at: saved(at, [torch.ones(2)] * 3), r"holds 3 tensors \(0, 1, 2"),
     "two networks": (lambda at: saved(at, {"a": trunk(resnet()), "b": trunk(resnet(seed=1))}), "--branch: a/, b/"),
 }

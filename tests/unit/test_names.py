@@ -38,6 +38,7 @@ REVISION = "f9e44c814b77203eaa57a6bdbbd535f21ede1415"
         ("timm/resnet18.a1_in1k@v1", names.Timm("resnet18.a1_in1k", "v1")),
         ("torchvision/resnet50.IMAGENET1K_V2", names.Torchvision("resnet50", "IMAGENET1K_V2")),
         ("hf:facebook/dinov2-small", names.HuggingFace("facebook/dinov2-small")),
+        ("hf://facebook/dinov2-small", names.HuggingFace("facebook/dinov2-small")),
         (f"hf:facebook/dinov2-small@{REVISION}", names.HuggingFace("facebook/dinov2-small", REVISION)),
         ("hub:facebookresearch/dino/dino_resnet50", names.TorchHub("facebookresearch/dino", "dino_resnet50")),
         ("hub:a/b:release/1.0/entry", names.TorchHub("a/b", "entry", "release/1.0")),
@@ -52,8 +53,9 @@ def test_a_name_is_one_of_the_forms(text, meant):
 
 @pytest.mark.parametrize(
     "text",
-    ["timm/", "timm/a/b", "hf:dinov2", "hf:a/b@", "hub:dino/entry", "https://a.org/x.pth", "torchvision/resnet50",
-     "https://a.org/x.pth#sha256=12", "random:", "random:resnet18:x"],
+    ["timm/", "timm/a/b", "hf:dinov2", "hf://dinov2", "hf:a/b@", "hub:dino/entry", "https://a.org/x.pth",
+     "https:/a.org/x.pth", "http://a.org/x.pth", "torchvision/resnet50", "https://a.org/x.pth#sha256=12", "random:",
+     "random:resnet18:x"],
 )  # fmt: skip
 def test_what_begins_like_a_name_and_is_none_is_refused_with_an_example(text):
     with pytest.raises(UserError, match="one of this kind is") as refused:

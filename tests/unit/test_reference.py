@@ -4,7 +4,7 @@ import copy
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -291,40 +291,117 @@ def filled(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.endswith("tracked")}
 
 
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the origin's own code computed, and a file with the same weights in the origin's layout."""
+
+    source: str
+    architecture: Any
+    prefix: str
+    """Of the names of the network's tensors."""
+    beside: tuple[str, ...] = ()
+    """The names of other tensors of the file."""
+    within: str = ""
+    """The key of the file that holds all of them."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    reach: str = "convention"
+    """How far the proof reaches without the reference."""
+
+    def document(self, weights: Weights) -> dict[str, Any]:
+        state = prefixed(self.prefix, weights) | dict.fromkeys(self.beside, torch.ones(2))
+        return {self.within: state, **self.more} if self.within else state
+
+
+TINY = ViT("vit_tiny_patch16_32")
 NUMBERS = {
-    "moco_v3_vit_small": (
-        ViT("vit_small_patch16_32"),
-        "moco_v3",
-        lambda s: {"state_dict": prefixed("module.base_encoder.", s)},
+    # facebookresearch/moco-v3 (c349e6e) vits.py `vit_small`
+    "moco_v3_vit_small": Recorded("moco_v3", ViT("vit_small_patch16_32"), "module.base_encoder.", (), "state_dict"),
+    # facebookresearch/dino (7c446df) vision_transformer.py `vit_tiny`, at another size than its own
+    "dino_vit_tiny": Recorded("dino", TINY, "backbone.", (), "teacher"),
+    # facebookresearch/dinov2 (b8931f7) dinov2/models/vision_transformer.py, at another size than its own
+    "dinov2_vit_tiny": Recorded(
+        "dino", ViT("vit_tiny_patch14_28", layer_scale=True), "backbone.", ("backbone.mask_token",), "teacher"
     ),
-    "dino_vit_tiny": (ViT("vit_tiny_patch16_32"), "dino", lambda s: {"teacher": prefixed("backbone.", s)}),
-    "swav_resnet50": (
+    # bytedance/ibot (da316d8) models/vision_transformer.py, at another size than its own
+    "ibot_vit_tiny": Recorded("dino", TINY, "backbone.", ("backbone.masked_embed",), "teacher"),
+    # facebookresearch/mae (efb2a80) models_vit.py, with timm 0.4.12
+    "mae_vit_tiny": Recorded("mae", TINY, "", ("decoder_blocks.0.norm1.weight",), "model"),
+    # facebookresearch/msn (4388dc1) src/deit.py, at another size than its own
+    "msn_vit_tiny": Recorded(
+        "msn", TINY, "module.", ("module.fc.fc1.weight",), "target_encoder", {"prototypes": torch.ones(2)}
+    ),
+    # facebookresearch/ijepa (52c1ae9) src/models/vision_transformer.py
+    "ijepa_vit_tiny": Recorded(
+        "ijepa",
+        ViT(TINY.name, class_token=False, class_position=False),
+        "module.",
+        within="target_encoder",
+        more={"predictor": {"module.mask_token": torch.ones(2)}},
+    ),
+    # facebookresearch/swav (06b1b7c) src/resnet50.py `resnet50`
+    "swav_resnet50": Recorded(
+        "swav", ResNet("resnet50"), "module.", ("module.projection_head.0.weight", "module.prototypes.weight")
+    ),
+    # byol-pytorch 0.9.1
+    "byol_resnet18": Recorded("byol", ResNet("resnet18"), "online_encoder.net."),
+    # facebookresearch/simsiam (a7bc177) simsiam/builder.py
+    "simsiam_resnet18": Recorded(
+        "simsiam",
+        ResNet("resnet18"),
+        "module.encoder.",
+        ("module.encoder.fc.0.weight", "module.predictor.0.weight"),
+        "state_dict",
+    ),
+    # facebookresearch/barlowtwins (8e8d284) main.py
+    "barlow_twins_resnet50": Recorded(
+        "barlow_twins",
         ResNet("resnet50"),
-        "swav",
-        lambda s: prefixed(
-            "module.", s | {"projection_head.0.weight": torch.ones(2), "prototypes.weight": torch.ones(2)}
-        ),
+        "module.backbone.",
+        ("module.projector.0.weight", "module.bn.running_mean"),
+        "model",
+    ),
+    # facebookresearch/vicreg (4e12602) resnet.py `resnet50`, augmentations.py
+    "vicreg_resnet50": Recorded(
+        "vicreg", ResNet("resnet50"), "module.backbone.", ("module.projector.0.bias",), "model"
+    ),
+    # zdaxie/PixPro (e390d6b) contrast/resnet.py `resnet18`
+    "pixpro_resnet18": Recorded(
+        "pixpro", ResNet("resnet18"), "module.encoder.", ("module.projector.linear1.weight",), "model"
+    ),
+    # sthalles/SimCLR (1848fc9) models/resnet_simclr.py
+    "simclr_resnet18": Recorded("simclr", ResNet("resnet18"), "backbone.", ("backbone.fc.2.weight",), "state_dict"),
+    # Spijkervet/SimCLR (2738efa) simclr/modules/resnet_hacks.py
+    "simclr_cifar_resnet50": Recorded("simclr", ResNet("resnet50", "cifar"), "encoder.", ("projector.2.weight",)),
+    # WXinlong/DenseCL (b64bbb6) openselfsup/models/backbones/resnet.py
+    "densecl_resnet50": Recorded(
+        "densecl",
+        ResNet("resnet50"),
+        "backbone.",
+        ("encoder_q.0.fc.weight", "queue2"),
+        "state_dict",
+        reach="assumed",  # its configuration is not in this file
     ),
 }
-"""Recorded by the origins' own code: facebookresearch/moco-v3 (c349e6e) vits.py `vit_small`, facebookresearch/dino
-(7c446df) vision_transformer.py `vit_tiny` (at another size than its own), facebookresearch/swav (06b1b7c)
-src/resnet50.py `resnet50`."""
+"""Recorded by the origins' own code."""
 
 
-def prefixed(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def prefixed(prefix: str, state: Mapping[str, torch.Tensor]) -> Weights:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_of_the_origins_own_code(name: str, tmp_path: Path) -> None:
-    architecture, source, layout = NUMBERS[name]
-    weights = filled(architecture.shapes)
-    if source == "moco_v3":
+    recorded = NUMBERS[name]
+    weights = filled(recorded.architecture.shapes)
+    if recorded.source == "moco_v3":
         weights["pos_embed"] = moco_v3_positions(2, 384)
-    torch.save(layout(weights), tmp_path / "x.pth")
+    torch.save(recorded.document(weights), tmp_path / "x.pth")
     read = load(tmp_path / "x.pth", reference=REFERENCES / f"{name}.npz")
-    assert (read.origin.source, read.origin.reach) == (source, "origin")
-    assert load(tmp_path / "x.pth").origin.reach == "convention"
+    assert (read.origin.source, read.origin.reach) == (recorded.source, "origin")
+    assert load(tmp_path / "x.pth").origin.reach == recorded.reach
 
 
 def test_numbers_of_open_clip(tmp_path: Path) -> None:

@@ -60,19 +60,25 @@ def pooled(model: Any, images: Tensor = IMAGES) -> Tensor:
     return found
 
 
-def solo_learn(backbone: nn.Module) -> dict[str, Any]:
+def solo_learn(backbone: nn.Module, **more: Any) -> dict[str, Any]:
     model = Holder(backbone=backbone, classifier=nn.Linear(8, 2), projector=mlp(8, 8, 8))
-    return lightning(model.state_dict())
+    return lightning(model.state_dict()) | more
 
 
 @torch.inference_mode()
-def test_solo_learn_pads_its_cifar_stem_by_two(tmp_path: Path) -> None:
-    """Source: vturrisi/solo-learn (9187ea3) solo/methods/base.py."""
+@pytest.mark.parametrize("where", ["args.json", "hyper_parameters"])
+def test_solo_learn_pads_its_cifar_stem_by_two(where: str, tmp_path: Path) -> None:
+    """And its dataset, which the file or one beside it names, says mean and std.
+
+    Source: vturrisi/solo-learn (9187ea3) solo/methods/base.py.
+    """
     model = resnet()
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=2, bias=False)
     model.maxpool, model.fc = nn.Identity(), nn.Identity()
-    (tmp_path / "args.json").write_text(json.dumps({"data": {"dataset": "cifar10"}}))
-    read = load(written(tmp_path, solo_learn(model), "x.ckpt"))
+    if where == "args.json":
+        (tmp_path / where).write_text(json.dumps({"data": {"dataset": "cifar10"}}))
+    said = {where: {"dataset": "cifar10", "max_epochs": 1000}} if where == "hyper_parameters" else {}
+    read = load(written(tmp_path, solo_learn(model, **said), "x.ckpt"))
     assert_computes(read, model.eval()(IMAGES))
     assert read.preprocessing == Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
     assert (kinds(read)["stem.padding"], kinds(read)["mean"]) == ("implied", "stated")

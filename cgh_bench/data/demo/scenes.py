@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.files import scratch
 from cgh_bench.core.progress import progress
 from cgh_bench.data.demo.composition import Scene, SceneSettings, compose
 from cgh_bench.data.demo.photographs import PHOTOGRAPHS
@@ -40,15 +40,15 @@ def write_scenes(out: Path, settings: SceneSettings = SETTINGS) -> Path:
     if _complete(out, recipe):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        made = Path(scratch) / "made"
+    with scratch(out.parent) as folder:
+        made = folder / "made"
         made.mkdir()
         contents = [_write_split(made / split, _shown(split, settings)) for split in get_args(Split)]
         meta = _meta(contents, recipe, settings) | {"files": _files_digest(made)}
         (made / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         try:
             if out.exists():
-                out.rename(Path(scratch) / "old")
+                out.rename(folder / "old")
             made.rename(out)
         except OSError:
             if not _complete(out, recipe):  # unless another process has just made the same
