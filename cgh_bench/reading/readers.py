@@ -102,6 +102,7 @@ READERS: dict[str, Reader] = {
         "CGH, the released code",
         {"student": "net/encoder_q", "teacher": "net/encoder_k"},
         "https://github.com/zaczgao/Cross-Context_Learning (d064b00) detection/convert-pretrain-to-detectron2.py",
+        proof="numbers of zaczgao/Cross-Context_Learning (340bca9)",
     ),
     "moco_v1": Reader(
         "MoCo v1",
@@ -109,6 +110,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/moco (132aea9) moco/builder.py",
         marks=(r"encoder_q\.fc\.weight$", r"queue$"),
         lacks=("^net/",),
+        proof="numbers of facebookresearch/moco (4397a04)",
     ),
     "moco_v2": Reader(
         "MoCo v2",
@@ -116,6 +118,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/facebookresearch/moco (132aea9) moco/builder.py",
         marks=(r"encoder_q\.fc\.0\.weight$", r"queue$"),
         lacks=("^net/",),
+        proof="numbers of facebookresearch/moco (4397a04)",
     ),
     "moco_v3": Reader(
         "MoCo v3",
@@ -154,6 +157,7 @@ READERS: dict[str, Reader] = {
         "https://github.com/sthalles/PyTorch-BYOL trainer.py, models/resnet_base_network.py",
         namings=_INDEXED,
         preprocessing=PLAIN,
+        proof="numbers of sthalles/PyTorch-BYOL (f007ed6)",
     ),
     "swav": Reader(
         "SwAV and DeepCluster-v2",
@@ -218,11 +222,13 @@ READERS: dict[str, Reader] = {
         "https://github.com/HobbitLong/SupContrast networks/resnet_big.py, main_supcon.py",
         namings=("shortcut",),
         preprocessing=None,
+        proof="numbers of HobbitLong/SupContrast (66a8fe5)",
     ),
     "ressl": Reader(
         "ReSSL",
         {"student": r"model/encoder_q\.net", "teacher": r"model/encoder_k\.net"},
         "https://github.com/mingkai-zheng/ReSSL (277ab05) ressl.py, network/backbone.py",
+        proof="numbers of mingkai-zheng/ReSSL (4d67daa)",
     ),
     "pixpro": Reader(
         "PixPro",

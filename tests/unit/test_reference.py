@@ -1,5 +1,6 @@
 """Proof by the origin itself: what its network computed is compared layer by layer, and planted causes are named."""
 
+import argparse
 import copy
 import json
 import zlib
@@ -20,6 +21,7 @@ from torchvision.transforms import v2
 
 import cgh_bench
 from cgh_bench.backbones.resnet import ResNet
+from cgh_bench.backbones.resnet_names import NAMINGS
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
@@ -309,8 +311,12 @@ class Recorded:
     more: Mapping[str, Any] = field(default_factory=dict)
     reach: str = "convention"
     """How far the proof reaches without the reference."""
+    naming: str = "torchvision"
+    """What a ResNet's tensors are called."""
 
     def document(self, weights: Weights) -> dict[str, Any]:
+        if isinstance(self.architecture, ResNet):
+            weights = {NAMINGS[self.naming](name): tensor for name, tensor in weights.items()}
         state = prefixed(self.prefix, weights) | dict.fromkeys(self.beside, torch.ones(2))
         return {self.within: state, **self.more} if self.within else state
 
@@ -344,6 +350,31 @@ NUMBERS = {
     # facebookresearch/swav (06b1b7c) src/resnet50.py `resnet50`
     "swav_resnet50": Recorded(
         "swav", ResNet("resnet50"), "module.", ("module.projection_head.0.weight", "module.prototypes.weight")
+    ),
+    # zaczgao/Cross-Context_Learning (340bca9) models/network.py
+    "cgh_resnet18": Recorded("cgh", ResNet("resnet18"), "module.encoder_q.", within="net"),
+    # facebookresearch/moco (4397a04) moco/builder.py
+    "moco_resnet18": Recorded(
+        "moco_v2",
+        ResNet("resnet18"),
+        "module.encoder_q.",
+        ("module.encoder_q.fc.0.weight", "module.queue"),
+        "state_dict",
+    ),
+    # mingkai-zheng/ReSSL (4d67daa) network/backbone.py
+    "ressl_resnet18": Recorded("ressl", ResNet("resnet18"), "module.encoder_q.net.", within="model"),
+    # sthalles/PyTorch-BYOL (f007ed6) models/resnet_base_network.py
+    "byol_sthalles_resnet18": Recorded(
+        "byol_sthalles", ResNet("resnet18"), "encoder.", within="online_network_state_dict", naming="sequential"
+    ),
+    # HobbitLong/SupContrast (66a8fe5) networks/resnet_big.py
+    "supcontrast_resnet18": Recorded(
+        "supcontrast",
+        ResNet("resnet18", "cifar"),
+        "encoder.",
+        within="model",
+        more={"opt": argparse.Namespace(dataset="cifar10")},
+        naming="shortcut",
     ),
     # byol-pytorch 0.9.1
     "byol_resnet18": Recorded("byol", ResNet("resnet18"), "online_encoder.net."),
