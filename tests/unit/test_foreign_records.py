@@ -76,6 +76,7 @@ SAMPLES = {
     "dino": test_importers.DINO_KNN,
     "lightly": test_importers.LIGHTLY,
     "solo-learn": test_importers.SOLO_KNN,
+    "mteb": test_importers.MTEB,
     "timm": test_importers.TIMM,
 }
 

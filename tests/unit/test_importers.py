@@ -43,6 +43,10 @@ iter: 12499
 {"best_classifier": {"name": "classifier_1_blocks_avgpool_True_lr_0_00250", "accuracy": 0.825}}
 
 """
+MTEB = """\
+{"dataset_revision": "1", "task_name": "CUB200", "mteb_version": "1.12.48", "evaluation_time": 3.5, "scores": {"test":
+[{"accuracy": 0.755, "f1": 0.74, "main_score": 0.755, "hf_subset": "default", "languages": ["zxx-Zxxx"]}]}}
+"""
 LIGHTLY = """\
 max val_online_cls_top1: 0.5
 Running KNN evaluation...
@@ -90,6 +94,7 @@ def read(tmp_path: Path, tool: str, text: str, label: str = "", task: str = "") 
         ("lightly", LIGHTLY, "knn", {"top1": 41.8, "top5": 72.2}),
         ("solo-learn", SOLO_KNN, "backbone, distance_fx=cosine, k=20, T=0.1", {"top1": 61.5, "top5": 83.25}),
         ("solo-learn", SOLO_LINEAR, "", {"top1": 80.16, "top5": 95.3}),
+        ("mteb", MTEB, "test, default", {"accuracy": 75.5, "f1": 74.0}),
         ("timm", TIMM, "resnet50.a1_in1k", {"top1": 80.212, "top5": 94.594}),
     ],
 )
