@@ -25,7 +25,7 @@ from cgh_bench.pretrain.folder import Log, RunFolder
 from cgh_bench.pretrain.recipe import Recipe
 from cgh_bench.pretrain.run import LogLine, Run, begin, descend
 from cgh_bench.pretrain.stopping import StopSignal
-from cgh_bench.pretrain.watching import OFF, Watching, knn_top1
+from cgh_bench.pretrain.watching import OFF, Watching, knn_top1, label_free
 
 STEPS_PER_LOG_LINE = 5
 
@@ -238,6 +238,9 @@ def _watch(run: Run, name: str, log: Log) -> None:
         val = data.load(run.recipe.data, "val")
         top1 = knn_top1(run.method.backbone, run.recipe, run.batches.images, val)
         log.write({"step": run.step, "epoch": run.epoch, "seconds": run.seconds, "knn_top1": top1})
+    if run.watching.label_free_epochs and epoch % run.watching.label_free_epochs == 0:
+        found = label_free(run.method.backbone, run.recipe, run.batches.images)
+        log.write({"step": run.step, "epoch": epoch, "seconds": run.seconds, **found})
     if run.watching.snapshot_epochs and epoch % run.watching.snapshot_epochs == 0:
         snapshot = _exported(run, f"{name}, epoch {epoch}", name)
         checkpoint.save(snapshot, run.folder.snapshots / f"epoch{epoch:04d}.safetensors")

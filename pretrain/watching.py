@@ -1,4 +1,4 @@
-"""Monitoring that leaves a run unchanged: kNN on a subset, exported snapshots, trackers (W&B, MLflow)."""
+"""Monitoring that leaves a run unchanged: kNN and RankMe on a subset, exported snapshots, trackers (W&B, MLflow)."""
 
 import importlib
 import json
@@ -18,6 +18,7 @@ from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import write_text
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
+from cgh_bench.frozen.label_free import rankme, singular_values, uniformity
 from cgh_bench.frozen.metrics import rank
 from cgh_bench.frozen.neighbours import neighbours
 from cgh_bench.networks.base import Backbone
@@ -27,6 +28,8 @@ NEIGHBOURS, TEMPERATURE = 20, 0.07
 """As in the monitor of CGH's code and in the task `knn`."""
 BANK, QUERIES, BATCH_SIZE = 4096, 1024, 128
 """Most images for the kNN, evenly spread, and images per forward pass: its cost does not grow with the data."""
+EPS = 1e-7
+"""In RankMe, as in the task `label_free`."""
 
 TRACKED = "tracking.json"
 """The ids of a folder's run in each tracker."""
@@ -38,6 +41,8 @@ class Watching:
 
     knn_epochs: int = 0
     """Log the kNN accuracy every so many epochs; 0: never."""
+    label_free_epochs: int = 0
+    """Log RankMe and uniformity every so many epochs; 0: never."""
     snapshot_epochs: int = 0
     """Export the backbone to `snapshots/` every so many epochs; 0: never."""
     keep: int = 1
@@ -46,8 +51,8 @@ class Watching:
     """More places to log to: wandb, mlflow."""
 
     def __post_init__(self) -> None:
-        if min(self.knn_epochs, self.snapshot_epochs) < 0 or self.keep < 1:
-            raise UserError("knn_epochs and snapshot_epochs must be at least 0, keep at least 1")
+        if min(self.knn_epochs, self.label_free_epochs, self.snapshot_epochs) < 0 or self.keep < 1:
+            raise UserError("knn_epochs, label_free_epochs and snapshot_epochs must be at least 0, keep at least 1")
         for name in self.trackers:
             if name not in TRACKERS:
                 raise unknown("tracker", name, TRACKERS)
@@ -74,6 +79,19 @@ def knn_top1(backbone: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet)
     similarity, row = neighbours(bank, queries, NEIGHBOURS)
     grid = (NEIGHBOURS,), (TEMPERATURE,)
     return rank(similarity, known[row], truth, len(train.classes), grid)[NEIGHBOURS, TEMPERATURE].top1
+
+
+@torch.inference_mode()
+def label_free(backbone: Backbone, recipe: Recipe, train: ImageSet) -> dict[str, float]:
+    """RankMe and uniformity of the features of at most `BANK` train images, whose labels are not looked at.
+
+    Comparable within a run: both depend on how many images there are and how wide the feature is. The backbone is left
+    in train mode.
+    """
+    backbone.eval()
+    features, _ = _features(backbone, recipe, train, BANK)
+    backbone.train()
+    return {"rankme": rankme(singular_values(features), EPS), "uniformity": uniformity(features)}
 
 
 def _features(

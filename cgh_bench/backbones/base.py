@@ -183,12 +183,17 @@ def _shapes(architecture: Architecture) -> Mapping[str, torch.Size]:
 
 
 def chosen(what: str, feature: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The parts of `feature` (joined by `+`), each once, in the order of `known`.
+    """The parts of `feature` (joined by `+`), each once, in the order of `known`; `last4` are the last four `blockN`.
 
     Raises:
         UserError: one of them is not in `known`.
     """
-    named = feature.split("+")
+    blocks = [part for part in known if part.startswith("block")]
+    named = []
+    for part in feature.split("+"):
+        count = part.removeprefix("last")
+        few = part.startswith("last") and count.isdecimal() and 0 < int(count) <= len(blocks)
+        named += blocks[-int(count) :] if few else [part]
     for part in named:
         if part not in known:
             raise unknown(what, part, known)

@@ -21,6 +21,7 @@ from cgh_bench.core.errors import UserError
 )
 @options.settings
 @options.count("--knn-epochs", 0, "Log kNN accuracy on a subset every N epochs (0: off).", least=0)
+@options.count("--label-free-epochs", 0, "Log RankMe and uniformity on a subset every N epochs (0: off).", least=0)
 @options.count("--snapshot-epochs", 0, "Export the backbone every N epochs, for `watch` (0: off).", least=0)
 @options.count("--keep", 1, "Keep the states of the last N epochs.")
 @click.option("--track", multiple=True, metavar="TRACKER", help="Also log to wandb or mlflow; may be repeated.")
@@ -35,6 +36,7 @@ def pretrain(
     backbone: str,
     settings: tuple[str, ...],
     knn_epochs: int,
+    label_free_epochs: int,
     snapshot_epochs: int,
     keep: int,
     track: tuple[str, ...],
@@ -84,7 +86,7 @@ def pretrain(
     from cgh_bench.pretrain.watching import Watching
     from cgh_bench.workspace import Workspace
 
-    watching = Watching(knn_epochs, snapshot_epochs, keep, track)
+    watching = Watching(knn_epochs, label_free_epochs, snapshot_epochs, keep, track)
     for name in track:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"--track {name}: {name} is not installed; pip install {name}, or leave --track out")

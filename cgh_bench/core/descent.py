@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
 
 
@@ -29,10 +30,13 @@ class Cosine:
     """The learning rate falls to zero along half a cosine, at every step or only between epochs."""
 
     per: Literal["step", "epoch"] = "step"
+    warmup: int = later(0)
+    """Epochs in which it rises to its full height before, in a straight line."""
 
     def at(self, epoch: float, epochs: int) -> float:
-        """The share of the first rate at a fractional `epoch` of `epochs`."""
-        return half_cosine(math.floor(epoch) if self.per == "epoch" else epoch, epochs)
+        """The share of the full rate at a fractional `epoch` of `epochs`."""
+        now = math.floor(epoch) if self.per == "epoch" else epoch
+        return now / self.warmup if now < self.warmup else half_cosine(now - self.warmup, epochs - self.warmup)
 
 
 Schedule = Steps | Cosine
@@ -47,6 +51,8 @@ class Descent:
     trust: float | None = None
     """A number makes it LARS: before momentum, the gradient of a head's weights, and that of its biases, is rescaled to
     `trust` times their norm (apex's LARC without clipping, https://arxiv.org/abs/1708.03888 eq. 6)."""
+    spare_biases: bool = later(False)
+    """Biases are neither rescaled by LARS nor decayed (facebookresearch/mae util/lars.py, from MoCo v3)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1 or (self.trust is not None and self.trust <= 0):

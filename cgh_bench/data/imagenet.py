@@ -1,11 +1,14 @@
 """ImageNet-1k as an ImageFolder, its usual parts, and Tiny-ImageNet."""
 
+import hashlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.data.folder import from_list, load_folder
 from cgh_bench.data.image_set import FetchedImages, ImageSet, Split
+from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.transform import IMAGENET_LINEAR, TRANSFER
 
 # HobbitLong/CMC imagenet100.txt, the 100 classes of https://arxiv.org/abs/1906.05849.
@@ -33,6 +36,11 @@ def _listed(folder: Path, split: Split, cache: Path | None, file: str) -> ImageS
     if split == "val":
         return load_folder(folder, split, cache)
     names = (folder / file).read_text(encoding="utf-8").split()
+    found = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    if found != LISTS[file] and not (folder / SUBSET).exists():
+        raise UserError(
+            f"{folder / file} is not the published list (SHA-256 {found[:9]}…, not {LISTS[file][:9]}…); fetch it again"
+        )
     classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
     number = {name: label for label, name in enumerate(classes)}
     listed = [(f"{name.split('_')[0]}/{name}", number[name.split("_")[0]]) for name in names]
@@ -58,7 +66,22 @@ _FOLDERS = (
     "unpack ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (https://image-net.org, log in) into train/WNID/*.JPEG "
     "and val/WNID/*.JPEG of $CGH_DATA/imagenet1k"
 )
-_LIST = "fetch imagenet_subsets/{} of github.com/google-research/simclr into $CGH_DATA/imagenet1k, and {}"
+_LIST = "fetch {}/{} of github.com/{} as $CGH_DATA/imagenet1k/{}, and {}"
+LISTS = {
+    "1percent.txt": "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17",
+    "10percent.txt": "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091",
+    "msn_1_1.txt": "ffa4f960419ce75479a2af80d632c7a98756b624aad2399a334a3549584ab426",
+    "msn_1_2.txt": "7f13beaba20a6e6413cc98bcaefb084961d4c7f1938a3b7e2f20464d5575cf43",
+    "msn_1_3.txt": "d77d56527da4842b96a7bbbc14f846c4e637a95b43df592e11770d26997b5b5f",
+    "msn_2_1.txt": "9b0c2d1957ad7a1135773a868afbaeaa6d50d30b4ec54d1b0bf759879a3c0933",
+    "msn_2_2.txt": "35b93fb0d809b17a30420a507b2fd356f22152671567f4b9704735e1e379b440",
+    "msn_2_3.txt": "400ae5a31e01bc1a034c392c2bdbdfaab45699dc4f59392e65acfcaae172cf1b",
+    "msn_5_1.txt": "f8daf7e637fafe92e7567016db43e6db2c816f7bbf8ce60f5cf59c0788f12890",
+    "msn_5_2.txt": "284603d071f36b298c893d2df8fda2d1a110f680a25d0f8b1faa9acea20fcc04",
+    "msn_5_3.txt": "eaab6e72d1ea83c3624f5d28a8c217568ea138ea7c5cacfa0cdcd206b5fd8e24",
+}
+"""SHA-256 of the published lists of train images, one name a line."""
+MSN = tuple((shots, draw) for shots in (1, 2, 5) for draw in (1, 2, 3))
 
 _IMAGENET1K = FetchedImages(
     description="1,000 classes: 1,281,167 train, 50,000 val; top-1",
@@ -79,14 +102,26 @@ def _part(share: str, file: str, count: int) -> FetchedImages:
         description=f"SimCLR's {share} of ImageNet-1k: {count:,} train, 50,000 val; top-1",
         source="https://arxiv.org/abs/2002.05709; github.com/google-research/simclr imagenet_subsets",
         needs=("train", "val", file),
-        how=_LIST.format(file, _FOLDERS),
+        how=_LIST.format("imagenet_subsets", file, "google-research/simclr", file, _FOLDERS),
         counts=(count, 50_000),
         read=partial(_listed, file=file),
     )
 
 
+def _shots(shots: int, draw: int) -> FetchedImages:
+    """A list of MSN's; the third of five images is called 3imgs_class.txt there."""
+    file = f"{3 if (shots, draw) == (5, 3) else shots}imgs_class.txt"
+    return replace(
+        _part("", f"msn_{shots}_{draw}.txt", 1000 * shots),
+        description=f"MSN's draw {draw} of {shots} train images a class of ImageNet-1k, 50,000 val; top-1",
+        source="Assran et al., https://arxiv.org/abs/2204.07141; github.com/facebookresearch/msn",
+        how=_LIST.format(f"imagenet_subsets{draw}", file, "facebookresearch/msn", f"msn_{shots}_{draw}.txt", _FOLDERS),
+    )
+
+
 CATALOG = {
     "imagenet1k": _IMAGENET1K,
+    **{f"imagenet1k_msn_{shots}_{draw}": _shots(shots, draw) for shots, draw in MSN},
     "imagenet100": replace(
         _IMAGENET1K,
         description="CMC's 100 classes of ImageNet-1k, 5,000 val images; top-1",

@@ -1,8 +1,8 @@
 """The sets of the transfer suite whose images are files, laid out as torchvision lays them out.
 
 Splits and metrics are those of Kornblith et al. (https://arxiv.org/abs/1805.08974, table 1), which SimCLR (B.8.1) and
-BYOL (D.1) took over: "train" is everything that may be learned from, the set's own validation images among it
-(`held_out`), "val" is the test split that is reported.
+BYOL (D.1) took over; CUB-200 is not among theirs. "train" is everything that may be learned from, the set's own
+validation images among it (`held_out`), "val" is the test split that is reported.
 """
 
 import json
@@ -105,6 +105,31 @@ def _caltech101(folder: Path, split: Split, cache: Path | None) -> ImageSet:
         chosen = order[:CALTECH_TRAIN_IMAGES] if split == "train" else order[CALTECH_TRAIN_IMAGES:]
         listed += [(f"101_ObjectCategories/{name}/{images[index]}", label) for index in sorted(chosen)]
     return from_list(f"caltech101/{split}", folder, classes, listed, cache=cache)
+
+
+def _birdsnap(folder: Path, split: Split, cache: Path | None) -> ImageSet:
+    """Those of its images that were still to be fetched: many are gone."""
+    species, *lines = (line.split("\t") for line in _lines(folder / "species.txt"))
+    name, number = species.index("common"), {line[species.index("id")]: label for label, line in enumerate(lines)}
+    tested = {line.split("\t")[0] for line in _lines(folder / "test_images.txt")[1:]}
+    columns, *images = (line.split("\t") for line in _lines(folder / "images.txt"))
+    path, species_id = columns.index("path"), columns.index("species_id")
+    listed = [
+        (f"images/{line[path]}", number[line[species_id]])
+        for line in images
+        if (line[path] in tested) == (split == "val") and (folder / "images" / line[path]).is_file()
+    ]
+    return from_list(f"birdsnap/{split}", folder, [line[name] for line in lines], listed, cache=cache)
+
+
+def _cub200(folder: Path, split: Split, cache: Path | None) -> ImageSet:
+    def column(file: str) -> list[str]:
+        return [line.split(" ", 1)[1] for line in _lines(folder / file)]
+
+    wanted = "1" if split == "train" else "0"
+    rows = zip(column("images.txt"), column("image_class_labels.txt"), column("train_test_split.txt"), strict=True)
+    listed = [(f"images/{image}", int(label) - 1) for image, label, trained in rows if trained == wanted]
+    return from_list(f"cub200/{split}", folder, column("classes.txt"), listed, cache=cache)
 
 
 def _voc07(folder: Path, split: Split, cache: Path | None) -> ImageSet:
@@ -226,6 +251,28 @@ CATALOG = {
         read=_caltech101,
         transform=TRANSFER,
         metric="class_balanced",
+    ),
+    "birdsnap": FetchedImages(
+        description="500 birds, as many images as are still to be had (47,386 train, 2,443 test once); mean per class",
+        source="Berg et al., CVPR 2014; http://thomasberg.org",
+        folder="birdsnap",
+        needs=("species.txt", "images.txt", "test_images.txt", "images"),
+        how="unpack birdsnap.tgz of http://thomasberg.org in $CGH_DATA and run its get_birdsnap.py",
+        counts=(0, 0),
+        read=_birdsnap,
+        transform=TRANSFER,
+        metric="class_balanced",
+    ),
+    "cub200": FetchedImages(
+        description="200 birds: 5,994 train, 5,794 test; top-1",
+        source="Wah et al., CNS-TR-2011-001; https://www.vision.caltech.edu/datasets/cub_200_2011",
+        folder="CUB_200_2011",
+        needs=("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"),
+        how="unpack CUB_200_2011.tgz of its page in $CGH_DATA",
+        counts=(5_994, 5_794),
+        read=_cub200,
+        transform=TRANSFER,
+        metric="top1",
     ),
     "voc07": FetchedImages(
         description="20 objects, several an image: 5,011 train (2,510 of them for selection), 4,952 test; mAP",

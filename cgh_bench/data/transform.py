@@ -85,6 +85,8 @@ class Crop:
     """Shares of the image; its width over its height is between 3/4 and 4/3."""
     mirrored: float = 0.5
     """Probability."""
+    interpolation: Literal["bilinear", "bicubic"] = later("bilinear")
+    """With antialiasing."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 <= self.mirrored <= 1:
@@ -103,9 +105,9 @@ class Crop:
     def _transform(self) -> Any:
         from torchvision.transforms import v2
 
-        return v2.Compose(
-            [v2.RandomResizedCrop(self.size, scale=self.area, antialias=True), v2.RandomHorizontalFlip(self.mirrored)]
-        )
+        mode = v2.InterpolationMode(self.interpolation)
+        part = v2.RandomResizedCrop(self.size, scale=self.area, interpolation=mode, antialias=True)
+        return v2.Compose([part, v2.RandomHorizontalFlip(self.mirrored)])
 
 
 IMAGENET_CROP = Crop()

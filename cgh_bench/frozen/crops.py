@@ -60,13 +60,15 @@ class Batches:
     size: int
     """Images of a batch, all processes together. An epoch's last batch is what is left."""
     seed: int
+    steps: int = 0
+    """Batches of an epoch, all full: it begins where the last one ended, pass after pass; 0: an epoch is one pass."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"batch_size {self.size} must be at least 1")
 
     def __len__(self) -> int:
-        return math.ceil(self._length / self.size)
+        return self.steps or math.ceil(self._length / self.size)
 
     @property
     def _length(self) -> int:
@@ -74,15 +76,16 @@ class Batches:
         return len(self.rows) - (len(self.rows) > self.size > 1 and len(self.rows) % self.size == 1)
 
     def epoch(self, number: int, device: torch.device) -> Iterator[Batch]:
-        """The batches of an epoch, each image once.
+        """The batches of an epoch; each image once, unless `steps` says how long it is.
 
         Raises:
             UserError: an image cannot be read.
         """
-        order = self.rows[np.random.default_rng([self.seed, ORDER, number]).permutation(len(self.rows))[: self._length]]
-        chunks = [order[start : start + self.size] for start in range(0, self._length, self.size)]
+        length = self.steps * self.size or self._length
+        seen = self._drawn(number * length, length) if self.steps else self._pass(number)[:length]
+        chunks = [seen[start : start + self.size] for start in range(0, length, self.size)]
         loader = DataLoader(
-            _Cropped(self, number),
+            _Cropped(self),
             batch_sampler=[share_of(chunk) for chunk in chunks],
             num_workers=workers(self.images, 3 * 4 * self.crop.size**2 * self.size),
             collate_fn=_collate,
@@ -93,6 +96,17 @@ class Batches:
                 raise UserError(unusable[0])
             yield Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), len(chunk))
 
+    def _pass(self, number: int) -> Rows:
+        """A pass over the rows in random order, as numbers that say the pass too: `number * len(images) + row`."""
+        order = np.random.default_rng([self.seed, ORDER, number]).permutation(len(self.rows))
+        return number * len(self.images) + self.rows[order]
+
+    def _drawn(self, start: int, count: int) -> Rows:
+        """So many of the endless sequence of passes, from place `start`."""
+        first, last = start // len(self.rows), (start + count - 1) // len(self.rows)
+        passes = np.concatenate([self._pass(number) for number in range(first, last + 1)])
+        return passes[start - first * len(self.rows) :][:count]
+
 
 def share_of(chunk: Rows) -> list[int]:
     """The rows of a batch that are this process's: equally many for each, so the last may repeat the first row."""
@@ -102,17 +116,18 @@ def share_of(chunk: Rows) -> list[int]:
 
 
 class _Cropped(Dataset["tuple[Tensor | str, int]"]):
-    """Images as they are cropped in one epoch, or why one cannot be (errors of loader processes lose their kind)."""
+    """Images as they are cropped in one pass, or why one cannot be (errors of loader processes lose their kind)."""
 
-    def __init__(self, batches: Batches, epoch: int) -> None:
-        self.batches, self.epoch = batches, epoch
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
 
-    def __getitem__(self, row: int) -> "tuple[Tensor | str, int]":
+    def __getitem__(self, index: int) -> "tuple[Tensor | str, int]":
+        number, row = divmod(index, len(self.batches.images))
         try:
             image = self.batches.images.image(row)
         except UserError as error:
             return str(error), 0
-        with drawn_by(self.batches.seed, CROP, self.epoch, row):
+        with drawn_by(self.batches.seed, CROP, number, row):
             return self.batches.crop(image), int(self.batches.images.labels[row])
 
 

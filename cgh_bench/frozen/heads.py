@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
@@ -31,32 +31,41 @@ class Heads:
     Attributes:
         weights: (D + 1, G, C), the last row of each the bias; so laid out that all heads are one matrix.
         velocity: of the same shape.
+        norm: of the features before them, by each batch's mean and variance, nothing learned; None: as they are.
     """
 
-    def __init__(self, first: Tensor, rates: Tensor, decays: Tensor, descent: Descent) -> None:
+    def __init__(
+        self, first: Tensor, rates: Tensor, decays: Tensor, descent: Descent, norm: nn.BatchNorm1d | None = None
+    ) -> None:
         """All heads start as `first` (D + 1, C); `rates` and `decays` are (G,)."""
+        self.norm = norm
         self.weights = first[:, None].repeat(1, len(rates), 1)
         self.velocity = torch.zeros_like(self.weights)
         self.rates, self.decays, self.descent = rates, decays, descent
         self.decaying = bool(decays.any())
 
     def logits(self, features: Tensor) -> Tensor:
-        """(B, D) to (B, G, C)."""
+        """(B, D) to (B, G, C), a norm by its running mean and variance."""
+        return self._logits(features if self.norm is None else self.norm.eval()(features))
+
+    def _logits(self, features: Tensor) -> Tensor:
         return (with_ones(features) @ self.weights.flatten(1)).view(len(features), *self.weights.shape[1:])
 
     def step(self, features: Tensor, labels: Tensor, factor: float) -> Tensor:
         """One step on a batch (B, D) with labels (B,) at `factor` times each head's rate; the losses (G,) before it."""
-        losses, residual = cross_entropy(self.logits(features), labels)
+        features = features if self.norm is None else self.norm.train()(features)
+        losses, residual = cross_entropy(self._logits(features), labels)
         residual /= len(labels)
         inputs, residual = with_ones(features).T, residual.flatten(1)
         decays, momentum = self.decays[:, None], self.descent.momentum
         if self.descent.trust is None:
             self.velocity.flatten(1).addmm_(inputs, residual, beta=momentum)
             if self.decaying:
-                self.velocity.addcmul_(self.weights, decays)
+                rows = slice(-1 if self.descent.spare_biases else None)
+                self.velocity[rows].addcmul_(self.weights[rows], decays)
         else:
             gradient = (inputs @ residual).view_as(self.weights)
-            for rows in (slice(-1), slice(-1, None)):
+            for rows in (slice(-1), *([] if self.descent.spare_biases else [slice(-1, None)])):
                 gradient[rows] = adapted(self.weights[rows], gradient[rows], decays, self.descent.trust)
             self.velocity.mul_(momentum).add_(gradient)
         self.weights.addcmul_(self.velocity, self.rates[:, None] * -factor)
@@ -85,12 +94,16 @@ class Heads:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that changes."""
-        return {"weights": self.weights, "velocity": self.velocity}
+        norm = self.norm.state_dict() if self.norm else {}
+        return {"weights": self.weights, "velocity": self.velocity} | {f"norm.{name}": t for name, t in norm.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Be where `state` was taken."""
         self.weights.copy_(state["weights"])
         self.velocity.copy_(state["velocity"])
+        if self.norm:
+            prefix = "norm."
+            self.norm.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
 
 
 def first_weights(width: int, classes: int, deviation: float, seed: int) -> Tensor:

@@ -40,15 +40,19 @@ class Problem:
     mean: Tensor
     deviation: Tensor
     """(D,) each, of the rows that the classifier is fitted to."""
+    intercept: bool = True
 
     def slices(self) -> "list[Rows]":
         """The row numbers, `ROWS_PER_PASS` at a time."""
         return [self.rows[start : start + ROWS_PER_PASS] for start in range(0, len(self.rows), ROWS_PER_PASS)]
 
     def read(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Inputs (B, D + 1), standardised and with a one for the bias behind, and labels (B,)."""
+        """Inputs (B, D + 1), standardised and with a one for the bias behind (zero for none), and labels (B,)."""
         x = torch.tensor(self.features[rows]).to(self.mean.device)
-        return with_ones((x - self.mean) / self.deviation), torch.tensor(self.labels[rows]).to(x.device)
+        inputs = with_ones((x - self.mean) / self.deviation)
+        if not self.intercept:
+            inputs[:, -1] = 0
+        return inputs, torch.tensor(self.labels[rows]).to(x.device)
 
 
 def problem(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, rows: Rows) -> Problem:
@@ -60,8 +64,8 @@ def problem(features: NDArray[np.float32], labels: NDArray[np.int64], classes: i
         square += (part**2).sum(axis=0) / len(rows)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     deviation[deviation < 1e-6 * np.abs(mean) + 1e-12] = np.inf
-    tensors = (torch.from_numpy(a).float().to(pick_device()) for a in (mean, deviation))
-    return Problem(features, labels, classes, rows, *tensors)
+    center, scale = (torch.from_numpy(a).float().to(pick_device()) for a in (mean, deviation))
+    return Problem(features, labels, classes, rows, center, scale)
 
 
 def fit(

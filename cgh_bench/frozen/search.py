@@ -57,23 +57,23 @@ def choose(
     Args:
         train: features.
         val: features.
-        split: rows of train to fit, and to hold out.
+        split: rows of train to fit, and to hold out: none, where there is one decay.
         grid: the weight decays.
         accuracy: what is chosen by.
     """
     fitted, held = split
-    classes = len(train.classes)
-    some = problem(train.features, train.labels, classes, fitted)
-    first = along(some, grid) if grid.path else _fit(some, grid)
-    heads = first[0]
-    predicted, _ = judge(replace(some, rows=held), heads, 0)
-    on_held = _accuracies(predicted, train.labels[held], accuracy)
-    index = max(range(len(on_held)), key=lambda i: (on_held[i], grid.weight_decays[i]))
+    some = _problem(train, fitted, grid)
+    first, index, on_held = None, 0, []
+    held_out_scores = torch.zeros(0, len(train.classes))
+    if len(held):
+        first = along(some, grid) if grid.path else _fit(some, grid)
+        predicted, _ = judge(replace(some, rows=held), first[0], 0)
+        on_held = _accuracies(predicted, train.labels[held], accuracy)
+        index = max(range(len(on_held)), key=lambda i: (on_held[i], grid.weight_decays[i]))
+        held_out_scores = Head(first[0][index], some.mean, some.deviation).scores(train.features[held])
 
-    held_out_scores = Head(heads[index], some.mean, some.deviation).scores(train.features[held])
-
-    every = problem(train.features, train.labels, classes, np.arange(len(train.labels)))
-    heads, converged = again(every, grid, some, first, index) if grid.path else _fit(every, grid)
+    every = _problem(train, np.arange(len(train.labels)), grid)
+    heads, converged = again(every, grid, some, first, index) if first and grid.path else _fit(every, grid)
     on_val = replace(every, features=val.features, labels=val.labels, rows=np.arange(len(val.labels)))
     predicted, scores = judge(on_val, heads, index)
     accuracies = _accuracies(predicted, val.labels, accuracy)
@@ -125,8 +125,16 @@ def standardised_as(task: Problem, heads: Tensor, before: Problem) -> Tensor:
     return torch.cat([heads[:, :-1] * scale[:, None], (heads[:, -1] + shift)[:, None]], dim=1)
 
 
+def _problem(train: FeatureBank, rows: Rows, grid: Grid) -> Problem:
+    found = problem(train.features, train.labels, len(train.classes), rows)
+    if not grid.standardised:
+        found = replace(found, mean=torch.zeros_like(found.mean), deviation=torch.ones_like(found.deviation))
+    return replace(found, intercept=grid.intercept)
+
+
 def _fit(task: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
-    return fit(task, grid.weight_decays, grid.iterations, grid.tolerance)
+    by = len(task.rows) if grid.summed else 1
+    return fit(task, tuple(decay / by for decay in grid.weight_decays), grid.iterations, grid.tolerance)
 
 
 def _accuracies(predicted: Tensor, labels: Rows, accuracy: Accuracy) -> list[float]:

@@ -22,6 +22,11 @@ class Grid:
     tolerance: float
     path: bool = later(False)
     """Whether each decay starts where the next stronger one ended; see `search.along`."""
+    summed: bool = later(False)
+    """Whether decays stand beside the sum of the cross-entropies of all rows instead of their mean."""
+    standardised: bool = later(True)
+    """Whether features are, by mean and deviation of the fitted rows."""
+    intercept: bool = later(True)
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.tolerance <= 0:

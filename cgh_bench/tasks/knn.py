@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.imagenet import CATALOG as IMAGENET
+from cgh_bench.data.inaturalist import CATALOG as INATURALIST
+from cgh_bench.data.medmnist import CATALOG as MEDMNIST
 from cgh_bench.data.small_pictures import CATALOG as SMALL_PICTURES
 from cgh_bench.data.transfer_suite import CATALOG as TRANSFER_SUITE
 from cgh_bench.data.transform import AS_IS, IMAGENET_KNN, IMAGENET_LINEAR
@@ -110,7 +112,7 @@ def write_per_class(folders: Folders, train: "FeatureBank", val: "FeatureBank", 
 
 def _suite() -> dict[str, KNN]:
     """One of each fetched set that has one class per image, under the set's own transform (kNN's for ImageNet)."""
-    entries = {**SMALL_PICTURES, **TRANSFER_SUITE, **WILDS, **IMAGENET}
+    entries = {**SMALL_PICTURES, **TRANSFER_SUITE, **WILDS, **INATURALIST, **MEDMNIST, **IMAGENET}
     return {
         f"{name}_knn": KNN(data=name, transform=IMAGENET_KNN if entry.transform == IMAGENET_LINEAR else entry.transform)
         for name, entry in entries.items()

@@ -92,6 +92,7 @@ class LabelFree(FeatureTask):
 
 TASKS = {
     "label_free": LabelFree(),
+    "label_free_quick": LabelFree(images=2_000, viewed=200, views=4),
     "imagenet_label_free": LabelFree("imagenet1k"),
     "animals_label_free": LabelFree("animals", AS_IS, viewed=500, views=4, crop=Crop(48, (0.3, 1.0))),
 }

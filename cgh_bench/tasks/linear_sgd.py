@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cgh_bench.core.config import fingerprint
+from cgh_bench.core.config import fingerprint, later
 from cgh_bench.core.descent import BY_STEP, SGD, Cosine, Descent, Schedule, Steps
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet, subset
-from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
+from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_KNN, IMAGENET_LINEAR, Crop, EvalTransform
 from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
 from cgh_bench.tasks.base import TOP5, Folders, ImageTask, Metric
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from cgh_bench.checkpoint import Checkpoint
 
 
@@ -45,6 +48,10 @@ class LinearSgd(ImageTask):
     """The fraction of every class's train images that the head is chosen on; 0 where there is but one."""
     initial: float = 0.01
     """Standard deviation of the first weights; the biases start at zero."""
+    steps: int = later(0)
+    """Steps of an epoch, which need not be a pass over the images; 0: it is."""
+    norm: float | None = later(None)
+    """The epsilon of a BatchNorm without learned scale and shift before the heads."""
 
     def __post_init__(self) -> None:
         if min(self.learning_rates, default=0) <= 0 or min(self.weight_decays, default=-1) < 0 or not self.features:
@@ -57,8 +64,9 @@ class LinearSgd(ImageTask):
                 f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1, "
                 f"held_out {self.held_out} a fraction below 1"
             )
-        if self.initial < 0:
-            raise UserError(f"initial {self.initial} must not be below 0")
+        for name in ("initial", "steps", "norm"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UserError(f"{name} {value} must not be below 0")
         if len(self.grid) > 1 and not self.held_out:
             raise UserError(f"a grid of {len(self.grid)} heads needs images to choose on; set held_out=0.01 or so")
 
@@ -88,7 +96,7 @@ class LinearSgd(ImageTask):
         return [
             *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache, self.precision),
             f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
-            planned(len(train), self.batch_size, self.epochs, len(train), rate),
+            planned(self.steps * self.batch_size or len(train), self.batch_size, self.epochs, len(train), rate),
         ]
 
     def _widths(self, checkpoint: "Checkpoint") -> list[int]:
@@ -99,6 +107,11 @@ class LinearSgd(ImageTask):
     def _split(self, images: ImageSet, seed: int) -> tuple[Rows, Rows | None]:
         """Which of the train images are fitted and held out, if any."""
         return hold_out(images, self.held_out, seed) if self.held_out else (np.arange(len(images)), None)
+
+    def _norm(self, first: "Tensor", device: "torch.device") -> "torch.nn.BatchNorm1d | None":
+        from torch import nn
+
+        return None if self.norm is None else nn.BatchNorm1d(len(first) - 1, self.norm, affine=False).to(device)
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, the first weights, the order and the crops.
@@ -126,7 +139,9 @@ class LinearSgd(ImageTask):
             judged = {"val": val} | ({} if held is None else {"held_out": subset(images, held, f"held out, {seed}")})
             rates, decays = torch.tensor(list(product(self.learning_rates, self.weight_decays)), device=device).T
             firsts = [first_weights(width, len(val.classes), self.initial, seed) for width in self._widths(checkpoint)]
-            heads = [Heads(first.to(device), rates, decays, self.descent) for first in firsts]
+            heads = [
+                Heads(first.to(device), rates, decays, self.descent, self._norm(first, device)) for first in firsts
+            ]
             probe = SgdProbe(checkpoint, self.features, heads, device, self.precision)
             cache = folders.cache / "features"
             probe.banks = {
@@ -136,7 +151,7 @@ class LinearSgd(ImageTask):
             state = folders.run / "state.pt"
             if not state.exists():
                 require_usable(Work(checkpoint, images, self.transform, ()))
-            batches = Batches(images, fitted, self.crop, self.batch_size, seed)
+            batches = Batches(images, fitted, self.crop, self.batch_size, seed, self.steps)
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
             title = f"linear probe of {checkpoint.name}, {len(self.grid)} heads"
             course = Course(title, self.epochs, self.schedule, identity, state, device)
@@ -160,6 +175,29 @@ MOCO = LinearSgd(data="imagenet1k", learning_rates=(30.0,), schedule=Steps((60, 
 # checkpoint's); facebookresearch/barlowtwins evaluate.py has the same values.
 SWAV = replace(MOCO, learning_rates=(0.3,), weight_decays=(1e-6,), schedule=Cosine("epoch"))
 
+# facebookresearch/dinov2 dinov2/eval/linear.py: 13 rates, times 1024 / 256 (8 GPUs of 128).
+DINOV2_RATES = tuple(4 * rate for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1))
+DINOV2 = replace(
+    MOCO,
+    transform=IMAGENET_KNN,
+    crop=Crop(interpolation="bicubic"),
+    features=("cls", "cls+patch_mean", "last4", "last4+patch_mean"),
+    learning_rates=DINOV2_RATES,
+    schedule=BY_STEP,
+    epochs=10,
+    batch_size=1024,
+    held_out=0.1,
+    steps=1250,
+)
+DINO = replace(
+    MOCO,
+    transform=IMAGENET_KNN,
+    features=("last4",),
+    learning_rates=(0.004,),
+    schedule=Cosine("epoch"),
+    batch_size=1024,
+)
+
 TASKS = {
     "linear_sgd": LinearSgd(learning_rates=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), held_out=0.1),
     "imagenet_linear_moco": MOCO,
@@ -179,18 +217,36 @@ TASKS = {
         epochs=90,
         batch_size=4096,
     ),
-    # facebookresearch/dinov2 dinov2/eval/linear.py: its 13 rates times 1024 / 256 (8 GPUs of 128), 12,500 steps. There
-    # the features are ViT blocks, and the best head is chosen on val.
+    # The rates of DINOv2 on a ResNet. There the features are ViT blocks, and the best head is chosen on val.
     "imagenet_linear_dinov2": replace(
         MOCO,
         features=("layer4", "layer3+layer4"),
-        learning_rates=tuple(
-            4 * rate for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1)
-        ),
+        learning_rates=DINOV2_RATES,
         schedule=BY_STEP,
         epochs=10,
         batch_size=1024,
         held_out=0.01,
+    ),
+    # The same of ViTs, with that file's features; 10 epochs of 1,250 steps whatever the number of images.
+    "imagenet_linear_dinov2_vit": DINOV2,
+    # facebookresearch/dinov3 dinov3/eval/linear.py: the same rates on one feature.
+    "imagenet_linear_dinov3_vit": replace(DINOV2, features=("cls+patch_mean",)),
+    # facebookresearch/dino eval_linear.py and README.md, base rate 0.001 times 1024 / 256; bytedance/ibot
+    # evaluation/eval_linear.py has the same. The first is of small ViTs, the second of larger ones.
+    "imagenet_linear_dino_vit_small": DINO,
+    "imagenet_linear_dino_vit_base": replace(DINO, features=("cls+patch_mean",)),
+    # facebookresearch/mae main_linprobe.py, util/lars.py and FINETUNE.md: base rate 0.1 times 16384 / 256, 90 epochs of
+    # ViT-B (50 of L and H). There BatchNorm is of each GPU's images, and a last batch that is not full is left out.
+    "imagenet_linear_mae": replace(
+        DINO,
+        crop=Crop(interpolation="bicubic"),
+        features=("cls",),
+        learning_rates=(6.4,),
+        descent=Descent(0.9, trust=0.001, spare_biases=True),
+        schedule=Cosine("step", warmup=10),
+        epochs=90,
+        batch_size=16_384,
+        norm=1e-6,
     ),
     "animals_linear_sgd": LinearSgd(
         data="animals",

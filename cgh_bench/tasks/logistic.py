@@ -8,21 +8,25 @@ weights beside the mean cross-entropy.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
+from cgh_bench.data.imagenet import CATALOG as IMAGENET
+from cgh_bench.data.inaturalist import CATALOG as INATURALIST
+from cgh_bench.data.medmnist import CATALOG as MEDMNIST
+from cgh_bench.data.transform import AS_IS, IMAGENET_LINEAR, TRANSFER, EvalTransform
 from cgh_bench.data.vtab import SQUASHED, TEST_IMAGES
 from cgh_bench.data.wilds import CATALOG as WILDS
-from cgh_bench.frozen.selection import Grid, hold_out, require_learnable
+from cgh_bench.frozen.selection import Grid, Rows, hold_out, require_learnable
 from cgh_bench.tasks.base import CONVERGED, WORST_GROUP, FeatureTask, Folders, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
-    from cgh_bench.data import DataPair
+    from cgh_bench.data import DataPair, ImageSet
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class LogisticRegression(FeatureTask):
     iterations: int = 300
     tolerance: float = 1e-6
     """See `lbfgs.minimise`."""
+    scaling: Literal["standardised", "none", "unit"] = later("standardised")
+    """What is done to features: by mean and deviation of train, nothing, or train's mean off and to unit length."""
+    summed: bool = later(False)
+    """Whether strengths stand beside the sum of the cross-entropies, not their mean: as scikit-learn's 1 / C."""
+    intercept: bool = later(True)
 
     def __post_init__(self) -> None:
         if min(self.strengths, default=0) <= 0 or not 0 < self.held_out < 1:
@@ -58,7 +67,7 @@ class LogisticRegression(FeatureTask):
     def check(self, data: "DataPair") -> None:
         """Refuse what no classifier fits, or too few images to hold some out."""
         require_learnable(data.train, data.val)
-        hold_out(data.train, self.held_out, seed=0)
+        self._split(data.train, seed=0)
 
     def effort(self, checkpoint: "Checkpoint", data: "DataPair") -> list[str]:
         """Time and memory of the fit."""
@@ -67,7 +76,21 @@ class LogisticRegression(FeatureTask):
         return [probe.plan(self.width(checkpoint), data.train, self._grid())]
 
     def _grid(self) -> Grid:
-        return Grid(self.strengths, self.iterations, self.tolerance)
+        standardised = self.scaling == "standardised"
+        return Grid(
+            self.strengths,
+            self.iterations,
+            self.tolerance,
+            summed=self.summed,
+            standardised=standardised,
+            intercept=self.intercept,
+        )
+
+    def _split(self, images: "ImageSet", seed: int) -> tuple[Rows, Rows]:
+        """Rows to fit and to choose on; of a single strength, nothing is chosen and nothing held out."""
+        if len(self.strengths) > 1:
+            return hold_out(images, self.held_out, seed)
+        return np.arange(len(images)), np.arange(0)
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images, where the dataset has none of its own.
@@ -77,12 +100,18 @@ class LogisticRegression(FeatureTask):
         import torch
 
         from cgh_bench.frozen import search
+        from cgh_bench.frozen.label_free import unit
         from cgh_bench.frozen.metrics import accuracy, class_balanced_accuracy
         from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
+        if self.scaling == "unit":
+            mean = train.features.mean(axis=0, dtype=np.float64)
+            train, val = (
+                replace(bank, features=unit(bank.features - mean).astype(np.float32)) for bank in (train, val)
+            )
         chosen_by = accuracy if self.metric == "top1" else class_balanced_accuracy
-        choice = search.choose(train, val, hold_out(data.train, self.held_out, seed), self._grid(), chosen_by)
+        choice = search.choose(train, val, self._split(data.train, seed), self._grid(), chosen_by)
         record = {
             "strengths": self.strengths,
             "held_out": choice.held_out,
@@ -104,13 +133,37 @@ class LogisticRegression(FeatureTask):
         }
 
 
-TOP1 = ("food101", "cifar10", "cifar100", "sun397", "cars", "dtd")
-CLASS_BALANCED = ("aircraft", "pets", "caltech101", "flowers102")
+TOP1 = (
+    *("food101", "cifar10", "cifar100", "sun397", "cars", "dtd", "cub200"),
+    *WILDS,
+    *(name for name in MEDMNIST if name != "chestmnist"),
+)
+CLASS_BALANCED = ("aircraft", "pets", "caltech101", "flowers102", "birdsnap", *INATURALIST)
+
+# facebookresearch/dinov3 dinov3/eval/log_regression.py (and dinov2's): C from 1e-6 to 1e5, chosen on validation images,
+# or on a tenth of train, then refitted on both; scikit-learn's objective, features as they are.
+DINOV2 = LogisticRegression(
+    strengths=tuple(float(f"{10**-exponent:.4g}") for exponent in np.linspace(-6, 5, 45)),
+    held_out=0.1,
+    iterations=1000,
+    scaling="none",
+    summed=True,
+)
+# facebookresearch/msn logistic_eval.py and README.md; I-JEPA publishes no code. There the test features are centred by
+# their own mean; here by that of train, so that an answer does not depend on the other test images.
+MSN = LogisticRegression(
+    transform=IMAGENET_LINEAR, strengths=(0.0025,), iterations=1000, scaling="unit", summed=True, intercept=False
+)
 
 TASKS = {
-    **{f"{data}_logistic": LogisticRegression(data) for data in (*TOP1, *WILDS)},
+    **{f"{data}_logistic": LogisticRegression(data) for data in TOP1},
     **{f"{data}_logistic": LogisticRegression(data, metric="class_balanced") for data in CLASS_BALANCED},
     **{f"vtab_{name}_logistic": LogisticRegression(f"vtab_{name}", SQUASHED) for name in TEST_IMAGES},
+    **{f"{data}_logistic_dinov2": replace(DINOV2, data=data) for data in TOP1},
+    **{f"{data}_logistic_dinov2": replace(DINOV2, data=data, metric="class_balanced") for data in CLASS_BALANCED},
+    **{f"{data}_msn": replace(MSN, data=data) for data in IMAGENET if "_msn_" in data or data.endswith("_1pct")},
+    "logistic_dinov2": DINOV2,
+    "animals_logistic_dinov2": replace(DINOV2, data="animals", transform=AS_IS),
     "logistic": LogisticRegression(),
     "animals_logistic": LogisticRegression("animals", AS_IS),
 }

@@ -84,6 +84,12 @@ def columns_of(others: ImageSet, classes: Sequence[str]) -> NDArray[np.int64]:
             f"{others.name} has {len(unknown)} classes that the probe's {len(classes)} lack (first: {unknown[0]!r}); "
             "name them as the train images' folders are named, or by number from 0"
         )
+    few = len(others.classes)
+    if known is numbers and few < len(classes) and set(others.classes) == {str(index) for index in range(few)}:
+        raise UserError(
+            f"{others.name} has the classes 0 to {few - 1}: of the probe's {len(classes)}, or a numbering of its own? "
+            "name them as the train images' folders are named, so that only theirs are predicted"
+        )
     return np.array([known[name] for name in others.classes], np.int64)
 
 

@@ -161,10 +161,11 @@ def test_a_supervised_run_learns_its_labels(tmp_path, monkeypatch):
         TINY_CGH, method=Supervised(classes=2), views=replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1]),
         epochs=3, base_lr=1.0, warmup_epochs=0,
     )  # fmt: skip
-    train(recipe, "tiny", tmp_path, watching=Watching(knn_epochs=3))
+    train(recipe, "tiny", tmp_path, watching=Watching(knn_epochs=3, label_free_epochs=3))
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in log if "loss" in line][-1] < 0.2
     assert [line["knn_top1"] for line in log if "knn_top1" in line] == [100]
+    assert [line["rankme"] >= 1 for line in log if "rankme" in line] == [True]
 
 
 class Broken(GreyImages):

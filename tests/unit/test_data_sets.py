@@ -16,7 +16,7 @@ from scipy.io import savemat
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data import FetchedImages, ImageSet, catalog, load
-from cgh_bench.data.imagenet import IMAGENET100
+from cgh_bench.data.imagenet import IMAGENET100, LISTS
 from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
 from cgh_bench.data.shards import load_shards
 from cgh_bench.evaluation import prepare, protocol_id
@@ -143,8 +143,8 @@ def imagenet1k(folder: Path) -> None:
         picture(folder / f"train/{name}/{name}_1.JPEG")
         picture(folder / f"train/{name}/{name}_2.JPEG")
         picture(folder / f"val/{name}/ILSVRC2012_val_1.JPEG")
-    for share in ("1", "10"):
-        text(folder / f"{share}percent.txt", *(f"{name}_2.JPEG" for name in reversed(IMAGENET100[:2])))
+    for list_ in LISTS:
+        text(folder / list_, *(f"{name}_2.JPEG" for name in reversed(IMAGENET100[:2])))
 
 
 def imagenet100(folder: Path) -> None:
@@ -161,10 +161,79 @@ def tiny_imagenet(folder: Path) -> None:
     text(folder / "val/val_annotations.txt", *(f"val_{name}.JPEG\t{name}\t0\t0\t62\t62" for name in ("n02", "n01")))
 
 
+def waterbirds(folder: Path) -> None:
+    rows = ["1,a/1.jpg,0,0,0,x", "2,a/2.jpg,1,0,1,x", "3,a/3.jpg,0,1,1,x", "4,a/4.jpg,0,2,1,x", "5,a/5.jpg,1,2,0,x"]
+    text(folder / "metadata.csv", "img_id,img_filename,y,split,place,place_filename", *rows)
+    for number in (1, 2, 4, 5):  # those of validation are not looked for
+        picture(folder / f"a/{number}.jpg")
+
+
+def camelyon17(folder: Path) -> None:
+    rows = ["0,004,4,3,2,1,0,0,0", "1,004,4,1,2,0,0,0,1", "2,017,1,3,4,1,10,1,0", "3,042,3,5,6,0,23,2,0"]
+    text(folder / "metadata.csv", ",patient,node,x_coord,y_coord,tumor,slide,center,split", *rows)
+    picture(folder / "patches/patient_004_node_4/patch_patient_004_node_4_x_3_y_2.png")
+    picture(folder / "patches/patient_042_node_3/patch_patient_042_node_3_x_5_y_6.png")
+
+
+def inaturalist(folder: Path) -> None:
+    year = "2018" if folder.name == "inat2018" else ""
+    categories = [{"id": number} for number in (10, 9, 2)]
+    of_split = {"train": [10] * 3 + [2] * 25 + [9] * 101, "val": [2, 10]}
+    for split, ids in of_split.items():
+        images = [{"id": n, "file_name": f"train_val2018/{split}{n % 2}.jpg"} for n in range(len(ids))]
+        marks = [{"image_id": n, "category_id": each} for n, each in reversed(list(enumerate(ids)))]
+        document = {"images": images, "annotations": marks, "categories": categories}
+        text(folder / f"{split}{year}.json", json.dumps(document))
+        for number in "01":
+            picture(folder / f"train_val2018/{split}{number}.jpg")
+        (folder / split).mkdir(exist_ok=True)
+
+
+def medmnist(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("chestmnist", *(name for name in catalog() if FETCHED.get(name) and name.endswith("mnist"))):
+        shape, several = ((3,) if name in ("pathmnist", "bloodmnist") else ()), 14 if name == "chestmnist" else 1
+        arrays = {}
+        for part, count in (("train", 4), ("val", 2), ("test", 3)):
+            arrays[f"{part}_images"] = rng.integers(0, 255, (count, 28, 28, *shape), dtype=np.uint8)
+            arrays[f"{part}_labels"] = np.arange(count * several, dtype=np.uint8).reshape(count, several) % 2
+        np.savez(folder / f"{name}.npz", **arrays)
+
+
+def birdsnap(folder: Path) -> None:
+    text(folder / "species.txt", "id\tcommon\tscientific\tdir", "1\tBlue Jay\tC. c.\tJay", "2\tWren\tT. t.\tWren")
+    lines = [f"u\tm\t{place}/{n}.jpg\t{id}\t0" for id, place in ((2, "Wren"), (1, "Jay")) for n in (1, 2, 3)]
+    text(folder / "images.txt", "url\tmd5\tpath\tspecies_id\tbb_x1", *lines)
+    text(folder / "test_images.txt", "path", "Wren/2.jpg", "Jay/2.jpg")
+    for place in ("Wren", "Jay"):
+        for number in "12":  # the third is gone
+            picture(folder / f"images/{place}/{number}.jpg")
+
+
+def cub200(folder: Path) -> None:
+    names = ["b/1.jpg", "b/2.jpg", "a/1.jpg", "a/2.jpg"]
+    for file, column in {
+        "images.txt": names,
+        "image_class_labels.txt": [1, 1, 2, 2],
+        "train_test_split.txt": [1, 0, 1, 0],
+    }.items():
+        text(folder / file, *(f"{place} {value}" for place, value in enumerate(column, start=1)))
+    text(folder / "classes.txt", "1 001.B b", "2 002.A")
+    for name in names:
+        picture(folder / "images" / name)
+
+
 SETS = (cifar10, cifar100, stl10, food101, flowers102, pets, dtd, aircraft, cars, sun397, caltech101, voc07)
+SETS = (*SETS, waterbirds, camelyon17, birdsnap, cub200)
 WRITERS: dict[str, Callable[[Path], None]] = {
     writer.__name__: writer for writer in (*SETS, imagenet1k, imagenet100, tiny_imagenet)
-} | {"imagenet1k_1pct": imagenet1k, "imagenet1k_10pct": imagenet1k}
+}
+for name in FETCHED:
+    for start, writer in {"imagenet1k_": imagenet1k, "inat": inaturalist}.items():
+        if name.startswith(start):
+            WRITERS[name] = writer
+    if name.endswith("mnist"):
+        WRITERS[name] = medmnist
 
 LABELS = {  # of the train images; two in "val", in the same order
     "cifar10": [1, 0] * 5,
@@ -176,6 +245,12 @@ LABELS = {  # of the train images; two in "val", in the same order
     "caltech101": [0] * 30 + [1] * 30,
     "imagenet1k": [0, 0, 1, 1],
     "tiny_imagenet": [0, 1],
+    "waterbirds": [0, 1],
+    "inat2018": [2] * 3 + [0] * 25 + [1] * 101,
+    "pathmnist": [0, 1, 0, 1, 0, 1],
+    "birdsnap": [1, 0],
+    "cub200": [0, 1],
+    "imagenet1k_msn_5_3": [1, 0],
 }
 
 
@@ -210,6 +285,8 @@ def test_absent_and_incomplete_sets_are_one_line_of_help(name: str, tmp_path: Pa
     assert str(tmp_path / FETCHED[name].folder) in str(absent.value)
     assert FETCHED[name].how in str(absent.value)
     written(name, tmp_path, subset=False)
+    if FETCHED[name].counts == (0, 0):  # as many as are still to be had, or not said
+        return
     with pytest.raises(UserError, match=r"were published|lacks"):
         load(name, "val", tmp_path)
 
@@ -242,6 +319,37 @@ def test_stl10_is_turned_and_cifar_is_not(tmp_path: Path) -> None:
     with (folder / "data_batch_1").open("rb") as file:
         row = pickle.load(file)["data"][1]
     assert load("cifar10", "train", tmp_path).image(1)[2, 1, 3] == row[2 * 1024 + 32 + 3]
+
+
+def test_classes_of_inaturalist_are_grouped_by_how_many_images_train_has(tmp_path: Path) -> None:
+    written("inat2018", tmp_path)
+    train, val = load("inat2018", "train", tmp_path), load("inat2018", "val", tmp_path)
+    assert train.classes == ("2", "9", "10")  # by number
+    assert train.groups and val.groups
+    counts = [(train.groups.of == place).sum() for place in range(3)]
+    assert dict(zip(train.groups.names, counts, strict=True)) == {"head": 101, "medium": 25, "tail": 3}
+    assert [val.groups.names[place] for place in val.groups.of] == ["medium", "tail"]
+
+
+def test_medmnist_holds_its_validation_images_out(tmp_path: Path) -> None:
+    written("pathmnist", tmp_path)
+    train, several = load("pathmnist", "train", tmp_path), load("chestmnist", "train", tmp_path)
+    assert train.held_out is not None and train.held_out.tolist() == [4, 5]
+    assert (train.image(0).shape, load("octmnist", "val", tmp_path).image(0).shape) == ((3, 28, 28), (3, 28, 28))
+    assert several.multi_label and several.labels.shape == (6, 14)
+    (tmp_path / "medmnist/pathmnist.npz").write_bytes(b"PK\x03\x04 not whole")
+    with pytest.raises(UserError, match="damaged"):
+        load("pathmnist", "val", tmp_path)
+
+
+def test_a_list_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
+    folder = written("imagenet1k_msn_5_3", tmp_path, subset=False)
+    with pytest.raises(UserError, match=r"msn_5_3.txt is not the published list"):
+        load("imagenet1k_msn_5_3", "train", tmp_path)
+    how = {draw: FETCHED[f"imagenet1k_msn_5_{draw}"].how for draw in (2, 3)}
+    assert "imagenet_subsets2/5imgs_class.txt" in how[2]
+    assert "imagenet_subsets3/3imgs_class.txt" in how[3]  # five images a class, and called so
+    assert (folder / "msn_5_3.txt").is_file()
 
 
 def test_no_pickle_of_cifar_runs_code(tmp_path: Path) -> None:

@@ -70,6 +70,45 @@ def test_every_head_ends_where_torch_takes_it_alone(descent: Descent) -> None:
         torch.testing.assert_close(heads.weights[-1, number], bias, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("trust", [None, 0.02], ids=["sgd", "lars"])
+def test_a_norm_without_scale_and_spared_biases_are_those_of_mae(trust: float | None) -> None:
+    """By hand: torch's BatchNorm before a layer, whose bias neither decays nor is rescaled, as in util/lars.py."""
+    features, labels = clusters()
+    features = 5 + 3 * features
+    layer, norm = torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(6, affine=False, eps=1e-6)
+    with torch.no_grad():
+        layer.weight.copy_(first()[:-1].T)
+        layer.bias.zero_()
+    momenta = [torch.zeros_like(p) for p in layer.parameters()]
+    descent = Descent(0.9, trust, spare_biases=True)
+    heads = Heads(
+        first(), torch.tensor([0.5]), torch.tensor([0.05]), descent, torch.nn.BatchNorm1d(6, 1e-6, affine=False)
+    )
+    for part in (slice(0, 20), slice(20, 60), slice(10, 50)):
+        layer.zero_grad()
+        cross_entropy(layer(norm(features[part])), labels[part]).backward()
+        heads.step(features[part], labels[part], 1.0)
+        with torch.no_grad():
+            for parameter, momentum in zip(layer.parameters(), momenta, strict=True):
+                gradient = parameter.grad
+                if parameter.ndim > 1:
+                    gradient = gradient + 0.05 * parameter
+                    slope = parameter.grad.norm() + 0.05 * parameter.norm()  # apex's; MAE decays nothing
+                    gradient = gradient * (trust * parameter.norm() / slope) if trust else gradient
+                momentum.mul_(0.9).add_(gradient)
+                parameter.sub_(0.5 * momentum)
+    torch.testing.assert_close(heads.weights[:-1, 0].T, layer.weight.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(heads.weights[-1, 0], layer.bias.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        heads.logits(features)[:, 0], layer(norm.eval()(features)).detach(), atol=1e-4, rtol=1e-4
+    )
+    again = Heads(
+        first(), torch.tensor([0.5]), torch.tensor([0.05]), descent, torch.nn.BatchNorm1d(6, 1e-6, affine=False)
+    )
+    again.load_state_dict(heads.state_dict())
+    assert torch.equal(again.logits(features), heads.logits(features))
+
+
 def test_losses_are_torchs() -> None:
     features, labels = clusters()
     heads = heads_of(RATES, DECAYS, Descent())

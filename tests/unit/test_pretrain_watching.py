@@ -19,7 +19,7 @@ from cgh_bench.networks.resnet import ResNetBackbone
 from cgh_bench.pretrain import watching
 from cgh_bench.pretrain.folder import Log, RunFolder
 from cgh_bench.pretrain.recipe import find
-from cgh_bench.pretrain.watching import Watching, knn_top1
+from cgh_bench.pretrain.watching import Watching, knn_top1, label_free
 
 
 def shades(n, seed):
@@ -51,6 +51,25 @@ def test_the_knn_sees_what_is_there(monkeypatch):
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1)), "the run's random numbers are left alone"
+
+
+def test_quality_without_labels_is_that_of_the_task_and_touches_nothing():
+    recipe, images = find("cgh_r18_animals"), shades(60, 0)
+    backbone = Brightness(ResNet("resnet18"))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    torch.manual_seed(3)
+    found = label_free(backbone, recipe, images)
+    unlabelled = label_free(backbone, recipe, replace(images, labels=np.zeros(60, np.int64)))
+    assert found == unlabelled
+    features, _ = watching._features(backbone, recipe, images, 60)
+    shares = np.linalg.svd(features, compute_uv=False)
+    shares = shares / shares.sum()
+    assert found["rankme"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-4)
+    assert found["uniformity"] <= 0
+    assert backbone.training and all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
 
 
 def test_the_knn_costs_no_more_for_more_images(monkeypatch):

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 from toy_images import toy_data, toy_pair
 
+from cgh_bench import outcomes
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
@@ -20,6 +21,7 @@ from cgh_bench.data import catalog
 from cgh_bench.data.image_set import DataPair, FetchedImages, GreyImages
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.features import extract
+from cgh_bench.frozen.selection import hold_out
 from cgh_bench.tasks import svm
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.clustering import Clusters, matched
@@ -60,6 +62,48 @@ def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(backbone: C
     assert metrics["accuracy_selected_on_val"] == max(grid["val"])
 
 
+def test_by_c_it_is_scikit_learns_on_features_as_they_are(backbone: Checkpoint, tmp_path: Path) -> None:
+    """The protocol of DINOv2: C chosen on a part of train, then the same C on all of it: its decay is another there."""
+    cs = (1e-3, 0.1)
+    strengths = tuple(1 / c for c in cs)
+    task = LogisticRegression(
+        "toy", AS_IS, strengths=strengths, tolerance=1e-9, held_out=0.25, scaling="none", summed=True
+    )
+    metrics = run(task, backbone, tmp_path)
+    grid = json.loads((tmp_path / "grid.json").read_text())
+    train, val = (extract(backbone, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
+    fitted, held = hold_out(toy_pair()[0], 0.25, 0)
+    references = [Reference(C=c, tol=1e-12, max_iter=10_000) for c in cs]
+    expected = [
+        100 * r.fit(train.features[fitted], train.labels[fitted]).score(train.features[held], train.labels[held])
+        for r in references
+    ]
+    assert grid["held_out"] == pytest.approx(expected)
+    on_val = [100 * r.fit(train.features, train.labels).score(val.features, val.labels) for r in references]
+    assert grid["val"] == pytest.approx(on_val, abs=4.2)  # a tied image of 24
+    assert metrics["accuracy"] == grid["val"][strengths.index(grid["chosen"])]
+
+
+def test_low_shots_at_unit_length_without_intercept(backbone: Checkpoint, tmp_path: Path) -> None:
+    """The protocol of MSN: one strength, nothing held out, and test images that do not change each other's answers."""
+    task = LogisticRegression(
+        "toy", AS_IS, strengths=(0.0025,), tolerance=1e-8, scaling="unit", summed=True, intercept=False
+    )
+    train, val = toy_pair(train=4)  # one image a class
+    metrics = run(task, backbone, tmp_path, (train, val))
+    assert json.loads((tmp_path / "grid.json").read_text())["held_out"] == []
+    banks = [extract(backbone, images, AS_IS, "layer4", tmp_path / "cache").features for images in (train, val)]
+    x, y = (bank - banks[0].mean(axis=0) for bank in banks)
+    x, y = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (x, y))
+    reference = Reference(C=1 / 0.0025, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(x, train.labels)
+    assert metrics["top1"] == pytest.approx(100 * reference.score(y, val.labels), abs=4.2)
+    rows = np.arange(12)
+    half = replace(val, labels=val.labels[rows], pixels=val.pixels[rows], content="half")
+    kept = [outcomes.load(tmp_path).predicted[:12]]
+    run(task, backbone, tmp_path, (train, half))
+    assert np.array_equal(kept[0], outcomes.load(tmp_path).predicted)
+
+
 def test_the_authors_validation_images_choose(backbone: Checkpoint, tmp_path: Path) -> None:
     train, val = toy_pair()
     # Where the images to choose on are labelled wrongly, another strength is chosen: they are what is looked at.
@@ -83,7 +127,8 @@ def test_every_logistic_task_takes_its_data_sets_own_transform_and_metric() -> N
     for name, task in registered("cgh_bench.tasks", "TASKS").items():
         entry = catalog().get(task.data)
         if isinstance(task, LogisticRegression) and isinstance(entry, FetchedImages):
-            assert (task.transform, task.metric) == (entry.transform, entry.metric), name
+            metric = task.metric if not name.endswith("_msn") else entry.metric
+            assert (task.transform, metric) == (entry.transform, entry.metric), name
     strengths = LogisticRegression().strengths
     assert (len(strengths), strengths[0], strengths[-1]) == (45, 1e-6, 1e5)
 

@@ -13,6 +13,7 @@ from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.descent import Cosine, Descent, Steps
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.transform import AS_IS, Crop
+from cgh_bench.frozen.crops import Batches
 from cgh_bench.frozen.features import extract
 from cgh_bench.frozen.heads import Heads, SgdProbe
 from cgh_bench.frozen.selection import hold_out
@@ -210,3 +211,51 @@ def test_the_plan_says_how_long_and_how_large(backbone: Checkpoint, tmp_path: Pa
     assert lines[0].startswith("features layer4, layer2+layer3 of toy/val: 24 images, ")
     assert lines[1] == "8 heads, 0 MB of memory with momentum and gradient"
     assert lines[2].startswith("4 epochs of 40 random crops, 20 steps, about ")
+
+
+def test_an_epoch_of_so_many_steps_continues_the_passes() -> None:
+    images, rows = toy_data().train, np.arange(4, 40)
+    device = torch.device("cpu")
+    endless = Batches(images, rows, Crop(32), 16, 0, steps=3)
+    found = [batch for epoch in range(3) for batch in endless.epoch(epoch, device)]
+    assert len(endless) == 3
+    assert [len(batch.labels) for batch in found] == [16] * 9
+    labels = torch.cat([batch.labels for batch in found])
+    for number in range(4):  # 144 images are four passes over 36
+        part = labels[36 * number : 36 * (number + 1)]
+        assert torch.equal(part.sort().values, torch.tensor(images.labels[rows]).sort().values)
+    once = next(Batches(images, rows, Crop(32), 36, 0).epoch(0, device))
+    assert torch.equal(torch.cat([batch.images for batch in found])[:36], once.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "rates", "steps"),
+    [
+        ("imagenet_linear_dinov2_vit", ("cls", "cls+patch_mean", "last4", "last4+patch_mean"), 13, 1250),
+        ("imagenet_linear_dinov3_vit", ("cls+patch_mean",), 13, 1250),
+        ("imagenet_linear_dino_vit_small", ("last4",), 1, 0),
+        ("imagenet_linear_dino_vit_base", ("cls+patch_mean",), 1, 0),
+        ("imagenet_linear_mae", ("cls",), 1, 0),
+    ],
+)
+def test_probes_of_vits_say_what_their_sources_say(name: str, features: Any, rates: int, steps: int) -> None:
+    task = tasks.find(name)
+    assert isinstance(task, LinearSgd)
+    assert (task.features, len(task.learning_rates), task.steps, task.weight_decays) == (features, rates, steps, (0.0,))
+    assert (task.transform.interpolation, task.held_out > 0) == ("bicubic", rates > 1)
+    vit = random_checkpoint("vit_tiny_patch16_224").architecture
+    widths = [len(vit.targets(feature)) for feature in features]
+    assert widths == [{"cls": 1, "cls+patch_mean": 2, "last4": 4, "last4+patch_mean": 5}[name] for name in features]
+    if name.endswith("mae"):
+        assert (task.learning_rates, task.norm, task.batch_size, task.epochs) == ((6.4,), 1e-6, 16_384, 90)
+        assert task.descent == Descent(0.9, 0.001, spare_biases=True)
+        shares = [task.schedule.at(epoch, 90) for epoch in (0, 5, 10, 50, 90)]
+        assert shares == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def test_a_norm_before_the_heads_is_trained_and_kept(backbone: Checkpoint, tmp_path: Path) -> None:
+    task = replace(TOY, features=("layer4",), norm=1e-6, epochs=2, steps=3)
+    run(task, backbone, tmp_path)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["learner"]["layer4"]
+    assert state["norm.num_batches_tracked"] == 6
+    assert state["norm.running_mean"].abs().max() > 0

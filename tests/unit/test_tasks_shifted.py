@@ -1,6 +1,7 @@
 """Other images of the same classes: which answers are allowed and right, and that nothing is learned from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import command
@@ -58,6 +59,9 @@ def test_a_set_of_some_of_the_classes_has_only_these_as_answers(root: Path):
     images = load("imagenet_a", "val")
     assert images.classes == WNIDS[1:3]
     assert columns_of(images, WNIDS).tolist() == [1, 2]
+    own = replace(images, classes=("0", "1"), labels=images.labels * 0)
+    with pytest.raises(UserError, match=r"0 to 1: of the probe's \d, or a numbering of its own"):
+        columns_of(own, WNIDS)
     with pytest.raises(UserError, match="n01443537"):
         columns_of(images, ["cat", "dog"])
 
