@@ -104,7 +104,7 @@ def duplicates(
     out: Path | None,
     work: Path,
 ) -> None:
-    """Find images of A that are also in B, or almost; without B, images that are in A twice.
+    """Find images of A that are also in B, or twice in A.
 
     A and B are datasets or folders: of a dataset the val images of A and the train images of B are compared, what is
     reported with what a backbone was pretrained on; of a folder without splits all images in it. Pixels, averaged to

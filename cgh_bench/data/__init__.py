@@ -77,8 +77,7 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
     if isinstance(entry, FetchedImages):
         return entry.load(root, split, cache)
     if entry is not None:
-        labelled = [known for known, other in catalog().items() if other.kind == "classification"]
-        raise UserError(f"{name!r} has images for {entry.kind}, not labelled ones; labelled images: {labelled}")
+        raise UserError(f"{name!r} has images for {entry.kind}, not labelled ones (cgh-bench list data); animals has")
     for table in (Path(name), root / name):
         if is_manifest(table):
             return load_manifest(table, split, cache)

@@ -66,7 +66,7 @@ def load_manifest(path: Path, split: Split, cache: Path | None = None) -> ImageS
     """One split of a table with a column `split`, or of a folder of tables.
 
     Raises:
-        UserError: a column or a split is missing, a path is listed twice, an image is absent or has two labels.
+        UserError: a column or a split is missing, a path is listed twice, or an image is absent.
     """
     if path.is_dir():
         found = {name: [row for file in files for row in _rows(file)] for name, files in _tables(path).items()}
@@ -111,8 +111,6 @@ def _sets(
         raise UserError(f"{path} has the columns {', '.join(rows[0])}; expected path (or image) and label (or labels)")
     if place == "path":
         _require_once(path, rows, column)
-    else:
-        _require_one_label(path, splits, column)
     named = [_labels(path, row, column) for row in rows]
     classes = tuple(sorted({name for each in named for name in each}, key=_order))
     number = {name: index for index, name in enumerate(classes)}
@@ -140,20 +138,6 @@ def _require_once(path: Path, rows: Sequence[Row], column: str) -> None:
             said = sorted({str(row[column]) for row in rows if row["path"] == name})
             what = f"with the labels {' and '.join(said)}" if len(said) > 1 else f"{count} times"
             raise UserError(f"{path}: {name} is listed {what}; list every image once")
-
-
-def _require_one_label(path: Path, splits: Mapping[str, Sequence[Row]], column: str) -> None:
-    """Refuse one image, byte for byte, under two labels."""
-    first: dict[bytes, tuple[str, Any]] = {}
-    for split, rows in splits.items():
-        for number, row in enumerate(rows):
-            here = f"{split}[{number}]", row[column]
-            there = first.setdefault(hashlib.sha256(_value(row["image"])["bytes"]).digest(), here)
-            if there[1] != here[1]:
-                raise UserError(
-                    f"{path}: {there[0]} and {here[0]} are the same image with the labels {there[1]} and {here[1]}; "
-                    "leave one of them out"
-                )
 
 
 def _labels(path: Path, row: Row, column: str) -> list[str]:

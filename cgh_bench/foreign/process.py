@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from cgh_bench.core import dist
 from cgh_bench.core.config import identity, later
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
@@ -63,6 +62,8 @@ class Launch:
             UserError: more than there are GPUs or `torchrun` started, or the environment variable is not a number.
         """
         import torch
+
+        from cgh_bench.core import dist
 
         if self.elsewhere:
             return self.gpus or 0
@@ -141,6 +142,8 @@ def run(
         CheckFailed: not every tensor arrived, or preprocessing other than the checkpoint's is in force.
         KeyboardInterrupt: passed on after the process has saved its state.
     """
+    from cgh_bench.core import dist
+
     framework, is_first = frameworks.find(job.framework), dist.rank() == 0
     frameworks.require_installed(job.framework)
     if is_first:
@@ -177,6 +180,8 @@ def run(
 
 def _meeting() -> dict[str, str]:
     """Where the frameworks' processes meet, if each process of `torchrun` starts one: beside our own meeting place."""
+    from cgh_bench.core import dist
+
     if dist.world_size() == 1:
         return {}
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -203,6 +208,8 @@ def _take_over(folder: Path, job: dict[str, Any]) -> None:
 
 def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
     """Run the command. It has a session of its own, so that Ctrl-C reaches it once, from here."""
+    from cgh_bench.core import dist
+
     log_path = folder / (f"log{dist.rank()}.txt" if dist.rank() else "log.txt")
     with log_path.open("a", encoding="utf-8") as log, _termination_as_interrupt():
         earlier = log.tell()

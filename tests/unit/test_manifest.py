@@ -118,13 +118,6 @@ def test_encoded_images_of_the_datasets_library(tmp_path, layout):
     assert np.array_equal(val.image(1).permute(1, 2, 0), np.array(picture(3))) and train.fingerprint != val.fingerprint
 
 
-def test_one_encoded_image_with_two_labels_is_refused(tmp_path):
-    saved(tmp_path, "parquet", {"train": (0, 1), "validation": (1, 3)})
-    with pytest.raises(UserError, match=r"train\[1\] and val\[0\] .* dog and cat") as refused:
-        data.load(str(tmp_path), "train")
-    assert "\n" not in str(refused.value)
-
-
 def saved(folder, layout, splits):
     """Pictures of these numbers, the first a cat, the second a dog, as the `datasets` library saves them."""
     pyarrow = pytest.importorskip("pyarrow")

