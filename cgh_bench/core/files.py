@@ -117,6 +117,21 @@ def _open_folder(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Others who write into `folder`, made where it is not there, wait; what killed ones left half written is removed.
+
+    Nothing is needed beside the folder, unlike for `alone_in`. On a disk without locks nobody waits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _open_folder(folder) as descriptor:
+        with contextlib.suppress(OSError):
+            hold(descriptor)
+        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
+            remove_unfinished(place)
+        yield
+
+
+@contextmanager
 def alone_in(folder: Path, wait: bool = False, tidy: bool = False) -> Iterator[None]:
     """Keep every other process and thread out of this block for the same `folder`; to `wait`, they come one by one.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cgh_bench import outcomes, published, results
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import write_text
+from cgh_bench.core.files import write_text, writing_alone
 from cgh_bench.report import card, definition, provenance, table
 from cgh_bench.report.cells import Cell, Table, metric_label, newest_data
 from cgh_bench.report.resampling import LEAST_IMAGES
@@ -34,8 +34,13 @@ def write(store: Path, work: Path, out: Path) -> Path:
     Args:
         store: the results, JSON lines; the folders that the runs left are beside it.
         work: the workspace with `pretrain/RECIPE/seedK/log.jsonl` and `cache/`.
-        out: the folder; files of an earlier site are replaced.
+        out: the folder; files of an earlier site are replaced. Others who write there wait.
     """
+    with writing_alone(out):
+        return _write_all(store, work, out)
+
+
+def _write_all(store: Path, work: Path, out: Path) -> Path:
     records, notes = results.read(store)
     known = boards(records)
     measured = subjects(records, known, work)

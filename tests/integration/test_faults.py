@@ -608,5 +608,5 @@ def test_several_processes_of_which_one_waits_for_a_batch_stop(several, tmp_path
     job.wait_for("stuck")
     job.torchrun.send_signal(signal.SIGTERM)
     job.wait_for_ends(0, 1, seconds=25)  # torchrun kills after 30
-    assert job.step() == (7 if rank == 0 else 5)
+    assert job.step() in ((7,) if rank == 0 else (5, 7))
     assert job.said.count("interrupted: ") == 2 and job.said.count("Traceback") <= 1, "but for torchrun's own"
