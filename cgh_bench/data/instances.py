@@ -96,7 +96,7 @@ class Place:
     """Where a benchmark lies, how many images it has, and how to get it."""
 
     name: str
-    """Of the benchmark, and of its folder below `$CGH_DATA`."""
+    """The name of the benchmark and of its folder below `$CGH_DATA`."""
     published: tuple[int, int]
     """Images of the gallery, and queries."""
     how: str

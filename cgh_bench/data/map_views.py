@@ -18,8 +18,8 @@ SCALES = (0.5, 2.0)
 LARGEST_SHARE, TRIES = 0.75, 10
 """A crop of which one class has more is drawn again, so often at most (mmsegmentation's `cat_max_ratio`)."""
 BRIGHTNESS, CONTRAST, HUE = 32, (0.5, 1.5), 0.1
-"""Of mmsegmentation's PhotoMetricDistortion: levels of 255, factors (also of the saturation), and the share of the
-circle of hues (18 of OpenCV's 180); each with probability 1/2."""
+"""The strengths of mmsegmentation's PhotoMetricDistortion: levels of 255, factors (also of the saturation), and the
+share of the circle of hues (18 of OpenCV's 180); each with probability 1/2."""
 
 
 def scaled_crop(image: "Tensor", truth: NDArray[np.uint8], short_side: int, size: int) -> "tuple[Tensor, Truth]":
@@ -75,8 +75,8 @@ def distorted(image: "Tensor") -> "Tensor":
 
 
 TURNED, GAMMA, LIGHTNESS = 2.5, (0.9, 1.1), (0.75, 1.25)
-"""Of DINOv3's depth: degrees each way, the exponent and the factor of brightness; with probability 1/2 (the first, the
-last two together)."""
+"""The strengths of DINOv3's views for depth: degrees each way, the exponent and the factor of brightness; with
+probability 1/2 (the first, the last two together)."""
 
 
 def turned_crop(image: "Tensor", values: Truth, size: tuple[int, int]) -> "tuple[Tensor, Truth]":

@@ -33,7 +33,7 @@ Values = NDArray[np.float32]
 """Depths (H, W) or normals (H, W, 3)."""
 Quantity = Literal["depth", "normals"]
 MILLIMETRES = 1_000
-"""Of a 16-bit PNG, so many levels are a metre (KITTI: 256)."""
+"""Levels of a 16-bit PNG per metre (KITTI: 256)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class Listed:
 
     folder: str
     lists: tuple[str, str]
-    """Of train and test."""
+    """The files that list train and test."""
     images: str
     """The folder of the images, below `folder`."""
     depths: str

@@ -19,7 +19,7 @@ from cgh_bench.data.folder import SUFFIXES, files_below
 from cgh_bench.data.layout import PREPARED
 
 QUALITY = 95
-"""Of JPEG files: at 95 their own error is far below that of the reduction."""
+"""The quality of JPEG files: at 95 their own error is far below that of the reduction."""
 SAMPLED = 24
 """Images that a plan is made from."""
 MOST_NAMED = 5

@@ -43,7 +43,7 @@ class Objective(NamedTuple):
     channels: int
     """C outputs at each patch."""
     loss: Callable[[Tensor, Tensor, Grid, int], Tensor]
-    """Of outputs (B, P, C) for patches of this grid, the truth (B, H, W, …) and the number of the step."""
+    """The loss () of outputs (B, P, C) for patches of this grid against the truth (B, H, W, …) in this step."""
 
 
 class Example(NamedTuple):

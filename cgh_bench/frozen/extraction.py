@@ -240,7 +240,7 @@ class Measured(NamedTuple):
     images_per_second: float
     """Reading included."""
     bytes: int
-    """Of weights and activations, at the most at once, in a batch."""
+    """The most that weights and activations of a batch take at once."""
 
 
 def measured(work: Work) -> Measured:

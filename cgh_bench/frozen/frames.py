@@ -119,7 +119,7 @@ class FrameFeatures:
         return MapWork(self.checkpoint, frames, AS_IS, targets, self.precision, frames.size)
 
     def extract(self, frames: Frames) -> Patches:
-        """Of every frame, from the cache where they were computed before; see `features.extract`."""
+        """The patches of every frame, from the cache where they were computed before; see `features.extract`."""
         work, folder = self.work(frames), self._folder(frames)
         grid, width = work.shape()
         named = {"images": frames.name, "checkpoint": self.checkpoint.name, "patches": grid}

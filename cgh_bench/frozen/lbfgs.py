@@ -46,7 +46,7 @@ def minimise(
         tolerance: a problem is done when the next step promises to lower its value by at most this share of the value
             and of how far it has fallen already, or when rounding leaves no step that lowers it.
         newton: the inverse Hessian that the algorithm starts from.
-        first: the values (G,) that they have fallen from, where `start` is no longer the beginning.
+        first: the values (G,) at the beginning of the descent, if `start` is a later point of it.
 
     Returns:
         the points (G, P), and which of them are done (G,).

@@ -123,7 +123,7 @@ def _smallest(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def per_cent(parts: Floats, wholes: Floats) -> Floats:
-    """100 times `parts` / `wholes`, NaN where there is no whole."""
+    """100 times `parts` / `wholes`, NaN where the whole is 0."""
     shares: Floats = np.divide(100 * parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
     return shares
 

@@ -13,7 +13,7 @@ from cgh_bench.outcomes.base import Floats, Ints, Outcomes, images_of, named, pe
 WORST_GROUP = "worst_group"
 """Top-1 of the group that has the lowest, in per cent."""
 MOST_GROUPS = 50
-"""Of more groups, the others count for `worst_group` and have no metric of their own."""
+"""Groups with a metric of their own; any others count for `worst_group` only."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

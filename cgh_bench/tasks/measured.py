@@ -69,7 +69,7 @@ class MeasuredTask(Task[MeasuredPair]):
 
     @abstractmethod
     def loss(self, outputs: "Tensor", truth: "Tensor", grid: "Grid", step: int) -> "Tensor":
-        """Of outputs (B, P, C) for patches of this grid, the truth (B, H, W, …), and the number of the step."""
+        """The loss () of outputs (B, P, C) for patches of this grid against the truth (B, H, W, …) in this step."""
 
     @abstractmethod
     def decoded(self, outputs: "Tensor", grid: "Grid", size: tuple[int, int]) -> "Tensor":

@@ -303,7 +303,7 @@ class Recorded:
     source: str
     architecture: Any
     prefix: str
-    """Of the names of the network's tensors."""
+    """What the names of the network's tensors begin with."""
     beside: tuple[str, ...] = ()
     """The names of other tensors of the file."""
     within: str = ""

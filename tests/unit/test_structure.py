@@ -148,6 +148,18 @@ def _careless(path: Path) -> Iterator[str]:
                 yield f"{node.lineno} unpickles"
 
 
+def test_docstrings_say_their_noun():
+    """ "The quality of JPEG files", not "Of JPEG files"."""
+    assert [f"{path.relative_to(ROOT)}:{line}" for path in FILES for line in _headless(path)] == []
+
+
+def _headless(path: Path) -> Iterator[int]:
+    for node in ast.walk(parsed(path)):
+        said = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else ""
+        if str(said).startswith("Of "):
+            yield node.lineno
+
+
 def test_the_design_page_draws_every_room():
     page = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     drawing, rooms = page.split("```")[1], page.split("## The rooms")[1].split("##")[0]
