@@ -25,116 +25,118 @@ HEAD = """# Checkpoints
 
 <!-- Written by tools/checkpoints_page.py from the code; do not edit. -->
 
-`cgh-bench inspect FILE` says what a checkpoint is. `cgh-bench convert FILE --to TARGET -o OUT` writes it for another
-framework and proves that it computes the same there. Every command that takes a checkpoint reads all of the following.
+`cgh-bench inspect FILE` identifies a checkpoint. `cgh-bench convert FILE --to TARGET -o OUT` writes it for another
+framework and proves that it computes the same outputs there. Every command that takes a checkpoint reads all formats
+below.
 
 ## How a file is read
 
-1. **Opened without running it.** PyTorch files (both formats), safetensors, `.npz`, NumPy pickles, Hugging Face and
-   accelerate folders. Whatever a pickle names beside tensors, arrays and plain values (logs, settings, classes of your
-   own) is replaced by an empty stand-in: its class is neither imported nor called. The
-   tensors of a whole pickled model are read in the same way. A pickle that would run a command (`os.system` and the
-   like) is refused by name. Prefixes that FSDP and activation checkpointing add to names are removed; distributed
-   checkpoints (DCP), DTensors and TorchScript are refused with the command that makes one file of them.
-2. **Searched for backbones.** ResNets and plain vision transformers are found under any known family of names, at any
-   depth, under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) are ignored. Other networks are
-   found where the file names them: a folder of timm or transformers, a training checkpoint of timm (`arch`). A bare
-   file of such a network is recognised by the names and shapes of its tensors if only one of timm's has them; if
-   several do, name it: `--arch convnext_tiny`. A backbone must be whole: every tensor of the
-   architecture, in its shape, and no others; the error names the first tensor that does not fit.
-3. **Its origin is found** by the rules below. Exactly one must fit; otherwise the error says what was tried and why
-   each failed, and `--source` decides. A file of unknown origin is read too if it holds a single backbone.
-4. **One backbone is taken**: the origin's default, or `--branch`. Heads, queues and optimisers are dropped; their names
-   are in the checkpoint's origin.
+1. **Open without executing.** PyTorch files (both formats), safetensors, `.npz`, NumPy pickles, Hugging Face and
+   accelerate folders. Anything in a pickle other than tensors, arrays and plain values (logs, settings, your own
+   classes) is replaced by an empty stand-in: its class is neither imported nor called. The tensors of a whole pickled
+   model are read in the same way. A pickle that would run a command (such as `os.system`) is refused, and the error
+   names the command. Prefixes added by FSDP and activation checkpointing are removed. Distributed checkpoints (DCP),
+   DTensors and TorchScript are refused; the error gives the command that converts them to a single file.
+2. **Search for backbones.** ResNets and plain vision transformers are found in all known naming schemes, at any depth,
+   under any prefix; `module.` (DataParallel) and `_orig_mod.` (torch.compile) are ignored. Other networks are found if
+   the file names them: a timm or transformers folder, or a timm training checkpoint (`arch`). A bare file of such a
+   network is recognised by the names and shapes of its tensors if exactly one timm model matches; if several do, name
+   it: `--arch convnext_tiny`. A backbone must be complete: every tensor of the architecture, with the right shape, and
+   no others; the error names the first tensor that does not match.
+3. **Identify the origin** by the rules below. Exactly one must match; otherwise the error says what was tried and why
+   each failed, and you choose with `--source`. A file of unknown origin is accepted if it holds a single backbone.
+4. **Select one backbone**: the origin's default, or `--branch`. Heads, queues and optimisers are dropped; their names
+   are listed in the checkpoint's origin.
 
-ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts of torchvision; the 7x7, the CIFAR (3x3) and the deep (v1c) stem;
-the stride in the 3x3 or, as in caffe networks, in the first 1x1. Half precision becomes float32; float64 only where
-nothing is lost. NaN and infinity are refused.
+Supported are torchvision's ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts; 7x7, CIFAR (3x3) and deep (v1c)
+stems; and the stride in the 3x3 or, as in Caffe networks, in the first 1x1 convolution. Half precision is converted to
+float32; float64 only if no precision is lost. NaN and infinity are refused.
 
 ## Vision transformers
 
-ViT-Ti, S, B and L of any patch size, for any square images, with or without class token, register tokens and layer
-scale. The canonical names and the network are timm's; the architecture's name is, too: `vit_small_patch16_224` says
-size, patch, and the image side that its position embeddings are for. `random:vit_small_patch16_224:1` is a control.
+ViT-Ti, S, B and L with any patch size, for square images of any size, with or without class token, register tokens and
+layer scale. Names and network are timm's: `vit_small_patch16_224` states model size, patch size, and the image size of
+its position embeddings. `random:vit_small_patch16_224:1` is a control.
 
-- **Other image sizes** are taken as timm takes them: the position embeddings of the patches are resampled to the new
-  grid, bicubic with antialiasing, at each forward pass; sides must be multiples of the patch. Checkpoints of DINO,
-  DINOv2 and transformers are taken as their own code does, which differs a little (`--set positions=dino`).
-- **Features** (`feature` of knn, linear, …): `cls`, `patch_mean`, both after the final norm; `block1` to `block12` or
-  `block24`, what `cls` would be if the network ended there; several joined by `+`. DINO's linear evaluation of a ViT-S
-  takes `block9+block10+block11+block12`. `layer4`, the tasks' default, is the global feature: `cls`, or `patch_mean`
-  where there is no class token.
-- **What no tensor tells**: heads are 64 wide, except in MoCo v3's small network (its fixed positions show it); the
-  norms' epsilon is 1e-6. Configurations, attributes of a pickled network and `--set heads=12` say otherwise; see below.
-- **Registers** have no position in timm. DINOv2's class token has one, which is added to the token when reading.
-- **Networks of timm or transformers**, below: ViT-g and H, SwiGLU, distilled DeiT, CLIP, SigLIP, BEiT, DINOv3, and MAE
-  fine-tuned with `global_pool`. DINOv2's training checkpoints are read with their chunks of blocks.
-- **Targets**: timm and Hugging Face (`ViTModel`; `Dinov2Model` where there is layer scale; no registers). The others,
-  and the tasks of detection and segmentation, take ResNets, and say so in one line.
+- **Other image sizes** work as in timm: at each forward pass, the position embeddings of the patches are resampled to
+  the new grid (bicubic, antialiased); sides must be multiples of the patch size. For checkpoints of DINO, DINOv2 and
+  transformers, they are resampled as in those libraries, which differs slightly (`--set positions=dino`).
+- **Features** (`feature` of knn, linear, …): `cls` and `patch_mean`, both after the final norm; `block1` to `block12`
+  or `block24`, the value of `cls` if the network ended there; join several with `+`. DINO's linear evaluation of a
+  ViT-S uses `block9+block10+block11+block12`. `layer4`, the default of most tasks, is the global feature: `cls`, or
+  `patch_mean` if there is no class token.
+- **Properties that tensors do not determine**: heads are assumed to be 64 wide, except in MoCo v3's small network
+  (recognised by its fixed position embeddings), and the norms' epsilon is assumed to be 1e-6. Configuration files,
+  attributes of a pickled network and `--set heads=12` override this; see below.
+- **Registers** have no position embedding in timm. In DINOv2 the class token has one, which is added to the token when
+  reading.
+- **Read as timm or transformers networks** (below): ViT-g and H, SwiGLU, distilled DeiT, CLIP, SigLIP, BEiT, DINOv3,
+  and MAE fine-tuned with `global_pool`. DINOv2's training checkpoints with chunked blocks are supported.
+- **Targets**: timm and Hugging Face (`ViTModel`; `Dinov2Model` with layer scale; no registers). The other targets
+  accept only ResNets, and say so in one line.
 
-## Networks of timm and transformers
+## timm and transformers networks
 
-- **timm**: a Hub folder (`config.json` with `architecture`, `model_args`, `pretrained_cfg`), a training checkpoint,
-  or a bare file (`--arch NAME` where several have its shapes), of any
-  network that `timm.list_models()` lists. The classifier's tensors are left
-  out and named in the origin. Original names (DINOv3, ConvNeXt, EVA-02, AIMv2, BEiT and data2vec, open_clip, …) are
-  converted by timm's own code, and every tensor must have gone into the network: one that timm would drop, resample or
-  fill is an error.
-- **transformers**: a folder of one of the networks on the page [Backbones](backbones.md#families), filled by
+- **timm**: a Hub folder (`config.json` with `architecture`, `model_args`, `pretrained_cfg`), a training checkpoint, or
+  a bare file (`--arch NAME` if several models have its shapes) of any network in `timm.list_models()`. The classifier's
+  tensors are left out and listed in the origin. Original names (DINOv3, ConvNeXt, EVA-02, AIMv2, BEiT and data2vec,
+  open_clip, …) are converted by timm's own code, and every tensor must end up in the network: if timm would drop,
+  resample or fill one, that is an error.
+- **transformers**: a folder of one of the networks listed in [Backbones](backbones.md#families), loaded by
   transformers.
-- **Targets**: a network of timm converts to timm, one of transformers to huggingface.
+- **Targets**: timm networks convert to timm, transformers networks to huggingface.
 
 ## Origins
 
-The first branch is the default. Preprocessing is what the origin's code does; "stated" means that the file says it.
+The first branch is the default. Preprocessing is that of the origin's code; "stated" means that the file states it.
 
-The last column says what the rule is proven against: the origin's own library or code, in our tests, or committed
-numbers that its code computed (`tests/unit/references`); — means that the layout is tested, but not the origin's
+The last column says what the rule is verified against: the origin's own library or code, run in our tests, or saved
+numbers computed by its code (`tests/unit/references`); — means that the layout is tested, but not the origin's
 outputs.
 
-| `--source` | origin | branches | preprocessing | layout | tested by `test_readers.py` | proven against |
+| `--source` | origin | branches | preprocessing | layout | tested by `test_readers.py` | verified against |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 
 TAIL = """
-The samples of timm, transformers and lightly (but `lightly_cifar`) are written by these libraries; whole pickled models
-and torchvision's by torchvision. The others, mmpretrain's, solo-learn's and lightly-train's among them, are built in
-the layout that the source in the table documents, with real parts where these are installed (mmengine's log buffers,
-timm's transformers).
+The test samples of timm, transformers and lightly (except `lightly_cifar`) are written by these libraries; those of
+torchvision and of whole pickled models by torchvision. The others, including mmpretrain, solo-learn and lightly-train,
+are built in the layout documented by the source in the table, with real components where these are installed
+(mmengine's log buffers, timm's transformers).
 
-`unknown` is a file that no rule fits: its only backbone is taken, under any prefix (`unknown_prefixes`).
-Our own `.safetensors` hold architecture, preprocessing and origin in the header, so nothing is guessed.
+`unknown` is a file that matches no rule: its only backbone is used, under any prefix (`unknown_prefixes`).
+Our own `.safetensors` files store architecture, preprocessing and origin in the header, so nothing is guessed.
 
-## What no tensor tells
+## Properties that tensors do not determine
 
-Two networks of the same tensors can compute different things. `inspect` prints every such property with its value and
-how it is known: *stated* (by the file, a file beside it, a pickled network's own attributes, or `--set`), *implied*
-by the origin's code, or *assumed*. They travel with the checkpoint into certificates, results and the site.
+Two networks with the same tensors can compute different outputs. `inspect` prints every such property with its value
+and how it is known: *stated* (by the file, a file beside it, a pickled network's own attributes, or `--set`), *implied*
+by the origin's code, or *assumed*. They are stored with the checkpoint and shown in certificates, results and the site.
 
 {untold}
 
-These are read: `config.json` and `preprocessor_config.json` beside `model.safetensors` (also when that file is named);
-`config.json` and the `args` of timm; the configuration in `meta` of mmengine and mmcv; `config.yaml` beside a
-detectron2 checkpoint; `args.json` beside one of solo-learn, or its `hyper_parameters`; the `opt` of SupContrast;
-`train_config.yaml` beside one of VISSL; the attributes of whole pickled networks, without running them. The `model.pth`
-of a detection or segmentation that was run here has its configuration inside.
+They are read from `config.json` and `preprocessor_config.json` beside `model.safetensors` (also if you name that file);
+timm's `config.json` and `args`; the configuration in mmengine's and mmcv's `meta`; `config.yaml` beside a
+detectron2 checkpoint; `args.json` beside a solo-learn checkpoint, or its `hyper_parameters`; SupContrast's `opt`;
+`train_config.yaml` beside a VISSL checkpoint; and the attributes of whole pickled networks, without running them. The
+`model.pth` of a detection or segmentation run made here contains its configuration.
 
-Where libraries do it differently and nothing says how, the file is refused with the choices: a 3x3 stem of no known
-origin (`--set stem.padding=2`), a detector of detectron2 without its `config.yaml`. An anti-aliased network of timm
-has the same tensors as a plain one: `--arch resnetblur50`.
+If libraries differ and nothing states the value, the file is refused and the error lists the choices. Examples are a
+3x3 stem of unknown origin (`--set stem.padding=2`) and a detectron2 detector without its `config.yaml`. An anti-aliased
+timm network has the same tensors as a plain one: `--arch resnetblur50`.
 
-## Proof by the model itself
+## Verify against the original model
 
-`cgh-bench reference script` prints one file that needs torch and NumPy; keep it as `reference.py`. Run it
-where the model is, with the model in memory:
+`cgh-bench reference script` prints a single file that needs only torch and NumPy; save it as `reference.py`. Run it
+where the original model can be loaded:
 
 ```python
 from reference import record
 record(model, "ref.npz", prepare=transform, size=224)  # transform: ToTensor and Normalize, without resize and crop
 ```
 
-Then `--reference ref.npz` of `inspect`, `convert` and `eval` compares the prepared images, the output of every layer
-with weights (paired by these, whatever each side calls them) and the global feature. Where they differ, known causes
+Then `inspect`, `convert` and `eval` with `--reference ref.npz` compare the preprocessed images, the output of every
+layer with weights (matched by their values, whatever their names) and the global feature. If they differ, known causes
 are tried, and the error says what to set:
 
 ```text
@@ -143,8 +145,8 @@ check failed: byol differs from the model of ref.npz: your model's stem pads by 
 
 From Python: `cgh_bench.certify(model, checkpoint, prepare=transform)`.
 
-**Reach.** One word says how far the proof reaches: `origin` (compared with the model's own outputs, or trained here),
-`convention` (nothing is assumed, and the origin's rule is proven in our tests, see the table above), `assumed`.
+**Level of evidence.** One word states it: `origin` (compared with the model's own outputs, or trained here),
+`convention` (nothing is assumed, and the origin's rule is verified in our tests, see the table above), or `assumed`.
 
 ## Targets
 
@@ -153,33 +155,34 @@ From Python: `cgh_bench.certify(model, checkpoint, prepare=transform)`.
 """
 
 CERTIFICATE = """
-In mmdetection and mmsegmentation the file has the backbone's own names, without `backbone.`. The fragment loads it by
-`init_cfg=dict(type='Pretrained', checkpoint=…)` **without** `prefix`; the same file fills a C4 detector's shared head.
-(With a prefix mmengine stops, as it should. `load_from`, which loads whole detectors, would find nothing in it.)
+For mmdetection and mmsegmentation, the file has the backbone's own names, without `backbone.`. The configuration
+fragment loads it with `init_cfg=dict(type='Pretrained', checkpoint=…)` **without** `prefix`; the same file fills a C4
+detector's shared head. (With a prefix, mmengine stops with an error. `load_from`, which loads whole detectors, would
+find nothing in it.)
 
-A written file can be read back, bit for bit, with its name, origin and preprocessing: they travel inside.
+A written file can be read back bit for bit; its name, origin and preprocessing are stored inside.
 
 ## The certificate
 
-`OUT.certificate.json` is written beside every file. Before the file is moved into place
+`OUT.certificate.json` is written beside every file. Before the file is moved into place,
 
 - it is read back and compared bit for bit;
-- the target's **own** network is built from the file and the fragment (in its own process, except torchvision's),
-  every tensor of the file must be in it, and no tensor of its own may be left unfilled;
-- the same pixels go through the source and through the target, **preprocessing included**: what the target makes of RGB
-  pixels by the fragment's mean, std and channel order, and the output of each stage (of a vision transformer: of each
+- the target's **own** network is built from the file and the fragment (in a separate process, except for torchvision);
+  every tensor of the file must be in it, and every tensor of the network must come from the file;
+- the same pixels pass through source and target, **preprocessing included**: the target's preprocessing of RGB pixels
+  with the fragment's mean, std and channel order, and the output of each stage (for a vision transformer: of each
   block, all tokens, at its own image size), must agree to {tolerance:.0e} of the stage's largest value. Swapped
-  channels, a stride at the wrong place or another number of heads fail.
+  channels, a misplaced stride or a wrong number of heads fail.
 
-On failure nothing is left at `OUT`, the certificate says why, and the exit code is 1. `--no-verify` skips the network,
-and the certificate's verdict is then "not verified". Weights whose outputs are constant prove nothing, and fail.
+On failure, nothing is left at `OUT`, the certificate says why, and the exit code is 1. `--no-verify` skips the network;
+the certificate's verdict is then "not verified". Weights whose outputs are constant prove nothing, and fail.
 
 `CGH_MM_PYTHON` and `CGH_D2_PYTHON` name another Python that has the framework.
 
 ## Adding an origin or a target
 
-An origin is an entry of `READERS` in `cgh_bench/reading/readers.py`, with a sample in `tests/unit/origins.py`. A target
-is a class with an entry in a `CONVERTERS` of a file in `cgh_bench/converters/`. Then run
+An origin is an entry in `READERS` in `cgh_bench/reading/readers.py`, with a sample in `tests/unit/origins.py`. A target
+is a class with an entry in `CONVERTERS` in a file in `cgh_bench/converters/`. Then run
 `python tools/checkpoints_page.py`.
 """
 
@@ -202,7 +205,7 @@ def _untold() -> str:
     lines = ["| property | what it is | family |", "| --- | --- | --- |"]
     for family in (ResNet, ViT, Timm):
         lines += [f"| `{name}` | {about} | {family.__name__} |" for name, about in family.UNTOLD.items()]
-    lines += [f"| `{name}` | of the images; `preprocessing` sets all four by name | all |" for name in IMAGES]
+    lines += [f"| `{name}` | preprocessing; `--set preprocessing=NAME` sets all four | all |" for name in IMAGES]
     return "\n".join(lines)
 
 
@@ -225,12 +228,12 @@ def _origin(name: str, reader: Reader, samples: list[str]) -> str:
     if name in _STATED:
         told = _STATED[name]
     elif reader.preprocessing is None:
-        told = "as its user chose: assumed to be torchvision's"
+        told = "chosen by the user: assumed to be torchvision's"
     else:
         told = f"mean {_numbers(reader.preprocessing.mean)}; std {_numbers(reader.preprocessing.std)}"
     url, _, rest = reader.url.partition(" ")
     link = f"[{url.removeprefix('https://github.com/')}]({url}) {rest}" if url.startswith("http") else f"`{url}`"
-    rank = " (if nothing above fits)" if reader.rank == LAYOUT else ""
+    rank = " (if nothing above matches)" if reader.rank == LAYOUT else ""
     tests = ", ".join(f"`{sample}`" for sample in samples) or "`test_checkpoint.py`"
     return f"{reader.title}{rank} | {', '.join(reader.branches)} | {told} | {link} | {tests} | {reader.proof or '—'}"
 

@@ -23,18 +23,47 @@ HEAD = """# Protocols
 
 <!-- Written by tools/protocols_page.py from the code; do not edit. -->
 
-A task's whole configuration is its fields, and the part of the protocol id behind the `@` is their fingerprint:
-whatever changes the meaning of a number changes the id, and numbers of different ids never share a column.
-`--set FIELD=VALUE` changes one field of one run, which is then marked as overridden and fills no table.
+A task's whole configuration is its fields, and the part of the protocol id after the `@` is their fingerprint:
+anything that changes the meaning of a number changes the id, and numbers with different ids never share a column.
+`--set FIELD=VALUE` changes a field for one run, which is then marked as overridden and appears in no table.
 
-The first metric is the main one. Tasks without a dataset take `--data`. Where a
-value is `none`, that step is left out.
+The first metric of each list is the main one. Tasks without a dataset need `--data`. If a value is `none`, that step is
+left out.
 """
 
-ACRONYMS = {"KNN": "kNN", "Svm": "SVM", "Sgd": "SGD", "Cityscapes": "Cityscapes"}
+TITLES = {
+    "CityscapesInstances": "Cityscapes instance segmentation",
+    "Correspondence": "Semantic correspondence",
+    "Discovery": "Object discovery",
+    "FineTune": "Fine-tuning",
+    "ImageNetC": "ImageNet-C",
+    "InContext": "In-context segmentation",
+    "Instances": "Instance retrieval",
+    "KNN": "kNN",
+    "KNNApproximate": "Approximate kNN",
+    "KNNFewShot": "Few-shot kNN",
+    "KNNGrid": "kNN with a grid of features, K and T",
+    "KNNMultiLabel": "Multi-label kNN",
+    "LabelFree": "Label-free metrics",
+    "LeaveOneOut": "Leave-one-out kNN",
+    "Linear": "Linear probe",
+    "LinearSgd": "Linear probe with SGD",
+    "Normals": "Surface normals",
+    "OutOfDistribution": "Out-of-distribution detection",
+    "PatchKnn": "Patch kNN",
+    "PatchLogistic": "Patch logistic regression",
+    "Revisited": "Revisited Oxford and Paris",
+    "RidgeFewShot": "Few-shot ridge regression",
+    "Segmentation": "Semantic segmentation",
+    "Shifted": "Distribution shifts",
+    "Svm": "Linear SVM",
+    "Tracking": "Video segmentation",
+}
+"""Headings of kinds whose class name is not one."""
 UNSET = ("iterations", "settings")
-"""Fields that say nothing when they are empty: the protocol's own values hold."""
-FEW = " (for more than five classes)"
+"""Fields that are hidden when empty: the protocol's own values apply."""
+SOMETIMES = {"top5": " (if more than five classes)", "worst_group": " (if images have groups)"}
+"""When metrics are reported that not every run has."""
 ARROWS = {True: "", False: " (lower is better)", None: " (neither direction is better)"}
 
 
@@ -47,10 +76,10 @@ def page() -> str:
 
 
 def _kind(kind: type, tasks: dict[str, Task]) -> str:
-    """A section: what tasks of this kind do, a table of them, and the values that they share."""
+    """A section: what tasks of this kind do, a table of them, and their shared values."""
     about = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     metrics = ", ".join(
-        f"`{m.name}`{m.unit and f' in {m.unit}'}{ARROWS[m.higher_is_better]}{'' if m.always else FEW}"
+        f"`{m.name}`{m.unit and f' in {m.unit}'}{ARROWS[m.higher_is_better]}{SOMETIMES.get(m.name, '')}"
         for m in next(iter(tasks.values())).METRICS
     )
     values = {name: _values(task) for name, task in tasks.items()}
@@ -61,19 +90,17 @@ def _kind(kind: type, tasks: dict[str, Task]) -> str:
         own = "; ".join(f"{field} {_shown(value)}" for field, value in values[name].items() if field not in shared)
         text += f"| `{protocol_id(name, task)}` | {_data(task.data)} | {own} |\n"
     if shared:
-        text += "\nIn all of them: " + "; ".join(f"{field} {_shown(value)}" for field, value in shared.items()) + ".\n"
+        text += "\nShared by all: " + "; ".join(f"{field} {_shown(value)}" for field, value in shared.items()) + ".\n"
     return text
 
 
 def _title(kind: type) -> str:
-    """The class name in words: `BoxDetection` is box detection."""
-    words = re.findall(r"KNN|[A-Z][a-z]+", kind.__name__)
-    text = " ".join(ACRONYMS.get(word, word.lower()) for word in words)
-    return text if text.startswith("kNN") else text[0].upper() + text[1:]
+    """A heading: from `TITLES`, or the class name in words."""
+    return TITLES.get(kind.__name__) or " ".join(re.findall(r"[A-Z][a-z]+", kind.__name__)).capitalize()
 
 
 def _values(task: Task) -> dict[str, Any]:
-    """Every value that defines the task, nested fields by dotted names; not its data, nor the hash of a file."""
+    """Every value that defines the task, nested fields by dotted names, except its data and file hashes."""
     assert dataclasses.is_dataclass(task)
     flat: dict[str, Any] = {}
     _flatten(plain(task), "", flat)

@@ -52,22 +52,22 @@ RECIPES = (
 
 FEATURES = """### Frozen features and kNN
 
-Disk for the features; memory of the exact search for {val:,} val images and {k} neighbours, which does not grow with
-the number of training images; time of the extraction at **assumed** images per second and GPU: {rates}.
+Disk space for the features; memory of the exact search for {val:,} val images and {k} neighbours, which does not depend
+on the number of training images; extraction time at an **assumed** number of images per second and GPU: {rates}.
 
 """
 FEEDING = """
 ### Reading and decoding
 
-An ImageNet image takes {kilobytes:.0f} kB on average. One core decodes {decoded:.0f} images of {width}×{height} pixels
+An ImageNet file has {kilobytes:.0f} kB on average. One core decodes {decoded:.0f} images of {width}×{height} pixels
 per second (**measured**, `benchmarks/results/data_path.json`); yours may be faster or slower.
 
 """
 PRETRAINING = """
 ### Pretraining
 
-State is the size of `checkpoint.pt` on disk, and as much in the memory of each GPU besides gradients and activations.
-Time is that of MoCo v2's own run, {rate:.0f} images per second and V100 ({hours} hours for 200 epochs on eight,
+"State" is the size of `checkpoint.pt` on disk; each GPU needs as much memory, plus gradients and activations.
+Times use the speed of MoCo v2's own run, {rate:.0f} images per second and V100 ({hours} hours for 200 epochs on eight,
 facebookresearch/moco README.md), **assumed** for every method and number of GPUs; methods that train on both views take
 longer.
 
@@ -75,14 +75,14 @@ longer.
 DETECTION = """
 ### Detection and segmentation
 
-At the speed of detectron2's model zoo on eight V100s; on one GPU eight times as long, an **assumption**. Each run's
-folder takes up to {gigabytes:g} GB.
+Times use the speed of detectron2's model zoo on eight V100s; one GPU is **assumed** to take eight times as long. Each
+run's folder takes up to {gigabytes:g} GB.
 
 """
 
 
 def tables() -> str:
-    """The text between the marks of the page."""
+    """The text between the markers on the page."""
     return "".join([_features(), _feeding(), _pretraining(), _detection()])
 
 

@@ -39,11 +39,11 @@ class ResNet(Architecture):
     BUILDS_ON_META: ClassVar[bool] = True
     IN_DETECTORS: ClassVar[str] = "native or carried"
     UNTOLD: ClassVar[Mapping[str, str]] = {
-        "stem.stride": "of the first convolution",
-        "stem.padding": "of the first convolution",
-        "stem.pool": "whether a max-pool follows it",
+        "stem.stride": "stride of the first convolution",
+        "stem.padding": "padding of the first convolution",
+        "stem.pool": "whether a max-pool follows the stem",
         "stride_in_1x1": "whether a bottleneck strides in its first 1x1 (caffe) instead of its 3x3",
-        "dilation": "of the 3x3 convolutions of each stage",
+        "dilation": "dilation of the 3x3 convolutions of each stage",
         "dilate_first": "whether the first 3x3 of a dilated stage is dilated like the others",
         "activation": f"one of {', '.join(ACTIVATIONS)}",
         "norm_eps": "epsilon of every BatchNorm",

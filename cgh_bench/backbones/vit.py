@@ -23,7 +23,7 @@ class ViT(Architecture):
 
     BUILDS_ON_META: ClassVar[bool] = True
     UNTOLD: ClassVar[Mapping[str, str]] = {
-        "heads": "of attention",
+        "heads": "number of attention heads",
         "norm_eps": "epsilon of every LayerNorm",
         "activation": f"one of {', '.join(ACTIVATIONS)}",
         "pooling": "the global feature: cls or patch_mean",

@@ -29,9 +29,9 @@ _NOTE = """# Preprocessing and backbone that {weights} needs: cfg.merge_from_fil
 
 @dataclass(frozen=True)
 class Detectron2(Converter):
-    """For detectron2: its own names, NumPy arrays in a pickle (`.pkl`) or tensors (`.pth`).
+    """For detectron2: detectron2's names, as NumPy arrays in a pickle (`.pkl`) or tensors (`.pth`).
 
-    Its frozen norms have no batch counters: they are kept beside the model, so that reading back restores them.
+    Its frozen norms have no batch counters; these are stored beside the model, so that reading back restores them.
     """
 
     BESIDE: ClassVar[str] = "`OUT.config.yaml`: pixel mean and std, format, depth, width, stride"

@@ -30,10 +30,10 @@ A C4 detector needs the last stage in its shared head too: the same file, with t
 
 @dataclass(frozen=True)
 class OpenMMLab(FlatConverter):
-    """For mmdetection and mmsegmentation: names as the backbone has them, without `backbone.`.
+    """For mmdetection and mmsegmentation: the backbone's own names, without the prefix `backbone.`.
 
-    So `init_cfg` needs no prefix, the same file fills a C4 detector's shared head, and a wrong use fails: mmengine
-    stops when a prefix is asked for that the file has not.
+    So `init_cfg` needs no prefix, the same file fills a C4 detector's shared head, and wrong use fails: mmengine
+    stops if a prefix is requested that the file does not have.
     """
 
     BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, to merge into your config"

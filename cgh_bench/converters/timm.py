@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timm(FlatConverter):
-    """For timm: names unchanged; ResNets with the deep stem, vision transformers, and all of timm's own."""
+    """For timm: names unchanged; ResNets with a deep stem, vision transformers, and all timm networks."""
 
     BESIDE: ClassVar[str] = "`OUT.config.json`: the arguments of `timm.create_model`"
 

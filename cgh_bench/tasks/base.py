@@ -1,4 +1,4 @@
-"""What a task is: a frozen dataclass whose fields are its whole configuration. Importing one loads no torch."""
+"""The base of all tasks: frozen dataclasses whose fields are their configuration. Importing one loads no torch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ class Metric:
     name: str
     unit: str = "%"
     higher_is_better: bool | None = True
-    """None: neither is."""
+    """None: neither direction is better."""
     always: bool = True
     """Whether every run reports it, or only some data allow it."""
 
     @property
     def suffix(self) -> str:
-        """Behind its name in a table: the unit if it has one that is not per cent, and an arrow if lower is better."""
+        """The text after its name in a table: the unit unless per cent, and an arrow if lower is better."""
         unit = "" if self.unit in ("%", "") else f" [{self.unit}]"
         return unit + (" ↓" if self.higher_is_better is False else "")
 
@@ -44,42 +44,42 @@ class Metric:
 TOP5 = Metric("top5", always=False)
 """Reported for more than five classes."""
 WORST_GROUP = Metric("worst_group", always=False)
-"""Reported for images with groups, and beside it `group_NAME`, top-1 of each."""
+"""Reported for images with groups, together with `group_NAME`, the top-1 of each."""
 CONVERGED = Metric("converged")
-"""How many of the grid's classifiers reached their optimum within the iterations."""
+"""The share of the grid's classifiers that reached their optimum within the iterations."""
 
 
 PICTURES = "pictures"
-"""The folder of a run with pictures of what it found."""
+"""The subfolder of a run's folder with pictures of its output."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run may write, and on what a framework may run. Of several processes the first writes."""
+    """Where a run may write, and the hardware that a framework may use. With several processes, the first writes."""
 
     run: Path
     """This run's own: predictions, logs, pictures, checkpoints."""
     cache: Path
-    """Shared by all runs: features, embedded datasets; everything in it can be made again."""
+    """Shared by all runs: features, bundled datasets; everything in it can be regenerated."""
     launch: Launch = DEFAULT_LAUNCH
     """GPUs and images at a time for tasks that run in a framework."""
 
     def write(self, name: str, text: str) -> None:
-        """The file `name` of the run, whole or not at all."""
+        """Write the run's file `name` atomically."""
         from cgh_bench.core import dist
 
         if dist.rank() == 0:
             write_text(self.run / name, text)
 
     def keep(self, outcomes: "Outcomes") -> None:
-        """What the run answered for each image, as `outcomes.npz`: two runs are compared by it, and numbers checked."""
+        """Save the per-image predictions as `outcomes.npz`, used to compare runs and to verify metrics."""
         from cgh_bench.core import dist
 
         if dist.rank() == 0:
             outcomes.save(self.run)
 
     def picture(self, name: str, image: "Image") -> None:
-        """A picture of what was found, as `pictures/NAME.png`; the site shows it beside the number."""
+        """Save a picture as `pictures/NAME.png`; the site shows it beside the number."""
         from cgh_bench.core import dist
 
         if dist.rank() == 0:
@@ -87,7 +87,7 @@ class Folders:
                 image.save(path)
 
     def save(self, name: str, **arrays: Any) -> None:
-        """NumPy arrays, as an `.npz` archive."""
+        """Save NumPy arrays as an `.npz` archive."""
         import numpy as np
 
         from cgh_bench.core import dist
@@ -98,7 +98,7 @@ class Folders:
 
 
 class Data(Protocol):
-    """What a task is evaluated on."""
+    """The data that a task is evaluated on."""
 
     @property
     def fingerprint(self) -> str:
@@ -107,7 +107,7 @@ class Data(Protocol):
 
     @property
     def subset(self) -> str:
-        """How much of the published data is there, if fewer images are meant; else empty."""
+        """How much of the published data is present, if a subset is intended; else empty."""
         ...
 
 
@@ -115,27 +115,27 @@ D = TypeVar("D", bound=Data)
 
 
 class Task(ABC, Generic[D]):
-    """An evaluation. The dataclass fields are the protocol: a changed value is another protocol id."""
+    """An evaluation. The dataclass fields are the protocol: changing a value changes the protocol id."""
 
     METRICS: ClassVar[tuple[Metric, ...]]
     """Every metric that `run` returns; the first is the main one."""
     data: str
-    """The dataset: a name from the catalogue or a folder; empty where the user must name one."""
+    """The dataset: a name from the catalogue or a folder; empty if the user must name one."""
 
     @abstractmethod
     def load_data(self, cache: Path) -> D:
-        """What `data` names; the embedded datasets are written below `cache`.
+        """Load the dataset `data`; the bundled datasets are written below `cache`.
 
         Raises:
-            UserError: data are absent or broken: which, where they are expected, how to get them.
+            UserError: data are missing or broken; says which, where they are expected, and how to get them.
         """
 
     def others(self) -> tuple[str, ...]:
-        """The names of other datasets of which the val images are asked about."""
+        """The names of other datasets whose val images are evaluated too."""
         return ()
 
     def with_others(self, data: "DataPair", cache: Path) -> D:
-        """The data of the task where the user gives images in memory.
+        """The data of the task when the user passes images in memory.
 
         Raises:
             UserError: the task needs the files of its own dataset.
@@ -145,9 +145,9 @@ class Task(ABC, Generic[D]):
         )
 
     def open_fields(self, data: str) -> tuple[str, ...]:
-        """The fields that may have other values than the task's on `data` without overriding it: they make another id.
+        """The fields that may differ from the task's on `data` without marking the result as overridden.
 
-        Naming the data of a task that has none of its own, and how they are split, does.
+        They change the id. Examples are the dataset of a task without a fixed one, and how it is split.
         """
         return () if self.data else ("data", "val_split")
 
@@ -166,18 +166,18 @@ class Task(ABC, Generic[D]):
         """
 
     def plan(self, checkpoint: "Checkpoint", data: D, folders: Folders) -> list[str]:
-        """Time, disk and memory that `run` will take, one line each; nothing is written."""
+        """The time, disk space and memory that `run` will need, one line each; nothing is written."""
         return []
 
     @abstractmethod
     def run(self, checkpoint: "Checkpoint", data: D, folders: Folders, seed: int) -> dict[str, float]:
         """Evaluate `checkpoint` on checked `data` and return `{metric: value}`; resumes an interrupted run.
 
-        What it answered for each image goes to `folders.keep`, where the task has such answers.
+        Tasks with per-image predictions pass them to `folders.keep`.
         """
 
     def cost(self, checkpoint: "Checkpoint", data: D) -> dict[str, Any]:
-        """What one image costs the backbone, see `frozen.cost`; empty where the task does not measure it."""
+        """The cost of one image for the backbone, see `frozen.cost`; empty if the task does not measure it."""
         return {}
 
     def versions(self, folders: Folders) -> dict[str, str]:
@@ -192,7 +192,7 @@ class ImageTask(Task["DataPair"]):
     data: str = ""
     transform: EvalTransform = IMAGENET_KNN
     val_split: float = field(default=0.0, metadata={"later": True}, kw_only=True)
-    """For a folder of your own without val/: the share of every class's images that is drawn for it, with seed 0."""
+    """For your own folder without val/: the share of every class's images drawn for val, with seed 0."""
     precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
     """The arithmetic of the backbone, on any device: fp32 without TF32, tf32, or bf16 (autocast)."""
 

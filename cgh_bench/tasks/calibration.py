@@ -23,7 +23,7 @@ MEASURES = (("ece", "%"), ("ece_equal_count", "%"), ("rms", "%"), ("brier", ""),
 
 @dataclass(frozen=True)
 class Calibration(Linear):
-    """Hold the probabilities of a linear classifier against how often it is right, before and after one temperature."""
+    """Measure the calibration of a linear classifier's probabilities, before and after temperature scaling."""
 
     METRICS: ClassVar = (
         *(Metric(name, unit, higher_is_better=False) for name, unit in MEASURES),

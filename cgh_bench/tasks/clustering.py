@@ -24,7 +24,7 @@ ROWS_TIMED = 2_048
 
 @dataclass(frozen=True)
 class Clusters(FeatureTask):
-    """Group the val images, without labels, into as many clusters as there are classes, and compare."""
+    """Cluster the val images without labels, into as many clusters as classes, and compare clusters with classes."""
 
     METRICS: ClassVar = (Metric("NMI"), Metric("AMI"), Metric("ARI"), Metric("accuracy"))
 

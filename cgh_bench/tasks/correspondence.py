@@ -39,9 +39,9 @@ AVERAGES = {"pck_point": "weight", "pck_image": "mean", "pck_class": "class"}
 
 @dataclass(frozen=True)
 class Correspondence(Task[PairedImages]):
-    """Find the points of one image in another by the similarity of patches; PCK.
+    """Match keypoints of one image in another by patch similarity; PCK.
 
-    `points.csv` in the run's folder has every point, `pictures/matches.png` shows some pairs.
+    `points.csv` in the run's folder has every point; `pictures/matches.png` shows some pairs.
     """
 
     METRICS: ClassVar = (Metric("pck_point"), Metric("pck_image"), Metric("pck_class"))

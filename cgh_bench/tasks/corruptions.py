@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corruptions(Linear):
-    """Classify val images that noise, blur, bad light or compression has damaged, without learning from such images."""
+    """Classify val images with noise, blur, lighting changes or compression, by a probe fitted to clean images."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("top1_corrupted"),

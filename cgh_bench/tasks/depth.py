@@ -38,8 +38,8 @@ Box = tuple[int, int, int, int]
 class Depth(MeasuredTask):
     """Predict the depth of every pixel by a linear layer on each patch of the frozen backbone.
 
-    Root mean squared error in metres, absolute error relative to the truth, and the share of pixels within a factor of
-    1.25 of it. Writes `depth/NUMBER.png` in millimetres.
+    Metrics: root mean squared error in metres, absolute error relative to the ground truth, and the share of pixels
+    within a factor of 1.25 of it. Writes `depth/NUMBER.png` in millimetres.
     """
 
     METRICS: ClassVar = (

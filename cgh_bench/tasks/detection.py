@@ -53,7 +53,7 @@ class _Detector(Transfer):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(_Detector):
-    """Fine-tune a detector with masks; box and mask AP.
+    """Fine-tune an instance segmentation detector; box and mask AP.
 
     COCO's metric: the mean over IoU .50 to .95. Writes `predictions.json` in COCO's results format.
     """
@@ -67,7 +67,7 @@ class Detection(_Detector):
 class BoxDetection(_Detector):
     """Fine-tune a detector; box AP.
 
-    The mean over IoU .50 to .95: COCO's metric or, on VOC itself, that of 2007 at eleven points.
+    The mean over IoU .50 to .95: COCO's AP or, on VOC itself, the 11-point AP of VOC 2007.
     """
 
     METRICS: ClassVar = tuple(Metric(f"box_{ap}") for ap in ("AP", "AP50", "AP75"))
@@ -77,9 +77,9 @@ class BoxDetection(_Detector):
 
 @dataclass(frozen=True, kw_only=True)
 class CityscapesInstances(_Detector):
-    """Fine-tune a detector with masks; mask AP by Cityscapes' own evaluation (on other data by COCO's).
+    """Fine-tune an instance segmentation detector; mask AP by Cityscapes' own evaluation (on other data, COCO's).
 
-    Writes `predictions/`, as its server expects.
+    Writes `predictions/` in the format of the Cityscapes server.
     """
 
     METRICS: ClassVar = (Metric("mask_AP"), Metric("mask_AP50"))

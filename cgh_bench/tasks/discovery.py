@@ -43,9 +43,8 @@ class BoxedImages:
 class Discovery(Task[BoxedImages]):
     """Find one object in each image without labels.
 
-    CorLoc: the share of images whose box overlaps with an object's by half (intersection over union); `IoU`: the mean
-    of the best overlap; `recall`: the share of all objects that are found. `boxes.json` has the boxes in COCO's form,
-    of one class.
+    `CorLoc`: the share of images whose box has an IoU of at least .5 with any object; `IoU`: the mean of the best IoU;
+    `recall`: the share of all objects found. `boxes.json` has the boxes in COCO format, with a single class.
     """
 
     METRICS: ClassVar = (Metric("CorLoc"), Metric("IoU"), Metric("recall"))

@@ -43,7 +43,7 @@ The four extra corruptions are left out: mCE over 19 is another number than the 
 
 @dataclass(frozen=True)
 class ImageNetC(Corruptions):
-    """Classify the images of ImageNet-C by a probe that learned from clean ones."""
+    """Classify the images of ImageNet-C by a probe fitted to clean images."""
 
     METRICS: ClassVar = (Metric("mce", higher_is_better=False), Metric("top1_corrupted"), Metric("top1"))
 

@@ -39,7 +39,7 @@ JITTER = 0.1
 
 @dataclass(frozen=True)
 class InContext(DenseTask):
-    """Segment each val image by the labels of the most similar patches of train images.
+    """Segment each val image with the labels of the most similar train patches.
 
     mIoU over classes, from the pixels of all images together. Writes `predictions/NAME.png`.
     """

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Instances(Task[Searched]):
-    """Rank a gallery by its similarity to each query, by a benchmark's own rules.
+    """Rank a gallery by its similarity to each query, under the benchmark's own rules.
 
-    mAP, R@1, R@5, R@10 and MRR over queries. `queries.csv` in the run's folder has every query, the worst first.
+    mAP, R@1, R@5, R@10 and MRR over queries. `queries.csv` in the run's folder has every query, worst first.
     """
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
@@ -120,7 +120,7 @@ class Instances(Task[Searched]):
 
 @dataclass(frozen=True)
 class Revisited(Instances):
-    """Instance retrieval under three rules: `_M` medium, `_H` hard, `_E` easy."""
+    """Instance retrieval under the revisited Oxford and Paris protocols: `_M` medium, `_H` hard, `_E` easy."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = tuple(
         Metric(f"{name}_{rule}") for rule in "MHE" for name in ("mAP", "R@1", "R@5", "R@10", "MRR")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KNNApproximate(FeatureTask):
-    """Classify each val image by most of its nearest train images, those that an approximate index finds."""
+    """Classify each val image by its nearest train images, found by an approximate index."""
 
     METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"), Metric("recall"))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KNNFewShot(FeatureTask):
-    """Classify the val images by a few train images of each class, drawn `repeats` times."""
+    """Classify the val images by kNN on a few train images per class, drawn `repeats` times."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top1_std", higher_is_better=False), Metric("class_balanced"))
 

@@ -28,7 +28,7 @@ Point = tuple[str, int, float]
 
 @dataclass(frozen=True)
 class KNNGrid(ImageTask):
-    """Classify each val image by kNN, its feature, K and temperature chosen on the train images."""
+    """Classify each val image by kNN, with feature, K and temperature chosen on the train images."""
 
     METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"), Metric("top1_selected_on_val"))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LeaveOneOut(FeatureTask):
-    """Classify each image of one split by its nearest others in that split."""
+    """Classify each image of one split by its nearest other images in that split."""
 
     METRICS: ClassVar = (Metric("top1"), TOP5, Metric("class_balanced"))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KNNMultiLabel(FeatureTask):
-    """Score each class of each val image by its nearest train images; mean average precision."""
+    """Score each class of each val image by its nearest train images (multi-label); mean average precision."""
 
     METRICS: ClassVar = (Metric("mAP_11_points"), Metric("mAP"))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelFree(FeatureTask):
-    """Judge features of the train images by themselves, and by random crops of some of the images."""
+    """Measure the quality of train features without labels: their spectrum, and random crops of some images."""
 
     METRICS: ClassVar = (
         Metric("rankme", ""),

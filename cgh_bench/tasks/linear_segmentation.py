@@ -41,7 +41,7 @@ RADIO_TRAINING = HeadTraining(rate=1e-3, iterations=80_000, warmup=1_500, fall="
 
 @dataclass(frozen=True)
 class LinearSegmentation(DenseTask):
-    """Segment by a linear layer on each patch of the frozen backbone, scored at the resolution of the image.
+    """Segment images with a linear layer on each patch of the frozen backbone, scored at the image's resolution.
 
     mIoU over classes, from the pixels of all images together. Writes `predictions/NAME.png`.
     """

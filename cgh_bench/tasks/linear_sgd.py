@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LinearSgd(ImageTask):
-    """Classify each val image by a linear classifier trained by SGD on random crops."""
+    """Classify each val image by a linear classifier trained with SGD on random crops."""
 
     METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
 

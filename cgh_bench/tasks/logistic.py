@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogisticRegression(FeatureTask):
-    """Classify each test image by logistic regression, its l2 chosen on validation images and then refitted."""
+    """Classify each test image by logistic regression, with l2 chosen on validation images, then refitted."""
 
     METRICS: ClassVar = (
         Metric("accuracy"),

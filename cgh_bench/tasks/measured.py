@@ -34,21 +34,21 @@ SHORT_TRAINING = HeadTraining(rate=1e-3, iterations=1_000, warmup=100)
 
 @dataclass(frozen=True)
 class MeasuredTask(Task[MeasuredPair]):
-    """Predict a quantity of every pixel from the maps of a frozen backbone."""
+    """Predict a quantity at every pixel from the feature maps of a frozen backbone."""
 
     QUANTITY: ClassVar[Quantity]
     CHANNELS: ClassVar[int]
 
     data: str = ""
     size: int = 224
-    """Pixels of both sides that images are squashed to, bilinear with antialiasing, where they are."""
+    """Side in pixels of the square that images are resized to (bilinear, antialiased), if they are."""
     feature: str = "layer4"
-    """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
+    """`layer4` is the last feature map of any family (for a transformer, its patch tokens after the final norm)."""
     training: HeadTraining = SHORT_TRAINING
     test: Literal["squashed", "whole"] = "squashed"
-    """The whole image is padded to a multiple of the side of a patch instead."""
+    """squashed: resized to a square; whole: padded to a multiple of the patch size."""
     upsampling: Upsampling = "bilinear"
-    """How outputs are resized to pixels, in training and in the test."""
+    """How outputs are resized to pixels, in training and testing."""
     precision: Precision = field(default="fp32", kw_only=True)
     """As of `ImageTask`."""
 

@@ -30,7 +30,7 @@ ANGLES = {"within_11": 11.25, "within_22": 22.5, "within_30": 30.0}
 class Normals(MeasuredTask):
     """Predict the surface normal of every pixel by a linear layer on each patch of the frozen backbone.
 
-    Root mean squared angle in degrees, and the share of pixels within 11.25, 22.5 and 30 degrees. Writes
+    Metrics: root mean squared angle in degrees, and the share of pixels within 11.25, 22.5 and 30 degrees. Writes
     `normals/NUMBER.png`.
     """
 

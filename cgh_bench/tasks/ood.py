@@ -21,11 +21,11 @@ SCORES = ("knn", "mahalanobis", "energy", "msp")
 
 @dataclass(frozen=True)
 class OutOfDistribution(Linear):
-    """Tell the val images from those of another dataset, which is never learned from, by four scores.
+    """Detect images of another dataset among the val images with four scores; that dataset is never used for fitting.
 
     `knn`: cosine similarity to the k-th nearest train image (Sun et al., ICML 2022, https://arxiv.org/abs/2204.06507).
     `mahalanobis`: distance to the nearest class mean (Lee et al., NeurIPS 2018). `energy` and `msp`: log-sum-exp of the
-    linear probe's logits (Liu et al., NeurIPS 2020, https://arxiv.org/abs/2010.03759) and its highest probability
+    linear probe's logits (Liu et al., NeurIPS 2020, https://arxiv.org/abs/2010.03759) and its maximum probability
     (Hendrycks and Gimpel, ICLR 2017).
     """
 

@@ -107,9 +107,9 @@ class PatchProbe(DenseTask):
 
 @dataclass(frozen=True)
 class PatchKnn(PatchProbe):
-    """Segment by the most similar train patches: each pixel of a patch has the commonest class at its place in them.
+    """Segment images by the most similar train patches: each pixel gets their most common class at its position.
 
-    mIoU at the squashed size; its k and distance are chosen on held-out train images (`mIoU_held_out`).
+    mIoU at the resized resolution; k and distance are chosen on held-out train images (`mIoU_held_out`).
     """
 
     METRICS: ClassVar = PatchProbe.METRICS
@@ -168,9 +168,9 @@ class PatchKnn(PatchProbe):
 
 @dataclass(frozen=True)
 class PatchLogistic(PatchProbe):
-    """Segment by an l2-regularised logistic regression of patches; all pixels of a patch have its class.
+    """Segment images by l2-regularised logistic regression on patches; all pixels of a patch get its class.
 
-    mIoU at the squashed size; its strength is chosen on held-out train images (`mIoU_held_out`).
+    mIoU at the resized resolution; the strength is chosen on held-out train images (`mIoU_held_out`).
     """
 
     METRICS: ClassVar = PatchProbe.METRICS

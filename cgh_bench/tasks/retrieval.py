@@ -32,10 +32,10 @@ WORST, SHOWN = 5, 10
 
 @dataclass(frozen=True)
 class Retrieval(FeatureTask):
-    """Rank the train images by their similarity to each val image, or the val images by their similarity to each other.
+    """Rank the train images by their similarity to each val image, or the other val images.
 
-    mAP over queries, the share of queries with a right image among the first 1, 5 and 10, and the mean of 1 / the rank
-    of the first right one. `queries.csv` in the run's folder has every query, the worst first.
+    mAP over queries, the share of queries with a relevant image among the first 1, 5 and 10, and the mean of 1 / the
+    rank of the first relevant image. `queries.csv` in the run's folder has every query, worst first.
     """
 
     METRICS: ClassVar = (Metric("mAP"), Metric("R@1"), Metric("R@5"), Metric("R@10"), Metric("MRR"))

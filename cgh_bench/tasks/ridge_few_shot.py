@@ -29,7 +29,7 @@ ROWS = 16_384
 
 @dataclass(frozen=True)
 class RidgeFewShot(FeatureTask):
-    """Classify the val images by ridge regression on a few train images of each class, drawn `repeats` times."""
+    """Classify the val images by ridge regression on a few train images per class, drawn `repeats` times."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top1_std", higher_is_better=False), Metric("class_balanced"))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Segmentation(Transfer):
     """Fine-tune a segmentation network; mean IoU over classes.
 
-    Also the mean and overall accuracy of pixels. Writes `predictions/NAME.png`, class indices.
+    Also mean class accuracy and pixel accuracy. Writes `predictions/NAME.png` (class indices).
     """
 
     ANNOTATED: ClassVar = "maps"

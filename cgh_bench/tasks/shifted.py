@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shifted(Linear):
-    """Classify images of another origin by the linear probe, which has seen none of them."""
+    """Classify images from another distribution by a linear probe fitted to clean train images."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("class_balanced"), Metric("top1_clean"))
 

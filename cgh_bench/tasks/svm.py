@@ -41,7 +41,7 @@ Marks = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Svm(FeatureTask):
-    """Mean over classes of the average precision of linear SVMs."""
+    """Score each class of each val image by a linear SVM; mean average precision over classes."""
 
     METRICS: ClassVar = (Metric("mAP"), Metric("mAP_selected_on_val"))
 

@@ -37,9 +37,9 @@ Masks = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Tracking(Task[Videos]):
-    """Carry the masks of the first frame through a video by label propagation; J, F and their mean.
+    """Propagate the masks of a video's first frame to the later frames; J, F and their mean.
 
-    `masks/VIDEO/FRAME.png` are in DAVIS' form, `pictures/tracking.png` shows some frames.
+    `masks/VIDEO/FRAME.png` are in DAVIS format; `pictures/tracking.png` shows some frames.
     """
 
     METRICS: ClassVar = (Metric("J&F"), Metric("J"), Metric("F"))

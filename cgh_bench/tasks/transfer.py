@@ -50,12 +50,12 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Task[DenseData]):
-    """Fine-tune a whole network on the backbone and evaluate it, in a process of the framework."""
+    """Fine-tune a network with the checkpoint's backbone and evaluate it, in a process of the framework."""
 
     METRICS: ClassVar[tuple[Metric, ...]]
     DERIVED: ClassVar = ("definition",)
     ANNOTATED: ClassVar[Kind]
-    """What of the user's own data it is trained on."""
+    """Which annotations of the user's own data it is trained on."""
 
     data: str
     protocol: str
@@ -65,9 +65,9 @@ class Transfer(Task[DenseData]):
     """The only architecture that the protocol is for, whose weights are converted; or which kind of backbone it takes
     (`any`, `single-scale`, `multi-scale`), each carried into the framework as it is."""
     iterations: int | None = None
-    """None: as many as in the protocol; otherwise its schedule is stretched."""
+    """None: as many as in the protocol; otherwise its schedule is rescaled."""
     settings: tuple[str, ...] = ()
-    """`key=value` under the framework's names, in place of the protocol's."""
+    """`key=value` under the framework's names; overrides the protocol's values."""
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
