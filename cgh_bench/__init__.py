@@ -1,4 +1,4 @@
-"""Is this pretrained backbone any good, and is it better than the others?"""
+"""Pretrain, convert, evaluate and compare vision backbones."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -15,7 +15,7 @@ NAMES = ("pixels", "channels")
 
 @dataclass(frozen=True)
 class Control(Architecture):
-    """`pixels`: the image, averaged to 16 x 16; `channels`: mean and deviation of each channel."""
+    """`pixels`: the image averaged to 16 x 16; `channels`: mean and standard deviation of each channel."""
 
     IN_DETECTORS: ClassVar[str] = ""
 

@@ -21,7 +21,7 @@ PART = "features"
 
 @dataclass(frozen=True)
 class Module(Architecture):
-    """A module in memory, as far as can be told; it exists in this process only and cannot be written."""
+    """A module in memory; it exists only in this process and cannot be saved."""
 
     GENERIC: ClassVar[bool] = True
     IN_DETECTORS: ClassVar[str] = ""

@@ -17,7 +17,7 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_im
 
 @dataclass(frozen=True)
 class Timm(Architecture):
-    """A network of timm (https://github.com/huggingface/pytorch-image-models) by its name; `list archs` lists them."""
+    """Any timm network (https://github.com/huggingface/pytorch-image-models), by name; see `list archs`."""
 
     GENERIC: ClassVar[bool] = True
     UNTOLD: ClassVar[Mapping[str, str]] = {"pooling": "the global feature: head, cls or patch_mean"}

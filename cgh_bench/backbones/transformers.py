@@ -24,7 +24,7 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Transformers(Architecture):
-    """A network of images that transformers' `AutoModel` builds, by its configuration (huggingface/transformers)."""
+    """An image network of Hugging Face transformers, built by `AutoModel` from its configuration."""
 
     LIBRARY: ClassVar[str] = "transformers"
     GENERIC: ClassVar[bool] = True

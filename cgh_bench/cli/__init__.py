@@ -1,4 +1,4 @@
-"""The command `cgh-bench`. Commands import what they need when they run, so that help and refusals are instant."""
+"""The command `cgh-bench`. Commands import what they need when they run, so that help and usage errors are instant."""
 
 import contextlib
 import errno
@@ -32,13 +32,13 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""Full, not writable or broken: what a user can fix, also where it is not known which file it was."""
+"""Full, not writable or broken: errors that a user can fix, even if the file is unknown."""
 
 
 @click.group(cls=Group, context_settings=SETTINGS, epilog="Start with: cgh-bench demo")
 @click.version_option(__version__, prog_name="cgh-bench", message="%(prog)s %(version)s")
 def app() -> None:
-    """Is this pretrained backbone any good, and is it better than the others?"""
+    """Pretrain, convert, evaluate and compare vision backbones."""
 
 
 for command in (
@@ -116,7 +116,7 @@ def errors_in_one_line() -> Iterator[None]:
             _stop("error", f"{error.strerror}{where}; fix it or choose another --work, then rerun to resume", 2)
         if not where:
             raise
-        _stop("error", f"{error.strerror}{where}; put it right, or name another file or folder", 2)
+        _stop("error", f"{error.strerror}{where}; fix it, or name another file or folder", 2)
 
 
 def _of_a_thread(found: threading.ExceptHookArgs) -> None:

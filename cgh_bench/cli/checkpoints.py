@@ -18,9 +18,9 @@ from cgh_bench.core.errors import CheckFailed, printable
 def inspect(ckpt: str, settings: tuple[str, ...], reference: Path | None, as_json: bool, **choices: Any) -> None:
     """Show what a checkpoint is and whether it looks trained.
 
-    CKPT is a file, a Hugging Face folder or the name of published weights (see `cgh-bench list checkpoints`). Printed
-    are its origin, network and preprocessing, which tensors are used and which are not, and how every property that
-    tensors do not determine is known. Exits 1 if it cannot be used or its outputs differ from the reference's.
+    CKPT is a file, a Hugging Face folder or the name of published weights (see `cgh-bench list checkpoints`). Prints
+    its origin, network, preprocessing, used and unused tensors, and the properties that tensors do not determine, with
+    the evidence for each. Exits 1 if it cannot be used or its outputs differ from the reference.
 
     \b
     Examples:
@@ -46,7 +46,7 @@ def inspect(ckpt: str, settings: tuple[str, ...], reference: Path | None, as_jso
 @click.command(cls=options.Command)
 @click.argument("ckpt", metavar="CKPT…", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="TARGET", help="Target framework (`cgh-bench list converters`).")
-@click.option("--out", "-o", type=options.PATH, help="Output file; for several checkpoints a folder.")
+@click.option("--out", "-o", type=options.PATH, help="Output file, or a folder for several checkpoints.")
 @options.choices
 @options.settings
 @click.option("--verify/--no-verify", default=True, help="Compare the outputs of source and target, stage by stage.")
@@ -66,9 +66,9 @@ def convert(
     """Convert checkpoints for another framework, with proof.
 
     CKPT is a file of any origin, a Hugging Face folder, a pattern, or the name of published weights. Each output comes
-    with the configuration that the weights imply, and FILE.certificate.json: proof that the converted network computes
-    the same. If it does not, nothing is written and the exit code is 1. With --reference the certificate begins at the
-    outputs of the file's own model.
+    with a matching configuration fragment and FILE.certificate.json, which proves that the converted network computes
+    the same outputs. If it does not, nothing is written and the exit code is 1. With --reference, the certificate also
+    covers the original model's outputs.
 
     \b
     Examples:
@@ -99,15 +99,15 @@ def convert(
 
 @click.group(cls=options.Group)
 def reference() -> None:
-    """Compare what is read from a file with what its own model computes."""
+    """Verify a checkpoint against its original model."""
 
 
 @reference.command()
 def script() -> None:
-    """Print a Python script that records what a model computes.
+    """Print a Python script that records a model's outputs.
 
-    It needs torch and NumPy only. Run it where the model is; --reference then compares every layer, and names the
-    cause where one differs.
+    It needs only torch and NumPy. Run it where the original model can be loaded. With --reference, `inspect`, `convert`
+    and `eval` then compare every layer and name the likely cause of a difference.
 
     \b
     Example:

@@ -29,12 +29,12 @@ CLASSES_SHOWN = 5
     type=click.FloatRange(0, min_open=True),
     default=1,
     metavar="D",
-    help="Difference that images are counted for.",
+    help="Difference for the estimate of the number of images needed.",
 )
 @click.option(
     "--cost",
     metavar="COST",
-    help="Also show which are not beaten at their cost: parameters, flops, speed or epochs.",
+    help="Also show the Pareto front against parameters, flops, speed or epochs.",
 )
 @click.option("--output", "-o", type=options.PATH, help="Folder for flips-TASK.csv and pictures of the images.")
 @options.work
@@ -43,9 +43,9 @@ def compare(
 ) -> None:
     """Compare backbones on the same images: which is better?
 
-    A and B are recipes, checkpoint names or ids from `cgh-bench results list`. In every protocol that all were
-    evaluated under: the difference, its interval and p-value over images, its interval over training runs, and the
-    images that only one gets right. Three or more are also ranked.
+    A and B are recipes, checkpoint names or ids from `cgh-bench results list`. For every protocol that all were
+    evaluated with, prints the difference, its interval and p-value over images, its interval over training runs, and
+    the number of images that only one gets right. Three or more are also ranked.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def compare(
     from cgh_bench.workspace import Workspace
 
     if output and len(backbones) != 2:
-        raise UserError(f"--output shows two backbones side by side, not {len(backbones)}")
+        raise UserError(f"--output needs exactly two backbones, not {len(backbones)}")
     if cost is not None and cost not in COSTS:
         raise unknown("cost", cost, COSTS)
     records, complaints = results.read(Workspace(work).store)
@@ -84,33 +84,33 @@ def _show(each: "Comparison", points: float, count: int) -> None:
     print(printable(each.sentence()))
     if each.p is not None:
         many = f", Holm over {count}" if count > 1 else ""
-        needed = f"{each.images_needed(points):,} images show {points:g} point{'s' * (points != 1)}"
+        needed = f"{each.images_needed(points):,} images needed to detect {points:g} point{'s' * (points != 1)}"
         print(f"  p = {each.p:.2g} ({each.test}{many}); {needed} (5 %, power 80 %)")
     if each.flips:
         first, second = (sum(column) for column in zip(*((a, b) for _, a, b in each.flips), strict=True))
         most = ", ".join(f"{name} {a}:{b}" for name, a, b in each.flips[:CLASSES_SHOWN])
-        print(printable(f"  only {each.names[0]} right: {first}, only {each.names[1]}: {second}; most in {most}"))
+        print(printable(f"  only {each.names[0]} correct: {first}, only {each.names[1]}: {second}; most in {most}"))
 
 
 def _show_ranking(ranking: "Ranking", tasks: int) -> None:
     order = ranking.mean_rank.argsort(kind="stable")
     width = max(map(len, ranking.names))
-    print(f"{'':{width}}  mean rank  strength (95 %)          right where the other is wrong")
+    print(f"{'':{width}}  mean rank  strength (95 %)          % correct where the other is wrong")
     for row in order:
         rates = " ".join(f"{100 * ranking.wins[row, column]:4.0f}" if row != column else "   –" for column in order)
         span = f"{ranking.strength[row]:+.2f} ({ranking.low[row]:+.2f} to {ranking.high[row]:+.2f})"
         print(printable(f"{ranking.names[row]:{width}}  {ranking.mean_rank[row]:9.2f}  {span:22}  {rates}"))
     if ranking.critical is None:
-        print("One task: mean ranks have no critical difference.")
+        print("Only one task: no critical difference for mean ranks.")
     else:
-        print(f"Mean ranks over {tasks} tasks that differ by less than {ranking.critical:.2f} are not told apart.")
+        print(f"Mean ranks over {tasks} tasks: differences below {ranking.critical:.2f} are not significant.")
 
 
 def _show_pareto(row: "Sequence[Side]", cost: str) -> None:
     from cgh_bench.report.pareto import COSTS, pareto
     from cgh_bench.report.sides import main_metric
 
-    print(f"{row[0].runs[0].task} {main_metric(row[0])} against {COSTS[cost][0]} (* not beaten at its cost):")
+    print(f"{row[0].runs[0].task} {main_metric(row[0])} against {COSTS[cost][0]} (* Pareto front):")
     for point in pareto(row, cost):
         print(printable(f"  {'*' if point.best else ' '} {point.cost:9.4g}  {point.value:6.2f}  {point.name}"))
 
@@ -128,11 +128,11 @@ def _write(row: "Sequence[Side]", output: Path) -> None:
 @options.dry_run
 @options.work
 def sensitivity(task: str, backbones: tuple[str, ...], dry_run: bool, work: Path) -> None:
-    """Find out whether the order of backbones depends on the protocol.
+    """Find out whether the ranking of backbones depends on the protocol.
 
-    A and B are recipes, checkpoint names or ids with results of TASK: kNN, linear, logistic or another on one frozen
-    feature. Cut, interpolation, feature, k, temperature and the like are varied one at a time. The runs are kept;
-    tables and the site mark columns whose order is not stable.
+    A and B are recipes, checkpoint names or ids with results of TASK: kNN, linear, logistic or another task on one
+    frozen feature. Resize and crop, interpolation, feature, k, temperature and so on are varied one at a time. The runs
+    are stored; tables and the site mark columns whose ranking is not stable.
 
     \b
     Examples:
@@ -161,7 +161,7 @@ def sensitivity(task: str, backbones: tuple[str, ...], dry_run: bool, work: Path
     metric = tasks.find(task).METRICS[0]
     found = measured(results.read(workspace.store)[0], row[0].runs[0].protocol, metric)
     if found is None:
-        raise UserError(f"no variant of {task} that all of {', '.join(backbones)} allow")
+        raise UserError(f"{task} has no variant that works for all of {', '.join(backbones)}")
     _show_sensitivity(found, metric.name)
 
 
@@ -179,17 +179,17 @@ def _show_sensitivity(found: "Sensitivity", metric: str) -> None:
 @click.command(cls=options.Command)
 @click.argument("number", type=options.COUNT)
 @click.option("--published", required=True, metavar="VALUE|ROW", help="Per cent, or the start of a published row.")
-@options.text("--metric", help="Which number of the result; default: the task's main one.")
+@options.text("--metric", help="Metric to explain.  [default: the task's main metric]")
 @options.text("--ckpt", metavar="CKPT", help="The checkpoint, if it was moved.")
 @options.dry_run
 @options.work
 def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, work: Path) -> None:
     """Find out why a result differs from a published one.
 
-    NUMBER is the result's in `cgh-bench results list`: kNN, linear, logistic or another task on one frozen feature. ROW
-    is PROTOCOL,METHOD[,DETAIL[,EPOCHS]], the start of a line of published/results.csv. The protocol is varied one axis
-    at a time (cut, interpolation, feature, k, temperature, preprocessing, …); if none closes the difference, the most
-    promising pairs follow. The runs are kept, but appear in no table.
+    NUMBER is a result's number in `cgh-bench results list`, for kNN, linear, logistic or another task on one frozen
+    feature. ROW is PROTOCOL,METHOD[,DETAIL[,EPOCHS]], the start of a line of published/results.csv. One setting is
+    varied at a time (resize and crop, interpolation, feature, k, temperature, preprocessing, …); if none closes the
+    difference, the most promising pairs follow. The runs are stored, but appear in no table.
 
     \b
     Examples:
@@ -215,7 +215,7 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
             print(printable(line))
         return
     if abs(before) <= 0.5 * 10**-goal.digits:
-        print("Nothing to explain: they agree to the last published digit.")
+        print("Nothing to explain: the numbers agree to the last published digit.")
         return
     print(f"{'axis':17} {'value':61} {'number':>6} {'remains':>7} (95 % over images)")
     trials: list[Trial] = []
@@ -230,7 +230,7 @@ def explain(number: int, published: str, metric: str, ckpt: str, dry_run: bool, 
         if not any(trial.closes for trial in trials):
             run(found.pairs(trials, goal))
     print(printable(verdict(trials, before, found.metric)))
-    print("Closed: what remains is at most half of the last digit, or less than half of it all with 0 in the interval.")
+    print("closes: the remainder is at most half the last digit, or under half the difference with 0 in its interval.")
 
 
 def _line(trial: "Trial") -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=options.Group)
 def data() -> None:
-    """Check datasets before they are used, and make copies that are read faster."""
+    """Check datasets, find duplicates and wrong labels, make smaller copies."""
 
 
 @data.command()
@@ -26,10 +26,10 @@ def data() -> None:
 def check(name: str, work: Path) -> None:
     """Check every file of a dataset.
 
-    DATASET is a name (`cgh-bench list data`, or coco, voc0712, … for detection and segmentation) or a folder of images
-    by class, in COCO's, VOC's or YOLO's form, or of images and masks. Images are decoded, maps and annotations read,
-    sizes, classes, duplicates and splits compared. What was read is remembered in WORK/cache until a file changes. Each
-    problem is one line; exits 2 if there are any.
+    DATASET is a name (`cgh-bench list data`, or coco, voc0712, … for detection and segmentation) or a folder: images by
+    class, COCO, VOC or YOLO format, or images and masks. Decodes images, reads maps and annotations, and checks sizes,
+    classes, duplicates and splits. Checked files are remembered in WORK/cache until they change. Prints one line per
+    problem; exits 2 if there are any.
 
     \b
     Examples:
@@ -48,7 +48,7 @@ def check(name: str, work: Path) -> None:
         for note in checked.notes:
             print(f"{each}: note: {printable(note)}")
         if not checked.problems:
-            print(f"{each}: no problem found")
+            print(f"{each}: no problems found")
     count = sum(len(checked.problems) for checked in found.values())
     if count:
         raise UserError(f"{count} problem{'s' * (count > 1)} in {name}; fix the files above")
@@ -57,14 +57,14 @@ def check(name: str, work: Path) -> None:
 @data.command()
 @click.argument("source", metavar="FOLDER", type=options.PATH)
 @click.option("--out", "-o", type=options.PATH, required=True, metavar="COPY", help="Folder to write to.")
-@options.count("--side", 320, "Pixels of the shorter side; smaller images stay as they are.", least=16)
+@options.count("--side", 320, "Shorter side in pixels; smaller images are copied unchanged.", least=16)
 @options.dry_run
 def prepare(source: Path, out: Path, side: int, dry_run: bool) -> None:
-    """Copy a folder of images with large ones made smaller.
+    """Copy a folder of images, reducing large ones.
 
-    For slow disks, and where few cores decode photographs for a fast GPU. The copy has the same files under the same
-    names; run again, it resumes. It is another dataset, with other pixels: use it with --data (or
-    pretrain --set data=COPY), and keep the original for published protocols.
+    Helps with slow disks, or when few CPU cores feed a fast GPU. File names stay the same; an interrupted copy resumes.
+    The copy has other pixels and counts as another dataset: use it with --data (or pretrain --set data=COPY), and keep
+    the original for published protocols.
 
     \b
     Examples:
@@ -84,13 +84,13 @@ def prepare(source: Path, out: Path, side: int, dry_run: bool) -> None:
 @data.command()
 @click.argument("name", metavar="A")
 @click.argument("other", metavar="[B]", required=False)
-@click.option("--split", default="val", metavar="SPLIT", help="Split of A, where it has some: val or train.")
+@click.option("--split", default="val", metavar="SPLIT", help="Split of A, if it has splits: val or train.")
 @click.option("--other-split", default="train", metavar="SPLIT", help="Split of B: train or val.")
 @click.option(
-    "--ckpt", default="control:pixels", metavar="CKPT", help="Backbone whose features are compared, at 224 pixels."
+    "--ckpt", default="control:pixels", metavar="CKPT", help="Backbone whose features are compared (224 pixels)."
 )
 @click.option(
-    "--least", type=click.FloatRange(0, 1), default=0.99, metavar="C", help="Cosine from which two count as the same."
+    "--least", type=click.FloatRange(0, 1), default=0.99, metavar="C", help="Minimum cosine similarity of duplicates."
 )
 @click.option("--out", "-o", type=options.PATH, help="CSV file of all pairs.")
 @options.work
@@ -104,12 +104,12 @@ def duplicates(
     out: Path | None,
     work: Path,
 ) -> None:
-    """Find images of A that are also in B, or twice in A.
+    """Find images of A that are also in B, or duplicates within A.
 
-    A and B are datasets or folders: of a dataset the val images of A and the train images of B are compared, what is
-    reported with what a backbone was pretrained on; of a folder without splits all images in it. Pixels, averaged to
-    16 x 16, find copies in other sizes and formats; a backbone (--ckpt) finds crops and changed colours too, with a
-    lower --least.
+    A and B are datasets or folders. By default the val images of A (used for evaluation) are compared with the train
+    images of B (used for pretraining); for a folder without splits, all images are used. Pixels, averaged to 16 x 16,
+    find copies in other sizes and formats; a backbone (--ckpt) with a lower --least also finds crops and colour
+    changes.
 
     \b
     Examples:
@@ -147,15 +147,15 @@ def duplicates(
 @data.command()
 @click.argument("name", metavar="DATASET")
 @click.option("--ckpt", "ckpts", multiple=True, required=True, metavar="CKPT", help="Backbone; may be repeated.")
-@click.option("--split", default="val", metavar="SPLIT", help="Split whose labels are in doubt: val or train.")
-@options.count("--k", 10, "Neighbours that must all carry one other label.")
-@click.option("--out", "-o", type=options.PATH, help="CSV file of all images.")
+@click.option("--split", default="val", metavar="SPLIT", help="Split to check: val or train.")
+@options.count("--k", 10, "Number of neighbours that must all have one other label.")
+@click.option("--out", "-o", type=options.PATH, help="CSV file for all images found.")
 @options.work
 def labels(name: str, ckpts: tuple[str, ...], split: str, k: int, out: Path | None, work: Path) -> None:
     """Find images whose label may be wrong.
 
-    Lists the images whose K nearest train images all carry one other label, by the features of every --ckpt, at 224
-    pixels. It is a hint: a backbone that confuses two classes gives the same picture. Look at the images.
+    Lists the images whose K nearest train images all have one other label, according to every --ckpt (224 pixels). It
+    is only a hint, because a backbone that confuses two classes has the same effect: look at the images.
 
     \b
     Examples:

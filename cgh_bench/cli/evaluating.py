@@ -30,7 +30,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @click.command("eval", cls=options.Command, options_metavar="--ckpt CKPT [OPTIONS]")
 @click.argument("task", metavar="TASK[,TASK…]")
 @click.option("--ckpt", multiple=True, metavar="CKPT", help="Checkpoint or pattern; may be repeated.")
-@options.text("--features", metavar="TRAIN,VAL", help="Two feature files, instead of checkpoints and data.")
+@options.text("--features", metavar="TRAIN,VAL", help="Two feature files to use instead of --ckpt and --data.")
 @options.data
 @click.option(
     "--val-split", type=click.FloatRange(0, 1, True, True), metavar="SHARE", help="Hold out this share of train/."
@@ -39,7 +39,7 @@ OTHER_FRAMEWORK = "_detectron2"
 @options.text("--framework", help="Detection and segmentation framework: mmdet/mmseg (default) or detectron2.")
 @options.count("--gpus", None, "GPUs for detection and segmentation (default: all).", least=0, envvar="CGH_GPUS")
 @options.count(
-    "--images-at-a-time", None, "Images per GPU at a time; gradients are accumulated.", envvar="CGH_IMAGES_AT_A_TIME"
+    "--images-at-a-time", None, "Micro-batch per GPU (gradient accumulation).", envvar="CGH_IMAGES_AT_A_TIME"
 )
 @options.limits
 @options.slurm
@@ -71,12 +71,14 @@ def eval_(
     """Evaluate checkpoints; finished evaluations are reused.
 
     TASK is a name from `cgh-bench list tasks`, or a pattern such as 'animals_*'. CKPT is a checkpoint of any origin, a
-    Hugging Face folder, a pattern of them, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
+    Hugging Face folder, a file pattern, or a name (`cgh-bench list checkpoints`): timm/convnext_tiny.fb_in22k,
     hf:facebook/dinov2-small, random:resnet18, …. Every task runs on every checkpoint; the results are appended to
-    WORK/results.jsonl. With --set transform=hub images are cut as the hub of published weights does; --set also takes
-    what no tensor of a checkpoint tells (stem.padding, heads, mean, …; see `cgh-bench inspect`). Detection and
-    segmentation also take --data: a folder in COCO's, VOC's or YOLO's form, one of images and masks, or
-    images=DIR,train=A.json,val=B.json.
+    WORK/results.jsonl.
+
+    --set changes a field of the task, or a property that the checkpoint's tensors do not determine (stem.padding,
+    heads, mean, …; see `cgh-bench inspect`). --set transform=hub resizes and crops images as the hub that published the
+    weights does. Detection and segmentation also accept --data: a folder in COCO, VOC or YOLO format, a folder of
+    images and masks, or images=DIR,train=A.json,val=B.json.
 
     \b
     Examples:
@@ -164,8 +166,8 @@ def eval_(
 def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: Path) -> None:
     """Evaluate checkpoints as they appear in a folder.
 
-    FOLDER is a pretraining run, or any folder that checkpoints are written to. Ends when the run has written its
-    backbone.safetensors, or with Ctrl-C.
+    FOLDER is a pretraining run, or any folder to monitor for new checkpoints. Stops when the run has written its
+    backbone.safetensors, or on Ctrl-C.
 
     \b
     Example, in two terminals:
@@ -173,7 +175,7 @@ def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: 
       cgh-bench watch work/pretrain/cgh_r18_animals/seed0 --task animals_knn
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}; expected one that checkpoints are written to")
+        raise UserError(f"folder {folder} not found; expected a folder with checkpoints, such as a pretraining run's")
     tasks = _tasks(task)
     from cgh_bench.evaluation import evaluate, find_finished, prepare
     from cgh_bench.reading.loading import load
@@ -186,7 +188,7 @@ def watch(folder: Path, task: str, data: str, seconds: float, once: bool, work: 
         try:
             loaded = load(path)
         except UserError as error:  # perhaps half written
-            print(f"skipped until it changes: {printable(str(error))}", file=sys.stderr)
+            print(f"skipped for now: {printable(str(error))}", file=sys.stderr)
             continue
         for evaluation in evaluations:
             result = find_finished(evaluation, loaded, 0, workspace)
@@ -266,7 +268,7 @@ def _with_hub(settings: list[str], checkpoint: "Checkpoint") -> list[str]:
 
 
 def _warn_if_untrained(checkpoint: "Checkpoint") -> None:
-    """Say what `inspect` would: numbers of random weights are easily taken for a backbone's."""
+    """Warn as `inspect` would: results of untrained weights are easily mistaken for a backbone's."""
     from cgh_bench.reading.inspection import checks
 
     if checkpoint.origin.source in ("random", "features"):

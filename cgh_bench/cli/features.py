@@ -11,7 +11,7 @@ from cgh_bench.core.errors import UserError, printable
 
 @click.group(cls=options.Group)
 def features() -> None:
-    """Export the features of a frozen backbone, or compare those of several."""
+    """Export or compare features of frozen backbones."""
 
 
 @features.command()
@@ -26,7 +26,7 @@ def features() -> None:
 def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int, trust_code: bool) -> None:
     """Write the features of a dataset, with labels and paths.
 
-    Written are NAME.train.npz and NAME.val.npz, which `cgh-bench eval --features` and NumPy read.
+    Writes NAME.train.npz and NAME.val.npz, which `cgh-bench eval --features` and NumPy can read.
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
     from cgh_bench.reading.loading import load
 
     if out.suffix not in SUFFIXES:
-        raise UserError(f"{out}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        raise UserError(f"{out}: the name must end in {' or '.join(SUFFIXES)}")
     checkpoint = load(name, trust_code=trust_code)
     for split in ("train", "val"):
         found = extracted(checkpoint, data, split, feature, EvalTransform(resize, crop))
@@ -59,10 +59,10 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
 @options.limits
 @options.trust_code
 def compare(ckpts: tuple[str, ...], data: str, feature: str, k: int, resize: int, crop: int, trust_code: bool) -> None:
-    """Measure how similarly backbones represent the same images.
+    """Measure the similarity of backbones' features on the same images.
 
-    For every two: linear CKA (1: the same up to rotation and scale; about 0: unrelated), and the share of each image's
-    nearest neighbours that both agree on, next to its value by chance. No labels are used.
+    Prints for every pair: linear CKA (1: equal up to rotation and scale; about 0: unrelated), and the share of nearest
+    neighbours that both agree on, with its chance level. No labels are used.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Commands that list what is available and show what protocols are."""
+"""Commands that list what is available and show protocols."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ def list_(kind: str) -> None:
       recipes      pretraining runs, for `pretrain`
       backbones    families of networks
       archs        every network, for random:ARCH
-      checkpoints  the forms that names of checkpoints have
+      checkpoints  how to name a checkpoint
       sources      tools whose checkpoints are recognised
       converters   targets of `convert`
       data         datasets known by name
@@ -60,7 +60,7 @@ def _tasks() -> dict[str, str]:
 
 def _recipes() -> dict[str, str]:
     return {
-        name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batches of {r.batch_size}"
+        name: f"{r.architecture.name} on {r.data}, {r.epochs} epochs, batch size {r.batch_size}"
         for name, r in registry.registered("cgh_bench.pretrain.methods", "RECIPES").items()
     }
 
@@ -74,7 +74,7 @@ def _backbones() -> dict[str, str]:
         if not kind.GENERIC:  # what those build is known to their libraries, which take seconds to import
             names = list(kind.names())
             lines[family] += f" {len(names)}, such as {', '.join(names[:3])}."
-        lines[family] += f" Offered: {', '.join(_offered(kind))}"
+        lines[family] += f" Supports: {', '.join(_offered(kind))}"
     return lines
 
 
@@ -211,4 +211,4 @@ def diff(task: str, frameworks: str) -> None:
         for framework, value in zip(named, values, strict=True):
             print(f"    {framework:12} {value}")
     count = len({fact for one in described for fact in one})
-    print(f"{task}: {len(found)} differences; the other {count - len(found)} facts are the same")
+    print(f"{task}: {len(found)} differences; {count - len(found)} settings are equal")

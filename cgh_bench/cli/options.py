@@ -72,21 +72,21 @@ def count(name: str, default: int | None, help: str, least: int = 1, envvar: str
     return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=help, envvar=envvar)
 
 
-data = text("--data", metavar="DATASET", help="Dataset name, or folder of your own.")
+data = text("--data", metavar="DATASET", help="Dataset name or your own folder.")
 work = click.option(
-    "--work", type=Folder(), default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for everything written."
+    "--work", type=Folder(), default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for all output."
 )
 settings = click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field; may be repeated."
 )
 seeds = count("--seeds", 1, "Repeat with seeds 0 to N-1.")
-jobs = count("--jobs", None, "Cells at a time, each with its share of the cores.  [default: one per core; 1 on a GPU]")
-dry_run = flag("--dry-run", help="Check everything, print what would run, write nothing.")
+jobs = count("--jobs", None, "Cells to run in parallel, sharing the cores.  [default: one per core; 1 on a GPU]")
+dry_run = flag("--dry-run", help="Check everything and print what would run; write nothing.")
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")
 _SOURCE = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
 arch = click.option(
-    "--arch", metavar="NAME", help="Architecture of a file that does not say it, by timm's name: convnext_tiny."
+    "--arch", metavar="NAME", help="Architecture (timm name, such as convnext_tiny) if the file does not state it."
 )
 _BRANCH = click.option(
     "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
@@ -95,7 +95,7 @@ reference = click.option(
     "--reference",
     type=PATH,
     metavar="REF.npz",
-    help="What the file's own model computed (`cgh-bench reference script`).",
+    help="Outputs of the original model, to compare with (`cgh-bench reference script`).",
 )
 _TRUST_PICKLE = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
 trust_code = flag("--trust-code", help="Allow the code of a hub: repository to run (unsafe).")
@@ -109,9 +109,9 @@ def choices(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _LIMITS = (
-    text("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: the GPU where there is one]"),
+    text("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: the GPU if there is one]"),
     count("--workers", None, "Processes that decode images.  [default: one per core]", least=0),
-    count("--batch-size", None, "Images at a time through a frozen backbone.  [default: 256]"),
+    count("--batch-size", None, "Batch size for a frozen backbone.  [default: 256]"),
 )
 
 
@@ -146,5 +146,5 @@ def _expanded(pattern: str) -> list[str]:
         raise names.absent(pattern)
     found = sorted(glob.glob(str(path)))  # noqa: PTH207 (absolute patterns too)
     if not found:
-        raise UserError(f"{pattern}: no file matches this pattern; expected checkpoints")
+        raise UserError(f"{pattern}: no checkpoint file matches this pattern")
     return found

@@ -17,7 +17,7 @@ from cgh_bench.core.errors import UserError
 @click.option("--out", "-o", type=options.Folder(), help="Folder of the run.  [default: WORK/pretrain/RECIPE/seedN]")
 @options.count("--seed", 0, "Seed for initialisation, data order and augmentation.", least=0)
 @click.option(
-    "--backbone", default="", metavar="NAME", help="Train this architecture instead, say vit_small_patch16_224."
+    "--backbone", default="", metavar="NAME", help="Train this architecture instead, for example vit_small_patch16_224."
 )
 @options.settings
 @options.count("--knn-epochs", 0, "Log kNN accuracy on a subset every N epochs (0: off).", least=0)
@@ -48,12 +48,12 @@ def pretrain(
     """Train a backbone; interrupted runs resume.
 
     RECIPE (`cgh-bench list recipes`) is a method with its data, augmentations, optimiser and schedule. --dry-run prints
-    all its fields and checks the data; --set changes any field. To use your own images, pass a folder of them in any
-    layout: --set data=FOLDER.
+    all its fields and checks the data; --set changes any field. To use your own images, pass a folder in any layout:
+    --set data=FOLDER.
 
-    The run's folder gets backbone.safetensors (the trained backbone, for `eval` and `convert`), log.jsonl, TensorBoard
-    events, recipe.json and checkpoint.pt. Ctrl-C saves first; rerun the command to resume (bit-exact on a CPU). A
-    finished run is reused.
+    The run's folder contains backbone.safetensors (the trained backbone, for `eval` and `convert`), log.jsonl,
+    TensorBoard events, recipe.json and checkpoint.pt. Ctrl-C saves the state; run the same command to resume (bit-exact
+    on a CPU). A finished run is reused.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def pretrain(
       cgh-bench eval animals_knn --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
 
     \b
-    Out of memory? --set accumulate=4 computes a step's batch in four parts (batch_size and learning rate stay).
+    Out of memory? --set accumulate=4 uses gradient accumulation (batch size and learning rate are unchanged).
     Several machines without SLURM: see tools/pretrain.sh.
     """
     if gpus is not None and not slurm:

@@ -106,11 +106,11 @@ def reproduce(
     dry_run: bool,
     work: Path,
 ) -> None:
-    """Run what is missing from a table and compare it.
+    """Run what is missing from a table and compare it with the reference.
 
-    TABLE is a name from `cgh-bench list tables`, or a .toml file. The reference is the table that comes with the
-    package, else the published results with the known spread of their protocol. Prints reference, measured, difference
-    and verdict of each cell; exits 1 on a mismatch.
+    TABLE is a name from `cgh-bench list tables`, or a .toml file. The reference is the table shipped with the package,
+    or else the published results with the known spread of their protocol. Prints reference, measured value, difference
+    and verdict for each cell; exits 1 on a mismatch.
 
     \b
     Examples:
@@ -135,7 +135,7 @@ def reproduce(
 def published(protocol: str, method: str) -> None:
     """Show published results with their sources.
 
-    Where sources disagree, all are shown.
+    If sources disagree, all values are shown.
 
     \b
     Examples:
@@ -149,14 +149,14 @@ def published(protocol: str, method: str) -> None:
 
 @click.command(cls=options.Command)
 @click.argument("table", required=False)
-@click.option("--bundles", type=options.PATH, metavar="FOLDER", help="Verify and show its bundles (*.zip) instead.")
+@click.option("--bundles", type=options.PATH, metavar="FOLDER", help="Verify and show the bundles (*.zip) in it.")
 @click.option("--out", "-o", type=options.PATH, help="[default: WORK/site, or WORK/report/TABLE.html]")
 @options.work
 def report(table: str | None, bundles: Path | None, out: Path | None, work: Path) -> None:
-    """Write the web site of all results, or one page of a table.
+    """Write a website of all results, or the page of one table.
 
-    The pages open from disk and show tables, training curves, retrievals, detections and segmentations. With --bundles,
-    the results are those of a folder of bundles (`results bundle`), each verified first: a public leaderboard.
+    The pages open from disk and show tables, training curves, retrievals, detections and segmentations. --bundles
+    builds a leaderboard from a folder of bundles (`results bundle`), each verified first.
 
     \b
     Examples:

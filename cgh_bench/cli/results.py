@@ -53,8 +53,8 @@ def list_(task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
 def show(number: int, work: Path) -> None:
     """Show one result in full.
 
-    NUMBER is the result's in `cgh-bench results list`. Printed are its weights, protocol with every setting, data,
-    seed, code and versions.
+    NUMBER is its number in `cgh-bench results list`. Prints weights, protocol with all settings, data, seed, code and
+    versions.
 
     \b
     Example:
@@ -71,10 +71,10 @@ def show(number: int, work: Path) -> None:
 @click.option("--out", "-o", type=options.PATH, help="Output file.  [default: standard output]")
 @options.work
 def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
-    """Write what a run answered for each image.
+    """Export the per-image predictions of a run.
 
-    NUMBER is the result's in `cgh-bench results list`. One line per image (classification), image and class
-    (multi-label), image and pair of classes (segmentation) or detection.
+    NUMBER is the result's number in `cgh-bench results list`. Writes one line per image (classification), image and
+    class (multi-label), image and pair of classes (segmentation), or detection.
 
     \b
     Example:
@@ -92,10 +92,10 @@ def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
 @_filters
 @options.work
 def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
-    """Write results with all answers as one file.
+    """Write results with all predictions to one file.
 
-    It holds the records (weights by their hash, versions, device), what each run answered for each image, and the hash
-    of every file; `cgh-bench results verify` recomputes the numbers.
+    It contains the records (weights by hash, versions, device), the per-image predictions of each run, and the hash of
+    every file; `cgh-bench results verify` recomputes the metrics.
 
     \b
     Example:
@@ -111,9 +111,9 @@ def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Pa
 @results.command()
 @click.argument("bundle", type=options.PATH)
 def verify(bundle: Path) -> None:
-    """Check a bundle: its hashes, and every number recomputed.
+    """Verify a bundle: check hashes and recompute metrics.
 
-    Exits 1 if it was altered, or if a number does not follow from the answers.
+    Exits 1 if it was altered, or if a metric does not follow from the predictions.
 
     \b
     Example:
@@ -122,7 +122,7 @@ def verify(bundle: Path) -> None:
     from cgh_bench import bundles
 
     for each in bundles.verify(bundle):
-        left = f"; not determined by the answers: {', '.join(each.not_determined)}" if each.not_determined else ""
+        left = f"; not determined by the predictions: {', '.join(each.not_determined)}" if each.not_determined else ""
         print(printable(f"{each.result.protocol} of {each.result.checkpoint_name}: {', '.join(each.confirmed)}{left}"))
 
 
@@ -132,7 +132,7 @@ def verify(bundle: Path) -> None:
 def merge(stores: tuple[Path, ...], work: Path) -> None:
     """Merge other result files, skipping duplicates.
 
-    STORE is a results.jsonl, or a folder that was --work. The results are appended to WORK/results.jsonl.
+    STORE is a results.jsonl or another --work folder. New results are appended to WORK/results.jsonl.
 
     \b
     Example:
@@ -143,7 +143,7 @@ def merge(stores: tuple[Path, ...], work: Path) -> None:
 
     files = [Workspace(path).store if path.is_dir() else path for path in stores]
     if absent := [str(path) for path in files if not path.is_file()]:
-        raise UserError(f"no results in {', '.join(absent)}; expected a results.jsonl, or a folder that was --work")
+        raise UserError(f"no results in {', '.join(absent)}; expected a results.jsonl or a --work folder")
     added, complaints = results.merge(files, Workspace(work).store)
     for complaint in complaints:
         print(printable(complaint), file=sys.stderr)
@@ -161,9 +161,9 @@ def merge(stores: tuple[Path, ...], work: Path) -> None:
 @_filters
 @options.work
 def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
-    """Write results as CSV or JSON, or as MTEB does.
+    """Export results as CSV, JSON or in MTEB's layout.
 
-    For mteb, OUT gets MODEL/REVISION/TASK.json with scores as fractions; `results import --from mteb` reads them.
+    mteb writes OUT/MODEL/REVISION/TASK.json with scores as fractions; `results import --from mteb` reads them.
 
     \b
     Examples:
@@ -195,8 +195,8 @@ def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, m
 def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
     """Write a model card, a methods paragraph or BibTeX.
 
-    The card is that of one backbone for the Hugging Face Hub: `model-index` with every number, the licence of the
-    weights, the methods and what to cite. Numbers are those of tables: means over seeds, without overridden settings.
+    The card describes one backbone for the Hugging Face Hub: `model-index` with all numbers, licence of the weights,
+    methods and references. Numbers are those of the tables: means over seeds, without overridden settings.
 
     \b
     Examples:
@@ -221,14 +221,14 @@ def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, met
 @click.argument("file", type=options.PATH)
 @click.option("--from", "tool", required=True, metavar="TOOL", help="Tool that wrote it (`cgh-bench list importers`).")
 @click.option("--ckpt", required=True, metavar="NAME", help="Checkpoint name as used in table rows.")
-@options.text("--label", help="Which evaluation, if the file holds several.")
+@options.text("--label", help="Evaluation to import, if the file holds several.")
 @options.text("--protocol", metavar="TASK", help="Assert that the imported run followed this task's protocol.")
 @options.count("--seed", 0, "Seed of that evaluation.", least=0)
 @options.work
 def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: int, work: Path) -> None:
-    """Import a result that another tool measured.
+    """Import a result measured by another tool.
 
-    It is marked as imported, and appears in tables only if you say which task's protocol the run followed.
+    It is marked as imported, and appears in tables only if you state which task's protocol it followed (--protocol).
 
     \b
     Examples:
@@ -241,11 +241,11 @@ def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: i
     result = importers.read(importers.Import(file, tool, ckpt, label, protocol, seed))
     records = _read(work)
     if result in records:
-        print(f"{file} was imported before")
+        print(f"{file} was already imported")
         return
     results.append(Workspace(work).store, result)
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
-    how = f"under {result.protocol}" if protocol else "without a protocol: it appears in no table (see --protocol)"
+    how = f"under {result.protocol}" if protocol else "without a protocol, so it appears in no table (see --protocol)"
     print(f"imported {metrics} for {ckpt}, {how}")
 
 
@@ -255,9 +255,9 @@ def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: i
 def correlate(metric: str, work: Path) -> None:
     """Correlate a metric with all others, over checkpoints.
 
-    Printed is Spearman's rank correlation with its 95 % interval by the bootstrap over checkpoints: whether TASK.METRIC
-    ranks your checkpoints as the others do. Seeds of one recipe count as checkpoints, and are alike: the interval is
-    then too narrow.
+    Prints Spearman's rank correlation with its 95 % bootstrap interval over checkpoints: does TASK.METRIC rank your
+    checkpoints as the other metrics do? Seeds of one recipe count as separate checkpoints although they are similar;
+    the interval is then too narrow.
 
     \b
     Example:
@@ -282,7 +282,7 @@ def one(number: int, work: Path) -> "Result":
     """The result with that number in `cgh-bench results list`."""
     records = _read(work)
     if number > len(records):
-        raise UserError(f"no result {number}; {work} holds {len(records)}: `cgh-bench results list` shows them")
+        raise UserError(f"no result {number}; {work} has {len(records)}, see `cgh-bench results list`")
     return records[number - 1]
 
 

@@ -1,4 +1,4 @@
-"""The command that evaluates a checkpoint in many ways."""
+"""The command that runs many tasks on a checkpoint."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,10 +32,10 @@ def suite(
     quiet: bool,
     work: Path,
 ) -> None:
-    """Evaluate checkpoints by many tasks, as one table.
+    """Evaluate checkpoints with many tasks, as one table.
 
     SUITE is a name from `cgh-bench list suites`, or a .toml file. Finished evaluations are reused; tasks whose data are
-    missing are skipped and listed at the end. The intervals are over images, for these weights.
+    missing are skipped and listed at the end. Intervals are over images, for these weights.
 
     \b
     Examples:

@@ -113,7 +113,7 @@ def _shots(shots: int, draw: int) -> FetchedImages:
     file = f"{3 if (shots, draw) == (5, 3) else shots}imgs_class.txt"
     return replace(
         _part("", f"msn_{shots}_{draw}.txt", 1000 * shots),
-        description=f"MSN's draw {draw} of {shots} train images a class of ImageNet-1k, 50,000 val; top-1",
+        description=f"{shots} train images per class of ImageNet-1k (MSN's draw {draw}), 50,000 val; top-1",
         source="Assran et al., https://arxiv.org/abs/2204.07141; github.com/facebookresearch/msn",
         how=_LIST.format(f"imagenet_subsets{draw}", file, "facebookresearch/msn", f"msn_{shots}_{draw}.txt", _FOLDERS),
     )

@@ -147,7 +147,7 @@ def _fetched(description: str, source: str, folder: str, count: int, how: str, r
 
 SHIFTS = {
     "imagenet_v2": _fetched(
-        "ImageNet-V2, matched frequency: 10,000 images of the 1,000 classes; to report on only",
+        "ImageNet-V2, matched frequency: 10,000 images of the 1,000 classes; evaluation only",
         "Recht et al., ICML 2019, https://arxiv.org/abs/1902.10811",
         "imagenetv2-matched-frequency-format-val",
         10_000,
@@ -155,7 +155,7 @@ SHIFTS = {
         _by_number,
     ),
     "imagenet_a": _fetched(
-        "ImageNet-A, natural adversarial examples: 7,500 images of 200 classes; to report on only",
+        "ImageNet-A, natural adversarial examples: 7,500 images of 200 classes; evaluation only",
         "Hendrycks et al., CVPR 2021, https://arxiv.org/abs/1907.07174; restricted to its classes as in "
         "hendrycks/natural-adv-examples eval.py",
         "imagenet-a",
@@ -164,7 +164,7 @@ SHIFTS = {
         _by_id,
     ),
     "imagenet_r": _fetched(
-        "ImageNet-R, renditions: 30,000 images of 200 classes; to report on only",
+        "ImageNet-R, renditions: 30,000 images of 200 classes; evaluation only",
         "Hendrycks et al., ICCV 2021, https://arxiv.org/abs/2006.16241; restricted to its classes as in "
         "hendrycks/imagenet-r eval.py",
         "imagenet-r",
@@ -173,7 +173,7 @@ SHIFTS = {
         _by_id,
     ),
     "imagenet_sketch": _fetched(
-        "ImageNet-Sketch: 50,889 drawings of the 1,000 classes; to report on only",
+        "ImageNet-Sketch: 50,889 drawings of the 1,000 classes; evaluation only",
         "Wang et al., NeurIPS 2019, https://arxiv.org/abs/1905.13549",
         "imagenet-sketch",
         50_889,
@@ -181,7 +181,7 @@ SHIFTS = {
         _by_id,
     ),
     "objectnet": _fetched(
-        "ObjectNet, the 113 of its classes that are ImageNet's too: 18,574 images; to report on only",
+        "ObjectNet, the 113 classes that ImageNet has too: 18,574 images; evaluation only",
         "Barbu et al., NeurIPS 2019, https://objectnet.dev; several right classes, border and choice of classes as in "
         "modestyachts/imagenet-testbed",
         "objectnet-1.0",
@@ -190,7 +190,7 @@ SHIFTS = {
         _objectnet,
     ),
     "imagenet_real": _fetched(
-        "ImageNet's val with the labels of ReaL: 46,837 images, often several right classes; to report on only",
+        "ImageNet val with ReaL labels: 46,837 images, often with several correct classes; evaluation only",
         "Beyer et al., https://arxiv.org/abs/2006.07159; google-research/reassessed-imagenet",
         "imagenet1k",
         46_837,

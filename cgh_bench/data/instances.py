@@ -266,19 +266,19 @@ CATALOG = {
         Place("rparis6k", (6_322, 70), _OXFORD_AND_PARIS),
     ),
     "met": _entry(
-        "The Met: 1,003 visitors' photographs of exhibits among 397,121 of the museum's own",
+        "The Met: 1,003 visitors' photographs of exhibits as queries, 397,121 museum photographs",
         "https://arxiv.org/abs/2202.01747",
         _met,
         Place("met", (397_121, 1_003), "unpack images and ground_truth (http://cmp.felk.cvut.cz/met) in $CGH_DATA/met"),
     ),
     "amstertime": _entry(
-        "AmsterTime: 1,231 places in Amsterdam, then and now",
+        "AmsterTime: 1,231 places in Amsterdam, historical and current photographs",
         "https://arxiv.org/abs/2203.16291",
         _amstertime,
         Place("amstertime", (2_462, 2_462), "unpack https://doi.org/10.4121/19580806 in $CGH_DATA/amstertime"),
     ),
     "copydays": _entry(
-        "Copydays, strong: 229 altered copies of 157 photographs",
+        "Copydays, strong: 229 strongly altered copies of 157 photographs",
         "https://lear.inrialpes.fr/~jegou/data.php#copydays",
         _copydays,
         Place("copydays", (157, 229), "unpack INRIA Copydays' original/ and strong/ in $CGH_DATA/copydays"),

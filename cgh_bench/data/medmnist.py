@@ -14,7 +14,7 @@ from cgh_bench.data.transform import TRANSFER
 
 SETS = {
     "pathmnist": "tissue of the colon, 9 classes",
-    "chestmnist": "chest X-rays, 14 findings, several an image",
+    "chestmnist": "chest X-rays, 14 findings, multi-label",
     "dermamnist": "skin, 7 classes",
     "octmnist": "retina in OCT, 4 classes",
     "pneumoniamnist": "chest X-rays, pneumonia or none",

@@ -253,7 +253,7 @@ CATALOG = {
         metric="class_balanced",
     ),
     "birdsnap": FetchedImages(
-        description="500 birds, as many images as are still to be had (47,386 train, 2,443 test once); mean per class",
+        description="500 birds, the images still available (originally 47,386 train, 2,443 test); mean per class",
         source="Berg et al., CVPR 2014; http://thomasberg.org",
         folder="birdsnap",
         needs=("species.txt", "images.txt", "test_images.txt", "images"),
@@ -275,7 +275,7 @@ CATALOG = {
         metric="top1",
     ),
     "voc07": FetchedImages(
-        description="20 objects, several an image: 5,011 train (2,510 of them for selection), 4,952 test; mAP",
+        description="20 objects, multi-label: 5,011 train (2,510 of them for selection), 4,952 test; mAP",
         source="Everingham et al., VOC2007; http://host.robots.ox.ac.uk/pascal/VOC/voc2007",
         folder="VOCdevkit/VOC2007",
         needs=("ImageSets/Main/aeroplane_train.txt", "ImageSets/Main/aeroplane_test.txt", "JPEGImages"),

@@ -120,7 +120,7 @@ def _owner(path: Path) -> Owner:
 
 CATALOG = {
     "davis2017": RelatedImages(
-        description="DAVIS 2017, val at 480p: 30 videos with a mask of each object in every frame",
+        description="DAVIS 2017, val at 480p: 30 videos with a mask for each object in every frame",
         source="https://arxiv.org/abs/1704.00675",
         load=davis,
         kind="video",

@@ -73,7 +73,7 @@ def _fetched(description: str, folder: str, counts: tuple[int, int], read: Calla
 
 CATALOG = {
     "waterbirds": _fetched(
-        "land and water birds on land and water: 4,795 train, 5,794 test; top-1 of the worst of 4 groups",
+        "landbirds and waterbirds on land and water backgrounds: 4,795 train, 5,794 test; worst-group top-1 (4 groups)",
         "waterbirds_v1.0",
         (4_795, 5_794),
         _waterbirds,

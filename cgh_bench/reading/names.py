@@ -11,13 +11,13 @@ from cgh_bench.core.errors import UserError
 
 FORMS = {
     "PATH": "a file of any known origin, or a Hugging Face folder",
-    "timm/NAME.TAG[@REVISION]": "weights that timm publishes",
-    "torchvision/NAME.WEIGHTS": "weights that torchvision publishes",
+    "timm/NAME.TAG[@REVISION]": "weights published by timm",
+    "torchvision/NAME.WEIGHTS": "weights published by torchvision",
     "hf:ORG/NAME[@REVISION]": "a repository of the Hugging Face Hub",
-    "hub:OWNER/REPO[:REF]/ENTRY": "an entry of a repository's hubconf.py (torch.hub), whose code runs",
-    "https://ADDRESS#sha256=HEX": "a file at an address",
-    "random:ARCH[:SEED]": "the control: untrained weights",
-    "control:pixels": "a control without a network: raw pixels; control:channels: mean and deviation of each channel",
+    "hub:OWNER/REPO[:REF]/ENTRY": "a torch.hub entry point; needs --trust-code, because its code runs",
+    "https://ADDRESS#sha256=HEX": "a file at a URL, with its checksum",
+    "random:ARCH[:SEED]": "a control: untrained weights",
+    "control:pixels": "a control without a network: raw pixels (control:channels: mean and std of each channel)",
 }
 """Every form of a name, and what it leads to."""
 

@@ -307,7 +307,7 @@ READERS: dict[str, Reader] = {
         implies=_solo_learn,
     ),
     "lightly": Reader(
-        "lightly: Sequential(*children) of a ResNet, or its vision transformers",
+        "lightly: a ResNet as nn.Sequential, or its vision transformers",
         {
             "online": rf"{_IN}(student_|)backbone(\.vit)?",
             "momentum": rf"{_IN}(teacher_backbone|backbone_momentum|momentum_backbone)(\.vit)?",
@@ -346,7 +346,7 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
     ),
     "huggingface": Reader(
-        "Hugging Face transformers: ResNet, ViT or DINOv2, a file or folder; a folder of another network of images",
+        "Hugging Face transformers: ResNet, ViT or DINOv2 as file or folder; other image networks as folder",
         {"model": ".*"},
         "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models, conversion_mapping.py",
         namings=("huggingface", *_HUGGINGFACE_VITS, "transformers_model"),
@@ -355,7 +355,7 @@ READERS: dict[str, Reader] = {
         proof="transformers 5, in the tests",
     ),
     "timm": Reader(
-        "timm: a training checkpoint, a Hub folder, a deep stem, or a bare ViT (as DINO, DINOv2, MAE, DeiT publish)",
+        "timm (training checkpoint, Hub folder, deep stem, or bare ViT; DINO, DINOv2, MAE, DeiT use that layout)",
         {"ema": "state_dict_ema/", "model": "(state_dict/|model/|)"},
         "https://github.com/huggingface/pytorch-image-models timm/utils/checkpoint_saver.py, timm/models/",
         marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$|(^|/)blocks\.0\.norm1\.weight$",),
@@ -374,7 +374,7 @@ READERS: dict[str, Reader] = {
         proof="torchvision 0.29, in the tests",
     ),
     "ema": Reader(
-        "an average of weights (ema-pytorch and the like)",
+        "averaged weights (ema-pytorch and similar)",
         {"ema": rf"{_IN}ema(_model)?", "online": rf"{_IN}(online_model|model)"},
         "https://github.com/lucidrains/ema-pytorch ema_pytorch/ema_pytorch.py",
         marks=(r"(^|/)ema(_model)?\.",),
@@ -383,7 +383,7 @@ READERS: dict[str, Reader] = {
         implies=None,
     ),
     "torchvision": Reader(
-        "torchvision, and any bare ResNet under its names (as Barlow Twins, VICReg, DINO, SimCLR and timm publish)",
+        "torchvision, or a bare ResNet with its names (Barlow Twins, VICReg, DINO, SimCLR and timm publish such files)",
         {"model": "(state_dict/|model/|)", "ema": "model_ema/"},
         "https://github.com/pytorch/vision references/classification/train.py",
         namings=_MM,
@@ -393,7 +393,7 @@ READERS: dict[str, Reader] = {
         proof="torchvision 0.29, in the tests",
     ),
     "lightning": Reader(
-        "any other Lightning checkpoint with one network",
+        "another Lightning checkpoint with a single network",
         {"model": "state_dict/.+"},
         "https://github.com/Lightning-AI/pytorch-lightning",
         marks=("^pytorch-lightning_version$",),

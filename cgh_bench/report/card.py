@@ -62,7 +62,7 @@ def measured(chosen: Sequence[Result], data: Mapping[str, str]) -> list[Measured
             if numbers:
                 found.append(Measured(label, numbers[0][1].runs[0], numbers))
     if not found:
-        raise UserError(" ".join(notes) or "no such result: `cgh-bench results list` shows what there is")
+        raise UserError(" ".join(notes) or "no matching result; see `cgh-bench results list`")
     return found
 
 
@@ -75,7 +75,7 @@ def card(found: Sequence[Measured]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     if len(names := list(dict.fromkeys(each.label for each in found))) > 1:
-        raise UserError(f"a model card is of one backbone, not of {', '.join(names)}: choose with --ckpt or --method")
+        raise UserError(f"a model card describes one backbone, not {', '.join(names)}; choose with --ckpt or --method")
     entries = [
         EvalResult(
             task_type=KINDS.get(each.numbers[0][0].name, "image-feature-extraction"),
@@ -95,7 +95,7 @@ def card(found: Sequence[Measured]) -> str:
     data = ModelCardData(
         license=licence or None, tags=["cgh-bench", "vision"], model_name=names[0], eval_results=entries
     )
-    unstated = "not recorded: state it before you publish this"
+    unstated = "not recorded; add it before publishing"
     runs = [run for each in found for _, cell in each.numbers for run in cell.runs]
     weights = "".join(
         f"- {', '.join(f'{name.lower()} {value}' for name, value in facts.items())}\n"
@@ -146,8 +146,8 @@ def methods(found: Sequence[Measured]) -> str:
     commits = sorted({each.run.commit for each in found if each.run.commit})
     code = f", commit {', '.join(commits)}" if commits else ""
     start = (
-        f"We evaluated with cgh-bench {__version__}{code}; an id after @ is a fingerprint of all settings. Values are "
-        "means ± standard deviations over seeds, with their number, where there are several."
+        f"We evaluated with cgh-bench {__version__}{code}; the id after @ is a fingerprint of all settings. Values are "
+        "means ± standard deviations over seeds (number of seeds in brackets) if there are several."
     )
     return " ".join([start, *said]) + "\n"
 

@@ -76,8 +76,8 @@ def judge(table: Table, reference: Path | None = None) -> list[Verdict]:
                 pairs.append((Verdict(row, column, cell, found, math.nan, math.nan, NOT_MEASURED), spread))
     if not pairs:
         raise UserError(
-            f"table {table.definition.name} cannot be checked: no cell that can be measured has a reference; "
-            "expected tables/NAME.csv in the package, or published results"
+            f"table {table.definition.name} cannot be checked: no measurable cell has a reference "
+            "(tables/NAME.csv in the package, or published results)"
         )
     # All intervals together hold with CONFIDENCE (Bonferroni): a table of twenty cells must not fail by chance.
     confidence = 1 - (1 - CONFIDENCE) / len(pairs)

@@ -60,8 +60,8 @@ def _checked(evaluation: Evaluation, workspace: Workspace) -> list[str]:
     same = 100 * float((similarity[:, 0] >= NEAR_DUPLICATE).mean())
     return [
         f"Shuffled labels, {evaluation.name}: {ranked.top1:.1f}, {state} (the largest class has {chance:.1f} %).",
-        f"Near-duplicates, {evaluation.name}: {same:.1f} % of val have a train image whose pixels agree "
-        f"(cosine {NEAR_DUPLICATE} or more).",
+        f"Near-duplicates, {evaluation.name}: {same:.1f} % of val images have a near-identical train image "
+        f"(pixel cosine of at least {NEAR_DUPLICATE}).",
     ]
 
 

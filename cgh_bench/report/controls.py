@@ -37,5 +37,5 @@ def notes(columns: Sequence[Column], controls: Sequence[Mapping[str, float]], ce
         for column, reached in zip(columns, controls, strict=True)
         if reached
     ]
-    meaning = [f"{MARK} does not beat statistics of the image."] if any(cell.mark == MARK for cell in cells) else []
+    meaning = [f"{MARK} does not beat the image statistics."] if any(cell.mark == MARK for cell in cells) else []
     return [*lines, *meaning]

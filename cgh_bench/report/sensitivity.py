@@ -45,10 +45,10 @@ class Sensitivity:
         """Whether the order is stable, and which backbones swap where."""
         tried = f"{len(self.variants) - 1} variant{'s' * (len(self.variants) > 2)} tried"
         if not self.swaps:
-            return f"order of {', '.join(self.names)} stable under the {tried}"
+            return f"ranking of {', '.join(self.names)} stable under the {tried}"
         said = [f"{a} and {b} swap in {len(where)} ({where[0]})" for a, b, where in self.swaps]
         more = f" and {len(said) - NAMED} more pairs" if len(said) > NAMED else ""
-        return f"order not stable under the {tried}: {'; '.join(said[:NAMED])}{more}"
+        return f"ranking not stable under the {tried}: {'; '.join(said[:NAMED])}{more}"
 
 
 def label_of(result: Result) -> str:

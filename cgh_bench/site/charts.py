@@ -192,7 +192,7 @@ def plane_chart(title: str, plane: NDArray[Any], labels: NDArray[Any], classes: 
     hidden = {"visible": False}
     pictures = {"side": sheet.side, "columns": sheet.columns}
     layout = {"xaxis": hidden, "yaxis": hidden, "showlegend": True, "meta": pictures}
-    caption = "t-SNE keeps neighbours in feature space together; distances between groups have no meaning."
+    caption = "t-SNE preserves neighbourhoods in feature space; distances between groups have no meaning."
     return Chart(title, caption, {"data": traces, "layout": layout}, 480, sheet.uri)
 
 

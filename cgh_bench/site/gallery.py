@@ -130,7 +130,7 @@ def gallery(by_task: Sequence[Named], root: Path, work: Path, notes: list[str]) 
     segmented = first(lambda folder: (folder / SEGMENTATIONS).exists() and not truth.left_instances(folder))
     drawn = sheets(by_task, root, notes)
     if any(by_task) and not (asked or detected or segmented or drawn):
-        notes.append("No pictures: the folders of the runs are not beside the results.")
+        notes.append("No pictures: the run folders are not beside the results.")
     objects = truth.objects(detected[0][1], work, notes) if detected else None
     maps = truth.maps(segmented[0][1], root / segmented[0][1].work, work, notes) if segmented else None
     return Gallery(

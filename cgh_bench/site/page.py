@@ -161,7 +161,7 @@ def _arrival(run: Result, loaded: dict[str, Any]) -> Iterator[Proof]:
     verdict = f"{loaded['arrived']} of {loaded['given']} tensors arrived{short}"
     force = loaded.get("in_force", {})
     means = ", ".join(f"{value:.4g}" for value in force.get("mean_std", []))
-    prepared = f"{force.get('channel_order', '')}, mean and standard deviation {means}" if means else ""
+    prepared = f"{force.get('channel_order', '')}, mean and std {means}" if means else ""
     yield Proof(f"{run.task}, checkpoint {run.checkpoint}, seed {run.seed}", verdict, prepared)
 
 

@@ -59,7 +59,7 @@ def test_show_tells_everything(work: Path) -> None:
     (shown,) = json.loads(run("results", "show", "2", work=work))
     assert shown["checkpoint_name"] == "<b>theirs"
     assert shown["versions"] == {"torch": "2.14.1"}
-    with pytest.raises(UserError, match="no result 9; .* holds 3"):
+    with pytest.raises(UserError, match="no result 9; .* has 3"):
         run("results", "show", "9", work=work)
 
 
@@ -96,7 +96,7 @@ def test_an_import_is_added_once_and_fills_a_table_only_under_a_protocol(work: P
     (tmp_path / "metrics.json").write_text(DETECTRON2)
     given = ("results", "import", str(tmp_path / "metrics.json"), "--from", "detectron2", "--ckpt")
     assert "appears in no table" in run(*given, "moco_v2_200ep_pretrain", work=work)
-    assert "imported before" in run(*given, "moco_v2_200ep_pretrain", work=work)
+    assert "already imported" in run(*given, "moco_v2_200ep_pretrain", work=work)
     assert box_ap(work)["n"] == "0"
     protocol = protocol_id("coco_det_detectron2", tasks.find("coco_det_detectron2"))
     assert protocol in run(*given, "moco_v2_200ep_pretrain", "--protocol", "coco_det_detectron2", work=work)
@@ -183,7 +183,7 @@ def test_a_bundle_is_verified_and_one_that_was_altered_is_not(work: Path, tmp_pa
     with pytest.raises(UserError, match="kept no answers"):
         run("results", "bundle", "-o", str(path), work=work)
     run("results", "bundle", "--ckpt", "bundled", "-o", str(path), work=work)
-    assert "of bundled: top1; not determined by the answers: recall" in verify()
+    assert "of bundled: top1; not determined by the predictions: recall" in verify()
     board = tmp_path / "board"
     assert "1 results verified" in run("report", "--bundles", str(tmp_path), "-o", str(board), work=work)
     assert "bundled" in (board / "index.html").read_text()

@@ -111,7 +111,7 @@ def test_the_list_of_families_says_what_is_offered() -> None:
     lines = CliRunner().invoke(list_, ["backbones"]).stdout.splitlines()
     assert {line.split()[0] for line in lines} == one_of_each.keys()
     for line in lines:
-        offered = line.partition("Offered: ")[2].split(", ")
+        offered = line.partition("Supports: ")[2].split(", ")
         architecture = one_of_each[line.split()[0]]
         for target in TARGETS:
             try:

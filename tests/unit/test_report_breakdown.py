@@ -161,6 +161,6 @@ def test_proofs_are_shown_and_damaged_ones_noted(tmp_path: Path) -> None:
     assert len(notes) == 1
     assert "broken.certificate.json" in notes[0]
     assert arrived.verdict == "119 of 120 tensors arrived, 1 missing or unfilled"
-    assert arrived.details.startswith("BGR, mean and standard deviation 103.5")
+    assert arrived.details.startswith("BGR, mean and std 103.5")
     assert (converted.subject, converted.verdict) == ("a.pth for mmdet", "same outputs")
     assert "2e-07 (layer4)" in converted.details

@@ -82,7 +82,7 @@ def test_what_is_missing_or_broken_is_said(write, tmp_path: Path) -> None:
     html = own(write(result("a", 60.0, overridden=("k=3",)), result("b", 50.0)))
     assert "not a result of schema 1" in html
     assert "A: 1 result left out (overridden settings)." in html
-    assert "No pictures: the folders of the runs are not beside the results." in html
+    assert "No pictures: the run folders are not beside the results." in html
 
 
 def test_the_protocol_is_shown_whole(write) -> None:

@@ -34,11 +34,11 @@ def test_ranks_under_variants_and_which_swap(monkeypatch: pytest.MonkeyPatch, tm
     assert found.values.tolist() == [[61.0, 58.0], [50.0, 55.0], [59.0, 54.0]]
     assert found.ranks.tolist() == [[1, 2], [2, 1], [1, 2]]
     assert found.swaps == [("a", "b", ["k=1"])]
-    assert found.sentence() == "order not stable under the 2 variants tried: a and b swap in 1 (k=1)"
+    assert found.sentence() == "ranking not stable under the 2 variants tried: a and b swap in 1 (k=1)"
     lower = sensitivity(records, base[0].protocol, Metric("top1", higher_is_better=False))
     assert lower and np.array_equal(lower.ranks, 3 - found.ranks)
     (said,) = [note for note in table.build(write_definition(tmp_path), records).notes if "order" in note]
     assert said == f"kNN: {found.sentence()}."
     stable = sensitivity([*base, *records[6:8]], base[0].protocol, Metric("top1"))
-    assert stable and stable.sentence() == "order of a, b stable under the 1 variant tried"
+    assert stable and stable.sentence() == "ranking of a, b stable under the 1 variant tried"
     assert sensitivity(base, base[0].protocol, Metric("top1")) is None

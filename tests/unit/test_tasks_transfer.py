@@ -294,7 +294,7 @@ def test_the_command_prints_each_difference_and_counts_the_rest(monkeypatch):
         "steps",
         "    detectron2   5",
         "    mmdet        6",
-        "coco_det: 1 differences; the other 2 facts are the same",
+        "coco_det: 1 differences; 2 settings are equal",
     ]
     shown = CliRunner().invoke(listing.protocol, ["show", "coco_det", "--framework", "mmdet"])
     assert shown.stdout.splitlines() == ["steps: 6", "norm: BN", "rate: 0.1"]

@@ -533,7 +533,7 @@ def run(*arguments: str, work: Path) -> tuple[list[str], Exception | None]:
 def test_the_command_says_one_line_a_problem(root, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_DATA", str(root))
     lines, error = run("coco", work=tmp_path)
-    assert lines[-1] == "coco: no problem found" and error is None
+    assert lines[-1] == "coco: no problems found" and error is None
     for name in ("000002.png", "000003.png"):
         (root / f"coco/train2017/{name}").write_bytes(b"no image")
     lines, error = run(str(root / "coco"), work=tmp_path)  # by its folder

@@ -94,6 +94,6 @@ def _within(bounds: tuple[float, float], draw: float) -> float:
 
 CATALOG = {
     "animals": LabelledImages(
-        description="48×48 grey pictures of ten kinds of animal: 7,716 train, 2,000 val", source=SOURCE, load=animals
+        description="48×48 grey images of ten kinds of animal: 7,716 train, 2,000 val", source=SOURCE, load=animals
     )
 }

@@ -100,7 +100,7 @@ def _load(root: Path, cache: Path | None) -> Videos:
 
 CATALOG = {
     "animal_videos": RelatedImages(
-        description="12 videos of 12 frames, 128×128, of one to three animals that move, with the owner of every pixel",
+        description="12 videos of 12 frames, 128×128, of one to three moving animals, with object masks",
         source=f"{SOURCE}; photographs in the wheels of scikit-image and scikit-learn (docs/data.md lists them)",
         load=_load,
         kind="video",

@@ -1,4 +1,4 @@
-"""`animals_small` and `animals_background`: the val images of `animals` with one thing changed, to report on only."""
+"""`animals_small` and `animals_background`: the val images of `animals` with one thing changed, for evaluation only."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,7 +50,7 @@ def _only_val(name: str, make: Callable[[], GreyImages], split: Split) -> GreyIm
 
 def _entry(name: str, make: Callable[[], GreyImages], what: str) -> LabelledImages:
     return LabelledImages(
-        description=f"the 2,000 val images of animals {what}; to report on only",
+        description=f"the 2,000 val images of animals {what}; evaluation only",
         source=SOURCE,
         load=lambda split: _only_val(name, make, split),
     )

@@ -109,7 +109,7 @@ def _load(root: Path, cache: Path | None) -> PairedImages:
 
 CATALOG = {
     "animal_pairs": RelatedImages(
-        description="100 pairs of 128×128 pictures of one animal in two poses, with 12 points that correspond",
+        description="100 pairs of 128×128 images of one animal in two poses, with 12 corresponding points",
         source=f"{SOURCE}; photographs in the wheels of scikit-image and scikit-learn (docs/data.md lists them)",
         load=_load,
         kind="correspondence",
