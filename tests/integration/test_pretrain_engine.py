@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pretrain_process import STEPS_PER_EPOCH, STRONG, TINY_CGH, TINY_MOCO, made_up
-from test_pretrain import SCRIPT, assert_same_run, one_thread
+from test_pretrain import SCRIPT, assert_same_run, interrupt_in_step, one_thread
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,7 +33,7 @@ from cgh_bench.pretrain.recipe import Method, find
 from cgh_bench.pretrain.run import begin, descend
 from cgh_bench.pretrain.train import check, train
 from cgh_bench.pretrain.views import Views
-from cgh_bench.pretrain.watching import Watching
+from cgh_bench.pretrain.watching import Watching, label_free
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +222,23 @@ def test_watching_changes_nothing_and_leaves_snapshots_states_and_accuracies(tmp
     assert len(snapshots[0].origin.recipe_fingerprint) == 16
     train(replace(TINY_CGH, method=RandomInit(), epochs=0), "none", tmp_path, resume=False)
     assert not list(tmp_path.glob("checkpoint*")) and not list((tmp_path / "snapshots").iterdir())
+
+
+def test_quality_without_labels_is_that_of_each_epoch_also_after_an_interruption(tmp_path, whole, monkeypatch):
+    often = Watching(label_free_epochs=1, snapshot_epochs=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in_step(patch, STEPS_PER_EPOCH + 2)
+        train(TINY_CGH, "tiny", tmp_path, watching=often)
+    train(TINY_CGH, "tiny", tmp_path, watching=often)
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    logged = [json.loads(line) for line in lines if "rankme" in line]
+    assert [(line["step"], line["epoch"]) for line in logged] == [(n * STEPS_PER_EPOCH, n) for n in (1, 2, 3)]
+    for line, path in zip(logged, sorted((tmp_path / "snapshots").iterdir()), strict=True):
+        found = label_free(load_canonical(path).backbone(), TINY_CGH, made_up())
+        assert {name: line[name] for name in found} == pytest.approx(found, rel=1e-6)
+    log.write_text("".join(line for line in lines if "rankme" not in line))
+    assert_same_run(whole, tmp_path)
 
 
 def test_a_run_recorded_before_fields_were_added_goes_on(tmp_path):

@@ -72,7 +72,7 @@ def test_quality_without_labels_is_that_of_the_task_and_touches_nothing():
     assert torch.equal(drawn, torch.rand(1))
 
 
-def test_the_knn_costs_no_more_for_more_images(monkeypatch):
+def test_watching_costs_no_more_for_more_images(monkeypatch):
     monkeypatch.setattr(watching, "BANK", 16)
     monkeypatch.setattr(watching, "QUERIES", 8)
     seen = []
@@ -84,6 +84,8 @@ def test_the_knn_costs_no_more_for_more_images(monkeypatch):
 
     knn_top1(Counting(ResNet("resnet18")), find("cgh_r18_animals"), shades(500, 0), shades(300, 1))
     assert sum(seen) == 16 + 8
+    label_free(Counting(ResNet("resnet18")), find("cgh_r18_animals"), shades(500, 0))
+    assert sum(seen) == 16 + 8 + 16
 
 
 def test_several_labels_an_image_are_refused():
