@@ -32,11 +32,14 @@ left out.
 """
 
 TITLES = {
+    "Attentive": "Attentive probe",
     "CityscapesInstances": "Cityscapes instance segmentation",
     "Correspondence": "Semantic correspondence",
     "Discovery": "Object discovery",
     "FineTune": "Fine-tuning",
+    "FineTuneVit": "Fine-tuning of vision transformers",
     "ImageNetC": "ImageNet-C",
+    "ImageNetC19": "ImageNet-C with its extra corruptions",
     "InContext": "In-context segmentation",
     "Instances": "Instance retrieval",
     "KNN": "kNN",
@@ -62,7 +65,12 @@ TITLES = {
 """Headings of kinds whose class name is not one."""
 UNSET = ("iterations", "settings")
 """Fields that are hidden when empty: the protocol's own values apply."""
-SOMETIMES = {"top5": " (if more than five classes)", "worst_group": " (if images have groups)"}
+SOMETIMES = {
+    "top5": " (if more than five classes)",
+    "worst_group": " (if images have groups)",
+    "lidar": " (if there are enough crops)",
+    "alpha": " (if there are enough images)",
+}
 """When metrics are reported that not every run has."""
 ARROWS = {True: "", False: " (lower is better)", None: " (neither direction is better)"}
 

@@ -27,16 +27,20 @@ class Steps:
 
 @dataclass(frozen=True)
 class Cosine:
-    """The learning rate falls to zero along half a cosine, at every step or only between epochs."""
+    """The learning rate falls along half a cosine, at every step or only between epochs."""
 
     per: Literal["step", "epoch"] = "step"
     warmup: int = later(0)
     """Epochs in which it rises to its full height before, in a straight line."""
+    last: float = later(0.0)
+    """The share of the full rate that it falls to."""
 
     def at(self, epoch: float, epochs: int) -> float:
         """The share of the full rate at a fractional `epoch` of `epochs`."""
         now = math.floor(epoch) if self.per == "epoch" else epoch
-        return now / self.warmup if now < self.warmup else half_cosine(now - self.warmup, epochs - self.warmup)
+        if now < self.warmup:
+            return now / self.warmup
+        return self.last + (1 - self.last) * half_cosine(now - self.warmup, epochs - self.warmup)
 
 
 Schedule = Steps | Cosine

@@ -111,6 +111,7 @@ class Crop:
 
 
 IMAGENET_CROP = Crop()
+BICUBIC_CROP = Crop(interpolation="bicubic")
 
 
 def to_unit(pixels: "Tensor") -> "Tensor":

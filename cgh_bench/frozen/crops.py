@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -49,6 +49,19 @@ class Batch(NamedTuple):
     """Images of all processes together; the last of their parts repeat the first image where it does not divide."""
 
 
+class Cropping(Protocol):
+    """A random part of an image; see `Crop`."""
+
+    @property
+    def size(self) -> int:
+        """Pixels of its side."""
+        ...
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """`image` (3, H, W) uint8 to (3, size, size) float32 in [0, 1], drawing from torch's global generator."""
+        ...
+
+
 @dataclass(frozen=True)
 class Batches:
     """What the epochs of a training see."""
@@ -56,7 +69,7 @@ class Batches:
     images: ImageSet
     rows: Rows
     """Which of the images are trained on."""
-    crop: Crop
+    crop: Cropping
     size: int
     """Images of a batch, all processes together. An epoch's last batch is what is left."""
     seed: int

@@ -1,23 +1,18 @@
 """Fine-tuning: a backbone with a new linear head, both trained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist, saved
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import ImageSet
-from cgh_bench.data.image_set import workers
-from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.crops import Batch
-from cgh_bench.frozen.metrics import true_ranks
+from cgh_bench.frozen.judge import Judge
 from cgh_bench.frozen.training import Record
 
 
@@ -46,7 +41,7 @@ class Tuning:
     """The network and its optimiser, whose groups have a `first_rate` each; the judge says how good it is."""
 
     def __init__(
-        self, network: Network, optimizer: torch.optim.Optimizer, judge: "Judge", device: torch.device
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, judge: Judge, device: torch.device
     ) -> None:
         self.network, self.optimizer, self.judge, self.device = network, optimizer, judge, device
         self.parallel: nn.Module = self._on_several() if dist.world_size() > 1 else network
@@ -68,18 +63,18 @@ class Tuning:
         self.parallel.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["first_rate"] * factor
-        loss = self._loss(self.parallel(batch.images), batch)
+        loss = self.loss(batch)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
         return loss.item()
 
-    @staticmethod
-    def _loss(logits: Tensor, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """One process's part of the batch's mean cross-entropy; the mean over the processes is that of all images.
 
         Images that only make the parts equally large, at the end of the last ones, do not count.
         """
+        logits = self.parallel(batch.images)
         own = max(0, min(len(logits), batch.total - dist.rank() * len(logits)))
         total = cross_entropy(logits[:own], batch.labels[:own], reduction="sum")
         return total * (dist.world_size() / batch.total)
@@ -90,8 +85,10 @@ class Tuning:
         return {f"top{limit}": 100 * float((ranks < limit).double().mean()) for limit in (1, 5)}
 
     def answers(self) -> tuple[Tensor, Tensor]:
-        """See `Judge`."""
-        return self.judge.answers(self.network, self.device)
+        """The class (N,) that the network predicts for each val image, and the rank (N,) of the true one."""
+        self.network.eval()
+        predicted, ranks = self.judge.answers(lambda pixels: self.network(pixels)[:, None], self.device)
+        return predicted[:, 0], ranks[:, 0]
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the network and the optimiser."""
@@ -101,43 +98,3 @@ class Tuning:
         """Be where `state` was taken."""
         self.network.load_state_dict(state["network"])
         saved.restore(self.optimizer, state["optimizer"])
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The val images as they are evaluated."""
-
-    images: ImageSet
-    transform: EvalTransform
-    batch_size: int
-
-    @torch.no_grad()
-    def answers(self, network: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The predicted class and the rank of the true one, (N,) each; each process looks at its part of the images."""
-        loader = DataLoader(
-            _Share(self), self.batch_size, num_workers=workers(self.images, self.batch_size * self.transform.bytes)
-        )
-        network.eval()
-        found = [torch.zeros(2, 0, dtype=torch.int64)]
-        for pixels, labels in loader:
-            logits = network(pixels.to(device))
-            ranks = true_ranks(logits[:, None], labels.to(device))[:, 0]
-            found.append(torch.stack([logits.argmax(dim=1), ranks]).cpu())
-        predicted, ranks = torch.cat(dist.gather_shares(torch.cat(found, dim=1)), dim=1)
-        return predicted, ranks
-
-
-class _Share(Dataset[tuple[Tensor, int]]):
-    """The part of the images that this process looks at."""
-
-    def __init__(self, judge: Judge) -> None:
-        self.images, self.transform = judge.images, judge.transform
-        part = dist.share(len(self.images))
-        self.rows = range(part.start, part.stop)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        row = self.rows[index]
-        return self.transform(self.images.image(row)), int(self.images.labels[row])

@@ -64,8 +64,10 @@ def power_law(eigenvalues: Floats, ranks: tuple[int, int]) -> float | None:
     return -float(slope)
 
 
-def lidar(views: Features, delta: float, eps: float) -> float:
+def lidar(views: Features, delta: float, eps: float) -> float | None:
     """The effective number of directions in which images differ more than their views.
+
+    None where the N (Q - 1) differences of views are fewer than D: in some directions `delta` would decide alone.
 
     Args:
         views: (N, Q, D), Q views of each of N images.
@@ -77,6 +79,8 @@ def lidar(views: Features, delta: float, eps: float) -> float:
     from scipy.linalg import eigh
 
     n, count, width = views.shape
+    if n * (count - 1) < width:
+        return None
     means = views.mean(axis=1, dtype=np.float64)
     within = np.zeros((width, width))
     for start in range(0, n, max(1, ROWS // count)):

@@ -86,8 +86,7 @@ class LiveMaps:
         self.checkpoint, self.precision, self.device = checkpoint, precision, dist.pick_device()
         self.targets = checkpoint.architecture.targets(feature)
         self.backbone = checkpoint.backbone().to(self.device)
-        stages = _stages(checkpoint, self.targets)
-        self.width, self.stride = sum(stage.channels for stage in stages), stages[-1].stride
+        self.width, self.stride = map_width(checkpoint, feature), _stages(checkpoint, self.targets)[-1].stride
 
     def grid(self, height: int, width: int) -> Grid:
         """The patches of an image of this size.
@@ -134,9 +133,16 @@ class LiveMaps:
             return feature_map(self.backbone, pixels, self.targets).float().flatten(2).transpose(1, 2)
 
 
+def map_width(checkpoint: Checkpoint, feature: str) -> int:
+    """The width D of the feature's map."""
+    return sum(stage.channels for stage in _stages(checkpoint, checkpoint.architecture.targets(feature)))
+
+
 def _stages(checkpoint: Checkpoint, targets: Sequence[str]) -> list[Stage]:
     """The stages behind the map of a feature, on the grid of the last of them; see `feature_map`."""
     stages = checkpoint.architecture.skeleton.stages
+    if not stages:
+        raise UserError(f"{checkpoint.architecture.name} gives vectors only; this needs a backbone with maps")
     return [stages[target] for target in targets if target in stages] or list(stages.values())[-1:]
 
 

@@ -4,47 +4,37 @@ Source of the shape: facebookresearch/swav eval_semisup.py (random crops, BatchN
 networks after the last epoch count; nothing is chosen, so nothing is chosen on val.
 """
 
-import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from cgh_bench.core.config import fingerprint
 from cgh_bench.core.descent import Cosine, Schedule, Steps
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import arithmetic
-from cgh_bench.data.image_set import share_of_classes
-from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_LINEAR, Crop, EvalTransform
-from cgh_bench.frozen.selection import Rows, require_learnable
-from cgh_bench.tasks.base import TOP5, Folders, ImageTask, Metric
+from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, Crop
+from cgh_bench.frozen.selection import Rows
+from cgh_bench.tasks.tuned import Tuned
 
 if TYPE_CHECKING:
+    import torch
+
     from cgh_bench.checkpoint import Checkpoint
-    from cgh_bench.data import DataPair, ImageSet
+    from cgh_bench.data import ImageSet
+    from cgh_bench.frozen.crops import Batches
+    from cgh_bench.frozen.finetuning import Tuning
+    from cgh_bench.frozen.judge import Judge
 
 SWAV_STEPS = Steps((12, 16), 0.2)
-FORWARDS_PER_STEP = 3
-"""What a step costs, backward pass included, as a multiple of the forward pass: a rule of thumb for the plan."""
 
 
 @dataclass(frozen=True)
-class FineTune(ImageTask):
+class FineTune(Tuned):
     """Classify each val image by a network fine-tuned on labelled train images."""
 
-    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
-
-    labelled: float = 1.0
-    """The share of every class's train images that is used, drawn by the seed (datasets such as `imagenet1k_10pct` are
-    published lists: all of them are)."""
     crop: Crop = IMAGENET_CROP
-    transform: EvalTransform = IMAGENET_LINEAR
     trunk_rate: float = 0.01
     head_rate: float = 0.2
     schedule: Schedule = SWAV_STEPS
     momentum: float = 0.9
     weight_decay: float = 0.0
-    epochs: int = 20
-    batch_size: int = 256
-    """Images of a step, all processes together."""
 
     def __post_init__(self) -> None:
         if min(self.trunk_rate, self.head_rate, self.weight_decay) < 0 or not 0 <= self.momentum < 1:
@@ -52,33 +42,13 @@ class FineTune(ImageTask):
                 f"trunk_rate {self.trunk_rate}, head_rate {self.head_rate} and weight_decay {self.weight_decay} must "
                 f"be at least 0, and momentum {self.momentum} from 0 to below 1"
             )
-        if min(self.epochs, self.batch_size) < 1:
-            raise UserError(f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1")
-        if not 0 < self.labelled <= 1:
-            raise UserError(f"labelled={self.labelled:g} is not a share of the train images, above 0 and up to 1")
+        super().__post_init__()
 
-    def check(self, data: "DataPair") -> None:
-        """Refuse what no classifier fits."""
-        require_learnable(data.train, data.val)
-
-    def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
-        """How long the training takes, val after every epoch included, by the backbone's speed on a few images."""
-        from cgh_bench.core import dist
-        from cgh_bench.frozen.extraction import Work, measured
-        from cgh_bench.frozen.training import planned
-
-        rows = self._labelled(checkpoint, data.train, seed=0)
-        targets = (checkpoint.architecture.targets("layer4"),)
-        work = Work(checkpoint, data.train, self.transform, targets, self.precision)
-        rate = measured(work).images_per_second * dist.world_size()
-        passes = FORWARDS_PER_STEP * len(rows) + len(data.val)
-        return [planned(len(rows), self.batch_size, self.epochs, passes, rate)]
-
-    def _labelled(self, checkpoint: "Checkpoint", train: "ImageSet", seed: int) -> Rows:
-        """Which of the train images are learned from."""
+    def labelled_rows(self, checkpoint: "Checkpoint", train: "ImageSet", seed: int) -> Rows:
+        """See `Tuned`."""
         from cgh_bench.frozen.finetuning import has_batch_norm
 
-        rows = share_of_classes(train, self.labelled, seed)
+        rows = super().labelled_rows(checkpoint, train, seed)
         if min(self.batch_size, len(rows)) < 2 and has_batch_norm(checkpoint.architecture.skeleton):
             raise UserError(
                 f"a step of one image ({len(rows)} images, batch_size {self.batch_size}), but BatchNorm needs at least "
@@ -86,47 +56,27 @@ class FineTune(ImageTask):
             )
         return rows
 
-    def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
-        """The seed chooses the labelled images, the first head, the order and the crops.
-
-        `top1` is after the last epoch, `top1_selected_on_val` after the best on val: what the literature often
-        prints, and optimistic. Interrupted, it resumes after the last finished epoch.
-        """
+    def tuning(
+        self, checkpoint: "Checkpoint", classes: int, judge: "Judge", seed: int, device: "torch.device"
+    ) -> "Tuning":
+        """See `Tuned`."""
         import torch
 
-        from cgh_bench.core import dist
-        from cgh_bench.frozen.crops import Batches
-        from cgh_bench.frozen.extraction import Work, require_usable
-        from cgh_bench.frozen.finetuning import Judge, Network, Tuning
-        from cgh_bench.frozen.training import Course, train
-        from cgh_bench.outcomes.classification import classification
+        from cgh_bench.frozen.finetuning import Network, Tuning
 
-        images, val, state = data.train, data.val, folders.run / "state.pt"
-        rows = self._labelled(checkpoint, images, seed)
-        with dist.process_group() as device, arithmetic(self.precision, device):
-            network = Network(checkpoint, len(images.classes), seed).to(device)
-            groups = [
-                {"params": network.backbone.parameters(), "first_rate": self.trunk_rate},
-                {"params": network.head.parameters(), "first_rate": self.head_rate},
-            ]
-            descent = torch.optim.SGD(groups, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)
-            tuning = Tuning(network, descent, Judge(val, self.transform, self.batch_size), device)
-            batches = Batches(images, rows, self.crop, self.batch_size, seed)
-            if not state.exists():
-                for some in (val, images):
-                    require_usable(Work(checkpoint, some, self.transform, ()))
-            identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
-            title = f"fine-tuning {checkpoint.name}"
-            course = Course(title, self.epochs, self.schedule, identity, state, device)
-            history = train(tuning, batches, course)
-            folders.write("epochs.json", json.dumps(history))
-            predicted, ranks = tuning.answers()
-            outcomes = classification(val, predicted.numpy(), ranks.numpy())
-            folders.keep(outcomes)
-        best = max(record["top1"] for record in history)
-        declared = {metric.name for metric in self.METRICS}
-        measured = {name: value for name, value in outcomes.metrics().items() if name in declared}
-        return {**measured, "top1_selected_on_val": best}
+        network = Network(checkpoint, classes, seed).to(device)
+        groups = [
+            {"params": network.backbone.parameters(), "first_rate": self.trunk_rate},
+            {"params": network.head.parameters(), "first_rate": self.head_rate},
+        ]
+        descent = torch.optim.SGD(groups, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)
+        return Tuning(network, descent, judge, device)
+
+    def batches(self, checkpoint: "Checkpoint", train: "ImageSet", rows: Rows, seed: int) -> "Batches":
+        """See `Tuned`."""
+        from cgh_bench.frozen.crops import Batches
+
+        return Batches(train, rows, self.crop, self.batch_size, seed)
 
 
 # facebookresearch/swav eval_semisup.py and README.md, on SimCLR's lists.

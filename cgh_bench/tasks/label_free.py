@@ -5,6 +5,7 @@ protocol only. `rankme_gaussian` is what pure noise of the same size gives. None
 `cgh-bench results correlate` says how well each ranks the checkpoints that you have evaluated.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class LabelFree(FeatureTask):
     """Measure the quality of train features without labels: their spectrum, and random crops of some images."""
@@ -27,7 +31,7 @@ class LabelFree(FeatureTask):
     METRICS: ClassVar = (
         Metric("rankme", ""),
         Metric("rankme_gaussian", "", higher_is_better=None),
-        Metric("lidar", ""),
+        Metric("lidar", "", always=False),
         Metric("alpha", "", higher_is_better=None, always=False),
         Metric("alignment", "", higher_is_better=False),
         Metric("uniformity", "", higher_is_better=False),
@@ -80,10 +84,16 @@ class LabelFree(FeatureTask):
         singular, variances = label_free.singular_values(whole), label_free.variances(whole)
         folders.save("spectrum.npz", singular_values=singular, variances=variances)
         alpha = label_free.power_law(variances, self.ranks)
+        lidar = label_free.lidar(crops, self.delta, self.eps)
+        if lidar is None:
+            log.warning(
+                f"lidar is left out: {len(crops):,} images in {self.views} crops do not determine the covariance of "
+                f"{width:,} numbers; set viewed or views higher, until viewed · (views - 1) is {width:,}"
+            )
         return {
             "rankme": label_free.rankme(singular, self.eps),
             "rankme_gaussian": label_free.rankme_of_gaussian(len(whole), width, self.eps),
-            "lidar": label_free.lidar(crops, self.delta, self.eps),
+            **({} if lidar is None else {"lidar": lidar}),
             **({} if alpha is None else {"alpha": alpha}),
             "alignment": label_free.alignment(crops),
             "uniformity": label_free.uniformity(whole),

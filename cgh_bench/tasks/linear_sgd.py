@@ -5,98 +5,57 @@ and on the held-out images that the choice is made on, they see features of the 
 the backbone is frozen; that it was is checked at the end.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cgh_bench.core.config import fingerprint, later
-from cgh_bench.core.descent import BY_STEP, SGD, Cosine, Descent, Schedule, Steps
+from cgh_bench.core.config import later
+from cgh_bench.core.descent import BY_STEP, SGD, Cosine, Descent, Steps
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import DataPair, ImageSet, subset
-from cgh_bench.data.transform import AS_IS, IMAGENET_CROP, IMAGENET_KNN, IMAGENET_LINEAR, Crop, EvalTransform
-from cgh_bench.frozen.selection import Rows, hold_out, require_learnable
-from cgh_bench.tasks.base import TOP5, Folders, ImageTask, Metric
+from cgh_bench.data.image_set import DataPair, ImageSet
+from cgh_bench.data.transform import AS_IS, BICUBIC_CROP, IMAGENET_KNN, Crop
+from cgh_bench.tasks.base import Folders
+from cgh_bench.tasks.crop_probe import CropProbe
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.frozen.heads import SgdProbe
 
 
 @dataclass(frozen=True)
-class LinearSgd(ImageTask):
+class LinearSgd(CropProbe):
     """Classify each val image by a linear classifier trained with SGD on random crops."""
 
-    METRICS: ClassVar = (Metric("top1"), TOP5, Metric("top1_selected_on_val"))
-
-    transform: EvalTransform = IMAGENET_LINEAR
-    crop: Crop = IMAGENET_CROP
     features: tuple[str, ...] = ("layer4",)
-    learning_rates: tuple[float, ...] = (0.3,)
-    """As they are, never rescaled by the batch size."""
-    weight_decays: tuple[float, ...] = (0.0,)
     descent: Descent = SGD
-    schedule: Schedule = BY_STEP
-    epochs: int = 100
-    batch_size: int = 256
-    """Images of a step, all processes together."""
-    held_out: float = 0.0
-    """The fraction of every class's train images that the head is chosen on; 0 where there is but one."""
-    initial: float = 0.01
-    """Standard deviation of the first weights; the biases start at zero."""
-    steps: int = later(0)
-    """Steps of an epoch, which need not be a pass over the images; 0: it is."""
     norm: float | None = later(None)
     """The epsilon of a BatchNorm without learned scale and shift before the heads."""
 
     def __post_init__(self) -> None:
-        if min(self.learning_rates, default=0) <= 0 or min(self.weight_decays, default=-1) < 0 or not self.features:
-            raise UserError(
-                f"learning_rates {self.learning_rates} must be above 0, weight_decays {self.weight_decays} not below, "
-                "and there must be one of each and a feature"
-            )
-        if min(self.epochs, self.batch_size) < 1 or not 0 <= self.held_out < 1:
-            raise UserError(
-                f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1, "
-                f"held_out {self.held_out} a fraction below 1"
-            )
-        for name in ("initial", "steps", "norm"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise UserError(f"{name} {value} must not be below 0")
-        if len(self.grid) > 1 and not self.held_out:
-            raise UserError(f"a grid of {len(self.grid)} heads needs images to choose on; set held_out=0.01 or so")
+        if not self.features:
+            raise UserError("features is empty; a feature is needed, say layer4")
+        if self.norm is not None and self.norm < 0:
+            raise UserError(f"norm {self.norm} must not be below 0")
+        super().__post_init__()
 
     @property
     def grid(self) -> list[tuple[str, float, float]]:
         """Feature, learning rate and weight decay of every head."""
         return list(product(self.features, self.learning_rates, self.weight_decays))
 
-    def check(self, data: DataPair) -> None:
-        """Refuse what no classifier fits, or too few images to hold some out."""
-        require_learnable(data.train, data.val)
-        self._split(data.train, seed=0)
-
     def plan(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders) -> list[str]:
         """What the heads take, and how long their training, by the backbone's speed on a few images."""
-        from cgh_bench.core import dist
         from cgh_bench.frozen import features
-        from cgh_bench.frozen.extraction import Work, measured
-        from cgh_bench.frozen.training import planned
 
-        train = data.train
-        targets = tuple(checkpoint.architecture.targets(name) for name in self.features)
-        work = Work(checkpoint, train, self.transform, targets, self.precision)
         each = len(self.learning_rates) * len(self.weight_decays)
-        heads = each * sum(self._widths(checkpoint)) * len(train.classes)
-        rate = measured(work).images_per_second * dist.world_size()
+        numbers = each * sum(self._widths(checkpoint)) * len(data.train.classes)
         return [
             *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache, self.precision),
-            f"{len(self.grid)} heads, {3 * 4 * heads / 1e6:,.0f} MB of memory with momentum and gradient",
-            planned(self.steps * self.batch_size or len(train), self.batch_size, self.epochs, len(train), rate),
+            f"{len(self.grid)} heads, {3 * 4 * numbers / 1e6:,.0f} MB of memory with momentum and gradient",
+            self.planned(checkpoint, data.train, self.features),
         ]
 
     def _widths(self, checkpoint: "Checkpoint") -> list[int]:
@@ -104,69 +63,34 @@ class LinearSgd(ImageTask):
         architecture = checkpoint.architecture
         return [architecture.width(architecture.targets(name)) for name in self.features]
 
-    def _split(self, images: ImageSet, seed: int) -> tuple[Rows, Rows | None]:
-        """Which of the train images are fitted and held out, if any."""
-        return hold_out(images, self.held_out, seed) if self.held_out else (np.arange(len(images)), None)
-
-    def _norm(self, first: "Tensor", device: "torch.device") -> "torch.nn.BatchNorm1d | None":
+    def probe(
+        self,
+        checkpoint: "Checkpoint",
+        judged: Mapping[str, ImageSet],
+        folders: Folders,
+        seed: int,
+        device: "torch.device",
+    ) -> "SgdProbe":
+        """See `CropProbe`."""
+        import torch
         from torch import nn
 
-        return None if self.norm is None else nn.BatchNorm1d(len(first) - 1, self.norm, affine=False).to(device)
-
-    def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
-        """The seed chooses the held-out images, the first weights, the order and the crops.
-
-        `top1` is of the head that is best on the held-out images after the last epoch. `top1_selected_on_val` is the
-        best on val of all heads and epochs: what the literature often prints, and optimistic. `folders.run` gets all
-        of them in `epochs.json`. Interrupted, it resumes after the last finished epoch.
-
-        Raises:
-            CheckFailed: the backbone has changed.
-        """
-        import torch
-
-        from cgh_bench.core import dist
-        from cgh_bench.frozen.crops import Batches
-        from cgh_bench.frozen.extraction import Work, require_usable
         from cgh_bench.frozen.features import extract_all
         from cgh_bench.frozen.heads import Heads, SgdProbe, first_weights
-        from cgh_bench.frozen.training import Course, train
-        from cgh_bench.outcomes.classification import classification
 
-        images, val = data.train, data.val
-        fitted, held = self._split(images, seed)
-        with dist.process_group() as device:
-            judged = {"val": val} | ({} if held is None else {"held_out": subset(images, held, f"held out, {seed}")})
-            rates, decays = torch.tensor(list(product(self.learning_rates, self.weight_decays)), device=device).T
-            firsts = [first_weights(width, len(val.classes), self.initial, seed) for width in self._widths(checkpoint)]
-            heads = [
-                Heads(first.to(device), rates, decays, self.descent, self._norm(first, device)) for first in firsts
-            ]
-            probe = SgdProbe(checkpoint, self.features, heads, device, self.precision)
-            cache = folders.cache / "features"
-            probe.banks = {
-                name: extract_all(checkpoint, some, self.transform, self.features, cache, self.precision)
-                for name, some in judged.items()
-            }
-            state = folders.run / "state.pt"
-            if not state.exists():
-                require_usable(Work(checkpoint, images, self.transform, ()))
-            batches = Batches(images, fitted, self.crop, self.batch_size, seed, self.steps)
-            identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
-            title = f"linear probe of {checkpoint.name}, {len(self.grid)} heads"
-            course = Course(title, self.epochs, self.schedule, identity, state, device)
-            history = train(probe, batches, course)
-            probe.require_frozen()
-            folders.write("epochs.json", json.dumps({"heads": self.grid, "epochs": history}))
-            last = history[-1]
-            chosen = int(np.argmax(last.get("held_out_top1", [0.0])))
-            predicted, ranks = probe.answers("val", chosen)
-            folders.keep(classification(val, predicted.numpy(), ranks.numpy()))
-        return {
-            "top1": last["val_top1"][chosen],
-            **({"top5": last["val_top5"][chosen]} if len(val.classes) > 5 else {}),
-            "top1_selected_on_val": max(max(record["val_top1"]) for record in history),
+        rates, decays = torch.tensor(list(product(self.learning_rates, self.weight_decays)), device=device).T
+        heads = []
+        for width in self._widths(checkpoint):
+            first = first_weights(width, len(judged["val"].classes), self.initial, seed).to(device)
+            norm = None if self.norm is None else nn.BatchNorm1d(width, self.norm, affine=False).to(device)
+            heads.append(Heads(first, rates, decays, self.descent, norm))
+        probe = SgdProbe(checkpoint, self.features, heads, device, self.precision)
+        cache = folders.cache / "features"
+        probe.banks = {
+            name: extract_all(checkpoint, some, self.transform, self.features, cache, self.precision)
+            for name, some in judged.items()
         }
+        return probe
 
 
 # facebookresearch/moco main_lincls.py.
@@ -180,7 +104,7 @@ DINOV2_RATES = tuple(4 * rate for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1
 DINOV2 = replace(
     MOCO,
     transform=IMAGENET_KNN,
-    crop=Crop(interpolation="bicubic"),
+    crop=BICUBIC_CROP,
     features=("cls", "cls+patch_mean", "last4", "last4+patch_mean"),
     learning_rates=DINOV2_RATES,
     schedule=BY_STEP,
@@ -239,7 +163,7 @@ TASKS = {
     # ViT-B (50 of L and H). There BatchNorm is of each GPU's images, and a last batch that is not full is left out.
     "imagenet_linear_mae": replace(
         DINO,
-        crop=Crop(interpolation="bicubic"),
+        crop=BICUBIC_CROP,
         features=("cls",),
         learning_rates=(6.4,),
         descent=Descent(0.9, trust=0.001, spare_biases=True),

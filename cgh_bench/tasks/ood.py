@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
+from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet
 from cgh_bench.data.transform import EvalTransform
@@ -30,14 +31,16 @@ class OutOfDistribution(Linear):
     """
 
     METRICS: ClassVar = (
-        *(Metric(f"auroc_{name}") for name in SCORES),
-        *(Metric(f"fpr95_{name}", higher_is_better=False) for name in SCORES),
+        *(Metric(f"auroc_{name}", always=name != "mahalanobis") for name in SCORES),
+        *(Metric(f"fpr95_{name}", higher_is_better=False, always=name != "mahalanobis") for name in SCORES),
     )
 
     against: str = ""
     """The other dataset: a name from the catalogue or a folder, of which the val images are taken."""
     k: int = 50
     """Sun et al.: 50 for CIFAR, 1,000 for all of ImageNet; at most the number of train images."""
+    mahalanobis: bool = later(True)
+    """Whether that score is among them: it needs more train images than the feature has numbers."""
 
     def check(self, data: DataPair) -> None:
         """Refuse what has no classifier, no other dataset, or the same images in both."""
@@ -56,6 +59,21 @@ class OutOfDistribution(Linear):
             raise UserError("name the dataset that is to be told apart: --set against=FOLDER")
         return (self.against,)
 
+    def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
+        """As of the linear probe; refuses what `run` does."""
+        self._require_spread(checkpoint, data)
+        return super().effort(checkpoint, data)
+
+    def _require_spread(self, checkpoint: "Checkpoint", data: DataPair) -> None:
+        """Refuse fewer images than determine a covariance: distances by its inverse would be those of the ridge."""
+        count, enough = len(data.train), self.width(checkpoint) + len(data.train.classes)
+        if self.mahalanobis and count < enough:
+            raise UserError(
+                f"mahalanobis inverts the covariance of a feature of {self.width(checkpoint):,} numbers, which "
+                f"{count:,} train images do not determine; {enough:,} do, or take a narrower feature, or leave that "
+                "score out: --set mahalanobis=false"
+            )
+
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images of the probe. `scores.npz` has every image's scores."""
         import torch
@@ -63,13 +81,17 @@ class OutOfDistribution(Linear):
         from cgh_bench.frozen import confidence
         from cgh_bench.frozen.neighbours import shared_neighbours
 
+        self._require_spread(checkpoint, data)
         train, val, others = self.features(checkpoint, data, folders)
         head = self.head(checkpoint, data, folders, seed)
-        found: dict[str, list[NDArray[Any]]] = {name: [] for name in SCORES}
+        found: dict[str, list[NDArray[Any]]] = {
+            name: [] for name in SCORES if name != "mahalanobis" or self.mahalanobis
+        }
         for bank in (val, others):
             logits = head.scores(bank.features).double()
             found["knn"].append(shared_neighbours(train.features, bank.features, self.k)[0][:, -1])
-            found["mahalanobis"].append(confidence.mahalanobis(train.features, train.labels, bank.features))
+            if self.mahalanobis:
+                found["mahalanobis"].append(confidence.mahalanobis(train.features, train.labels, bank.features))
             found["energy"].append(logits.logsumexp(dim=1).numpy())
             found["msp"].append(torch.softmax(logits, dim=1).amax(dim=1).numpy())
         folders.save(

@@ -14,7 +14,13 @@ from cgh_bench.evaluation import evaluate, find_finished, plan, prepare
 from cgh_bench.tasks.base import ImageTask, Task
 from cgh_bench.workspace import Workspace
 
-TRAINED = ("animals_linear_sgd", "animals_finetune", "animals_finetune_10pct")
+TRAINED = (
+    "animals_attentive",
+    "animals_linear_sgd",
+    "animals_finetune",
+    "animals_finetune_10pct",
+    "animals_finetune_vit",
+)
 TASKS: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
 NAMES = [
     name
@@ -26,7 +32,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path) -> None:
-    workspace, backbone = Workspace(tmp_path), random_checkpoint("test_resnet")
+    workspace = Workspace(tmp_path)
+    backbone = random_checkpoint("test_vit" if name.endswith("_vit") else "test_resnet")
     settings = ["epochs=1"] if name in TRAINED else []
     (evaluation,) = prepare([name], workspace, settings, toy_data(80, 8, side=48))
     assert plan(evaluation, backbone, workspace)

@@ -32,7 +32,9 @@ TRAINED = (
     "imagenet_linear_dinov3_vit",
     "imagenet_linear_dino_vit_base",
     "imagenet_linear_mae",
+    "imagenet_attentive_capi",
     "finetune",
+    "finetune_vit",
 )
 
 

@@ -1,5 +1,6 @@
 """Measures of features that need no labels, against closed forms and independent formulas."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ def test_lidar_counts_directions_in_which_images_differ_more_than_their_views() 
     between[:, :4] = 30 * RANDOM.standard_normal((rows, 4))  # four of twelve tell images apart
     features = (between[:, None] + RANDOM.standard_normal((rows, views, width))).astype(np.float32)
     assert label_free.lidar(features, 1e-4, 1e-7) == pytest.approx(4, rel=0.02)
+    assert label_free.lidar(features[:3], 1e-4, 1e-7) is not None  # 3 · 4 differences of 12 numbers
+    assert label_free.lidar(features[:2], 1e-4, 1e-7) is None
 
 
 def test_alignment_and_uniformity_are_the_papers() -> None:
@@ -60,10 +63,15 @@ def test_alignment_and_uniformity_are_the_papers() -> None:
     assert label_free.uniformity(rows) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_checkpoint_is_judged_without_labels(tmp_path: Path) -> None:
-    task = LabelFree("toy", AS_IS, viewed=8, views=3, crop=Crop(32, (0.5, 1.0)))
-    found = task.run(random_checkpoint("resnet18"), toy_data(), Folders(tmp_path, tmp_path / "cache"), 0)
+def test_a_checkpoint_is_judged_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = LabelFree("toy", AS_IS, viewed=40, views=4, crop=Crop(32, (0.5, 1.0)))
+    backbone, folders = random_checkpoint("test_resnet"), Folders(tmp_path, tmp_path / "cache")
+    found = task.run(backbone, toy_data(), folders, 0)
     assert set(found) == {"rankme", "rankme_gaussian", "lidar", "alignment", "uniformity"}  # 40 images: no 100 ranks
+    assert not caplog.messages
+    fewer = replace(task, viewed=8).run(backbone, toy_data(), folders, 0)
+    assert found.keys() - fewer.keys() == {"lidar"}
+    assert ["8 images in 4 crops" in line and "96 numbers" in line for line in caplog.messages] == [True]
     assert 1 <= found["rankme"] < found["rankme_gaussian"] <= 40
     assert len(np.load(tmp_path / "spectrum.npz")["variances"]) == 40
 

@@ -114,10 +114,16 @@ def test_noise_is_told_from_pictures(checkpoint: Checkpoint, tmp_path: Path, cac
         for number in range(6):
             pixels = RANDOM.integers(0, 256, (32, 32, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "noise" / split / "n" / f"{number}.png")
-    task = OutOfDistribution("toy", AS_IS, weight_decays=(1e-2,), against=str(tmp_path / "noise"), k=3)
-    found = run(task, checkpoint, tmp_path / "run", cache)
+    task = OutOfDistribution(
+        "toy", AS_IS, feature="layer1", weight_decays=(1e-2,), against=str(tmp_path / "noise"), k=3
+    )
+    narrow = random_checkpoint("test_resnet")  # 32 numbers, of 40 images of 4 classes
+    found = run(task, narrow, tmp_path / "run", cache)
     assert found["auroc_knn"] == 100
     assert found["fpr95_knn"] == 0
+    assert len(found) == 8
+    without = replace(task, mahalanobis=False)
+    assert run(without, narrow, tmp_path / "run", cache) == {k: v for k, v in found.items() if "mahalanobis" not in k}
     with np.load(tmp_path / "run" / "scores.npz") as scores:
         assert len(scores["energy_1"]) == 6
 

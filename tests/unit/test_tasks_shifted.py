@@ -12,7 +12,8 @@ from PIL import Image
 from cgh_bench.core.errors import UserError
 from cgh_bench.data import load
 from cgh_bench.data.imagenet_shifts import imagenet_c
-from cgh_bench.tasks.imagenet_c import ImageNetC, corruption_errors
+from cgh_bench.data.transform import AS_IS
+from cgh_bench.tasks.imagenet_c import ALEXNET, EXTRA, ImageNetC, ImageNetC19, corruption_errors
 from cgh_bench.tasks.shifted import columns_of
 
 WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361")
@@ -52,7 +53,10 @@ def test_folders_named_by_numbers_are_sorted_as_numbers(tmp_path: Path, monkeypa
     images = load("imagenet_v2", "val")
     assert [f"{images.classes[label]}/a.png" for label in images.labels] == list(images.paths)
     assert images.classes[2] == "2"
-    assert columns_of(images, [f"n{n:08d}" for n in range(12)]).tolist() == list(range(12))
+    wnids = [f"n{n:08d}" for n in range(12)]
+    assert columns_of(images, wnids).tolist() == list(range(12))
+    as_words = replace(images, classes=tuple(sorted(images.classes)))  # a folder of one's own: 0, 1, 10, 11, 2, …
+    assert columns_of(as_words, wnids).tolist() == [0, 1, 10, 11, *range(2, 10)]
 
 
 def test_a_set_of_some_of_the_classes_has_only_these_as_answers(root: Path):
@@ -128,6 +132,9 @@ def test_the_corruption_error_of_a_resnet50_is_the_published_one(corruption: str
 
 def test_the_mean_corruption_error_is_over_fifteen_corruptions_at_all_severities(root: Path):
     assert len(ImageNetC().corruptions) == 15
+    assert (len(ImageNetC19().corruptions), ImageNetC19.METRICS[0].name) == (19, "mce_19")
+    as_alexnet = 100 * (1 - np.array([[{**ALEXNET, **EXTRA}[name]] for name in ImageNetC19().corruptions]))
+    assert corruption_errors(ImageNetC19().corruptions, as_alexnet) == pytest.approx([100] * 19)
     with pytest.raises(UserError, match="all five"):
         ImageNetC(severities=(1, 2))
     with pytest.raises(UserError, match="speckle_noise"):
@@ -142,10 +149,12 @@ def test_one_head_serves_all_of_them(root: Path, tmp_path: Path):
         for wnid in WNIDS[:2]:
             picture(root / name.replace("_", "-") / wnid / "a.png", COLOURS[WNIDS.index(wnid)], 7)
         (root / name.replace("_", "-") / "SUBSET").touch()
-    for corruption in ("fog", "snow"):
+    for corruption in ("fog", "snow", "spatter"):
         for severity in range(1, 6):
             for label, wnid in enumerate(WNIDS):
                 picture(root / f"imagenet-c/{corruption}/{severity}/{wnid}/a.png", COLOURS[label], severity)
+    sets = ImageNetC(corruptions=("fog",)).sets(ImageNetC().load_data(tmp_path))
+    assert [transform for _, transform in sets[2:]] == [AS_IS] * 5  # stored at 224 pixels, and never resized to 256
     small = ("--set", "transform.resize=32", "--set", "transform.crop=32")
     common = ("--ckpt", "random:resnet18", "--set", "held_out=0.2", *small, "--work", str(work))
     done = command.run("eval", "imagenet_v2_shifted,imagenet_a_shifted,imagenet_r_shifted", *common, cwd=tmp_path)
@@ -155,8 +164,10 @@ def test_one_head_serves_all_of_them(root: Path, tmp_path: Path):
     stamp = heads[0].stat().st_mtime_ns
     done = command.run("eval", "imagenet_c", *common, "--set", "corruptions=fog,snow", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    done = command.run("eval", "imagenet_c_19", *common, "--set", "corruptions=fog,spatter", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert [head.stat().st_mtime_ns for head in (work / "cache/heads").iterdir()] == [stamp]
     results = [json.loads(line) for line in (work / "results.jsonl").read_text().splitlines()]
-    assert [result["metrics"]["top1"] for result in results] == [100.0] * 4
-    assert results[3]["metrics"]["mce"] == 0
+    assert [result["metrics"]["top1"] for result in results] == [100.0] * 5
+    assert (results[3]["metrics"]["mce"], results[4]["metrics"]["mce_19"]) == (0, 0)
     assert all(result["subset"] for result in results)
