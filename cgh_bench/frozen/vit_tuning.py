@@ -31,7 +31,7 @@ from cgh_bench.networks.wrapped import Transformer
 STEP = 5
 """A stream of random numbers of its own under the seed."""
 HEAD_DEVIATION = 2e-5
-"""Of the head's first weights: MAE's own, and BEiT's .02 times its scale of .001."""
+"""The standard deviation of the head's first weights: MAE's, and BEiT's .02 times its scale of .001."""
 UNDECAYED = ("cls_token", "pos_embed")
 """Beside all vectors."""
 NEW = {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}

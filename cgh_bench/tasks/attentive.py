@@ -33,7 +33,7 @@ class Attentive(CropProbe):
     """Whose map: of a transformer, `layer4` stands for the patch tokens after its final norm."""
     learning_rates: tuple[float, ...] = RATES
     weight_decays: tuple[float, ...] = (5e-4, 1e-3, 5e-2)
-    """Of all but biases."""
+    """For all but biases."""
     schedule: Schedule = RISING
     epochs: int = 10
     batch_size: int = 1024

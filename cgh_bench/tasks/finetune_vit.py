@@ -42,11 +42,11 @@ class FineTuneVit(Tuned):
     smoothing: float = 0.1
     """The share of a label that is spread over all classes."""
     rate: float = 2e-3
-    """Of the head, as it is, never rescaled by the batch size."""
+    """The head's, as it is, never rescaled by the batch size."""
     layer_decay: float = 0.65
     """The rate of a layer as a share of that of the next."""
     weight_decay: float = 0.05
-    """Of matrices, but not of the class token and the positions."""
+    """For matrices, but not for the class token and the positions."""
     drop_path: float = 0.1
     """How often a branch of the last block is left out; of the first never, in between linearly."""
     schedule: Schedule = DOWN_TO_1E_6
@@ -118,7 +118,7 @@ TASKS = {
     # microsoft/unilm beit/get_started_for_image_classification.md, of networks pretrained without labels.
     "imagenet_finetune_beit_base": replace(MAE_BASE, rate=4e-3, schedule=Cosine(warmup=20, last=2.5e-4)),
     "imagenet_finetune_beit_large": replace(MAE_LARGE, rate=1e-3, schedule=Cosine(warmup=5, last=1e-3)),
-    # Of a dataset of one's own: MAE's values for its base network, the rate scaled to smaller batches.
+    # For a dataset of your own: MAE's values for its base network, the rate scaled to smaller batches.
     "finetune_vit": replace(MAE_BASE, data="", rate=5e-4, schedule=Cosine(warmup=5, last=2e-3), batch_size=256),
     "animals_finetune_vit": FineTuneVit(
         "animals",
