@@ -144,7 +144,7 @@ class CropProbe(ImageTask):
                 require_usable(Work(checkpoint, images, self.transform, ()))
             batches = Batches(images, fitted, self.crop, self.batch_size, seed, self.steps)
             identity = fingerprint([self, checkpoint.id, images.fingerprint, val.fingerprint, seed])
-            title = f"{type(self).__name__} of {checkpoint.name}, {len(self.grid)} heads"
+            title = f"probe of {checkpoint.name}, {len(self.grid)} heads"
             course = Course(title, self.epochs, self.schedule, identity, state, device)
             history = train(probe, batches, course)
             probe.require_frozen()
