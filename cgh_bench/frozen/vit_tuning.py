@@ -73,14 +73,14 @@ class Augmented:
 
     @cached_property
     def _transform(self) -> Any:
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
         transform = create_transform(
             self.size,
             is_training=True,
             scale=self.crop.area,
             hflip=self.crop.mirrored,
-            color_jitter=None,
+            color_jitter=0.0,
             auto_augment=self.policy or None,
             interpolation=self.crop.interpolation,
             mean=self.mean,
@@ -159,7 +159,7 @@ class Mixing(NamedTuple):
 
 def by_layer(network: VitNetwork, rate: float, layer_decay: float, weight_decay: float) -> torch.optim.Optimizer:
     """AdamW, whose rate is that of the head times `layer_decay` for each layer before it."""
-    from timm.optim import param_groups_layer_decay
+    from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
     groups = param_groups_layer_decay(
         network.network, weight_decay, no_weight_decay_list=UNDECAYED, layer_decay=layer_decay
@@ -183,15 +183,16 @@ class VitTuning(Tuning):
         mixing: Mixing,
         seed: int,
     ) -> None:
-        from timm.data import Mixup
+        from timm.data.mixup import Mixup
         from timm.data.random_erasing import RandomErasing
 
         super().__init__(network, optimizer, judge, device)
         self.seed, self.step, self.smoothing = seed, 0, mixing.smoothing
-        self.erase = RandomErasing(mixing.erased, mode="pixel", max_count=1, device=str(device))
-        self.mix = None
-        if mixing.mixup or mixing.cutmix:
-            self.mix = Mixup(mixing.mixup, mixing.cutmix, label_smoothing=mixing.smoothing, num_classes=mixing.classes)
+        alphas, softening = mixing[:2], {"label_smoothing": mixing.smoothing, "num_classes": mixing.classes}
+        erasing: Any = RandomErasing
+        mixup: Any = Mixup
+        self.erase = erasing(mixing.erased, mode="pixel", max_count=1, device=str(device))
+        self.mix = mixup(*alphas, **softening) if any(alphas) else None
 
     def loss(self, batch: Batch) -> Tensor:
         """See `Tuning`; all parts are equally large."""
