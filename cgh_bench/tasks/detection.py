@@ -94,6 +94,7 @@ def _for_boxes(framework: str) -> list[str]:
 TASKS: dict[str, _Detector] = {
     "animals_det": Detection(data="animal_scenes", protocol="animals_det", arch="resnet18"),
     "animals_det_any": Detection(data="animal_scenes", protocol="animals_det_any", arch="any"),
+    "animals_det_quick": BoxDetection(data="animal_scenes", protocol="animals_det_quick", arch="any"),
     "voc_det": BoxDetection(data="voc0712", protocol="voc_det", arch="resnet50"),
     "coco_det": Detection(data="coco", protocol="coco_det", arch="resnet50"),
     "coco_det_2x": Detection(data="coco", protocol="coco_det_2x", arch="resnet50"),

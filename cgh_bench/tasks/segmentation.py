@@ -57,6 +57,7 @@ def read_map(path: Path, first: int) -> NDArray[np.int64]:
 TASKS = {
     "animals_seg": Segmentation(data="animal_scenes", protocol="animals_seg", arch="resnet18"),
     "animals_seg_any": Segmentation(data="animal_scenes", protocol="animals_seg_any", arch="any"),
+    "animals_seg_quick": Segmentation(data="animal_scenes", protocol="animals_seg_quick", arch="any"),
     "voc_seg": Segmentation(data="voc2012_aug", protocol="voc_seg", arch="resnet50"),
     "voc_seg_moco": Segmentation(data="voc2012_aug", protocol="voc_seg_moco", arch="resnet50"),
     "voc_seg_linear": Segmentation(data="voc2012_aug", protocol="voc_seg_linear", arch="resnet50"),

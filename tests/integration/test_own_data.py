@@ -92,9 +92,17 @@ def test_a_folder_in_yolos_form_is_fine_tuned_on_boxes_alone(tmp_path: Path) -> 
     more = "test_dataloader.num_workers=0,model.test_cfg.rcnn.score_thr=0.0"
     result = evaluated(tmp_path, "coco_quick", "--data=squares", f"--set=settings={settings},{more}")
     assert set(result.metrics) == {"box_AP", "box_AP50", "box_AP75"}
-    refused = command.run("eval", "animals_det", "--ckpt=random:resnet18", "--data=squares", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "has a box only" in refused.stderr and "coco_quick" in refused.stderr
+
+
+@pytest.mark.parametrize("framework", OBJECTS)
+def test_boxes_without_masks_are_refused_before_masks_are_trained(framework: str, tmp_path: Path) -> None:
+    require(framework)
+    own_folders.coco(tmp_path / "boxes", masks=False)
+    refused = command.run("eval", OBJECTS[framework], "--ckpt=random:resnet18", "--data=boxes", cwd=tmp_path)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    boxes_only = {"mmdet": "animals_det_quick", "detectron2": "coco_retinanet_detectron2"}[framework]
+    assert "has a box only" in refused.stderr and boxes_only in refused.stderr
+    assert not (tmp_path / "work/eval").exists()
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_a_backbone_that_a_protocol_cannot_take_is_refused_in_a_line(architectur
 def test_a_task_for_one_architecture_names_those_for_others():
     vit = random_checkpoint("vit_tiny_patch16_224")
     for name, others in {
-        "animals_det": "animals_det_any",
+        "animals_det": "animals_det_any or animals_det_quick",
         "ade20k_upernet": "ade20k_linear or ade20k_upernet_vit",
     }.items():
         with pytest.raises(UserError, match=rf"vit_tiny_patch16_224; use {others} \("):
@@ -86,7 +86,11 @@ def test_the_architecture_of_a_file_is_that_of_its_checkpoint(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "place"),
-    [("mmdet", "state_dict/backbone.network"), ("detectron2", "model/backbone.bottom_up.network")],
+    [
+        ("mmdet", "state_dict/backbone.network"),
+        ("mmseg", "state_dict/backbone.network"),
+        ("detectron2", "model/backbone.bottom_up.network"),
+    ],
 )
 @pytest.mark.parametrize("architecture", ["resnet18", "vit_tiny_patch16_32", "convnext_atto"])
 def test_fine_tuned_weights_are_read_back(architecture, source, place, tmp_path):
@@ -100,6 +104,11 @@ def test_fine_tuned_weights_are_read_back(architecture, source, place, tmp_path)
     assert (found.id, found.origin.source) == (checkpoint.id, source)
     shown = CliRunner().invoke(inspect, [str(tmp_path / "model.pth"), "--json"])
     assert json.loads(shown.stdout)["source"] == source
+    lost = next(iter(tensors))
+    torch.save({folder: {name: tensors[name] for name in tensors if name != lost}, **said}, tmp_path / "model.pth")
+    with pytest.raises(UserError) as refused:
+        load(tmp_path / "model.pth")
+    assert "model.pth" in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_layers_are_timms_and_their_rates_detectron2s():
@@ -135,3 +144,20 @@ def test_the_simple_pyramid(stride):
     pyramid = simple_pyramid.SimpleFeaturePyramid(32, stride, 8, num_outs=5)
     levels = pyramid([torch.rand(1, 32, 128 // stride, 64 // stride)])
     assert [tuple(level.shape) for level in levels] == [(1, 8, 128 // s, 64 // s) for s in (4, 8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_32", "convnext_atto"])
+def test_mixed_precision_computes_nearly_the_same_and_trains_in_full(architecture):
+    """Autocast to bfloat16 around the backbone and what reads its maps, as frameworks do on a GPU."""
+    torch.manual_seed(0)
+    network, images = carried.Carried(architecture), torch.rand(2, 3, 64, 64)
+    pyramid = simple_pyramid.SimpleFeaturePyramid(network.layout.channels[-1], 16, 8, num_outs=5)
+    exact = network.eval()(images)[-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(images)[-1]
+        maps = network.train()(images)
+        levels = pyramid(maps[-1:]) if network.layout.is_single_scale else maps
+    assert ((rough.float() - exact).abs().max() / exact.abs().max()) < 0.05
+    sum(level.float().square().mean() for level in levels).backward()
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert len(gradients) > 10 and all(each.dtype == torch.float32 and each.isfinite().all() for each in gradients)
