@@ -17,6 +17,7 @@ from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.layouts import cityscapes as cityscapes_layout
 from cgh_bench.data.layouts import coco as coco_layout
 from cgh_bench.data.layouts import voc as voc_layout
+from cgh_bench.data.videos import Videos
 
 TINY = SceneSettings(train_scenes=8, val_scenes=4, side=96, most_animals=2)
 INSTANCE_IDS = (24, 25, 26, 27, 28, 31, 32, 33)  # Cityscapes' label ids of its eight classes with instances
@@ -83,6 +84,22 @@ def ade20k(scenes: Path, root: Path) -> None:
     for split, name in (("train", "training"), ("val", "validation")):
         for number in _copy(scenes, split, folder / "images" / name, ".jpg"):
             _save(_map(scenes, split, number), folder / f"annotations/{name}/{number}.png")
+
+
+def davis(videos: Videos, root: Path) -> list[str]:
+    """DAVIS 2017's layout of the videos; their names."""
+    names = [video.name.replace(" ", "_") for video in videos.videos]
+    (root / "DAVIS/ImageSets/2017").mkdir(parents=True)
+    (root / "DAVIS/ImageSets/2017/val.txt").write_text("\n".join(names))
+    (root / "DAVIS/SUBSET").touch()
+    for name, video in zip(names, videos.videos, strict=True):
+        for part in ("JPEGImages", "Annotations"):
+            (root / f"DAVIS/{part}/480p/{name}").mkdir(parents=True)
+        for index in range(len(video.frames)):
+            image = Image.fromarray(video.frames.image(index).permute(1, 2, 0).numpy())
+            image.save(root / f"DAVIS/JPEGImages/480p/{name}/{index:05d}.jpg", quality=95)
+            Image.fromarray(video.owner(index)).save(root / f"DAVIS/Annotations/480p/{name}/{index:05d}.png")
+    return names
 
 
 def _new(folder: Path) -> Path:

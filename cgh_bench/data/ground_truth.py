@@ -159,7 +159,8 @@ def _boxes_of_coco(images: Path, file: Path) -> tuple[tuple[Path, NDArray[np.flo
     for line in coco["annotations"]:
         if not line.get("iscrowd"):
             boxes[line["image_id"]].append(line["bbox"])
-    return tuple((images / entry["file_name"], _corners(boxes[entry["id"]])) for entry in coco["images"])
+    # Whole pixels, as valeoai/LOST datasets.py `extract_gt_COCO` has them.
+    return tuple((images / entry["file_name"], _corners(boxes[entry["id"]]).round()) for entry in coco["images"])
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:

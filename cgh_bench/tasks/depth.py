@@ -74,17 +74,18 @@ class Depth(MeasuredTask):
         """Cached patches, or random crops."""
         if self.crop is None:
             return super().examples(checkpoint, train, folders)
-        from cgh_bench.data.map_views import turned_crop
         from cgh_bench.frozen.dense_head import Computed
         from cgh_bench.frozen.patches import LiveMaps
 
-        size = self.crop
+        return Computed(LiveMaps(checkpoint, self.feature, self.precision), train, self._cropped, self.crop)
+
+    def _cropped(self, image: "Tensor", truth: Values) -> "tuple[Tensor, Values]":
+        """A view for training; a method, so that processes that are spawned get it."""
+        from cgh_bench.data.map_views import turned_crop
+
+        assert self.crop
         left, top, right, bottom = self.box or (0, 0, None, None)
-
-        def view(image: "Tensor", truth: Values) -> "tuple[Tensor, Values]":
-            return turned_crop(image[:, top:bottom, left:right], truth[top:bottom, left:right], size)
-
-        return Computed(LiveMaps(checkpoint, self.feature, self.precision), train, view, size)
+        return turned_crop(image[:, top:bottom, left:right], truth[top:bottom, left:right], self.crop)
 
     def loss(self, outputs: "Tensor", truth: "Tensor", grid: "Grid", step: int) -> "Tensor":
         """SigLoss of the depths that are known and within the range."""

@@ -181,4 +181,5 @@ TASKS = {
     # valeoai/LOST main_lost.py: trainval of each year, difficult objects included.
     "voc07_discovery": Discovery("voc0712", part=0),
     "voc12_discovery": Discovery("voc0712", part=1),
+    "coco20k_discovery": Discovery("coco20k"),
 }

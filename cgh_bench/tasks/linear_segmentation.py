@@ -10,6 +10,7 @@ backbone runs for every batch. Reported is the last head; DINOv3's code reports 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -131,9 +132,8 @@ class LinearSegmentation(DenseTask):
             patches = extract_patches(checkpoint, windows, self.size, self.feature, cache, self.precision)
             return Cached(patches, truth_on_disk(windows, folders.run))
         live = LiveMaps(checkpoint, self.feature, self.precision)
-        return Computed(
-            live, train, lambda image, truth: scaled_crop(image, truth, self.short_side, self.size), (self.size,) * 2
-        )
+        view = partial(scaled_crop, short_side=self.short_side, size=self.size)
+        return Computed(live, train, view, (self.size,) * 2)
 
     def _loss(self) -> "Callable[[Tensor, Tensor, Grid, int], Tensor]":
         from cgh_bench.frozen.map_losses import patch_cross_entropy, pixel_cross_entropy

@@ -48,6 +48,8 @@ def test_which_maps_a_framework_gets(architecture, stages, stride, shrink):
         ("resnet18", "single-scale", "accepted: patches of 6 to 22 pixels"),
         ("vit_tiny_patch16_224", "multi-scale", "accepted: maps at strides 4, 8, 16 and 32"),
         ("beit_base_patch16_224", "any", "it takes 224x224"),
+        ("legacy_xception", "any", "not padded"),
+        ("inception_v3", "any", "not padded"),
     ],
 )
 def test_a_backbone_that_a_protocol_cannot_take_is_refused_in_a_line(architecture, kind, said):

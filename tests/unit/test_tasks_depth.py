@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
+import dense_folder
 import numpy as np
 import pytest
 import torch
@@ -37,23 +39,7 @@ def trunk() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Steps of depth that are as bright as they are near, with a border of which nothing is known."""
-    made = tmp_path_factory.mktemp("depth") / "steps"
-    for split, count in (("train", 6), ("val", 2)):
-        rng = np.random.default_rng(count)
-        for name in ("images", "depth", "normals"):
-            (made / split / name).mkdir(parents=True)
-        for number in range(count):
-            metres = np.kron(rng.uniform(1, 8, (2, 2)), np.ones((24, 32)))
-            image = np.repeat((255 - 25 * metres)[:, :, None], 3, axis=2)
-            metres[:2] = 0
-            normal = np.zeros((*metres.shape, 3))
-            normal[2:] = np.where(metres[2:, :, None] > 4, [0, 0, -1.0], [0.6, 0, -0.8])
-            Image.fromarray(image.astype(np.uint8)).save(made / split / f"images/{number}.png")
-            Image.fromarray((1000 * metres).astype(np.uint16)).save(made / split / f"depth/{number}.png")
-            colours = np.where(normal.any(axis=2, keepdims=True), 127.5 + 127.5 * normal, 0)
-            Image.fromarray(np.rint(colours).astype(np.uint8)).save(made / split / f"normals/{number}.png")
-    return made
+    return dense_folder.write_steps(tmp_path_factory.mktemp("depth") / "steps")
 
 
 def run(task: MeasuredTask, trunk: Checkpoint, pair: MeasuredPair, folder: Path) -> dict[str, float]:
@@ -159,7 +145,9 @@ def test_published_recipes_and_layouts(
     assert (len(pair.train), len(pair.val)) == (6, 2) and pair.subset
     own = load_measured(str(folder), "depth", tmp_path / "cache")
     np.testing.assert_allclose(pair.val.both(0)[1], own.val.both(0)[1], atol=0.005)
-    found = run(small, random_checkpoint("vit_tiny_patch16_224"), pair, tmp_path / "run")
+    vit = random_checkpoint("vit_tiny_patch16_224")
+    assert pickle.dumps(small.examples(vit, pair.train, Folders(tmp_path, tmp_path)))  # for loaders that are spawned
+    found = run(small, vit, pair, tmp_path / "run")
     assert 0 < found["rmse"] < task.most and 0 <= found["delta1"] <= 100
 
 

@@ -1,5 +1,6 @@
 """Object discovery: LOST's own boxes, keys of the last attention, VOC's layout, and images without an object."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,3 +90,26 @@ def test_voc_in_its_layout_odd_sizes_and_nothing_to_find(tmp_path: Path, monkeyp
         replace(task, part=9).load_data(tmp_path)
     with pytest.raises(UserError, match="most 0"):
         Discovery("voc0712", most=0)
+
+
+def test_coco20k_in_its_layout_in_whole_pixels_without_crowds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = write_scenes(tmp_path / "scenes", replace(miniatures.TINY, train_scenes=1, val_scenes=2, side=90))
+    miniatures.coco(scenes, tmp_path)
+    (tmp_path / "coco/val2017").rename(tmp_path / "coco/train2014")
+    document = json.loads((tmp_path / "coco/annotations/instances_val2017.json").read_text())
+    crowd, *_ = (line for line in document["annotations"] if line["image_id"] == document["images"][0]["id"])
+    document["annotations"].append({**crowd, "id": 999, "iscrowd": 1, "bbox": [0, 0, 90, 90]})
+    for line in document["annotations"]:
+        line["bbox"][0] += 0.3
+    monkeypatch.setenv("CGH_DATA", str(tmp_path))
+    task, file = find("coco20k_discovery"), tmp_path / "coco/annotations/instances_train2014_sel20k.json"
+    with pytest.raises(UserError, match="sel20k.json is absent"):
+        task.load_data(tmp_path / "cache")
+    file.write_text(json.dumps(document))
+    data = task.load_data(tmp_path / "cache")
+    assert data.subset == "2 of 19,817 images"
+    for _, boxes in data.images:
+        assert len(boxes) and (boxes == boxes.round()).all() and [0, 0, 90, 90] not in boxes.tolist()
+    folders = Folders(tmp_path / "run", tmp_path / "cache")
+    found = task.run(random_checkpoint("vit_tiny_patch16_224"), data, folders, 0)
+    assert outcomes.load(tmp_path / "run").metrics() == pytest.approx(found)

@@ -1,6 +1,7 @@
 """Linear segmentation: cached and computed features, windows, the recipes' values and traps, resumption."""
 
 import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def test_learns_and_says_what_it_takes(pair: SegmentedPair, trunk: Checkpoint, t
     plan = TASK.plan(trunk, pair, Folders(tmp_path / "run", tmp_path / "cache"))
     assert "in the cache" in plan[0] and "40 steps" in plan[2]
     crops = dataclasses.replace(TASK, view="crops", loss="pixels")
-    assert "random crops" in crops.plan(trunk, pair, Folders(tmp_path / "run", tmp_path / "cache"))[-1]
+    folders = Folders(tmp_path / "run", tmp_path / "cache")
+    assert "random crops" in crops.plan(trunk, pair, folders)[-1]
+    assert pickle.dumps(crops.examples(trunk, pair.train, folders))  # for loaders that are spawned, not forked
 
 
 def test_cached_equals_computed(pair: SegmentedPair, trunk: Checkpoint, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from miniatures import davis
 from PIL import Image
 
 from cgh_bench import outcomes
@@ -36,22 +37,6 @@ def moved(videos: Videos) -> list[np.ndarray]:
         each[2] = 0
         found.append(each)
     return found
-
-
-def davis(root: Path, videos: Videos) -> list[str]:
-    """The videos in DAVIS' layout."""
-    names = [video.name.replace(" ", "_") for video in videos.videos]
-    (root / "DAVIS/ImageSets/2017").mkdir(parents=True)
-    (root / "DAVIS/ImageSets/2017/val.txt").write_text("\n".join(names))
-    (root / "DAVIS/SUBSET").touch()
-    for name, video in zip(names, videos.videos, strict=True):
-        for part in ("JPEGImages", "Annotations"):
-            (root / f"DAVIS/{part}/480p/{name}").mkdir(parents=True)
-        for index in range(len(video.frames)):
-            image = Image.fromarray(video.frames.image(index).permute(1, 2, 0).numpy())
-            image.save(root / f"DAVIS/JPEGImages/480p/{name}/{index:05d}.jpg", quality=95)
-            Image.fromarray(video.owner(index)).save(root / f"DAVIS/Annotations/480p/{name}/{index:05d}.png")
-    return names
 
 
 def test_made_videos_are_exact_and_every_object_is_in_the_first_frame() -> None:
@@ -125,7 +110,7 @@ def test_davis_in_its_layout_several_processes_and_what_is_wrong(
     monkeypatch.setenv("CGH_DATA", str(tmp_path))
     with pytest.raises(UserError, match=r"val.txt cannot be read"):
         load_related("davis2017", "video")
-    names = davis(tmp_path, animal_videos(FEW))
+    names = davis(animal_videos(FEW), tmp_path)
     videos = load_related("davis2017", "video")
     assert videos.subset == "2 of 30 videos" and [video.name for video in videos.videos] == names
     task = Tracking("davis2017", short=64, feature="layer2")

@@ -71,7 +71,7 @@ def require(architecture: Architecture, kind: str, what: str) -> Layout:
         what: the protocol, for the message.
 
     Raises:
-        UserError: the protocol cannot take its strides, its patches, or its image sizes.
+        UserError: the protocol cannot take its strides, its patches, its image sizes, or layers without padding.
     """
     found = layout(architecture) if architecture.IN_DETECTORS else None
     if found is None or kind not in ("any", "single-scale" if found.is_single_scale else "multi-scale"):
@@ -86,7 +86,23 @@ def require(architecture: Architecture, kind: str, what: str) -> Layout:
             f"{what} has images of many sizes, which {architecture.name} does not take (it takes {only}); accepted: "
             "backbones that take any multiple of 32, or of their patches"
         ) from None
+    if not found.is_single_scale:
+        _require_padded(architecture, found, what)
     return found
+
+
+def _require_padded(architecture: Architecture, found: Layout, what: str) -> None:
+    """Refuse maps that are smaller than an image divided by their stride: boxes and pixels would be shifted."""
+    side = 8 * STRIDES[-1]
+    with torch.inference_mode():
+        maps = architecture.skeleton.pyramid(torch.empty(1, 3, side, side, device="meta"))
+    for stage, stride in zip(found.stages, found.strides, strict=True):
+        if (rows := maps[stage].shape[2]) != side // stride:
+            raise UserError(
+                f"{what} cannot take {architecture.name}: of an image of {side} pixels {stage} has {rows} rows, not "
+                f"{side // stride}, since its layers are not padded; accepted: backbones whose maps are an image's "
+                "size divided by their stride"
+            )
 
 
 def architecture_of(named: str) -> Architecture:

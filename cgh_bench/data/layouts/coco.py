@@ -1,4 +1,4 @@
-"""COCO 2017 (https://cocodataset.org)."""
+"""COCO 2017 (https://cocodataset.org), and 19,817 images of COCO 2014 on which object discovery is measured."""
 
 from cgh_bench.data.layout import Layout, Part
 
@@ -22,5 +22,18 @@ LAYOUTS = {
         gigabytes=20.0,
         how="unpack http://images.cocodataset.org/zips/train2017.zip, …/zips/val2017.zip and "
         "…/annotations/annotations_trainval2017.zip in $CGH_DATA/coco",
+    ),
+    # valeoai/LOST@fcedbec datasets.py: the images of its coco_20k_filenames.txt, with their entries of COCO's file.
+    "coco20k": Layout(
+        folder="coco",
+        parts=(
+            Part(
+                "train2014/{}", "annotations/instances_train2014_sel20k.json", 19_817, CLASSES, "", "val", scored=True
+            ),
+        ),
+        gigabytes=14.0,
+        how="unpack http://images.cocodataset.org/zips/train2014.zip and …/annotations/annotations_trainval2014.zip in "
+        "$CGH_DATA/coco, write instances_train2014_sel20k.json by select_coco_20k of datasets.py in "
+        "https://github.com/valeoai/LOST, and move it to $CGH_DATA/coco/annotations",
     ),
 }
