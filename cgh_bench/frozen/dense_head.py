@@ -172,6 +172,10 @@ class Computed:
     size: tuple[int, int]
     """Height and width, multiples of the side of a patch."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What the processes of a loader get where they are spawned: all but the backbone."""
+        return {**self.__dict__, "live": None}
+
     @property
     def grid(self) -> Grid:
         """See `Examples`."""

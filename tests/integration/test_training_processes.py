@@ -35,19 +35,20 @@ def test_a_linear_probe(tmp_path: Path) -> None:
             assert values == pytest.approx(epoch_of_two[name])
 
 
-def test_heads_on_maps(tmp_path: Path) -> None:
-    """Linear segmentation with cached and with computed features, depth and normals."""
+@pytest.mark.slow
+def test_maps(tmp_path: Path) -> None:
+    """Linear segmentation with cached and with computed features, depth, normals, and in-context segmentation."""
     dense_folder.write(tmp_path / "squares", 5, 2)
     dense_folder.write_steps(tmp_path / "steps", 5, 2)
     ranks.run(training_process.dense, str(tmp_path), str(tmp_path / "two"))
     training_process.dense(str(tmp_path), str(tmp_path / "one"))
     for name in training_process.DENSE:
         one, two = (tmp_path / count / name for count in ("one", "two"))
-        heads = [torch.load(run / "state.pt", weights_only=True)["learner"]["head"] for run in (one, two)]
-        for key, tensor in heads[0].items():
-            torch.testing.assert_close(heads[1][key], tensor, atol=1e-5, rtol=1e-3)
         found = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
         assert found[1] == pytest.approx(found[0], rel=1e-3), name
+        if (one / "state.pt").exists():
+            heads = [torch.load(run / "state.pt", weights_only=True)["learner"]["head"] for run in (one, two)]
+            torch.testing.assert_close(heads[1], heads[0], atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.depth import Depth
 from cgh_bench.tasks.finetune import FineTune
+from cgh_bench.tasks.incontext import InContext
 from cgh_bench.tasks.linear_segmentation import LinearSegmentation
 from cgh_bench.tasks.linear_sgd import LinearSgd
 from cgh_bench.tasks.normals import Normals
@@ -44,15 +45,16 @@ DENSE = {
     "computed": (replace(CROPS, test="whole"), "squares"),
     "depth": (Depth(size=64, feature="layer3", training=HEAD), "steps"),
     "normals": (Normals(size=64, feature="layer3", training=HEAD), "steps"),
+    "incontext": (InContext(size=64, k=5), "squares"),
 }
 
 
 def dense(data: str, out: str) -> None:
-    """Train every head of `DENSE` in `out`, on the folders that lie in `data`."""
+    """Evaluate every task of `DENSE` in `out`, on the folders that lie in `data`."""
     torch.set_num_threads(1)
     with process_group(), limited(Resources(workers=0)):
-        for name, (head, images) in DENSE.items():
-            folder, task = Path(out) / name, replace(head, data=str(Path(data) / images))
+        for name, (given, images) in DENSE.items():
+            folder, task = Path(out) / name, replace(given, data=str(Path(data) / images))
             folder.mkdir(parents=True, exist_ok=True)
             folders = Folders(folder, folder / "cache")
             found = task.run(random_checkpoint("resnet18"), task.load_data(folders.cache), folders, 0)
