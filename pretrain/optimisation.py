@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cgh_bench.core.schedule import half_cosine
+from cgh_bench.core.descent import half_cosine
 from cgh_bench.pretrain.recipe import Method, Recipe
 
 TRUST = 0.001

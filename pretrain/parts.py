@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_map
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.core import dist
+from cgh_bench.core.descent import half_cosine
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.schedule import half_cosine
 from cgh_bench.networks.base import Backbone, hypercolumn
 
 M = TypeVar("M", bound=nn.Module)

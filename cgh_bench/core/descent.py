@@ -9,7 +9,7 @@ from cgh_bench.core.errors import UserError
 
 
 def half_cosine(done: float, total: float = 1.0) -> float:
-    """From 1 at the start to 0 at the end, along half a cosine, when `done` of `total` is done."""
+    """From 1 to 0 along half a cosine (Loshchilov and Hutter, arXiv 1608.03983), when `done` of `total` is done."""
     return 0.5 * (1 + math.cos(math.pi * done / total))
 
 

@@ -2,9 +2,10 @@
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cgh_bench.core.errors import UserError
@@ -54,6 +55,19 @@ def decode(file: BinaryIO, name: str) -> "Tensor":
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def read_values(path: Path) -> NDArray[Any]:
+    """The pixels of a map, (H, W) or (H, W, C), as its file has them.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as file:
+            return np.asarray(file)
+    except UNDECODABLE as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from None
 
 
 def _undecodable(name: str, error: Exception) -> UserError:

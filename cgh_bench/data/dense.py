@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
@@ -35,6 +35,7 @@ class Located:
 class Generated:
     """The embedded dataset, which is written when one of these properties is used."""
 
+    subset: ClassVar = ""
     name: str
     cache_folder: Path
 
@@ -53,16 +54,12 @@ class Generated:
         """As of `Located`."""
         return _written(self.name, self.cache_folder).train
 
-    @property
-    def subset(self) -> str:
-        """It is always whole."""
-        return ""
-
 
 @dataclass(frozen=True)
 class Own:
     """Data of the user's own that are there and complete."""
 
+    subset: ClassVar = ""
     kind: Kind
     root: Path
     """The folder that all images are below."""
@@ -77,11 +74,6 @@ class Own:
     """As of `Located`."""
     without_mask: str = ""
     """The first object that has a box only."""
-
-    @property
-    def subset(self) -> str:
-        """They are whole by definition."""
-        return ""
 
 
 DenseData = Located | Generated | Own

@@ -146,10 +146,10 @@ def boxed_images(name: str, part: int, located: dense.DenseData) -> tuple[tuple[
     assert isinstance(chosen.classes, tuple)
     place = {label: index for index, label in enumerate(chosen.classes)}
     found = []
-    for each in layout.image_names(chosen, folder):
-        root = ElementTree.parse(folder / chosen.annotations.format(each)).getroot()
-        boxes = [voc_object(each, item, place)["bbox"] for item in root.iterfind("object")]
-        found.append((folder / chosen.images.format(each), _corners(boxes)))
+    for image, annotation in layout.files_of(chosen, folder):
+        root = ElementTree.parse(annotation).getroot()
+        boxes = [voc_object(image.stem, item, place)["bbox"] for item in root.iterfind("object")]
+        found.append((image, _corners(boxes)))
     return tuple(found)
 
 
@@ -197,11 +197,7 @@ def maps(name: str, located: dense.DenseData, metrics: Mapping[str, float]) -> M
     if part is None or not part.classes:  # of instances, not of classes
         return None
     assert isinstance(part.classes, int)
-    folder = located.root / dense.layouts()[name].folder
-    pairs = tuple(
-        (folder / part.images.format(image), folder / part.annotations.format(image))
-        for image in layout.image_names(part, folder)
-    )
+    pairs = layout.files_of(part, located.root / dense.layouts()[name].folder)
     return Maps(pairs, (BACKGROUND, *voc.CLASSES) if name == "voc2012_aug" else _values(name, part.classes, metrics))
 
 

@@ -18,7 +18,7 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.groups import Groups
 from cgh_bench.data.layout import SUBSET, require_original
-from cgh_bench.data.transform import EvalTransform
+from cgh_bench.data.transform import TRANSFER, EvalTransform
 
 SHARED_MEMORY = Path("/dev/shm")
 """Through which the processes of a loader hand over batches."""
@@ -312,12 +312,12 @@ class FetchedImages:
     """Files and folders that must be there, below `folder`."""
     how: str
     """What the user does to get them there."""
-    counts: tuple[int, int]
-    """Images for training and for the report, as published; 0: not checked."""
     read: Callable[[Path, Split, Path | None], ImageSet]
     """The images of a split of the set in this folder; hashes of files are remembered in the cache, if one is given."""
-    transform: EvalTransform
-    metric: Literal["top1", "class_balanced", "mAP"]
+    counts: tuple[int, int] = (0, 0)
+    """Images for training and for the report, as published; 0: not checked."""
+    transform: EvalTransform = TRANSFER
+    metric: Literal["top1", "class_balanced", "mAP"] = "top1"
     """What the literature reports of it: accuracy over images, its mean over classes, mean average precision."""
     kind: Literal["classification"] = "classification"
     only_val: bool = False

@@ -9,7 +9,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.folder import from_list, load_folder
 from cgh_bench.data.image_set import FetchedImages, ImageSet, Split
 from cgh_bench.data.layout import SUBSET
-from cgh_bench.data.transform import IMAGENET_LINEAR, TRANSFER
+from cgh_bench.data.transform import IMAGENET_LINEAR
 
 # HobbitLong/CMC imagenet100.txt, the 100 classes of https://arxiv.org/abs/1906.05849.
 _IMAGENET100 = """
@@ -25,10 +25,6 @@ _IMAGENET100 = """
 13040303
 """
 IMAGENET100 = tuple(f"n{number}" for number in _IMAGENET100.split())
-
-
-def _imagenet100(folder: Path, split: Split, cache: Path | None) -> ImageSet:
-    return load_folder(folder, split, cache, only=IMAGENET100)
 
 
 def _listed(folder: Path, split: Split, cache: Path | None, file: str) -> ImageSet:
@@ -127,7 +123,7 @@ CATALOG = {
         description="CMC's 100 classes of ImageNet-1k, 5,000 val images; top-1",
         source="https://arxiv.org/abs/1906.05849; github.com/HobbitLong/CMC imagenet100.txt",
         counts=(0, 5_000),
-        read=_imagenet100,
+        read=partial(load_folder, only=IMAGENET100),
     ),
     "imagenet1k_1pct": _part("1 %", "1percent.txt", 12_811),
     "imagenet1k_10pct": _part("10 %", "10percent.txt", 128_116),
@@ -139,7 +135,5 @@ CATALOG = {
         how="unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip in $CGH_DATA",
         counts=(100_000, 10_000),
         read=_tiny,
-        transform=TRANSFER,
-        metric="top1",
     ),
 }

@@ -140,7 +140,6 @@ def _fetched(description: str, source: str, folder: str, count: int, how: str, r
         counts=(0, count),
         read=read,
         transform=IMAGENET_LINEAR,
-        metric="top1",
         only_val=True,
     )
 

@@ -12,7 +12,6 @@ import numpy as np
 from cgh_bench.data.folder import from_list
 from cgh_bench.data.groups import grouped
 from cgh_bench.data.image_set import FetchedImages, ImageSet, Split
-from cgh_bench.data.transform import TRANSFER
 
 MANY, FEW = 100, 20
 
@@ -43,7 +42,6 @@ def _entry(year: str, classes: str, counts: tuple[int, int], needs: tuple[str, .
         f"$CGH_DATA/inat{year}",
         counts=counts,
         read=_read,
-        transform=TRANSFER,
         metric="class_balanced",
     )
 

@@ -265,6 +265,12 @@ def image_names(part: Part, folder: Path) -> list[str]:
     return sorted(set(_found(part.images, folder)) | set(_found(part.annotations, folder)))
 
 
+def files_of(part: Part, folder: Path) -> tuple[tuple[Path, Path], ...]:
+    """Each image of a part with one annotation file an image, and that file."""
+    names = image_names(part, folder)
+    return tuple((folder / part.images.format(name), folder / part.annotations.format(name)) for name in names)
+
+
 def _read(path: Path) -> str:
     _require_file(path)
     try:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.data import catalog, data_root, find_folder
 from cgh_bench.data.contents import contents
-from cgh_bench.data.decoding import UNDECODABLE, read_image
+from cgh_bench.data.decoding import read_image, read_values
 from cgh_bench.data.demo.scenes import NAME as SCENES
 from cgh_bench.data.dense import locate
 from cgh_bench.data.image_set import RelatedImages
@@ -168,7 +167,7 @@ def load_measured(name: str, quantity: Quantity, cache: Path) -> MeasuredPair:
 
 def read_depth(path: Path, levels: int = MILLIMETRES) -> Values:
     """The depth (H, W) in metres of a PNG of whole numbers, so many `levels` a metre."""
-    values = _read(path)
+    values = read_values(path)
     if values.ndim != 2 or values.dtype.kind not in "iu" or values.dtype == np.uint8:
         raise UserError(f"{path} is not a map of depth: 16-bit grey is expected, a metre as {levels} levels")
     return (values / levels).astype(np.float32)
@@ -176,21 +175,13 @@ def read_depth(path: Path, levels: int = MILLIMETRES) -> Values:
 
 def read_normals(path: Path) -> Values:
     """The unit normals (H, W, 3) of an RGB PNG; black is unknown."""
-    values = _read(path)
+    values = read_values(path)
     if values.ndim != 3 or values.shape[2] != 3:
         raise UserError(f"{path} is not a map of normals: 8-bit RGB is expected, 127.5 + 127.5 times the vector")
     vectors = values.astype(np.float32) / 127.5 - 1
     lengths = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit: Values = np.where(values.any(axis=2, keepdims=True), vectors / np.maximum(lengths, 1e-6), 0)
     return unit.astype(np.float32)
-
-
-def _read(path: Path) -> NDArray[Any]:
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file)
-    except UNDECODABLE as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from None
 
 
 def _own(folder: Path, quantity: Quantity, cache: Path) -> MeasuredPair:
@@ -214,16 +205,12 @@ def _both(
             f"{name}/{split}",
             tuple(image for image, _ in paths),
             fingerprint([content, split]),
-            partial(_value, [path for _, path in paths], read),
+            partial(lambda maps, index: read(maps[index]), [path for _, path in paths]),
             cut,
         )
         for split, paths in splits.items()
     )
     return train, val, content
-
-
-def _value(paths: Sequence[Path], read: Callable[[Path], Values], index: int) -> Values:
-    return read(paths[index])
 
 
 def _listed(name: str, layout: Listed, root: Path, cache: Path | None) -> MeasuredPair:

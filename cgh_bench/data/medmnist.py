@@ -4,13 +4,13 @@
 their names are in the package, not in the file.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cgh_bench.core.arrays import load_arrays
 from cgh_bench.data.image_set import ColourImages, FetchedImages, GreyImages, ImageSet, Split, content_fingerprint
-from cgh_bench.data.transform import TRANSFER
 
 SETS = {
     "pathmnist": "tissue of the colon, 9 classes",
@@ -47,9 +47,6 @@ def _read(folder: Path, split: Split, cache: Path | None, name: str) -> ImageSet
 
 
 def _entry(name: str, what: str) -> FetchedImages:
-    def read(folder: Path, split: Split, cache: Path | None) -> ImageSet:
-        return _read(folder, split, cache, name)
-
     return FetchedImages(
         description=f"MedMNIST: {what}",
         source="Yang et al., Scientific Data 2023, https://medmnist.com; no usual transform: the transfer suite's",
@@ -57,9 +54,7 @@ def _entry(name: str, what: str) -> FetchedImages:
         needs=(f"{name}.npz",),
         how=f'pip install medmnist; python -m medmnist download --root="$CGH_DATA/medmnist" (or {name}.npz of '
         "https://zenodo.org/records/10519652)",
-        counts=(0, 0),
-        read=read,
-        transform=TRANSFER,
+        read=partial(_read, name=name),
         metric="mAP" if name == "chestmnist" else "top1",
     )
 

@@ -1,6 +1,6 @@
 """Images with a class for every pixel: a fetched dataset, `animal_scenes`, or a folder of your own in its layout."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data import catalog, find_folder
 from cgh_bench.data.annotations import IGNORED
 from cgh_bench.data.contents import contents
-from cgh_bench.data.decoding import UNDECODABLE, read_image
+from cgh_bench.data.decoding import read_image, read_values
 from cgh_bench.data.demo.scenes import NAME as SCENES
 from cgh_bench.data.demo.silhouettes import CLASSES as ANIMALS
 from cgh_bench.data.dense import DenseData, layouts, locate
 from cgh_bench.data.folder import SUFFIXES
-from cgh_bench.data.layout import Layout, Part, image_names
+from cgh_bench.data.layout import Layout, files_of
 from cgh_bench.data.layouts import cityscapes, voc
 from cgh_bench.data.own import WORDS
 
@@ -84,11 +83,7 @@ class SegmentedImages:
             UserError: the file cannot be read, or has colours or a class that does not exist.
         """
         path = self.paths[index][1]
-        try:
-            with Image.open(path) as file:
-                values = np.asarray(file).astype(np.int64)
-        except UNDECODABLE as error:
-            raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from None
+        values = read_values(path).astype(np.int64)
         if values.ndim != 2:
             raise UserError(f"{path} has colours; a map of one value for each pixel is needed")
         known = (values >= self.first) & (values < self.first + len(self.classes))
@@ -210,13 +205,8 @@ def _fetched(name: str, layout: Layout, root: Path) -> dict[str, Paths]:
     if len(parts) < 2:
         raise UserError(f"{name} has no maps to learn from; datasets with maps: {', '.join([*NAMES, *NO_CLASS])}")
     folder = root / layout.folder
-    found = [tuple(_of_part(part, folder)) for part in parts]
+    found = [files_of(part, folder) for part in parts]
     return {"train": tuple(chain.from_iterable(found[:-1])), "val": found[-1]}
-
-
-def _of_part(part: Part, folder: Path) -> Iterator[tuple[Path, Path]]:
-    for image in image_names(part, folder):
-        yield folder / part.images.format(image), folder / part.annotations.format(image)
 
 
 def _numbered(layout: Layout, name: str) -> tuple[str, ...]:

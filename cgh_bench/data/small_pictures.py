@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from cgh_bench.data.image_set import ColourImages, FetchedImages, ImageSet, Split, content_fingerprint
 from cgh_bench.data.transfer_suite import torchvision_command
-from cgh_bench.data.transform import TRANSFER
 
 
 def _cifar10(folder: Path, split: Split, cache: Path | None) -> ImageSet:
@@ -53,8 +52,6 @@ CATALOG = {
         how=torchvision_command("CIFAR10"),
         counts=(50_000, 10_000),
         read=_cifar10,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "cifar100": FetchedImages(
         description="100 objects, 32×32: 50,000 train, 10,000 test; top-1",
@@ -64,8 +61,6 @@ CATALOG = {
         how=torchvision_command("CIFAR100"),
         counts=(50_000, 10_000),
         read=_cifar100,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "stl10": FetchedImages(
         description="10 objects, 96×96: 5,000 train (all ten folds), 8,000 test; top-1",
@@ -75,7 +70,5 @@ CATALOG = {
         how=torchvision_command("STL10"),
         counts=(5_000, 8_000),
         read=_stl10,
-        transform=TRANSFER,
-        metric="top1",
     ),
 }

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cgh_bench.data.folder import from_list
 from cgh_bench.data.image_set import FetchedImages, ImageSet, Split
 from cgh_bench.data.layouts.voc import CLASSES as VOC_CLASSES
-from cgh_bench.data.transform import TRANSFER
 
 CALTECH_TRAIN_IMAGES = 30
 """Images per class, drawn by chance (https://arxiv.org/abs/1310.1531); Kornblith et al. publish no list."""
@@ -166,8 +165,6 @@ CATALOG = {
         how=torchvision_command("Food101"),
         counts=(75_750, 25_250),
         read=_food101,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "flowers102": FetchedImages(
         description="102 flowers: 2,040 train (1,020 of them for selection), 6,149 test; mean per class",
@@ -177,7 +174,6 @@ CATALOG = {
         how=torchvision_command("Flowers102"),
         counts=(2_040, 6_149),
         read=_flowers102,
-        transform=TRANSFER,
         metric="class_balanced",
     ),
     "pets": FetchedImages(
@@ -188,7 +184,6 @@ CATALOG = {
         how=torchvision_command("OxfordIIITPet"),
         counts=(3_680, 3_669),
         read=_pets,
-        transform=TRANSFER,
         metric="class_balanced",
     ),
     "dtd": FetchedImages(
@@ -199,8 +194,6 @@ CATALOG = {
         how=torchvision_command("DTD"),
         counts=(3_760, 1_880),
         read=_dtd,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "aircraft": FetchedImages(
         description="100 aircraft variants: 6,667 train (3,333 of them for selection), 3,333 test; mean per class",
@@ -210,7 +203,6 @@ CATALOG = {
         how=torchvision_command("FGVCAircraft"),
         counts=(6_667, 3_333),
         read=_aircraft,
-        transform=TRANSFER,
         metric="class_balanced",
     ),
     "cars": FetchedImages(
@@ -227,8 +219,6 @@ CATALOG = {
         how="its own address is gone: find a copy and lay it out as torchvision's StanfordCars says",
         counts=(8_144, 8_041),
         read=_cars,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "sun397": FetchedImages(
         description="397 scenes, split 1: 19,850 train, 19,850 test; top-1",
@@ -238,8 +228,6 @@ CATALOG = {
         how=f"{torchvision_command('SUN397')}, and unpack Partitions.zip of the same page in $CGH_DATA/SUN397",
         counts=(19_850, 19_850),
         read=_sun397,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "caltech101": FetchedImages(
         description="102 objects, background among them: 3,060 train, 6,084 test; mean per class",
@@ -249,7 +237,6 @@ CATALOG = {
         how=torchvision_command("Caltech101"),
         counts=(3_060, 6_084),
         read=_caltech101,
-        transform=TRANSFER,
         metric="class_balanced",
     ),
     "birdsnap": FetchedImages(
@@ -258,9 +245,7 @@ CATALOG = {
         folder="birdsnap",
         needs=("species.txt", "images.txt", "test_images.txt", "images"),
         how="unpack birdsnap.tgz of http://thomasberg.org in $CGH_DATA and run its get_birdsnap.py",
-        counts=(0, 0),
         read=_birdsnap,
-        transform=TRANSFER,
         metric="class_balanced",
     ),
     "cub200": FetchedImages(
@@ -271,8 +256,6 @@ CATALOG = {
         how="unpack CUB_200_2011.tgz of its page in $CGH_DATA",
         counts=(5_994, 5_794),
         read=_cub200,
-        transform=TRANSFER,
-        metric="top1",
     ),
     "voc07": FetchedImages(
         description="20 objects, multi-label: 5,011 train (2,510 of them for selection), 4,952 test; mAP",
@@ -282,7 +265,6 @@ CATALOG = {
         how="unpack VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar of its page in $CGH_DATA",
         counts=(5_011, 4_952),
         read=_voc07,
-        transform=TRANSFER,
         metric="mAP",
     ),
 }

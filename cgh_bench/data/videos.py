@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.contents import contents
-from cgh_bench.data.decoding import UNDECODABLE
+from cgh_bench.data.decoding import read_values
 from cgh_bench.data.image_set import Images, RelatedImages
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.pairs import Files
@@ -108,11 +107,7 @@ PARTS = ("JPEGImages", "jpg"), ("Annotations", "png")
 
 
 def _owner(path: Path) -> Owner:
-    try:
-        with Image.open(path) as file:
-            values = np.asarray(file)
-    except UNDECODABLE as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from None
+    values = read_values(path)
     if values.ndim != 2 or values.dtype != np.uint8:
         raise UserError(f"{path} has colours; a map with the number of an object in each pixel is needed")
     return np.where(values == VOID, 0, values).astype(np.uint8)

@@ -63,7 +63,6 @@ CATALOG = {
         counts=(TRAIN + HELD_OUT, test),
         read=_read,
         transform=SQUASHED,
-        metric="top1",
     )
     for name, test in TEST_IMAGES.items()
 }

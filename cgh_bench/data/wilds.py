@@ -12,7 +12,6 @@ from pathlib import Path
 from cgh_bench.data.folder import from_list
 from cgh_bench.data.groups import grouped
 from cgh_bench.data.image_set import FetchedImages, ImageSet, Split
-from cgh_bench.data.transform import TRANSFER
 
 Line = Mapping[str, str]
 
@@ -66,8 +65,6 @@ def _fetched(description: str, folder: str, counts: tuple[int, int], read: Calla
         "root_dir='$CGH_DATA')\" (pip install wilds)",
         counts=counts,
         read=read,
-        transform=TRANSFER,
-        metric="top1",
     )
 
 

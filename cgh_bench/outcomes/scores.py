@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.outcomes.base import Floats, Ints, Outcomes, named, per_cent
+from cgh_bench.outcomes.base import Floats, Images, Ints, Outcomes, named, per_cent
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,3 +59,10 @@ class Scores(Outcomes):
             self.images.ids, self.target, self.weight, *self.value.values(), strict=True
         ):
             yield [name, self.classes[target], weight, *(repr(float(value)) for value in values)]
+
+
+def scores_of(images: Images, kind: str, values: Mapping[str, Floats]) -> Scores:
+    """The scores of N images, all of one class `kind`: each metric is the mean of its `values` (N,)."""
+    target, weight = np.zeros(len(images), np.int64), np.ones(len(images), np.int64)
+    measures = dict.fromkeys(values, "mean")
+    return Scores(images=images, classes=(kind,), measures=measures, target=target, weight=weight, value=values)

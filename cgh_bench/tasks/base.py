@@ -1,7 +1,9 @@
 """The base of all tasks: frozen dataclasses whose fields are their configuration. Importing one loads no torch."""
 
+import csv
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -70,6 +72,12 @@ class Folders:
 
         if dist.rank() == 0:
             write_text(self.run / name, text)
+
+    def table(self, name: str, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+        """A CSV file of the run."""
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([header, *rows])
+        self.write(name, lines.getvalue())
 
     def keep(self, outcomes: "Outcomes") -> None:
         """Save the per-image predictions as `outcomes.npz`, used to compare runs and to verify metrics."""
@@ -186,15 +194,21 @@ class Task(ABC, Generic[D]):
 
 
 @dataclass(frozen=True)
-class ImageTask(Task["DataPair"]):
+class FrozenTask(Task[D]):
+    """A task on what a backbone computes."""
+
+    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
+    """The arithmetic of the backbone, on any device: fp32 without TF32, tf32, or bf16 (autocast)."""
+
+
+@dataclass(frozen=True)
+class ImageTask(FrozenTask["DataPair"]):
     """A task on labelled images, each of one class."""
 
     data: str = ""
     transform: EvalTransform = IMAGENET_KNN
     val_split: float = field(default=0.0, metadata={"later": True}, kw_only=True)
     """For your own folder without val/: the share of every class's images drawn for val, with seed 0."""
-    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
-    """The arithmetic of the backbone, on any device: fp32 without TF32, tf32, or bf16 (autocast)."""
 
     def load_data(self, cache: Path) -> "DataPair":
         """The train and the val images, and those of `others`."""

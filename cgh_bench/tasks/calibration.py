@@ -4,8 +4,6 @@ The probe is that of `linear`, down to the choice of its weight decay. The tempe
 fitted to the images that were held out of train, by the classifier that was not fitted to them; val takes no part.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,11 +56,8 @@ class Calibration(Linear):
         scores, truth = choice.scores, torch.tensor(val.labels)
         before = confidence.calibration(scores, truth, self.bins)
         after = confidence.calibration(scores / temperature, truth, self.bins)
-        lines = io.StringIO()
-        csv.writer(lines, lineterminator="\n").writerows(
-            [("confidence", "accuracy", "images"), *confidence.reliability(scores, truth, self.bins)]
-        )
-        folders.write("reliability.csv", lines.getvalue())
+        bins = confidence.reliability(scores, truth, self.bins)
+        folders.table("reliability.csv", ("confidence", "accuracy", "images"), bins)
         folders.keep(classification(data.val, scores.argmax(dim=1).numpy(), measures={"top1": "top1"}))
         return {
             **before,

@@ -7,10 +7,8 @@ target is resized, and its maximum is the answer. Published averages differ by s
 over all points (`pck_point`), over pairs (`pck_image`), or over classes of the mean over their pairs (`pck_class`).
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import Precision
 from cgh_bench.data import load_related
 from cgh_bench.data.pairs import Pair, PairedImages, Points
-from cgh_bench.tasks.base import Folders, Metric, Task
-from cgh_bench.tasks.dense import Upsampling
+from cgh_bench.tasks.base import Folders, Metric
+from cgh_bench.tasks.dense import MapTask, Upsampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +35,7 @@ AVERAGES = {"pck_point": "weight", "pck_image": "mean", "pck_class": "class"}
 
 
 @dataclass(frozen=True)
-class Correspondence(Task[PairedImages]):
+class Correspondence(MapTask[PairedImages]):
     """Match keypoints of one image in another by patch similarity; PCK.
 
     `points.csv` in the run's folder has every point; `pictures/matches.png` shows some pairs.
@@ -46,23 +43,17 @@ class Correspondence(Task[PairedImages]):
 
     METRICS: ClassVar = (Metric("pck_point"), Metric("pck_image"), Metric("pck_class"))
 
-    data: str
-    size: int = 224
-    """Pixels of both sides that images are squashed to, bilinear with antialiasing."""
-    feature: str = "layer4"
-    """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
     alpha: float = 0.1
     """The threshold of the three metrics."""
     alphas: tuple[float, ...] = (0.05, 0.01)
     """Reported beside it, as `pck_point_0.05`, …"""
     upsampling: Upsampling = "bilinear"
     """How the map of similarities is resized to `size`."""
-    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
-    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or min(self.alpha, *self.alphas) <= 0:
-            raise UserError(f"size {self.size} must be at least 1, alpha {self.alpha} and alphas {self.alphas} above 0")
+        super().__post_init__()
+        if min(self.alpha, *self.alphas) <= 0:
+            raise UserError(f"alpha {self.alpha} and alphas {self.alphas} must be above 0")
 
     def load_data(self, cache: Path) -> PairedImages:
         """The pairs."""
@@ -71,27 +62,18 @@ class Correspondence(Task[PairedImages]):
 
     def plan(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders) -> list[str]:
         """Time and disk of the patches."""
-        from cgh_bench.frozen.patches import plan_patches
-
-        cache = folders.cache / "features"
-        patches = plan_patches(checkpoint, data.images, self.size, self.feature, cache, self.precision)
+        patches = self.plan_patches(checkpoint, data.images, folders)
         return [patches, f"{len(data.pairs):,} pairs, {sum(len(pair.source_points) for pair in data.pairs):,} points"]
 
     def run(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
         import torch
 
-        from cgh_bench.frozen.patches import extract_patches
         from cgh_bench.outcomes.base import named_images
 
-        cache = folders.cache / "features"
-        patches = extract_patches(checkpoint, data.images, self.size, self.feature, cache, self.precision)
-        table = io.StringIO()
-        lines = csv.writer(table, lineterminator="\n")
-        lines.writerow(
-            ["pair", "source", "target", "class", "x", "y", "found_x", "found_y", "true_x", "true_y", "error"]
-        )
-        errors, places = [], []
+        patches = self.patches(checkpoint, data.images, folders)
+        header = ["pair", "source", "target", "class", "x", "y", "found_x", "found_y", "true_x", "true_y", "error"]
+        errors, places, lines = [], [], []
         for number, pair in enumerate(data.pairs):
             maps = [
                 torch.tensor(patches.of_image(image)).T.reshape(1, -1, *patches.grid)
@@ -103,8 +85,8 @@ class Correspondence(Task[PairedImages]):
             named = [data.images.called(image) for image in (pair.source, pair.target)]
             for row in zip(pair.source_points, found, pair.target_points, errors[-1], strict=True):
                 numbers = [f"{value:.3f}" for part in row for value in np.atleast_1d(part)]
-                lines.writerow([number, *named, data.classes[pair.label], *numbers])
-        folders.write("points.csv", table.getvalue())
+                lines.append([number, *named, data.classes[pair.label], *numbers])
+        folders.table("points.csv", header, lines)
         self._draw(data, places, errors, folders)
         called = data.images.called
         names = [f"{called(pair.source)} to {called(pair.target)}" for pair in data.pairs]

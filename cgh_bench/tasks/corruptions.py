@@ -3,8 +3,6 @@
 Not ImageNet-C's mCE: eight corruptions of its fifteen, made here from any dataset's images, and no division by AlexNet.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -84,13 +82,9 @@ class Corruptions(Linear):
         )
         right = [images.right(predicted).mean() for (images, _), predicted in zip(asked[1:], damaged, strict=True)]
         grid = 100 * np.array(right).reshape(len(self.corruptions), len(self.severities))
-        lines = io.StringIO()
-        table = csv.writer(lines, lineterminator="\n")
-        table.writerow(["corruption", *(f"severity {severity}" for severity in self.severities)])
-        table.writerows(
-            [name, *(f"{value:.2f}" for value in row)] for name, row in zip(self.corruptions, grid, strict=True)
-        )
-        folders.write("corruptions.csv", lines.getvalue())
+        header = ["corruption", *(f"severity {severity}" for severity in self.severities)]
+        rows = ([name, *(f"{value:.2f}" for value in row)] for name, row in zip(self.corruptions, grid, strict=True))
+        folders.table("corruptions.csv", header, rows)
         outcomes = classification(data.val, clean, measures={"top1": "top1"})
         folders.keep(outcomes)
         return outcomes.metrics()["top1"], grid

@@ -1,7 +1,7 @@
-"""What tasks on maps of classes share: their data, the size of images, predictions as files, and the same metrics."""
+"""What tasks on the maps of a frozen backbone share; of those on maps of classes also the data and the metrics."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import Precision
+from cgh_bench.data.measured import MeasuredImages
 from cgh_bench.data.segmented import SegmentedImages, SegmentedPair, load_segmented
-from cgh_bench.tasks.base import Folders, Metric, Task
+from cgh_bench.tasks.base import D, Folders, FrozenTask, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cgh_bench.checkpoint import Checkpoint
+    from cgh_bench.data.image_set import Images
+    from cgh_bench.frozen.patches import Patches
 
 
 Upsampling = Literal["bilinear", "nearest"]
@@ -24,22 +28,43 @@ PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
-class DenseTask(Task[SegmentedPair]):
-    """A task on the maps of a frozen backbone, on images with a class for every pixel."""
-
-    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
+class MapTask(FrozenTask[D]):
+    """A task on the maps of a frozen backbone, whose patches are computed once and kept in the cache."""
 
     data: str = ""
     size: int = 224
     """Pixels of both sides that images are squashed to, bilinear with antialiasing."""
     feature: str = "layer4"
     """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
-    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
-    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"size={self.size} must be at least 1 pixel")
+
+    def patches(self, checkpoint: "Checkpoint", images: "Images", folders: Folders) -> "Patches":
+        """The patches of images squashed to `size`; see `frozen.patches.extract_patches`."""
+        from cgh_bench.frozen.patches import extract_patches
+
+        return extract_patches(checkpoint, images, self.size, self.feature, folders.cache / "features", self.precision)
+
+    def plan_patches(self, checkpoint: "Checkpoint", images: "Images", folders: Folders) -> str:
+        """What `patches` would do, and how long that would take, in a line."""
+        from cgh_bench.frozen.patches import plan_patches
+
+        return plan_patches(checkpoint, images, self.size, self.feature, folders.cache / "features", self.precision)
+
+
+def require_other_images(train: SegmentedImages | MeasuredImages, val: SegmentedImages | MeasuredImages) -> None:
+    """Refuse to report on the images that were learned from."""
+    if train.paths == val.paths:
+        raise UserError(f"{train.name} and {val.name} hold the same images; val must be other images than train")
+
+
+@dataclass(frozen=True)
+class DenseTask(MapTask[SegmentedPair]):
+    """A task on images with a class for every pixel."""
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 
     def load_data(self, cache: Path) -> SegmentedPair:
         """The train and the val images with their maps."""
@@ -51,10 +76,7 @@ class DenseTask(Task[SegmentedPair]):
             return
         if len(data.train.classes) < 2:
             raise UserError(f"{data.name} has one class ({data.train.classes[0]!r}); at least two are needed")
-        if data.train.paths == data.val.paths:
-            raise UserError(
-                f"{data.train.name} and {data.val.name} hold the same images; val must be other images than train"
-            )
+        require_other_images(data.train, data.val)
 
 
 def predicted_classes(scores: "Tensor", size: tuple[int, ...], upsampling: Upsampling) -> NDArray[np.uint8]:

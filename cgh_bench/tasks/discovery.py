@@ -1,7 +1,7 @@
 """Object discovery: one box for each image, found without labels by LOST (`frozen.discovery`)."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import Precision
 from cgh_bench.data.decoding import read_image
 from cgh_bench.data.dense import locate
 from cgh_bench.data.ground_truth import boxed_images
-from cgh_bench.tasks.base import Folders, Metric, Task
+from cgh_bench.tasks.base import Folders, FrozenTask, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +39,7 @@ class BoxedImages:
 
 
 @dataclass(frozen=True)
-class Discovery(Task[BoxedImages]):
+class Discovery(FrozenTask[BoxedImages]):
     """Find one object in each image without labels.
 
     `CorLoc`: the share of images whose box has an IoU of at least .5 with any object; `IoU`: the mean of the best IoU;
@@ -56,8 +55,6 @@ class Discovery(Task[BoxedImages]):
     """Pixels that the short side is resized to, bilinear with antialiasing; None leaves images as they are."""
     most: int = 100
     """Positions that may join the seed (`k_patches`)."""
-    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
-    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
         if self.most < 1 or (self.short is not None and self.short < 1):

@@ -77,7 +77,7 @@ class InContext(DenseTask):
         from cgh_bench.core.progress import duration
         from cgh_bench.frozen import neighbours, patches
 
-        checkpoint, cache = self._preprocessed(checkpoint), folders.cache / "features"
+        checkpoint = self._preprocessed(checkpoint)
         grid, width = patches.grid_of(checkpoint, checkpoint.architecture.targets(self.feature), self.size)
         memories = self._memories(data.train, 0)
         each = self._kept(memories, grid)
@@ -88,10 +88,7 @@ class InContext(DenseTask):
         labels = 2 * rows * len(data.train.classes) / 1e6
         copied = 4 * rows * width / 1e9 if each < grid[0] * grid[1] else 0.0
         return [
-            *(
-                patches.plan_patches(checkpoint, part, self.size, self.feature, cache, self.precision)
-                for part in (*memories, data.val)
-            ),
+            *(self.plan_patches(checkpoint, part, folders) for part in (*memories, data.val)),
             f"memory: {rows:,} patches x {width} ({each} of each image), {labels:,.0f} MB of labels in memory"
             + (f", {copied:.2f} GB on disk while it runs" if copied else ""),
             f"search: {queries:,} patches, {self.k} neighbours, about {duration(seconds)}, at most {megabytes:,.0f} MB",
@@ -102,11 +99,11 @@ class InContext(DenseTask):
         import torch
 
         from cgh_bench.frozen.neighbours import shared_neighbours
-        from cgh_bench.frozen.patches import extract_patches, resize_map
+        from cgh_bench.frozen.patches import resize_map
 
-        checkpoint, cache = self._preprocessed(checkpoint), folders.cache / "features"
+        checkpoint = self._preprocessed(checkpoint)
         features, labels = self._memory(checkpoint, data.train, folders, seed)
-        queries = extract_patches(checkpoint, data.val, self.size, self.feature, cache, self.precision)
+        queries = self.patches(checkpoint, data.val, folders)
         found = _found(queries, lambda part: shared_neighbours(features, part, self.k))
 
         def predict(index: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -152,14 +149,14 @@ class InContext(DenseTask):
         self, checkpoint: "Checkpoint", train: SegmentedImages, folders: Folders, seed: int
     ) -> "tuple[NDArray[np.float32], NDArray[np.uint16]]":
         """The patches (M, D) that are remembered and how many pixels of each have each class, (M, C)."""
-        from cgh_bench.frozen.patches import class_counts, extract_patches, patch_pixels, resize_map
+        from cgh_bench.frozen.patches import class_counts, patch_pixels, resize_map
 
-        memories, cache = self._memories(train, seed), folders.cache / "features"
+        memories = self._memories(train, seed)
         parts: list[tuple[Patches, NDArray[np.int64]]] = []
         labels: list[NDArray[np.uint16]] = []
         draw = np.random.default_rng([seed, 1])
         for images in memories:
-            patches = extract_patches(checkpoint, images, self.size, self.feature, cache, self.precision)
+            patches = self.patches(checkpoint, images, folders)
             each, kept = self._kept(memories, patches.grid), []
             for index in range(len(images)):
                 truth = resize_map(images.both(index)[1], (self.size, self.size))

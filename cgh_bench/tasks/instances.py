@@ -6,9 +6,7 @@ right image (`points`), and the area below its broken line (`trapezoid`: filipra
 side (never up) and takes whole queries; the benchmark's own example cuts queries to their boxes (`cut_queries`).
 """
 
-import csv
-import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import Precision
 from cgh_bench.data import load_related
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.instances import Cut, Searched, Truth
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
-from cgh_bench.tasks.base import Folders, Metric, Task
+from cgh_bench.tasks.base import Folders, FrozenTask, Metric
 from cgh_bench.tasks.retrieval import QUERIES_AT_A_TIME, SHOWN, Found, average_precision, draw_worst, measures, ranking
 
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Instances(Task[Searched]):
+class Instances(FrozenTask[Searched]):
     """Rank a gallery by its similarity to each query, under the benchmark's own rules.
 
     mAP, R@1, R@5, R@10 and MRR over queries. `queries.csv` in the run's folder has every query, worst first.
@@ -52,8 +49,6 @@ class Instances(Task[Searched]):
     """How many ranks count; right images behind them are not found. None: all."""
     cut_queries: bool = False
     """Cut queries to the boxes that the benchmark gives."""
-    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
-    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0 or (self.depth is not None and self.depth < 1):
@@ -108,14 +103,13 @@ class Instances(Task[Searched]):
         return data.gallery, data.gallery if data.queries.paths == data.gallery.paths else data.queries
 
     def _write(self, data: Searched, queries: Images, found: dict[str, list[Found]], folders: Folders) -> None:
-        table = io.StringIO()
-        lines = csv.writer(table, lineterminator="\n")
-        lines.writerow(["rule", "query", "average_precision", "first_right", "right_in_gallery"])
-        for suffix, rows in found.items():
-            for one in sorted(rows, key=lambda row: row.precision):
-                name = queries.called(one.query)
-                lines.writerow([suffix.strip("_"), name, f"{100 * one.precision:.2f}", one.first_right, one.right])
-        folders.write("queries.csv", table.getvalue())
+        lines = (
+            [suffix.strip("_"), queries.called(one.query), f"{100 * one.precision:.2f}", one.first_right, one.right]
+            for suffix, rows in found.items()
+            for one in sorted(rows, key=lambda row: row.precision)
+        )
+        header = ["rule", "query", "average_precision", "first_right", "right_in_gallery"]
+        folders.table("queries.csv", header, lines)
 
 
 @dataclass(frozen=True)
@@ -142,21 +136,15 @@ def answered(number: int, order: NDArray[np.int64], truth: Truth, depth: int | N
 def _scores(data: Searched, queries: Images, found: dict[str, list[Found]]) -> "Scores":
     """What every query got; NaN under a rule by which it has nothing to find."""
     from cgh_bench.outcomes.base import named_images
-    from cgh_bench.outcomes.scores import Scores
+    from cgh_bench.outcomes.scores import scores_of
 
     values: dict[str, NDArray[np.float64]] = {}
     for suffix, rows in found.items():
         for name, each in measures(rows).items():
             values[name + suffix] = np.full(len(queries), np.nan)
             values[name + suffix][[one.query for one in rows]] = each
-    return Scores(
-        images=named_images(data.queries.name, list(map(queries.called, range(len(queries)))), data.fingerprint),
-        classes=("query",),
-        measures=dict.fromkeys(values, "mean"),
-        target=np.zeros(len(queries), np.int64),
-        weight=np.ones(len(queries), np.int64),
-        value=values,
-    )
+    names = list(map(queries.called, range(len(queries))))
+    return scores_of(named_images(data.queries.name, names, data.fingerprint), "query", values)
 
 
 _COPIES = EvalTransform(320, None, "bicubic", squash=True)

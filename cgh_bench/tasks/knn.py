@@ -4,8 +4,6 @@ Source: Wu et al., Instance Discrimination, CVPR 2018 (https://arxiv.org/abs/180
 facebookresearch/dino `eval_knn.py` made usual: cosine similarity s, a neighbour votes exp(s / T) for its class.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -98,16 +96,13 @@ def search_plan(width: int, sizes: tuple[int, int], k: int) -> str:
 
 def write_per_class(folders: Folders, train: "FeatureBank", val: "FeatureBank", ranked: "Ranked") -> None:
     """`per_class.csv` of the run: how many images of each class there are, and how many were classified right."""
-    right = ranked.right
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(["class", "train", "val", "right", "accuracy"])
+    rows = []
     for label, name in enumerate(train.classes):
         shown = val.labels == label
-        count, hits = int(shown.sum()), int(right[shown].sum())
+        count, hits = int(shown.sum()), int(ranked.right[shown].sum())
         accuracy = f"{100 * hits / count:.2f}" if count else ""
-        lines.writerow([name, int((train.labels == label).sum()), count, hits, accuracy])
-    folders.write("per_class.csv", table.getvalue())
+        rows.append([name, int((train.labels == label).sum()), count, hits, accuracy])
+    folders.table("per_class.csv", ["class", "train", "val", "right", "accuracy"], rows)
 
 
 def _suite() -> dict[str, KNN]:

@@ -89,11 +89,9 @@ class LinearSegmentation(DenseTask):
         from cgh_bench.frozen.extraction import measured
         from cgh_bench.frozen.training import planned
 
-        train, cache = self.windows(data.train), folders.cache / "features"
+        train = self.windows(data.train)
         kept = [train] * (self.view == "windows") + [self.windows(data.val)] * (self.test == "windows")
-        lines = [
-            patches.plan_patches(checkpoint, part, self.size, self.feature, cache, self.precision) for part in kept
-        ]
+        lines = [self.plan_patches(checkpoint, part, folders) for part in kept]
         if self.view == "windows":
             maps = len(train) * self.size**2 / 1e9
             return [
@@ -125,12 +123,11 @@ class LinearSegmentation(DenseTask):
         """What the head learns from."""
         from cgh_bench.data.map_views import scaled_crop
         from cgh_bench.frozen.dense_head import Cached, Computed, truth_on_disk
-        from cgh_bench.frozen.patches import LiveMaps, extract_patches
+        from cgh_bench.frozen.patches import LiveMaps
 
         if self.view == "windows":
-            windows, cache = self.windows(train), folders.cache / "features"
-            patches = extract_patches(checkpoint, windows, self.size, self.feature, cache, self.precision)
-            return Cached(patches, truth_on_disk(windows, folders.run))
+            windows = self.windows(train)
+            return Cached(self.patches(checkpoint, windows, folders), truth_on_disk(windows, folders.run))
         live = LiveMaps(checkpoint, self.feature, self.precision)
         view = partial(scaled_crop, short_side=self.short_side, size=self.size)
         return Computed(live, train, view, (self.size,) * 2)
@@ -149,11 +146,9 @@ class LinearSegmentation(DenseTask):
 
         from cgh_bench.data.windows import resized_to
         from cgh_bench.frozen.map_losses import resize
-        from cgh_bench.frozen.patches import extract_patches
 
         windows, side = self.windows(val), (self.size, self.size)
-        cache = folders.cache / "features"
-        patches = extract_patches(checkpoint, windows, self.size, self.feature, cache, self.precision)
+        patches = self.patches(checkpoint, windows, folders)
         head = head.cpu()
         shown = [windows.of_image(index)[0] for index in range(min(SHOWN, len(val)))]
         some = np.stack([patches.of_image(number) for number in shown])

@@ -17,8 +17,8 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.core.precision import Precision
 from cgh_bench.data.measured import MeasuredImages, MeasuredPair, Quantity, Values, load_measured
-from cgh_bench.tasks.base import Folders, Task
-from cgh_bench.tasks.dense import NOT_MADE, SHOWN, Upsampling
+from cgh_bench.tasks.base import Folders
+from cgh_bench.tasks.dense import NOT_MADE, SHOWN, MapTask, Upsampling, require_other_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,28 +33,19 @@ SHORT_TRAINING = HeadTraining(rate=1e-3, iterations=1_000, warmup=100)
 
 
 @dataclass(frozen=True)
-class MeasuredTask(Task[MeasuredPair]):
+class MeasuredTask(MapTask[MeasuredPair]):
     """Predict a quantity at every pixel from the feature maps of a frozen backbone."""
 
     QUANTITY: ClassVar[Quantity]
     CHANNELS: ClassVar[int]
 
-    data: str = ""
-    size: int = 224
-    """Side in pixels of the square that images are resized to (bilinear, antialiased), if they are."""
-    feature: str = "layer4"
-    """`layer4` is the last feature map of any family (for a transformer, its patch tokens after the final norm)."""
     training: HeadTraining = SHORT_TRAINING
     test: Literal["squashed", "whole"] = "squashed"
     """squashed: resized to a square; whole: padded to a multiple of the patch size."""
     upsampling: Upsampling = "bilinear"
     """How outputs are resized to pixels, in training and testing."""
     precision: Precision = field(default="fp32", kw_only=True)
-    """As of `ImageTask`."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UserError(f"size={self.size} must be at least 1 pixel")
+    """As of `FrozenTask`; part of the id at every value."""
 
     def load_data(self, cache: Path) -> MeasuredPair:
         """The train and the val images with their maps."""
@@ -62,10 +53,8 @@ class MeasuredTask(Task[MeasuredPair]):
 
     def check(self, data: MeasuredPair) -> None:
         """Refuse val images that are the train images."""
-        if data.there and data.train.paths == data.val.paths:
-            raise UserError(
-                f"{data.train.name} and {data.val.name} hold the same images; val must be other images than train"
-            )
+        if data.there:
+            require_other_images(data.train, data.val)
 
     @abstractmethod
     def loss(self, outputs: "Tensor", truth: "Tensor", grid: "Grid", step: int) -> "Tensor":
@@ -91,18 +80,15 @@ class MeasuredTask(Task[MeasuredPair]):
         """Time and disk of the patches, and the training."""
         if not data.there:
             return [NOT_MADE]
-        from cgh_bench.frozen.patches import plan_patches
-
-        cache, steps = folders.cache / "features", self.training.iterations
         kept = [data.train, *([data.val] if self.test == "squashed" else [])]
-        lines = [plan_patches(checkpoint, part, self.size, self.feature, cache, self.precision) for part in kept]
-        return [*lines, f"head: {steps:,} steps of {self.training.batch_size} images on cached patches"]
+        head = f"head: {self.training.iterations:,} steps of {self.training.batch_size} images on cached patches"
+        return [*(self.plan_patches(checkpoint, part, folders) for part in kept), head]
 
     def run(self, checkpoint: "Checkpoint", data: MeasuredPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed draws the first weights, the order and the views; resumes an interrupted training."""
         from cgh_bench.frozen.dense_head import Objective, train_head
         from cgh_bench.outcomes.base import named_images
-        from cgh_bench.outcomes.scores import Scores
+        from cgh_bench.outcomes.scores import scores_of
 
         examples = self.examples(checkpoint, data.train, folders)
         identity = fingerprint([self, checkpoint.id, data.train.fingerprint, seed])
@@ -112,14 +98,8 @@ class MeasuredTask(Task[MeasuredPair]):
         predict = self._predictions(checkpoint, head, data.val, folders)
         every = [self._judged(data.val, index, predict, folders) for index in range(len(data.val))]
         self._draw(data.val, predict, folders)
-        found = Scores(
-            images=named_images(data.val.name, [path.stem for path in data.val.paths], data.val.fingerprint),
-            classes=(self.QUANTITY,),
-            measures=dict.fromkeys(every[0], "mean"),
-            target=np.zeros(len(every), np.int64),
-            weight=np.ones(len(every), np.int64),
-            value={name: np.array([each[name] for each in every]) for name in every[0]},
-        )
+        images = named_images(data.val.name, [path.stem for path in data.val.paths], data.val.fingerprint)
+        found = scores_of(images, self.QUANTITY, {n: np.array([each[n] for each in every]) for n in every[0]})
         folders.keep(found)
         for path in folders.run.glob("truth-*.npy"):
             path.unlink(missing_ok=True)
@@ -128,11 +108,9 @@ class MeasuredTask(Task[MeasuredPair]):
     def examples(self, checkpoint: "Checkpoint", train: MeasuredImages, folders: Folders) -> "Examples":
         """What the head learns from: cached patches of squashed images."""
         from cgh_bench.frozen.dense_head import Cached, truth_on_disk
-        from cgh_bench.frozen.patches import extract_patches
 
-        cache = folders.cache / "features"
-        patches = extract_patches(checkpoint, train, self.size, self.feature, cache, self.precision)
-        return Cached(patches, truth_on_disk(Squashed(train, self.size), folders.run))
+        truth = truth_on_disk(Squashed(train, self.size), folders.run)
+        return Cached(self.patches(checkpoint, train, folders), truth)
 
     def _predictions(
         self, checkpoint: "Checkpoint", head: "DenseHead", val: MeasuredImages, folders: Folders
@@ -140,13 +118,12 @@ class MeasuredTask(Task[MeasuredPair]):
         """What predicts the values of image number i at a size."""
         import torch
 
-        from cgh_bench.frozen.patches import LiveMaps, extract_patches
+        from cgh_bench.frozen.patches import LiveMaps
 
         if self.test == "whole":
             live = LiveMaps(checkpoint, self.feature, self.precision)
             return lambda index, _: self._whole(live, head, val.image(index))
-        patches = extract_patches(checkpoint, val, self.size, self.feature, folders.cache / "features", self.precision)
-        head = head.cpu()
+        patches, head = self.patches(checkpoint, val, folders), head.cpu()
 
         @torch.no_grad()
         def predict(index: int, size: tuple[int, int]) -> Values:

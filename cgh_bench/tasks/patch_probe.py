@@ -54,14 +54,10 @@ class PatchProbe(DenseTask):
             return [NOT_MADE]
         from cgh_bench.frozen import patches
 
-        cache = folders.cache / "features"
         (rows, columns), width = patches.grid_of(checkpoint, checkpoint.architecture.targets(self.feature), self.size)
         count = rows * columns * len(data.train)
         return [
-            *(
-                patches.plan_patches(checkpoint, part, self.size, self.feature, cache, self.precision)
-                for part in (data.train, data.val)
-            ),
+            *(self.plan_patches(checkpoint, part, folders) for part in (data.train, data.val)),
             f"classifier: {count:,} patches x {width}, at most {self.planned_bytes(count, width, data) / 1e9:.2f} GB",
         ]
 
@@ -80,13 +76,7 @@ class PatchProbe(DenseTask):
         self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders
     ) -> "tuple[Patches, Patches, Labels]":
         """The patches of train and val, and the pixels (N * patches, pixels) of those of train."""
-        from cgh_bench.frozen.patches import extract_patches
-
-        cache = folders.cache / "features"
-        train, val = (
-            extract_patches(checkpoint, part, self.size, self.feature, cache, self.precision)
-            for part in (data.train, data.val)
-        )
+        train, val = (self.patches(checkpoint, part, folders) for part in (data.train, data.val))
         return train, val, pixels_of(data.train, self.size, train.grid)
 
     def scores(

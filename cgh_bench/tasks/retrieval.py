@@ -3,8 +3,6 @@
 Every rank counts, so the whole gallery is ranked. Of equally similar images the earlier comes first.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +97,15 @@ class Retrieval(FeatureTask):
             if len(places):
                 precision = average_precision(places)
                 found.append(Found(number, precision, int(places[0]) + 1, len(places), order[:SHOWN], right[:SHOWN]))
-        table = io.StringIO()
-        lines = csv.writer(table, lineterminator="\n")
-        lines.writerow(["query", "class", "average_precision", "first_right", "right_in_gallery"])
-        for one in sorted(found, key=lambda each: each.precision):
-            named = data.val.called(one.query), data.val.classes[queries.labels[one.query]]
-            lines.writerow([*named, f"{100 * one.precision:.2f}", one.first_right, one.right])
-        folders.write("queries.csv", table.getvalue())
+        lines = (
+            [
+                *(data.val.called(one.query), data.val.classes[queries.labels[one.query]]),
+                *(f"{100 * one.precision:.2f}", one.first_right, one.right),
+            ]
+            for one in sorted(found, key=lambda each: each.precision)
+        )
+        header = ["query", "class", "average_precision", "first_right", "right_in_gallery"]
+        folders.table("queries.csv", header, lines)
         draw_worst(folders, data.val, self.sets(data)[0][0], found)
         rows, scores = np.array([one.query for one in found]), measures(found)
         outcomes = Scores(

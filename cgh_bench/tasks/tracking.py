@@ -6,7 +6,7 @@ an object without the first and the last, then over objects of all videos.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,10 +17,9 @@ from PIL import Image
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
-from cgh_bench.core.precision import Precision
 from cgh_bench.data import load_related
 from cgh_bench.data.videos import Video, Videos
-from cgh_bench.tasks.base import Folders, Metric, Task
+from cgh_bench.tasks.base import Folders, FrozenTask, Metric
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ Masks = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Tracking(Task[Videos]):
+class Tracking(FrozenTask[Videos]):
     """Propagate the masks of a video's first frame to the later frames; J, F and their mean.
 
     `masks/VIDEO/FRAME.png` are in DAVIS format; `pictures/tracking.png` shows some frames.
@@ -56,8 +55,6 @@ class Tracking(Task[Videos]):
     """In positions of the map, whatever its stride."""
     k: int = 5
     temperature: float = 0.1
-    precision: Precision = field(default="fp32", metadata={"later": True}, kw_only=True)
-    """As of `ImageTask`."""
 
     def __post_init__(self) -> None:
         if min(self.short, self.multiple, self.k) < 1 or min(self.context, self.radius) < 0 or self.temperature <= 0:
@@ -162,19 +159,12 @@ def scored(true: Masks, predicted: Masks) -> NDArray[np.float64]:
 def _outcomes(data: Videos, found: list[tuple[str, NDArray[np.float64]]]) -> "Scores":
     """The objects of all videos with their scores, in per cent."""
     from cgh_bench.outcomes.base import named_images
-    from cgh_bench.outcomes.scores import Scores
+    from cgh_bench.outcomes.scores import scores_of
 
     names = [f"{name} object {number}" for name, scores in found for number in range(1, len(scores) + 1)]
     region, contour = 100 * np.concatenate([scores for _, scores in found]).T
     values = {"J&F": (region + contour) / 2, "J": region, "F": contour}
-    return Scores(
-        images=named_images(data.name, names, data.fingerprint),
-        classes=("object",),
-        measures=dict.fromkeys(values, "mean"),
-        target=np.zeros(len(names), np.int64),
-        weight=np.ones(len(names), np.int64),
-        value=values,
-    )
+    return scores_of(named_images(data.name, names, data.fingerprint), "object", values)
 
 
 def _write(folder: Path, video: Video, predicted: Masks) -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,15 +93,11 @@ def _path(shape: tuple[int, ...], generator: np.random.Generator, settings: Vide
     return folded
 
 
-def _load(root: Path, cache: Path | None) -> Videos:
-    return animal_videos()
-
-
 CATALOG = {
     "animal_videos": RelatedImages(
         description="12 videos of 12 frames, 128×128, of one to three moving animals, with object masks",
         source=f"{SOURCE}; photographs in the wheels of scikit-image and scikit-learn (docs/data.md lists them)",
-        load=_load,
+        load=lambda root, cache: animal_videos(),
         kind="video",
     )
 }

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,15 +102,11 @@ def _moved(points: Points, matrix: Matrix) -> Points:
     return moved
 
 
-def _load(root: Path, cache: Path | None) -> PairedImages:
-    return animal_pairs()
-
-
 CATALOG = {
     "animal_pairs": RelatedImages(
         description="100 pairs of 128×128 images of one animal in two poses, with 12 corresponding points",
         source=f"{SOURCE}; photographs in the wheels of scikit-image and scikit-learn (docs/data.md lists them)",
-        load=_load,
+        load=lambda root, cache: animal_pairs(),
         kind="correspondence",
     )
 }
