@@ -140,34 +140,12 @@ def wrap(
 
 
 @overload
-def evaluate(
-    model: Model,
-    tasks: str,
-    data: Data | None = None,
-    *,
-    seed: int = 0,
-    work: str | Path | None = None,
-    store: bool = False,
-    features: Pick = None,
-    preprocessing: str | Preprocessing = "imagenet",
-    progress: bool = False,
-    **settings: Any,
-) -> Result: ...
+def evaluate(model: Model, tasks: str, data: Data | None = None, **options: Any) -> Result: ...
 
 
 @overload
 def evaluate(
-    model: Model,
-    tasks: Sequence[str] = ("knn", "linear"),
-    data: Data | None = None,
-    *,
-    seed: int = 0,
-    work: str | Path | None = None,
-    store: bool = False,
-    features: Pick = None,
-    preprocessing: str | Preprocessing = "imagenet",
-    progress: bool = False,
-    **settings: Any,
+    model: Model, tasks: Sequence[str] = ("knn", "linear"), data: Data | None = None, **options: Any
 ) -> Results: ...
 
 

@@ -73,6 +73,8 @@ class Method(Module):
     def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that the method cannot work with, before anything is trained.
 
+        Here: another number of views, or a batch that does not fit the queue and BN groups of a method that has them.
+
         Raises:
             UserError: says what does not fit.
         """
@@ -82,6 +84,14 @@ class Method(Module):
                 f"{type(self).__name__} takes {self.number_of_views} views per image (views.augments); "
                 f"the recipe has {views}"
             )
+        self.check_batch(recipe)
+
+    def check_batch(self, recipe: Recipe) -> None:
+        """Refuse a batch that does not fit `queue_length` and `bn_groups`, of a method that has such fields."""
+        if hasattr(self, "queue_length") and hasattr(self, "bn_groups"):
+            from cgh_bench.pretrain.parts import check_batch
+
+            check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def begin_step(self, step: int, steps: int) -> None:
         """Called before each optimiser step, however many forward passes it adds up: momentum encoders follow here.

@@ -15,7 +15,7 @@ from cgh_bench.converters.base import Converter
 from cgh_bench.converters.parity import TOLERANCE
 from cgh_bench.core.files import write_text
 from cgh_bench.core.registry import registered
-from cgh_bench.reading.evidence import IMAGES
+from cgh_bench.data.preprocessing import IMAGES
 from cgh_bench.reading.readers import LAYOUT, READERS, Reader
 
 ROOT = Path(__file__).parents[1]

@@ -129,16 +129,22 @@ class Architecture(ABC):
         """The number of pixels that both sides of an image must be multiples of."""
         return 1
 
+    def size_problem(self, height: int, width: int) -> str:
+        """Why the network cannot take images of that size; empty if it can."""
+        fits = height % self.size_multiple == width % self.size_multiple == 0
+        return "" if fits else f"their sides must be multiples of {self.size_multiple}"
+
     def require_size(self, height: int, width: int) -> None:
         """Refuse images of a size that the network cannot take.
 
         Raises:
-            UserError: names the size and those that are accepted.
+            UserError: names the size, what is wrong with it, and one that is accepted.
         """
-        if height % self.size_multiple or width % self.size_multiple:
+        if problem := self.size_problem(height, width):
+            usual = "x".join(map(str, self.image_size))
             raise UserError(
-                f"{self.name} takes images whose sides are multiples of {self.size_multiple}, not {height}x{width}; "
-                "set the transform's crop (or resize) so"
+                f"{self.name} does not take images of {height}x{width} ({problem}); set the transform's crop (or "
+                f"resize) to a size that it takes, say {usual}"
             )
 
     def timm_arguments(self) -> dict[str, Any]:

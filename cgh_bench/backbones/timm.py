@@ -71,16 +71,11 @@ class Timm(Architecture):
         parts = (*skeleton.stages, *tokens, "head")
         return chosen(f"feature of {self.name}", self.pooling if feature == GLOBAL_FEATURE else feature, parts)
 
-    def require_size(self, height: int, width: int) -> None:
+    def size_problem(self, height: int, width: int) -> str:
         """See `Architecture`; the network itself is asked, without computing anything."""
         from cgh_bench.networks.timm import size_problem
 
-        if problem := size_problem(self, height, width):
-            usual = "x".join(map(str, self.image_size))
-            raise UserError(
-                f"{self.name} does not take images of {height}x{width} ({problem}); set the transform's crop (or "
-                f"resize) to a size that it takes, say {usual}"
-            )
+        return size_problem(self, height, width)
 
     def timm_arguments(self) -> dict[str, Any]:
         """See `Architecture`."""

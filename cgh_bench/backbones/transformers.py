@@ -85,16 +85,11 @@ class Transformers(Architecture):
         parts = (*skeleton.stages, *skeleton.ends)
         return chosen(f"feature of {self.name}", skeleton.ends[-1] if feature == GLOBAL_FEATURE else feature, parts)
 
-    def require_size(self, height: int, width: int) -> None:
+    def size_problem(self, height: int, width: int) -> str:
         """See `Architecture`; the network itself is asked, without computing anything."""
         from cgh_bench.networks.transformers import size_problem
 
-        if problem := size_problem(self, height, width):
-            usual = "x".join(map(str, self.image_size))
-            raise UserError(
-                f"{self.name} does not take images of {height}x{width} ({problem}); set the transform's crop (or "
-                f"resize) to a size that it takes, say {usual}"
-            )
+        return size_problem(self, height, width)
 
     def transformers_config(self) -> dict[str, Any]:
         """See `Architecture`: what it was read from, with the library's defaults."""

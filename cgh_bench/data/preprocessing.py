@@ -1,6 +1,8 @@
-"""What a network expects of its images; importing it loads no torch."""
+"""What a network expects of its images, and the usual kinds by name; importing it loads no torch."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,3 +40,43 @@ class Preprocessing:
         pixels = pixels if self.channel_order == "RGB" else pixels.flip(-3)
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels * self.input_range).sub_(mean).div_(std)
+
+
+IMAGES = tuple(field.name for field in dataclasses.fields(Preprocessing))
+"""The properties of every checkpoint that its preprocessing consists of."""
+MSRA = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (1.0, 1.0, 1.0))
+"""Detectron's and detectron2's default, for the caffe networks of MSRA: PIXEL_MEAN, PIXEL_STD, INPUT.FORMAT of
+facebookresearch/detectron2@v0.6 detectron2/config/defaults.py."""
+X101 = Preprocessing("BGR", 255.0, (103.530, 116.280, 123.675), (57.375, 57.120, 58.395))
+"""The preprocessing of X-101-32x8d.pkl; source: facebookresearch/detectron2@v0.6
+configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml."""
+INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESSINGS = {
+    "imagenet": Preprocessing(),
+    "inception": INCEPTION,
+    "clip": Preprocessing(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)),
+    "caffe": MSRA,
+    "none": Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+}
+"""By name: pixels in [0, 1], minus mean, over std. `none` leaves them in [0, 1]."""
+
+
+def in_pixels(order: ChannelOrder, mean: Sequence[float], std: Sequence[float]) -> Preprocessing:
+    """Preprocessing from values for pixels of 0 to 255; those of torchvision give exactly its own."""
+    if all(math.isclose(value, 1.0) for value in std):
+        return Preprocessing(order, 255.0, triple(mean), triple(std))
+    means, stds = (tuple(value / 255 for value in values) for values in (mean, std))
+    for known in (Preprocessing(), INCEPTION):
+        if order == known.channel_order and all(
+            math.isclose(a, b, rel_tol=1e-6) for a, b in zip((*means, *stds), (*known.mean, *known.std), strict=True)
+        ):
+            return known
+    if (order, tuple(mean), tuple(std)) == (X101.channel_order, X101.mean, X101.std):
+        return X101
+    return Preprocessing(order, 1.0, triple(means), triple(stds))
+
+
+def triple(values: Sequence[float]) -> tuple[float, float, float]:
+    """The numbers of the three channels."""
+    first, second, third = (float(value) for value in values)
+    return first, second, third

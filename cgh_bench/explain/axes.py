@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cgh_bench.data import DataPair
-from cgh_bench.reading.evidence import PREPROCESSINGS
+from cgh_bench.data.preprocessing import PREPROCESSINGS
 from cgh_bench.reading.loading import hub_settings
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import FeatureTask

@@ -66,39 +66,9 @@ class MapBatch(NamedTuple):
     """Images of all processes together; parts repeat the first image where it does not divide."""
 
 
-class Examples(Protocol):
-    """Where a head's examples come from."""
-
-    @property
-    def grid(self) -> Grid:
-        """The patches of each."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """D."""
-        ...
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def example(self, row: int) -> Example:
-        """One of them; what is random in it is drawn from torch's global generator."""
-        ...
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """The features of patches (B, P, D) of a batch of inputs."""
-        ...
-
-    def processes(self, batch_size: int) -> int:
-        """How many processes read them."""
-        ...
-
-
 @dataclass(frozen=True)
 class Cached:
-    """Patches on disk, each image as it is."""
+    """Examples whose patches are on disk: each image as it is, every time that it is seen."""
 
     patches: Patches
     truth: NDArray[Any]
@@ -106,27 +76,27 @@ class Cached:
 
     @property
     def grid(self) -> Grid:
-        """See `Examples`."""
+        """The patches of each."""
         return self.patches.grid
 
     @property
     def width(self) -> int:
-        """See `Examples`."""
+        """D."""
         return self.patches.features.shape[1]
 
     def __len__(self) -> int:
         return len(self.truth)
 
     def example(self, row: int) -> Example:
-        """See `Examples`."""
+        """One of them."""
         return Example(torch.tensor(self.patches.of_image(row)), torch.from_numpy(np.array(self.truth[row])))
 
     def features(self, inputs: Tensor) -> Tensor:
-        """They are given."""
+        """The features of patches (B, P, D) of a batch of inputs: these are them."""
         return inputs
 
     def processes(self, batch_size: int) -> int:
-        """None: nothing is decoded."""
+        """How many processes read them: none, nothing is decoded."""
         return 0
 
 
@@ -163,7 +133,7 @@ View = Callable[[Tensor, NDArray[Any]], tuple[Tensor, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Computed:
-    """Images that may look different each time; the backbone sees every batch."""
+    """Examples of images that may look different each time; the backbone sees every batch. See `Cached`."""
 
     live: LiveMaps
     images: Annotated
@@ -178,19 +148,19 @@ class Computed:
 
     @property
     def grid(self) -> Grid:
-        """See `Examples`."""
+        """See `Cached`."""
         return self.live.grid(*self.size)
 
     @property
     def width(self) -> int:
-        """See `Examples`."""
+        """See `Cached`."""
         return self.live.width
 
     def __len__(self) -> int:
         return len(self.images)
 
     def example(self, row: int) -> Example:
-        """See `Examples`."""
+        """One of them; what is random in it is drawn from torch's global generator."""
         image, truth = self.view(*self.images.both(row))
         return Example(image.contiguous(), torch.from_numpy(np.ascontiguousarray(truth)))
 
@@ -201,6 +171,10 @@ class Computed:
     def processes(self, batch_size: int) -> int:
         """As many as a loader of these images has."""
         return workers(self.images, batch_size * self.size[0] * self.size[1] * 4)
+
+
+Examples = Cached | Computed
+"""Where a head's examples come from."""
 
 
 @dataclass(frozen=True)

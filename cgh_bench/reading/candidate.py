@@ -62,6 +62,10 @@ class Candidate(ABC):
         """The location without the wrapper `module.` of DataParallel."""
         return place(self.location)
 
+    def has(self, name: str) -> bool:
+        """Whether the property `name`, which no tensor tells, makes a difference to it."""
+        return self.architecture is not None and name in self.architecture.untold
+
     def module(self, file: WeightsFile, name: str) -> Mapping[str, Any]:
         """What the pickled module `name` of it says of itself; empty where the file has no such module."""
         return file.modules.get(f"{self.location}{name}".rstrip("."), {})

@@ -21,9 +21,10 @@ from cgh_bench.checkpoint import Origin, Property, from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError, printable
 from cgh_bench.core.files import sha256
+from cgh_bench.data.preprocessing import IMAGES
 from cgh_bench.reading import hubs, loading, names, recognition
 from cgh_bench.reading.candidate import place
-from cgh_bench.reading.evidence import IMAGES, adjusted, settle
+from cgh_bench.reading.evidence import adjusted, settle
 from cgh_bench.reading.names import stem
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.recognition import Choices, Recognised

@@ -14,10 +14,9 @@ from cgh_bench.backbones.module import from_module
 from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.files import sha256
-from cgh_bench.data.preprocessing import Preprocessing
+from cgh_bench.data.preprocessing import PREPROCESSINGS, Preprocessing
 from cgh_bench.networks.module import Pick, source_of
 from cgh_bench.reading import recognition
-from cgh_bench.reading.evidence import PREPROCESSINGS
 from cgh_bench.reading.weights_file import WeightsFile
 
 SOURCE = "module"

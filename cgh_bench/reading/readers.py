@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cgh_bench.data.preprocessing import Preprocessing
@@ -89,14 +90,16 @@ _INDEXED = ("sequential", "sequential_no_pool")
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """Pixels from 0 to 1 and no normalisation."""
 
+_left_to_users = partial(Reader, preprocessing=None, implies=None)
+"""What such code does to pixels, and what it builds, is its users' choice."""
+_openmmlab = partial(Reader, namings=_MM, implies=None)
+
 READERS: dict[str, Reader] = {
-    "ours": Reader(
+    "ours": _left_to_users(
         "cgh-bench's own .safetensors",
         {"model": ""},
         "cgh_bench/checkpoint.py",
         marks=("^checkpoint$", "^format$"),
-        preprocessing=None,
-        implies=None,
     ),
     "cgh": Reader(
         "CGH, the released code",
@@ -237,57 +240,45 @@ READERS: dict[str, Reader] = {
         marks=(r"projector\.linear1\.weight$",),
         proof="numbers of zdaxie/PixPro (e390d6b)",
     ),
-    "densecl": Reader(
+    "densecl": _openmmlab(
         "DenseCL, the released code",
         {"student": "state_dict/backbone", "teacher": r"state_dict/encoder_k\.0"},
         "https://github.com/WXinlong/DenseCL openselfsup/models/densecl.py",
         marks=(r"queue2$", r"^state_dict/encoder_q\.0\."),
-        namings=_MM,
-        implies=None,
         proof="numbers of WXinlong/DenseCL (b64bbb6)",
     ),
-    "openselfsup": Reader(
+    "openselfsup": _openmmlab(
         "OpenSelfSup",
         {"student": "state_dict/backbone", "teacher": r"state_dict/(encoder_k|target_net)\.0"},
         "https://github.com/open-mmlab/OpenSelfSup openselfsup/models/moco.py, byol.py",
         marks=(r"^state_dict/(encoder_q|online_net)\.0\.",),
         lacks=(r"queue2$",),
-        namings=_MM,
-        implies=None,
     ),
-    "mmselfsup": Reader(
+    "mmselfsup": _openmmlab(
         "mmselfsup, and the self-supervised models of mmpretrain",
         {"student": "state_dict/backbone", "teacher": r"state_dict/(encoder_k|target_net|momentum_encoder)\.0"},
         "https://github.com/open-mmlab/mmpretrain (v1.2.0) mmpretrain/models/selfsup",
         marks=(r"^state_dict/neck\.", r"^meta/"),
         lacks=(r"^state_dict/(encoder_q|online_net)\.", r"lateral_convs", r"_head\.", r"^state_dict/head\.fc\."),
-        namings=_MM,
-        implies=None,
     ),
-    "mmpretrain": Reader(
+    "mmpretrain": _openmmlab(
         "mmpretrain (mmcls): a classifier",
         {"model": "state_dict/backbone", "unaveraged": "ema_state_dict/backbone"},
         "https://github.com/open-mmlab/mmpretrain (v1.2.0) mmpretrain/models/classifiers/image.py",
         marks=(r"^state_dict/head\.(fc|layers)\.",),
         lacks=("^pytorch-lightning",),
-        namings=_MM,
-        implies=None,
     ),
-    "mmdet": Reader(
+    "mmdet": _openmmlab(
         "mmdetection: the backbone of a detector",
         {"model": "state_dict/backbone", "unaveraged": "ema_state_dict/backbone"},
         "https://github.com/open-mmlab/mmdetection (v3.3.0) mmdet/models/detectors",
         marks=(r"^state_dict/(rpn_head|roi_head|bbox_head|mask_head|query_head|panoptic_head|encoder\.layers)\.",),
-        namings=_MM,
-        implies=None,
     ),
-    "mmseg": Reader(
+    "mmseg": _openmmlab(
         "mmsegmentation: the backbone of a segmentor",
         {"model": "state_dict/backbone", "unaveraged": "ema_state_dict/backbone"},
         "https://github.com/open-mmlab/mmsegmentation (v1.2.2) mmseg/models/segmentors",
         marks=(r"^state_dict/decode_head\.",),
-        namings=_MM,
-        implies=None,
         proof="mmsegmentation (onedl-mmsegmentation 1.4.2), in the tests",
     ),
     "vissl": Reader(
@@ -318,7 +309,7 @@ READERS: dict[str, Reader] = {
         preprocessing=None,
         proof="lightly 1.6, in the tests",
     ),
-    "lightly_train": Reader(
+    "lightly_train": _left_to_users(
         "lightly-train",
         {
             "model": "lightly_train/models/model/",
@@ -327,16 +318,12 @@ READERS: dict[str, Reader] = {
         },
         "https://github.com/lightly-ai/lightly-train (0.18.0) src/lightly_train/_checkpoint.py",
         marks=("^lightly_train/version$",),
-        preprocessing=None,
-        implies=None,
     ),
-    "detectron2": Reader(
+    "detectron2": _left_to_users(
         "detectron2, .pth and .pkl: a detector's backbone, or a network converted for it",
         {"model": r"(model/|)(backbone(\.bottom_up)?|)"},
         "https://github.com/facebookresearch/detectron2 (v0.6) detectron2/modeling/backbone/resnet.py",
         namings=("detectron2",),
-        preprocessing=None,
-        implies=None,
     ),
     "msra": Reader(
         "Caffe2 networks of Detectron, .pkl (MSRA R-50, R-101; X-101)",
@@ -345,23 +332,19 @@ READERS: dict[str, Reader] = {
         namings=("caffe2",),
         preprocessing=None,
     ),
-    "huggingface": Reader(
+    "huggingface": _left_to_users(
         "Hugging Face transformers: ResNet, ViT or DINOv2 as file or folder; other image networks as folder",
         {"model": ".*"},
         "https://github.com/huggingface/transformers (v5.0.0) src/transformers/models, conversion_mapping.py",
         namings=("huggingface", *_HUGGINGFACE_VITS, "transformers_model"),
-        preprocessing=None,
-        implies=None,
         proof="transformers 5, in the tests",
     ),
-    "timm": Reader(
+    "timm": _left_to_users(
         "timm (training checkpoint, Hub folder, deep stem, or bare ViT; DINO, DINOv2, MAE, DeiT use that layout)",
         {"ema": "state_dict_ema/", "model": "(state_dict/|model/|)"},
         "https://github.com/huggingface/pytorch-image-models timm/utils/checkpoint_saver.py, timm/models/",
         marks=(r"^version$|^config/pretrained_cfg/|(^|/)conv1\.0\.weight$|(^|/)blocks\.0\.norm1\.weight$",),
         lacks=("^pytorch-lightning", r"(^|/)decoder_", "^checkpoint$"),
-        preprocessing=None,
-        implies=None,
         proof="timm 1.0, in the tests",
     ),
     "torchvision_segmentation": Reader(
@@ -373,33 +356,27 @@ READERS: dict[str, Reader] = {
         implies=_always(dilation=(1, 1, 2, 4)),
         proof="torchvision 0.29, in the tests",
     ),
-    "ema": Reader(
+    "ema": _left_to_users(
         "averaged weights (ema-pytorch and similar)",
         {"ema": rf"{_IN}ema(_model)?", "online": rf"{_IN}(online_model|model)"},
         "https://github.com/lucidrains/ema-pytorch ema_pytorch/ema_pytorch.py",
         marks=(r"(^|/)ema(_model)?\.",),
         rank=LAYOUT,
-        preprocessing=None,
-        implies=None,
     ),
-    "torchvision": Reader(
+    "torchvision": _left_to_users(
         "torchvision, or a bare ResNet with its names (Barlow Twins, VICReg, DINO, SimCLR and timm publish such files)",
         {"model": "(state_dict/|model/|)", "ema": "model_ema/"},
         "https://github.com/pytorch/vision references/classification/train.py",
         namings=_MM,
         rank=LAYOUT,
-        preprocessing=None,
-        implies=None,
         proof="torchvision 0.29, in the tests",
     ),
-    "lightning": Reader(
+    "lightning": _left_to_users(
         "another Lightning checkpoint with a single network",
         {"model": "state_dict/.+"},
         "https://github.com/Lightning-AI/pytorch-lightning",
         marks=("^pytorch-lightning_version$",),
         namings=(*_MM, *_INDEXED),
         rank=LAYOUT,
-        preprocessing=None,
-        implies=None,
     ),
 }

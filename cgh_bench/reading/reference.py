@@ -23,9 +23,9 @@ from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.data.preprocessing import Preprocessing
+from cgh_bench.data.preprocessing import PREPROCESSINGS, Preprocessing
 from cgh_bench.reading import reference_script
-from cgh_bench.reading.evidence import PREPROCESSINGS, adjusted
+from cgh_bench.reading.evidence import adjusted
 
 TOLERANCE = 1e-4
 """Largest difference of an output relative to its largest value, float32."""

@@ -75,8 +75,6 @@ class Cgh(Method):
 
     def check(self, recipe: Recipe) -> None:
         """Two views, the weak one first, then any number of small crops; a batch that fits queue and BN groups."""
-        from cgh_bench.pretrain.parts import check_batch
-
         views, stages = len(recipe.views.augments), recipe.architecture.skeleton.stages
         for stage in self.stages if "hyper" in self.contexts else ():
             if stage not in stages:
@@ -86,7 +84,7 @@ class Cgh(Method):
                 "Cgh takes 2 views, the teacher's (weak) and the student's (strong), then small crops for the global "
                 f"context; the recipe has {views}"
             )
-        check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
+        self.check_batch(recipe)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queues."""

@@ -38,13 +38,6 @@ class MocoV2(Method):
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the key encoder than in the query encoder."""
 
-    def check(self, recipe: Recipe) -> None:
-        """Two views, the key's and the query's; a batch that fits queue and BN groups."""
-        from cgh_bench.pretrain.parts import check_batch
-
-        super().check(recipe)
-        check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
-
     def add_networks(self, architecture: Architecture) -> None:
         """Query encoder (the student), key encoder and queue."""
         from cgh_bench.pretrain.parts import AlignedQueues, Encoder, MomentumEncoder, mlp, split_batchnorm

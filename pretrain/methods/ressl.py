@@ -12,7 +12,7 @@ from cgh_bench.backbones import Architecture
 from cgh_bench.core.config import later
 from cgh_bench.pretrain.methods import cgh
 from cgh_bench.pretrain.ranges import Count, Fraction, Positive
-from cgh_bench.pretrain.recipe import Method, Recipe
+from cgh_bench.pretrain.recipe import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +34,6 @@ class Ressl(Method):
     the images of each process."""
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the teacher than in the student, as in MoCo."""
-
-    def check(self, recipe: Recipe) -> None:
-        """Two views, the teacher's (weak) and the student's (strong); a batch that fits queue and BN groups."""
-        from cgh_bench.pretrain.parts import check_batch
-
-        super().check(recipe)
-        check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and queue."""

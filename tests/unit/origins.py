@@ -29,7 +29,7 @@ from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.resnet_names import NAMINGS
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Preprocessing
-from cgh_bench.reading.evidence import MSRA, X101
+from cgh_bench.data.preprocessing import MSRA, X101
 
 State = dict[str, Tensor]
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
