@@ -243,9 +243,8 @@ def loop(tiny: bool) -> Found:
     from cgh_bench.data.image_set import GreyImages
     from cgh_bench.pretrain.batches import Batch, Batches
     from cgh_bench.pretrain.folder import RunFolder
-    from cgh_bench.pretrain.memory import planned_bytes
     from cgh_bench.pretrain.recipe import find
-    from cgh_bench.pretrain.run import AUTOCAST, begin, descend
+    from cgh_bench.pretrain.run import AUTOCAST, begin, descend, planned_bytes
 
     found: Found = {}
     size, side, names = (

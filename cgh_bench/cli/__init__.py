@@ -23,7 +23,6 @@ from cgh_bench.cli import (
     pretraining,
     reporting,
     results,
-    suites,
 )
 from cgh_bench.cli.options import SETTINGS, Group
 from cgh_bench.core.errors import CheckFailed, UserError, printable
@@ -51,7 +50,7 @@ for command in (
     checkpoints.reference,
     evaluating.eval_,
     evaluating.watch,
-    suites.suite,
+    evaluating.suite,
     features.features,
     reporting.table,
     reporting.reproduce,

@@ -80,8 +80,8 @@ def pretrain(
     from cgh_bench.core.config import fingerprint, override, plain
     from cgh_bench.core.slurm import queue
     from cgh_bench.pretrain.batches import steps_per_epoch
-    from cgh_bench.pretrain.memory import planned_bytes
     from cgh_bench.pretrain.recipe import find
+    from cgh_bench.pretrain.run import planned_bytes
     from cgh_bench.pretrain.train import check, train, training_images
     from cgh_bench.pretrain.watching import Watching
     from cgh_bench.workspace import Workspace

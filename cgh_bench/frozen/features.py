@@ -202,6 +202,16 @@ def plan(
     return [*lines, f"{what}, {memory}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
 
 
+def planned(work: Work, folder: Path, what: str, numbers: int, noun: str = "images") -> str:
+    """What filling the bank in `folder` takes, in a line that begins with `what`; an image has `numbers` in float32."""
+    count = len(work.images)
+    if is_whole(folder, count):
+        return f"{what}, in the cache"
+    rate = measured(work).images_per_second * dist.world_size()
+    gigabytes = bank_bytes(count, numbers) / 1e9
+    return f"{what}, {gigabytes:.2f} GB on disk, about {duration(count / rate)} at {rate:.0f} {noun} a second"
+
+
 def bank_bytes(images: int, width: int) -> int:
     """What the features of so many images take on disk, in float32."""
     return 4 * images * width

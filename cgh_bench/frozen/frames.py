@@ -18,14 +18,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.precision import Precision
-from cgh_bench.core.progress import duration
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.data.videos import Owner, Video
-from cgh_bench.frozen.extraction import Work, measured
-from cgh_bench.frozen.features import is_whole, require_filled
+from cgh_bench.frozen.extraction import Work
+from cgh_bench.frozen.features import planned, require_filled
 from cgh_bench.frozen.patches import Grid, Patches, feature_map
 from cgh_bench.networks.base import Backbone
 
@@ -132,11 +130,7 @@ class FrameFeatures:
         work = self.work(frames)
         (rows, columns), width = work.shape()
         what = f"features of {frames.name}: {len(frames):,} frames x {rows}x{columns} x {width}"
-        if is_whole(self._folder(frames), len(frames)):
-            return f"{what}, in the cache"
-        rate = measured(work).images_per_second * dist.world_size()
-        gigabytes = 4 * len(frames) * rows * columns * width / 1e9
-        return f"{what}, {gigabytes:.2f} GB on disk, about {duration(len(frames) / rate)} at {rate:.0f} frames a second"
+        return planned(work, self._folder(frames), what, rows * columns * width, "frames")
 
     def _folder(self, frames: Frames) -> Path:
         targets = self.checkpoint.architecture.targets(self.feature)

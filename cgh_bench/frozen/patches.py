@@ -16,12 +16,11 @@ from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.precision import Precision, arithmetic
-from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import Work, measured, require_frozen
-from cgh_bench.frozen.features import is_whole, require_filled
+from cgh_bench.frozen.extraction import Work, require_frozen
+from cgh_bench.frozen.features import planned, require_filled
 from cgh_bench.networks.base import Backbone, Stage, hypercolumn
 
 Grid = tuple[int, int]
@@ -206,12 +205,9 @@ def plan_patches(
     grid, width = grid_of(checkpoint, targets, size)
     count = len(images) * grid[0] * grid[1]
     what = f"patches of {images.name}: {len(images):,} images x {grid[0]}x{grid[1]} = {count:,} x {width}"
-    if is_whole(cache / _key(checkpoint, images, size, targets, precision), len(images)):
-        return f"{what}, in the cache"
+    folder = cache / _key(checkpoint, images, size, targets, precision)
     work = PatchWork(checkpoint, images, squashed(size), (targets,), precision)
-    rate = measured(work).images_per_second * dist.world_size()
-    time = duration(len(images) / rate)
-    return f"{what}, {4 * count * width / 1e9:.2f} GB on disk, about {time} at {rate:.0f} images a second"
+    return planned(work, folder, what, grid[0] * grid[1] * width)
 
 
 def _key(checkpoint: Checkpoint, images: Images, size: int, targets: tuple[str, ...], precision: Precision) -> str:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.precision import Precision
-from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import Work, measured
-from cgh_bench.frozen.features import is_whole, require_filled
+from cgh_bench.frozen.extraction import Work
+from cgh_bench.frozen.features import planned, require_filled
 from cgh_bench.networks.base import Backbone
 
 GEM_POWER, GEM_LEAST = 4, 1e-6
@@ -90,14 +88,8 @@ class Whole:
 
     def plan(self, images: Images) -> str:
         """What `extract` would do, and how long that would take, in a line."""
-        what = f"features of {images.name}: {len(images):,} images"
-        if is_whole(self._folder(images), len(images)):
-            return f"{what}, in the cache"
-        work = self.work(images)
-        rate = measured(work).images_per_second * dist.world_size()
-        gigabytes = 4 * len(images) * work.widths(self.checkpoint.architecture.skeleton)[0] / 1e9
-        time = duration(len(images) / rate)
-        return f"{what}, {gigabytes:.2f} GB on disk, about {time} at {rate:.0f} images a second"
+        work, what = self.work(images), f"features of {images.name}: {len(images):,} images"
+        return planned(work, self._folder(images), what, work.widths(self.checkpoint.architecture.skeleton)[0])
 
     def _folder(self, images: Images) -> Path:
         key: Sequence[object] = [

@@ -7,8 +7,8 @@ import torch
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.pretrain import train as loop
-from cgh_bench.pretrain.memory import ALLOWANCE, planned_bytes
 from cgh_bench.pretrain.recipe import find
+from cgh_bench.pretrain.run import ALLOWANCE, planned_bytes
 
 RECIPE = find("moco_v2_r18_animals")
 

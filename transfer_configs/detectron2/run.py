@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import AMPTrainer, create_ddp_model
+from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
@@ -22,7 +23,6 @@ from cgh_bench.transfer_configs.contract import arrival
 from cgh_bench.transfer_configs.contract.records import random_states, replacing, restore_numpy_and_python
 from cgh_bench.transfer_configs.contract.watch import Interrupted, Watch
 from cgh_bench.transfer_configs.detectron2 import evaluation
-from cgh_bench.transfer_configs.detectron2.accumulation import AccumulatingTrainer
 from cgh_bench.transfer_configs.detectron2.data_sets import training_batches
 from cgh_bench.transfer_configs.detectron2.solver import optimizer
 
@@ -189,6 +189,27 @@ class _Sized:
 
     def __iter__(self) -> Iterator[Any]:
         return self.items
+
+
+class AccumulatingTrainer(SimpleTrainer):
+    """Takes the images of a step `at_a_time`, which divides their number. BatchNorm sees only those at once."""
+
+    at_a_time: int
+
+    def run_step(self) -> None:
+        """As in SimpleTrainer, with the mean of the losses of all parts."""
+        started = time.perf_counter()
+        images = next(self._data_loader_iter)
+        waited = time.perf_counter() - started
+        parts = [images[first : first + self.at_a_time] for first in range(0, len(images), self.at_a_time)]
+        mean: dict[str, Any] = {}
+        self.optimizer.zero_grad()
+        for part in parts:
+            losses = {name: loss / len(parts) for name, loss in self.model(part).items()}
+            sum(losses.values()).backward()
+            mean = {name: loss.detach() + mean.get(name, 0) for name, loss in losses.items()}
+        self._write_metrics(mean, waited)
+        self.optimizer.step()
 
 
 def in_force(model: Any) -> dict[str, Any]:
