@@ -1,6 +1,5 @@
 """Commands that compare: backbones on the same images, and a number with a published one."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,21 +52,17 @@ def compare(
       cgh-bench compare cgh_r18_animals moco_v2_r18_animals --task animals_knn -o flips
       cgh-bench compare cgh_r18_animals moco_v2_r18_animals random:resnet18 --cost flops
     """
-    from cgh_bench import results
+    from cgh_bench.cli.results import read_results
     from cgh_bench.report.comparison import EXPLANATION, pairs
     from cgh_bench.report.pareto import COSTS
     from cgh_bench.report.ranking import rank
     from cgh_bench.report.sides import sides
-    from cgh_bench.workspace import Workspace
 
     if output and len(backbones) != 2:
         raise UserError(f"--output needs exactly two backbones, not {len(backbones)}")
     if cost is not None and cost not in COSTS:
         raise unknown("cost", cost, COSTS)
-    records, complaints = results.read(Workspace(work).store)
-    for complaint in complaints:
-        print(printable(complaint), file=sys.stderr)
-    by_task = sides(records, work, backbones, task)
+    by_task = sides(read_results(work), work, backbones, task)
     found = pairs(by_task)
     for each in found:
         _show(each, points, len(found))

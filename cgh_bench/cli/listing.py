@@ -122,9 +122,9 @@ def _tables() -> dict[str, str]:
 
 
 def _suites() -> dict[str, str]:
-    from cgh_bench.report import suite
+    from cgh_bench.report import definition, suite
 
-    return {name: suite.load(name).title for name in suite.names()}
+    return {name: suite.load(name).title for name in definition.names(suite.SUITES)}
 
 
 def _importers() -> dict[str, str]:

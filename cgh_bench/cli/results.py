@@ -44,7 +44,7 @@ def list_(task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
     from cgh_bench.report.formats import show_results
     from cgh_bench.results import select
 
-    show_results(select(_read(work), task, protocol, ckpt, method))
+    show_results(select(read_results(work), task, protocol, ckpt, method))
 
 
 @results.command()
@@ -103,7 +103,7 @@ def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Pa
     """
     from cgh_bench import bundles, results
 
-    chosen = list(dict(results.select(_read(work), task, protocol, ckpt, method)).values())
+    chosen = [record for _, record in results.select(read_results(work), task, protocol, ckpt, method)]
     bundles.write(chosen, work, out)
     print(f"{len(chosen)} results written to {out}")
 
@@ -177,7 +177,7 @@ def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, m
     formats = {"csv": results.export_csv, "json": results.export_json}
     if format not in (*formats, "mteb"):
         raise unknown("export format", format, (*formats, "mteb"))
-    chosen = list(dict(results.select(_read(work), task, protocol, ckpt, method)).values())
+    chosen = [record for _, record in results.select(read_results(work), task, protocol, ckpt, method)]
     if format != "mteb":
         _write(formats[format](chosen), out)
     elif out is None:
@@ -211,8 +211,8 @@ def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, met
     formats = {"card": cards.card, "methods": cards.methods, "bibtex": cards.bibtex}
     if format not in formats:
         raise unknown("format", format, formats)
-    records = _read(work)
-    chosen = list(dict(results.select(records, task, protocol, ckpt, method)).values())
+    records = read_results(work)
+    chosen = [record for _, record in results.select(records, task, protocol, ckpt, method)]
     data = newest_data(records, {each.protocol for each in chosen})
     _write(formats[format](cards.measured(chosen, data)), out)
 
@@ -239,7 +239,7 @@ def import_(file: Path, tool: str, ckpt: str, label: str, protocol: str, seed: i
     from cgh_bench.workspace import Workspace
 
     result = importers.read(importers.Import(file, tool, ckpt, label, protocol, seed))
-    records = _read(work)
+    records = read_results(work)
     if result in records:
         print(f"{file} was already imported")
         return
@@ -266,7 +266,7 @@ def correlate(metric: str, work: Path) -> None:
     from cgh_bench.report.correlation import correlations
     from cgh_bench.report.formats import show_correlations
 
-    show_correlations(correlations(_read(work), metric))
+    show_correlations(correlations(read_results(work), metric))
 
 
 def _write(text: str, out: Path | None) -> None:
@@ -280,13 +280,14 @@ def _write(text: str, out: Path | None) -> None:
 
 def one(number: int, work: Path) -> "Result":
     """The result with that number in `cgh-bench results list`."""
-    records = _read(work)
+    records = read_results(work)
     if number > len(records):
         raise UserError(f"no result {number}; {work} has {len(records)}, see `cgh-bench results list`")
     return records[number - 1]
 
 
-def _read(work: Path) -> "list[Result]":
+def read_results(work: Path) -> "list[Result]":
+    """The results in a work folder; what is wrong with the file is printed."""
     from cgh_bench import results
     from cgh_bench.workspace import Workspace
 

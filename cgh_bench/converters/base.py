@@ -23,6 +23,8 @@ class Converter(ABC):
 
     BESIDE: ClassVar[str] = ""
     """What `fragments` holds, for the documentation."""
+    FAMILY: ClassVar[type[Architecture]] = Architecture
+    """The only family that it takes networks of, if there is one."""
 
     name: str
     """What the target is called on the command line."""
@@ -34,13 +36,13 @@ class Converter(ABC):
         """Whether it writes a folder, not a file."""
         return not self.suffixes
 
-    @abstractmethod
     def rename(self, key: str, architecture: Architecture) -> str:
-        """The target's name for our `key`."""
+        """The target's name for our `key`; here the same."""
+        return key
 
     def takes(self, family: type[Architecture]) -> bool:
         """Whether it takes networks of that family, for lists; `require_supported` says which of them."""
-        return True
+        return issubclass(family, self.FAMILY)
 
     @abstractmethod
     def require_supported(self, checkpoint: Checkpoint) -> None:
@@ -54,9 +56,15 @@ class Converter(ABC):
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
         """Write the weights of a supported checkpoint to `path`, which does not exist, whole or not at all."""
 
-    @abstractmethod
     def read(self, path: Path) -> Checkpoint:
-        """Read weights of the target's layout, ours or its own."""
+        """Read weights of the target's layout, ours or its own; here by the reader of that name.
+
+        Raises:
+            UserError: not readable, or other tensors than the description in it says.
+        """
+        from cgh_bench.reading import recognition
+
+        return recognition.read(path, source=self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> Mapping[str, str]:
         """The configuration that the weights at `path` imply, text by file name, to be written beside them."""

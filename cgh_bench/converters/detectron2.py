@@ -35,6 +35,7 @@ class Detectron2(Converter):
     """
 
     BESIDE: ClassVar[str] = "`OUT.config.yaml`: pixel mean and std, format, depth, width, stride"
+    FAMILY: ClassVar = ResNet
 
     name: str = "detectron2"
     suffixes: tuple[str, ...] = (".pkl", ".pth")
@@ -42,10 +43,6 @@ class Detectron2(Converter):
     def rename(self, key: str, architecture: Architecture) -> str:
         """Its name for our `key`."""
         return naming.detectron2(key)
-
-    def takes(self, family: type[Architecture]) -> bool:
-        """See `Converter`."""
-        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what its `build_resnet_backbone` cannot build."""
@@ -71,12 +68,6 @@ class Detectron2(Converter):
                 pickle.dump({**document, "model": arrays}, file, protocol=4)
             else:
                 torch.save(document, file)
-
-    def read(self, path: Path) -> Checkpoint:
-        """Read them back, or a file of detectron2's own."""
-        from cgh_bench.reading import recognition
-
-        return recognition.read(path, source=self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The part of a configuration that the weights imply, as YAML, by file name."""

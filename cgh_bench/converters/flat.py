@@ -47,17 +47,12 @@ class FlatConverter(Converter, ABC):
                     torch.save(state, file)
 
     def read(self, path: Path) -> Checkpoint:
-        """See `Converter`; a file without our description is read as one of the origin of the same name.
-
-        Raises:
-            UserError: other tensors than the description says, or not readable.
-        """
-        from cgh_bench.reading import recognition
+        """See `Converter`; a file with our description is read by that."""
         from cgh_bench.reading.weights_file import open_weights
 
         file = open_weights(path)
         if DESCRIPTION not in file.facts:
-            return recognition.read(path, source=self.name)
+            return super().read(path)
         described = architecture_of(file.facts[DESCRIPTION])
         ours = {self.rename(key, described): key for key in described.shapes}
         unknown = [name for name in file.tensors if name not in ours]

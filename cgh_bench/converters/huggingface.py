@@ -82,12 +82,6 @@ class HuggingFace(Converter):
             write_text(path / f"{name}.json", json.dumps(document, indent=2) + "\n")
         write_text(path / "README.md", _card(checkpoint, path.name, config["model_type"]))
 
-    def read(self, path: Path) -> Checkpoint:
-        """Read it back, or a folder of transformers' own."""
-        from cgh_bench.reading import recognition
-
-        return recognition.read(path, source=self.name)
-
     def require_installed(self) -> None:
         """See `Converter`."""
         parity.require_package("transformers")
@@ -129,30 +123,25 @@ def network_outputs(path: Path, pixels: Tensor) -> parity.Outputs:
     if architecture_of(config[DESCRIPTION]).LIBRARY == "transformers":
         with torch.inference_mode():
             stages = outputs(model, prepared)
-        return parity.Outputs(
-            {"input": prepared, **stages},
-            f"{type(model).__module__}.{type(model).__name__}",
-            {"transformers": transformers.__version__, "torch": torch.__version__},
-            used=[key for key in open_weights(path).tensors if key not in loading["unexpected_keys"]],
-            unused=sorted(loading["unexpected_keys"]),
-            missing=sorted(loading["missing_keys"]),
-            seconds_of_import=seconds,
-        )
-    with torch.inference_mode():
-        found = model(prepared, output_hidden_states=True)
-    maps = found.hidden_states[1:]
-    network = model.state_dict()
-    if config["model_type"] == "resnet":
-        stages = dict(zip(STAGES, maps, strict=True))
+        lacking, surplus = (sorted(loading[f"{kind}_keys"]) for kind in ("missing", "unexpected"))
+        used = [key for key in open_weights(path).tensors if key not in surplus]
+        account: dict[str, Any] = {"used": used, "unused": surplus, "missing": lacking}
     else:
-        stages = {f"block{number}": tokens for number, tokens in enumerate(maps, start=1)}
-        stages["norm"] = found.last_hidden_state
-        network = _by_their_files_names(network, f"{config['model_type']}_huggingface")
+        with torch.inference_mode():
+            found = model(prepared, output_hidden_states=True)
+        maps, network = found.hidden_states[1:], model.state_dict()
+        if config["model_type"] == "resnet":
+            stages = dict(zip(STAGES, maps, strict=True))
+        else:
+            stages = {f"block{number}": tokens for number, tokens in enumerate(maps, start=1)}
+            stages["norm"] = found.last_hidden_state
+            network = _by_their_files_names(network, f"{config['model_type']}_huggingface")
+        account = parity.coverage(path / "model.safetensors", network)
     return parity.Outputs(
         {"input": prepared, **stages},
         f"{type(model).__module__}.{type(model).__name__}",
         {"transformers": transformers.__version__, "torch": torch.__version__},
-        **parity.coverage(path / "model.safetensors", network),
+        **account,
         seconds_of_import=seconds,
     )
 

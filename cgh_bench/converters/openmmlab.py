@@ -37,6 +37,7 @@ class OpenMMLab(FlatConverter):
     """
 
     BESIDE: ClassVar[str] = "`OUT.config.py`: data preprocessor and backbone, to merge into your config"
+    FAMILY: ClassVar = ResNet
 
     suffixes: tuple[str, ...] = (".pth",)
     preprocessor: str = ""
@@ -47,10 +48,6 @@ class OpenMMLab(FlatConverter):
     def rename(self, key: str, architecture: Architecture) -> str:
         """The framework's name for our `key`."""
         return naming.openmmlab_deep(key) if require_resnet(architecture, self.name).stem == "deep" else key
-
-    def takes(self, family: type[Architecture]) -> bool:
-        """See `Converter`."""
-        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what the framework cannot build."""

@@ -28,10 +28,6 @@ class Timm(FlatConverter):
     name: str = "timm"
     suffixes: tuple[str, ...] = (".safetensors", ".pth")
 
-    def rename(self, key: str, architecture: Architecture) -> str:
-        """Its name for our `key`: the same."""
-        return key
-
     def takes(self, family: type[Architecture]) -> bool:
         """See `Converter`."""
         return family.timm_arguments is not Architecture.timm_arguments

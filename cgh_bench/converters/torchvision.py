@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cgh_bench.backbones.base import Architecture
 from cgh_bench.backbones.resnet import STAGES, ResNet, require_resnet
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.converters import parity
@@ -22,17 +21,10 @@ class Torchvision(FlatConverter):
     """For torchvision's own ResNets: names unchanged."""
 
     BESIDE: ClassVar[str] = "`OUT.preprocessing.json`"
+    FAMILY: ClassVar = ResNet
 
     name: str = "torchvision"
     suffixes: tuple[str, ...] = (".safetensors", ".pth", ".pt")
-
-    def rename(self, key: str, architecture: Architecture) -> str:
-        """Its name for our `key`: the same."""
-        return key
-
-    def takes(self, family: type[Architecture]) -> bool:
-        """See `Converter`."""
-        return issubclass(family, ResNet)
 
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what torchvision cannot build."""

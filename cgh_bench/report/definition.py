@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cgh_bench import published, tasks
 from cgh_bench.core import config
@@ -63,9 +64,27 @@ class Definition:
     columns: tuple[ColumnDefinition, ...]
 
 
-def names() -> list[str]:
-    """The tables that come with the package."""
-    return sorted(path.stem for path in TABLES.glob("*.toml"))
+def names(folder: Path = TABLES) -> list[str]:
+    """The tables that come with the package, or what else a folder of it has."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+@contextmanager
+def document(name: str, folder: Path, what: str) -> Iterator[dict[str, Any]]:
+    """The content of `name` in a folder of the package, or of the file `name` if that ends in `.toml`, with its name.
+
+    Raises:
+        UserError: no such file, or invalid TOML; or one that the block raises, whose message then begins with the path.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        raise UserError(f"no file {name}") if name.endswith(".toml") else unknown(what, name, names(folder))
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 100,000 digits
+        raise UserError(f"{path} is not valid TOML ({error}); fix that line") from None
+    with _within(str(path)):
+        yield {**content, "name": path.stem}
 
 
 def load(name: str) -> Definition:
@@ -75,15 +94,8 @@ def load(name: str) -> Definition:
         UserError: no such table or file, invalid TOML, a field missing, unknown or of the wrong type, or an unknown
             task, metric or method.
     """
-    path = Path(name) if name.endswith(".toml") else TABLES / f"{name}.toml"
-    if not path.is_file():
-        raise UserError(f"no file {name}") if name.endswith(".toml") else unknown("table", name, names())
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 100,000 digits
-        raise UserError(f"{path} is not valid TOML ({error}); fix that line") from None
-    with _within(str(path)):
-        definition = config.read(Definition, {**document, "name": path.stem})
+    with document(name, TABLES, "table") as content:
+        definition = config.read(Definition, content)
         if not definition.rows or not definition.columns:
             raise UserError("a table needs at least one row and one column")
         return _checked(definition)

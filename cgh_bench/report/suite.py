@@ -3,14 +3,14 @@
 import csv
 import io
 import statistics
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cgh_bench import tasks
 from cgh_bench.core import config
-from cgh_bench.core.errors import UserError, printable, unknown
+from cgh_bench.core.errors import printable, unknown
+from cgh_bench.report.definition import document
 from cgh_bench.tasks.base import Metric
 
 SUITES = Path(__file__).parent / "suites"
@@ -82,31 +82,18 @@ class Filled:
         return Value(statistics.fmean(each.value for each in found if each)) if all(found) else None
 
 
-def names() -> list[str]:
-    """The suites that come with the package."""
-    return sorted(path.stem for path in SUITES.glob("*.toml"))
-
-
 def load(name: str) -> Suite:
     """The suite `name`, or the one in the file `name` if that ends in `.toml`.
 
     Raises:
         UserError: no such suite or file, invalid TOML, a wrong field, or an unknown task or metric.
     """
-    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
-    if not path.is_file():
-        raise UserError(f"no file {name}") if name.endswith(".toml") else unknown("suite", name, names())
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        suite = config.read(Suite, {**document, "name": path.stem})
+    with document(name, SUITES, "suite") as content:
+        suite = config.read(Suite, content)
         for entry in suite.entries:
             metrics = [metric.name for metric in tasks.find(entry.task).METRICS]
             if entry.metric not in metrics:
                 raise unknown(f"metric of {entry.task}", entry.metric, metrics)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}); fix that line") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     return suite
 
 

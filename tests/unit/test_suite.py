@@ -13,7 +13,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.outcomes.classification import classification
-from cgh_bench.report import suite
+from cgh_bench.report import definition, suite
 from cgh_bench.report.suite import Filled, Value
 from cgh_bench.suite import Runner
 from cgh_bench.tasks.base import Folders, Metric, Task
@@ -134,7 +134,7 @@ def test_the_command_names_what_is_absent_at_the_end_and_writes_nothing_in_a_dry
     assert "| easy | 75.0 [" in done.stdout
 
 
-@pytest.mark.parametrize("name", suite.names())
+@pytest.mark.parametrize("name", definition.names(suite.SUITES))
 def test_every_suite_names_tasks_and_metrics_that_there_are(name: str) -> None:
     assert len(suite.load(name).entries) >= 3  # each is looked up by `load`
 
