@@ -88,10 +88,11 @@ class Method(Module):
 
     def check_batch(self, recipe: Recipe) -> None:
         """Refuse a batch that does not fit `queue_length` and `bn_groups`, of a method that has such fields."""
-        if hasattr(self, "queue_length") and hasattr(self, "bn_groups"):
+        groups, length = (getattr(self, name, 0) for name in ("bn_groups", "queue_length"))
+        if groups and length:
             from cgh_bench.pretrain.parts import check_batch
 
-            check_batch(recipe.images_per_pass, self.bn_groups, self.queue_length)
+            check_batch(recipe.images_per_pass, groups, length)
 
     def begin_step(self, step: int, steps: int) -> None:
         """Called before each optimiser step, however many forward passes it adds up: momentum encoders follow here.

@@ -23,7 +23,7 @@ class Converter(ABC):
 
     BESIDE: ClassVar[str] = ""
     """What `fragments` holds, for the documentation."""
-    FAMILY: ClassVar[type[Architecture]] = Architecture
+    FAMILY: ClassVar[type[Architecture]] = Architecture  # type: ignore[type-abstract]
     """The only family that it takes networks of, if there is one."""
 
     name: str
