@@ -78,7 +78,22 @@ class Features:
 
 
 def load(name: str | Path, reference: Path | None = None, **choices: Unpack[Choices]) -> Checkpoint:
-    """The checkpoint of that name; `choices` are those of `cgh_bench.reading.loading.load`, say `branch="teacher"`."""
+    """The checkpoint of that name.
+
+    Args:
+        name: a file of any known origin, a Hugging Face folder, published weights or a control (`cgh-bench list
+            checkpoints` shows every form); what is published is downloaded unless its hub's cache has it.
+        reference: what the file's own model computed (`cgh-bench reference`), which the checkpoint must compute, too.
+        **choices: `source`, `branch`, `arch`, `settings`, `trust_pickle` and `trust_code`; see
+            `cgh_bench.reading.recognition.Choices`.
+
+    Returns:
+        Weights in float32 on the CPU, with the architecture, the preprocessing and the origin.
+
+    Raises:
+        UserError: there is no such checkpoint, none or several origins fit, or it is damaged or incomplete.
+        CheckFailed: it computes something else than the reference.
+    """
     from cgh_bench.reading import loading
 
     with showing(False):
@@ -98,7 +113,7 @@ def certify(
         checkpoint: a name or a `Checkpoint`.
         prepare: what your own code does to an image after resizing and cropping: a PIL image to a tensor (3, H, W).
             Without it, the preprocessing is not compared.
-        image_size: of the images that both are given.
+        image_size: height and width in pixels of the images that both are given, or the side of a square.
 
     Returns:
         The checkpoint; its `origin.reach` is `origin`, and so is that of results on it.
@@ -128,7 +143,10 @@ def wrap(
             `Preprocessing`.
         features: how to get features (B, D) or maps (B, C, h, w): a key of the output, the name of a submodule, or a
             function of the output. By default the output itself.
-        image_size: the size of the images that the model is tried with.
+        image_size: height and width in pixels of the images that the model is tried with, or the side of a square.
+
+    Returns:
+        The checkpoint; `origin.source` is `module` where the architecture is not a known one.
 
     Raises:
         UserError: what it returns is not features; the message says what `features` must do.
@@ -232,6 +250,9 @@ def features(  # noqa: PLR0913 (each is an independent choice)
         preprocessing: for a model in memory; see `wrap`.
         progress: show it, on standard error.
 
+    Returns:
+        N features of width D in float32, with labels, classes and paths, in the order of the images.
+
     Raises:
         UserError: see `evaluate`.
     """
@@ -269,10 +290,10 @@ def convert(model: Model, to: str, out: str | Path, verify: bool = True) -> dict
         model: see `Model`; one in memory must be of a known architecture.
         to: a target (`cgh-bench list converters`).
         out: the file or folder to write.
-        verify: compare the outputs, stage by stage.
+        verify: compare the outputs of the target's own network with ours, stage by stage, on two images.
 
     Returns:
-        The certificate, which is also beside `out`.
+        The certificate as JSON values, which is also beside `out`: what was compared, and how far it agrees.
 
     Raises:
         UserError: the target is unknown or cannot hold the model.

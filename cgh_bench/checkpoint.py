@@ -102,10 +102,12 @@ class Checkpoint:
     """A backbone's weights with all that is needed to use them rightly."""
 
     name: str
+    """What results and tables call it: the stem of its file, or the name that it was loaded by."""
     architecture: Architecture
     weights: Mapping[str, Tensor] = field(repr=False)
     """Exactly the state dict of `architecture.build()`, on the CPU."""
     preprocessing: Preprocessing
+    """What the network expects of pixels in [0, 1]."""
     origin: Origin
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ class Result:
     protocol: str
     """Task name and fingerprint of its whole configuration: a changed default is another protocol."""
     metrics: Mapping[str, float]
+    """Numbers by name, each finite and in the unit that its task declares (`Task.METRICS`; per cent otherwise)."""
     checkpoint: str
     """Content id of the evaluated weights."""
     checkpoint_name: str
@@ -37,6 +38,7 @@ class Result:
     config: Mapping[str, Any]
     """The task's resolved configuration."""
     seed: int
+    """The seed of the evaluation; that of the pretraining is in `origin`."""
     overridden: tuple[str, ...] = ()
     """The `--set` values that made this run differ from the registered task; such a result appears in no table."""
     subset: str = ""
@@ -44,10 +46,13 @@ class Result:
     commit: str = ""
     """Git commit of the code, `-dirty` appended where files differed; empty outside a checkout."""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Versions of Python and of each package that takes part, by name."""
     device: str = ""
+    """The GPU or the processor, by its own name."""
     started: str = ""
     """UTC, ISO 8601."""
     seconds: float = 0.0
+    """The time that the run took, by the clock."""
     work: str = ""
     """Folder of the run's other files, relative to the store."""
     schema: int = SCHEMA

@@ -33,9 +33,9 @@ class MapTask(FrozenTask[D]):
 
     data: str = ""
     size: int = 224
-    """Pixels of both sides that images are squashed to, bilinear with antialiasing."""
+    """Side in pixels of the square that images are resized to (bilinear, antialiased)."""
     feature: str = "layer4"
-    """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
+    """`layer4` is the last feature map of any family (for a transformer, its patch tokens after the final norm)."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
