@@ -321,7 +321,8 @@ def data(tiny: bool) -> Found:
             if time.perf_counter() - begun > 20 or number + 1 == len(batches):
                 break
         rate = seen / (time.perf_counter() - begun)
-        return {"two views, images/s": round(rate, 1), "workers": workers(batches.images, batches.bytes)}
+        processes = workers(batches.images, batches.bytes, len(batches))
+        return {"two views, images/s": round(rate, 1), "workers": processes}
 
 
 def tests(tiny: bool) -> Found:

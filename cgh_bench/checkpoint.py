@@ -254,7 +254,9 @@ def require_finite(what: str, weights: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: names the first such tensor and counts the others.
     """
-    broken = [key for key, tensor in weights.items() if not tensor.isfinite().all()]
+    from cgh_bench.core.saved import is_finite
+
+    broken = [key for key, tensor in weights.items() if not is_finite(tensor)]
     if broken:
         more = f" and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
         raise UserError(

@@ -112,7 +112,7 @@ def loader(batches: Batches, start: int) -> Iterator[Batch]:
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
-        num_workers=workers(batches.images, batches.bytes),
+        num_workers=workers(batches.images, batches.bytes, len(batches) - start),
         worker_init_fn=_ignore_stop_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # seeds the workers; the global generator would not be resumable

@@ -3,6 +3,7 @@
 The suite is of CPUs, on any machine; `pytest -m gpu` (tests/gpu) is the part that sees a GPU.
 """
 
+import gc
 import os
 
 import pytest
@@ -13,3 +14,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    gc.disable()  # while tests are collected: imports make a million objects that stay
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    gc.freeze()
+    gc.enable()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -167,7 +168,10 @@ class Architecture(ABC):
         """The network with `weights`, in eval mode; without `copy` it shares their memory and must not be trained."""
         import torch
 
-        with torch.device("meta" if self.BUILDS_ON_META else "cpu"):
+        from cgh_bench.networks.base import without_memory
+
+        place: AbstractContextManager[object] = without_memory() if self.BUILDS_ON_META else torch.device("cpu")
+        with place:
             backbone = self.build()
         if copy and self.BUILDS_ON_META:
             backbone.to_empty(device="cpu")

@@ -40,9 +40,14 @@ def load(path: Path) -> dict[str, Any]:
     """
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     for tensor in _tensors(state):
-        if tensor.layout != torch.strided or not torch.isfinite(tensor).all():
+        if tensor.layout != torch.strided or not is_finite(tensor):
             raise ValueError("not the values of a training")
     return state
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite. Their sum tells in a tenth of the time, unless it overflows."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _tensors(node: object) -> Iterator[Tensor]:

@@ -255,19 +255,21 @@ class DataPair:
         return [self.train, self.val, *self.others.values()]
 
 
-def workers(images: Images, batch_bytes: int) -> int:
-    """How many processes a loader of `images` has: they pay where files are decoded, not for images in memory.
+def workers(images: Images, batch_bytes: int, batches: int) -> int:
+    """How many processes a loader of so many batches of `images` has, each of which makes whole batches.
+
+    They pay where files are decoded, not for images in memory, and not for a single batch.
 
     Each keeps two batches in shared memory, and one is in use. Where that is too small (64 MB in Docker), a process
     waits for ever for a batch that another could not hand over; so there are no more processes than fit, maybe none.
     """
-    if images.in_memory:
+    if images.in_memory or batches <= 1:
         return 0
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     asked = resources.allowed().workers
     wanted = max(1, (os.cpu_count() or 1) // here) if asked is None else asked
     if not SHARED_MEMORY.is_dir():
-        return wanted
+        return min(wanted, batches)
     free = shutil.disk_usage(SHARED_MEMORY).free
     fitting = max(0, (free // here // batch_bytes - 1) // 2)
     if fitting < wanted:
@@ -276,7 +278,7 @@ def workers(images: Images, batch_bytes: int) -> int:
             f"{wanted} processes read {images.name}; docker run --shm-size=8g makes it faster",
             file=sys.stderr,
         )
-    return min(wanted, fitting)
+    return min(wanted, fitting, batches)
 
 
 def content_fingerprint(classes: tuple[str, ...], *arrays: NDArray[Any]) -> str:

@@ -100,7 +100,7 @@ class Batches:
         loader = DataLoader(
             _Cropped(self),
             batch_sampler=[share_of(chunk) for chunk in chunks],
-            num_workers=workers(self.images, 3 * 4 * self.crop.size**2 * self.size),
+            num_workers=workers(self.images, 3 * 4 * self.crop.size**2 * self.size, len(chunks)),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
         )

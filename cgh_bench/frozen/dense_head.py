@@ -95,7 +95,7 @@ class Cached:
         """The features of patches (B, P, D) of a batch of inputs: these are them."""
         return inputs
 
-    def processes(self, batch_size: int) -> int:
+    def processes(self, batch_size: int, batches: int) -> int:
         """How many processes read them: none, nothing is decoded."""
         return 0
 
@@ -168,9 +168,9 @@ class Computed:
         """By the backbone."""
         return self.live.features(inputs)
 
-    def processes(self, batch_size: int) -> int:
+    def processes(self, batch_size: int, batches: int) -> int:
         """As many as a loader of these images has."""
-        return workers(self.images, batch_size * self.size[0] * self.size[1] * 4)
+        return workers(self.images, batch_size * self.size[0] * self.size[1] * 4, batches)
 
 
 Examples = Cached | Computed
@@ -201,7 +201,7 @@ class _Batches:
         loader = DataLoader(
             _Series(self),
             batch_sampler=[share_of(each) for each in places],
-            num_workers=self.examples.processes(size),
+            num_workers=self.examples.processes(size, len(places)),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
         )

@@ -124,7 +124,11 @@ class Work:
     @property
     def loader_bytes(self) -> int:
         """Bytes of all its batches: two of each process, and the one in use."""
-        return (2 * workers(self.images, self.batch_bytes) + 1) * self.batch_bytes
+        return (2 * self.processes(len(self.images)) + 1) * self.batch_bytes
+
+    def processes(self, images: int) -> int:
+        """How many processes read so many of the images."""
+        return workers(self.images, self.batch_bytes, math.ceil(images / self.batch_size))
 
     def widths(self, backbone: Backbone) -> list[int]:
         """D of each of the features."""
@@ -332,7 +336,7 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
     loader = DataLoader(
         _Transformed(work, rows),
         work.batch_size,
-        num_workers=workers(work.images, work.batch_bytes),
+        num_workers=work.processes(len(rows)),
         collate_fn=_collate,
         pin_memory=pick_device().type == "cuda",
     )

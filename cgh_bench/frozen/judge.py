@@ -1,5 +1,6 @@
 """What classifiers of whole images answer, where no features are kept."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,9 +31,10 @@ class Judge:
             scores: (B, G, C) of pixels (B, 3, H, W) in [0, 1] on the device; each process looks at a part of them.
             device: where.
         """
-        loader = DataLoader(
-            _Share(self), self.batch_size, num_workers=workers(self.images, self.batch_size * self.transform.bytes)
-        )
+        share = _Share(self)
+        batches = math.ceil(len(share) / self.batch_size)
+        processes = workers(self.images, self.batch_size * self.transform.bytes, batches)
+        loader = DataLoader(share, self.batch_size, num_workers=processes)
         found = []
         for pixels, labels in loader:
             logits = scores(pixels.to(device))

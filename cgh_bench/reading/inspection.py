@@ -21,6 +21,7 @@ from cgh_bench.checkpoint import Origin, Property, from_description
 from cgh_bench.core.config import plain
 from cgh_bench.core.errors import CheckFailed, UserError, printable
 from cgh_bench.core.files import sha256
+from cgh_bench.core.saved import is_finite
 from cgh_bench.data.preprocessing import IMAGES
 from cgh_bench.reading import hubs, loading, names, recognition
 from cgh_bench.reading.candidate import place
@@ -165,7 +166,7 @@ def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
 
 
 def _finite(weights: Mapping[str, Tensor]) -> tuple[str, str]:
-    broken = [key for key, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    broken = [key for key, tensor in weights.items() if not is_finite(tensor)]
     if broken:
         return "bad", f"{len(broken)} tensors hold NaN or infinity, first {broken[0]}: the training diverged"
     return "ok", "all values are finite"

@@ -37,7 +37,7 @@ SMALL = {
     ),
 }
 TASKS = ("animals_det_any", "animals_seg_any", "animals_det_any_detectron2")
-QUICK = ("patch14", "animals_det_any")
+QUICK = ("patch14", "animals_det_any_detectron2")
 
 
 @pytest.fixture(scope="module", autouse=True)

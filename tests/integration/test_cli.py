@@ -83,11 +83,13 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(command.__file__).parent)!r})
 import command
+from cgh_bench.core.registry import broken
 for arguments, code in {WITHOUT_TORCH!r}:
     done = command.run(*arguments.split(), cwd=Path.cwd())
     assert done.returncode == code, (arguments, done.stderr)
-    slow = {{"torch", "torchvision", "timm", "transformers", "sklearn", "scipy", "pandas"}} & set(sys.modules)
+    slow = {{"torch", "torchvision", "timm", "transformers", "sklearn", "scipy", "pandas", "faiss"}} & set(sys.modules)
     assert not slow, (arguments, slow)
+assert broken("cgh_bench.tasks") == []
 """
 
 
@@ -178,13 +180,17 @@ def test_paths_and_values_that_cannot_be_are_one_line_and_exit_2(arguments: str,
     assert "Traceback" not in refused.stderr and message in refused.stderr
 
 
-def test_a_terminal_of_ascii_letters_and_a_folder_with_files_of_our_names(tmp_path: Path) -> None:
+def test_a_terminal_of_ascii_letters_and_a_folder_with_files_of_our_names(photos: Path, tmp_path: Path) -> None:
     """Letters that it has not are given by number; files of the current folder are not taken for ours."""
     for name in ("pretrain", "transfer_configs", "tools", "checkpoint", "data", "site_", "tasks"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
-    words = [sys.executable, "-m", "cgh_bench", "eval", "animals_knn", "--ckpt", "random:resnet18", "--dry-run"]
+    words = [sys.executable, "-m", "cgh_bench", "eval", "knn", "--ckpt", "random:resnet18", "--dry-run"]
     done = subprocess.run(
-        words, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
+        [*words, "--data", photos],
+        cwd=tmp_path,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert rb"\xd7" in done.stdout

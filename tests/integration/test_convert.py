@@ -62,8 +62,10 @@ def certify(target: str, given: Checkpoint, out: Path) -> None:
 
 
 R18, R50 = ResNet("resnet18"), ResNet("resnet50")
-FAST = [("mmdet", R18, ODD), ("detectron2", R18, CAFFE), ("timm", R18, ODD), ("huggingface", R18, PLAIN)]
+FAST = [("mmdet", R18, ODD), ("detectron2", R18, CAFFE)]  # timm: test_timm_family.py; Hugging Face: test_vit.py
 SLOW = [
+    ("huggingface", R18, PLAIN),
+    ("timm", R18, ODD),
     ("mmdet", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
     ("mmdet", ResNet("resnext50_32x4d"), PLAIN),
     ("mmseg", ResNet("resnet50", "deep"), ODD),

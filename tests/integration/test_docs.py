@@ -21,6 +21,8 @@ from cgh_bench.checkpoint import save
 from cgh_bench.converters import convert as conversion
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
+from cgh_bench.data.demo import animals
+from cgh_bench.data.demo.silhouettes import Silhouettes
 from cgh_bench.evaluation import evaluate, prepare
 from cgh_bench.foreign import frameworks
 from cgh_bench.pretrain import recipe as recipes
@@ -135,6 +137,7 @@ def run_page(folder):
                 raise left.value
 
 
+@pytest.mark.slow
 def test_the_quick_start_works_as_it_stands(tmp_path):
     (tmp_path / "here").mkdir()
     code, said = faulty.run(quick_start, tmp_path)
@@ -159,6 +162,9 @@ def test_the_examples_of_the_python_page_run_one_after_another(tmp_path):
 
 
 def python_page(folder):
+    """In a process of its own, with a twentieth of the animals."""
+    whole = animals.silhouettes
+    animals.silhouettes = lambda split: Silhouettes(whole(split).images[::20], whole(split).labels[::20])
     os.chdir(folder)
     faulty.images(folder, each=2).rename("photos")
     text = (DOCS / "api.md").read_text(encoding="utf-8")

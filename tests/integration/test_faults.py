@@ -149,7 +149,7 @@ def kill_often(work, folder, kills, tmp_path):
     assert left == [], "what the killed have left is removed"
 
 
-@pytest.mark.parametrize("work", (faulty.pretrain, faulty.evaluate, faulty.transfer), ids=lambda work: work.__name__)
+@pytest.mark.parametrize("work", (faulty.evaluate, faulty.transfer), ids=lambda work: work.__name__)
 def test_killed_at_a_random_moment(folder, tmp_path, work):
     kill_often(work, folder, 1, tmp_path)
 

@@ -61,7 +61,7 @@ OTHER["animals_det_any"] = OTHER["animals_det"]
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "coco_det" else pytest.param(name, marks=pytest.mark.slow) for name in BOTH]
+    "name", [name if name == "animals_det" else pytest.param(name, marks=pytest.mark.slow) for name in BOTH]
 )
 def test_only_known_differences_are_left(name):
     described = [transfer.facts(name, framework) for framework in ("detectron2", "mmdet")]

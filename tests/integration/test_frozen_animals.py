@@ -28,9 +28,12 @@ NAMES = [
     if name.startswith("animals_") and isinstance(task, ImageTask) and not task.others()
 ]
 """Those that ask about the animals' own shifts know ten classes, not the toy's four."""
+VARIANTS = ("animals_finetune_10pct", "animals_logistic_dinov2")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in NAMES]
+)
 def test_planned_run_stored_and_not_run_again(name: str, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     backbone = random_checkpoint("test_vit" if name.endswith("_vit") else "test_resnet")

@@ -1,4 +1,4 @@
-"""Real mmdetection and mmsegmentation on a handful of embedded scenes, each in its own process."""
+"""Real mmdetection and mmsegmentation on a handful of embedded scenes."""
 
 import dataclasses
 import functools
@@ -18,8 +18,8 @@ import torch
 from miniatures import TINY
 from PIL import Image
 
-from cgh_bench import outcomes
 from cgh_bench.checkpoint import random_checkpoint, save
+from cgh_bench.converters.base import find as find_converter
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data import dense
 from cgh_bench.data.demo.scenes import write_scenes
@@ -30,6 +30,12 @@ from cgh_bench.tasks.base import Folders
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
+
+from cgh_bench.transfer_configs.contract import processes
+from cgh_bench.transfer_configs.contract.watch import Watch
+from cgh_bench.transfer_configs.openmmlab import train  # first: it provides mmcv's operators
+
+from mmengine.registry import DefaultScope  # isort: skip
 
 ITERATIONS = 6
 FEW = "batch_size=4"
@@ -68,30 +74,52 @@ def read(path: Path):
     return json.loads(path.read_text())
 
 
+def train_here(work: Path, data: dense.DenseData, weights: Path) -> int:
+    """animals_seg as `process.run` starts it, but in this process, which has the framework loaded; its exit code."""
+    file = frameworks.protocol_file("mmseg", "animals_seg")
+    options = f"--config={file} --weights={weights} --work={work} --iterations={ITERATIONS} --resume --set {FEW}"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch, DefaultScope.overwrite_default_scope("mmseg"):
+        patch.setattr(sys, "argv", ["openmmlab.train", *options.split()])
+        patch.setenv("CGH_DATA", str(data.root))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        try:
+            return train.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
-def segmented(resnet18, cache, tmp_path_factory):
-    """A whole run of animals_seg: its folder and what it returned."""
-    folder = tmp_path_factory.mktemp("seg") / "run"
-    return folder, run(shortened("animals_seg", FEW), resnet18, folder, cache)
+def weights(resnet18, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "weights.pth"
+    find_converter("mmseg").write(resnet18, path)
+    return path
 
 
-def test_segmentation_arrives_trains_and_reports(segmented, cache):
-    folder, metrics = segmented
-    assert set(metrics) == {"mIoU", "mAcc", "aAcc"}
+@pytest.fixture(scope="module")
+def trained(weights, cache, tmp_path_factory):
+    """The folder of a whole run of animals_seg, and what it measured."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train_here(folder, dense.locate("animal_scenes", cache), weights) == 0
+    return folder, read(folder / "metrics.json")
+
+
+def test_segmentation_arrives_trains_and_reports(trained):
+    folder, metrics = trained
+    assert {"mIoU", "mAcc", "aAcc"} < set(metrics)
     assert 0 < metrics["mIoU"] < 100
-    everything = read(folder / "metrics.json")
-    classes = [value for name, value in everything.items() if name.startswith("IoU.")]
-    assert everything["mIoU"] == pytest.approx(np.mean(classes))
+    classes = [value for name, value in metrics.items() if name.startswith("IoU.")]
+    assert metrics["mIoU"] == pytest.approx(np.mean(classes))
     loaded = read(folder / "loaded.json")
     assert (loaded["given"], loaded["arrived"], loaded["missing"], loaded["unfilled"]) == (120, 120, [], [])
     predicted = np.asarray(Image.open(folder / "predictions" / "000001.png"))
     assert predicted.shape == (96, 96)
     assert predicted.max() <= 10
-    assert not list(folder.glob("state.pth"))
 
 
-def test_the_reported_iou_is_that_of_the_pictures(segmented, cache):
-    folder, metrics = segmented
+def test_the_reported_iou_is_that_of_the_pictures(trained, cache):
+    folder, metrics = trained
     truth = cache / "animal_scenes" / "val" / "masks"
     pairs = [(np.asarray(Image.open(p)), np.asarray(Image.open(truth / p.name))) for p in folder.glob("predictions/*")]
     assert len(pairs) == TINY.val_scenes
@@ -102,10 +130,38 @@ def test_the_reported_iou_is_that_of_the_pictures(segmented, cache):
         if ((guessed == c) | (real == c)).any()
     ]
     assert metrics["mIoU"] == pytest.approx(100 * np.mean(ious))
-    assert outcomes.load(folder).metrics() == pytest.approx(metrics)
+    task = find("animals_seg")
+    answers = task.outcomes(task.load_data(cache), folder).metrics()
+    assert answers == pytest.approx({name: metrics[name] for name in answers}) and "mIoU" in answers
 
 
-def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(segmented, resnet18, cache, tmp_path, monkeypatch):
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(trained, weights, cache, tmp_path, monkeypatch):
+    def interrupting(watch, phase, done, *_):
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    data, folder = dense.locate("animal_scenes", cache), tmp_path / "part"
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "tick", interrupting)
+        assert train_here(folder, data, weights) == processes.INTERRUPTED
+    assert torch.load(folder / "state.pth", weights_only=True)["iteration"] == 2
+    assert train_here(folder, data, weights) == 0
+    assert read(folder / "metrics.json") == trained[1]
+    resumed, whole = (torch.load(f / "model.pth", weights_only=True)["state_dict"] for f in (folder, trained[0]))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+@pytest.fixture(scope="module")
+def segmented(resnet18, cache, tmp_path_factory):
+    """A whole run of animals_seg in a process of its own: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("seg") / "run"
+    return folder, run(shortened("animals_seg", FEW), resnet18, folder, cache)
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_the_framework_and_the_run_ends_as_an_uninterrupted_one(
+    segmented, resnet18, cache, tmp_path, monkeypatch
+):
     folder, task = tmp_path / "run", shortened("animals_seg", FEW)
 
     @contextmanager
@@ -169,16 +225,16 @@ def test_a_dry_run_asks_the_framework_whether_it_accepts_the_settings(resnet18, 
         task.plan(resnet18, task.load_data(cache), Folders(tmp_path / "run", cache))
 
 
-def test_mixed_precision_is_refused_on_cpus_before_anything_is_built(tmp_path):
-    mmdet = frameworks.find("mmdet")
+def test_mixed_precision_is_refused_on_cpus_before_anything_is_built(tmp_path, monkeypatch):
     save(random_checkpoint("vit_tiny_patch16_32"), weights := tmp_path / "weights.safetensors")
-    options = f"--config={mmdet.path / 'coco_vitdet.py'} --weights={weights} --work={tmp_path / 'run'}"
-    command = [*mmdet.command("train"), *options.split()]
-    done = subprocess.run(
-        [*command, "--set", "model.backbone.drop_path=0"], capture_output=True, text=True, check=False
+    options = (
+        f"--config={frameworks.protocol_file('mmdet', 'coco_vitdet')} --weights={weights} --work={tmp_path / 'run'}"
     )
-    assert done.returncode == 1
-    assert "needs a GPU; here use --set settings=optim_wrapper.type=OptimWrapper" in done.stderr.splitlines()[-1]
+    monkeypatch.setattr(sys, "argv", ["openmmlab.train", *options.split(), "--set", "model.backbone.drop_path=0"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SystemExit, match="needs a GPU; here use --set settings=optim_wrapper.type=OptimWrapper"):
+        train.main()
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_architecture_is_refused_before_anything_runs(cache, tmp_path):

@@ -72,7 +72,6 @@ SMALL = {
     "ade20k_seg": (*segmentation(""), "model.decode_head.channels=32"),
     "ade20k_upernet": (*segmentation(""), "model.decode_head.channels=32"),
 }
-QUICK = (("ade20k_upernet", "own"),)  # detection is in `test_transfer`; the others are `slow`
 MADE_BY = {
     "voc0712": miniatures.voc,
     "voc2012_aug": miniatures.voc,
@@ -109,11 +108,6 @@ def small(name: str) -> Evaluation:
     )
 
 
-def protocols(packages: str) -> pytest.MarkDecorator:
-    marks = {name: () if (name, packages) in QUICK else pytest.mark.slow for name in SMALL}
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in SMALL])
-
-
 def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     task, folder = find(name), workspace.root / result.work
     assert results.read(workspace.store) == ([result], [])
@@ -133,14 +127,16 @@ def check(result, workspace: Workspace, name: str, checkpoint) -> None:
     assert not (folder / "state.pth").exists()
 
 
-@protocols("forks")
+@pytest.mark.slow  # the fast tests are in `test_transfer` and `test_own_data`
+@pytest.mark.parametrize("name", SMALL)
 def test_the_protocol_file_on_a_miniature_of_its_data(name, root, resnet50, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_DATA", str(root))
     workspace = Workspace(tmp_path)
     check(evaluate(small(name), resnet50, 0, workspace), workspace, name, resnet50)
 
 
-@protocols("own")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
 def test_openmmlabs_own_packages_run_it_as_the_forks_do(name, root, resnet50, tmp_path, monkeypatch):
     own = Path(sys.prefix, "openmmlab")
     if not own.is_dir():

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cgh_bench.backbones.resnet_names import NAMINGS
 from cgh_bench.backbones.vit import ViT
 from cgh_bench.checkpoint import Preprocessing
 from cgh_bench.data.preprocessing import MSRA, X101
+from cgh_bench.networks.base import without_memory
 
 State = dict[str, Tensor]
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -78,7 +79,12 @@ class Sample:
 def resnet(arch: str = "resnet18", seed: int = 0, stem: str = "imagenet") -> Any:
     """torchvision's own network with statistics that look trained."""
     torch.manual_seed(seed)
-    with torch.device("meta"):  # its own initialisation takes seconds
+    return copy.deepcopy(_resnet(arch, seed, stem))
+
+
+@lru_cache(maxsize=6)
+def _resnet(arch: str, seed: int, stem: str) -> Any:
+    with without_memory():  # its own initialisation takes seconds
         model = torchvision.models.get_model(arch, weights=None)
         if stem == "cifar":
             model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)

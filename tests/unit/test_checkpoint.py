@@ -14,6 +14,7 @@ from torch import nn
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.checkpoint import FORMAT, Checkpoint, Origin, Preprocessing, describe, random_checkpoint, save
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.saved import is_finite
 from cgh_bench.reading.loading import load
 
 
@@ -154,8 +155,8 @@ def test_another_width(tmp_path: Path) -> None:
     import torchvision
 
     with torch.device("meta"):
-        wide = torchvision.models.resnet50(width_per_group=256)
-    refused(written(tmp_path, wide.to_empty(device="cpu").state_dict()), r"is \(256, .*\), not .*nearest: ")
+        narrow = torchvision.models.resnet50(width_per_group=32)
+    refused(written(tmp_path, narrow.to_empty(device="cpu").state_dict()), r"is \(32, .*\), not .*nearest: ")
 
 
 def test_old_files_without_batch_counters(tmp_path: Path) -> None:
@@ -211,6 +212,15 @@ def test_not_finite(tmp_path: Path) -> None:
     state = resnet().state_dict()
     state["layer2.0.conv1.weight"][0, 0] = torch.nan
     refused(written(tmp_path, state), "NaN or infinity in layer2.0.conv1.weight")
+
+
+@pytest.mark.parametrize("values", [[torch.inf], [torch.nan], [torch.inf, -torch.inf]])
+def test_finite_is_told_by_the_sum_unless_that_overflows(values: list[float]) -> None:
+    for kind in (torch.float16, torch.float32):
+        large = torch.full((9,), torch.finfo(kind).max, dtype=kind)
+        assert is_finite(large) and is_finite(large[:0])
+        large[: len(values)] = torch.tensor(values)
+        assert not is_finite(large)
 
 
 COUNTER, WEIGHT = "layer1.0.bn1.num_batches_tracked", "layer1.0.conv1.weight"

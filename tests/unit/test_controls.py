@@ -105,6 +105,6 @@ def test_labels_that_all_neighbours_contradict_are_named(tmp_path: Path, monkeyp
     assert "1 of 24 val images" in hint and "dark/3.png" in hint and "most of 1 backbones" in hint
 
     write("train", "dark", 5, 200)
-    told = command.run("data", "labels", "photos", "--ckpt", "random:resnet18", "--split", "train", cwd=tmp_path)
+    told = command.run("data", "labels", "photos", "--ckpt", "control:channels", "--split", "train", cwd=tmp_path)
     assert told.stdout.startswith("1 of 24 train images"), told.stderr
     assert "dark/5.png  dark, neighbours: bright" in told.stdout

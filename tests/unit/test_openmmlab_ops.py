@@ -216,6 +216,7 @@ def test_a_compiled_module_wins(monkeypatch):
     assert sys.modules["mmcv._ext"] is compiled
 
 
+@pytest.mark.slow
 def test_a_compiled_module_on_disk_wins(tmp_path):
     (tmp_path / "mmcv").mkdir()
     (tmp_path / "mmcv/__init__.py").write_text("")

@@ -54,8 +54,9 @@ def test_as_many_processes_read_as_were_asked_for():
 
     for count in (0, 3):
         with limited(Resources(workers=count)):
-            assert workers(Files(), 1000) == count
-    assert workers(Files(), 1000) >= 1
+            assert workers(Files(), 1000, 10) == count
+            assert workers(Files(), 1000, 2) == min(count, 2) and workers(Files(), 1000, 1) == 0
+    assert workers(Files(), 1000, 10) >= 1
 
 
 def test_a_device_that_is_not_there_is_refused():

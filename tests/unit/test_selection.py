@@ -101,8 +101,8 @@ class Files:
 
 def test_loaders_have_no_more_processes_than_shared_memory_takes(capsys: pytest.CaptureFixture[str]) -> None:
     free = shutil.disk_usage("/dev/shm").free
-    assert workers(Files(), 1) >= 1 and not capsys.readouterr().err
-    assert workers(Files(), free // 3 - 2**20) == 1
-    assert workers(Files(), free) == 0
+    assert workers(Files(), 1, 9) >= 1 and not capsys.readouterr().err
+    assert workers(Files(), free // 3 - 2**20, 9) == 1
+    assert workers(Files(), free, 9) == 0
     assert "/dev/shm" in capsys.readouterr().err
-    assert workers(FULL, free) == 0 and not capsys.readouterr().err
+    assert workers(FULL, free, 9) == 0 and not capsys.readouterr().err

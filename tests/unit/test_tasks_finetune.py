@@ -34,6 +34,11 @@ def backbone() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
+@pytest.fixture(scope="module")
+def small() -> Checkpoint:
+    return random_checkpoint("test_resnet")
+
+
 def run(task: FineTune, backbone: Checkpoint, folder: Path) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     return task.run(backbone, toy_data(), Folders(folder, folder / "cache"), 0)
@@ -63,10 +68,10 @@ def test_backbone_and_head_have_a_rate_each(backbone: Checkpoint, tmp_path: Path
 
 
 def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
-    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {key: tensor.clone() for key, tensor in backbone.weights.items()}
-    metrics = run(TOY, backbone, tmp_path / "whole")
+    before = {key: tensor.clone() for key, tensor in small.weights.items()}
+    metrics = run(TOY, small, tmp_path / "whole")
     learn = Tuning.learn
     steps = iter(range(7))  # of ten
 
@@ -77,12 +82,12 @@ def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
 
     monkeypatch.setattr(Tuning, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(TOY, backbone, tmp_path / "part")
+        run(TOY, small, tmp_path / "part")
     monkeypatch.setattr(Tuning, "learn", learn)
-    assert run(TOY, backbone, tmp_path / "part") == metrics
+    assert run(TOY, small, tmp_path / "part") == metrics
     whole, part = network(tmp_path / "whole"), network(tmp_path / "part")
     assert all(torch.equal(whole[key], part[key]) for key in whole)
-    assert all(torch.equal(before[key], backbone.weights[key]) for key in before)
+    assert all(torch.equal(before[key], small.weights[key]) for key in before)
 
 
 def test_only_the_labelled_share_is_seen(backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_held_out_images_are_held_out_in_all_views_and_val_is_untouched(
     seen: list[Any] = []
     choose = search.choose
     monkeypatch.setattr(search, "choose", lambda *given: (seen.append(given), choose(*given))[1])
-    run(TOY, backbone, tmp_path)
+    run(replace(TOY, weight_decays=(1e-3, 1e-2)), backbone, tmp_path)
     (train, val, (fitted, held), *_), (images, val_images) = seen[0], toy_pair()
     assert (len(train.features), len(fitted), len(held)) == (120, 108, 4)
     assert held.max() < 40  # judged untouched
@@ -99,7 +99,7 @@ def test_held_out_images_are_held_out_in_all_views_and_val_is_untouched(
 
 
 def test_without_views_nothing_has_changed(backbone: Checkpoint, tmp_path: Path) -> None:
-    none = replace(TOY, views=0)
+    none = replace(TOY, views=0, weight_decays=(1e-3, 1e-2))
     images, val = toy_pair()
     banks = [extract(backbone, some, AS_IS, "layer4", tmp_path / "cache/features") for some in (images, val)]
     grid = Grid(none.weight_decays, none.iterations, none.tolerance)

@@ -281,6 +281,7 @@ def test_certified_more(target: str, name: str, architecture: ViT, tmp_path: Pat
     certified(checkpoint(architecture), target, tmp_path / name)
 
 
+@pytest.mark.slow
 def test_wrong_heads_fail_the_proof(plain: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of heads is in no tensor: only the outputs tell."""
     kind = type(find_converter("timm"))
