@@ -218,7 +218,7 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
             checkpoint = wrap(model, preprocessing, features, _size(evaluations))  # type: ignore[arg-type]
         elif features is not None:
             raise UserError(
-                "features= is for a model in memory; for a checkpoint say feature=, such as feature='layer3'"
+                "features= is only for models in memory; for a checkpoint use feature=, such as feature='layer3'"
             )
         found = []
         for evaluation in evaluations:
@@ -355,7 +355,7 @@ def _pair(data: Any) -> DataPair:
         return from_dataset(train, val)
     if is_map_style(train) and is_map_style(val):
         return from_datasets(train, val)
-    raise UserError(f"data is a pair of {type(train).__name__} and {type(val).__name__}; expected two of one kind")
+    raise UserError(f"data is a pair of {type(train).__name__} and {type(val).__name__}; both must have the same type")
 
 
 @contextlib.contextmanager
@@ -375,7 +375,7 @@ def _settings(settings: Mapping[str, Any], checkpoint: Checkpoint | None) -> lis
             from cgh_bench.reading.loading import hub_settings
 
             if checkpoint is None:
-                raise UserError('transform="hub" is for a name of published weights; a model in memory has none')
+                raise UserError('transform="hub" needs the name of published weights, not a model in memory')
             found += hub_settings(checkpoint)
         elif is_dataclass(value) and not isinstance(value, type):
             found += _settings({f"{name}.{f.name}": getattr(value, f.name) for f in fields(value)}, checkpoint)

@@ -34,7 +34,7 @@ def write(chosen: Sequence[Result], root: Path, path: Path) -> None:
         UserError: there is no result, or a run kept no answers.
     """
     if not chosen:
-        raise UserError("no result to bundle: `cgh-bench results list` shows what there is")
+        raise UserError("no result to bundle; see `cgh-bench results list`")
     files: dict[str, bytes] = {}
     moved = []
     for number, result in enumerate(chosen, start=1):
@@ -85,7 +85,7 @@ def unpack(path: Path, root: Path) -> list[Verified]:
     found = []
     for record in records:
         if f"{record.work}/{outcomes.FILE}" not in files:
-            raise CheckFailed(f"{path} has no answers for {record.protocol} of {record.checkpoint_name}")
+            raise CheckFailed(f"{path} has no predictions for {record.protocol} of {record.checkpoint_name}")
         found.append(_confirmed(record, outcomes.of_run(record, root).metrics(), path))
     return found
 
@@ -122,10 +122,10 @@ def _files(path: Path) -> dict[str, bytes]:
         raise UserError(f"{path} has version {version}; this cgh-bench reads version {VERSION}")
     changed = [name for name in files if hashlib.sha256(files[name]).hexdigest() != hashes.get(name)]
     if odd := sorted({*changed, *(hashes.keys() - files.keys())}):
-        raise CheckFailed(f"{path} was altered: {', '.join(odd[:5])} is not what its manifest says")
+        raise CheckFailed(f"{path} was altered: {', '.join(odd[:5])} does not match the manifest")
     strange = [name for name in files if name != STORE and not _OWN.fullmatch(name)]
     if STORE not in files or strange:
-        raise CheckFailed(f"{path} holds {', '.join(strange[:5]) or 'no results'}, which no bundle holds")
+        raise CheckFailed(f"{path} holds {', '.join(strange[:5]) or 'no results'}, which is not valid in a bundle")
     return files
 
 
@@ -133,7 +133,7 @@ def _confirmed(record: Result, again: dict[str, float], path: Path) -> Verified:
     for name, value in record.metrics.items():
         if name in again and not math.isclose(value, again[name], rel_tol=1e-6, abs_tol=1e-6):
             raise CheckFailed(
-                f"{path}: {record.protocol} of {record.checkpoint_name} says {name} {value:.4f}, but its answers give "
+                f"{path}: {record.protocol} of {record.checkpoint_name} says {name} {value:.4f}, its predictions give "
                 f"{again[name]:.4f}"
             )
     confirmed = tuple(name for name in record.metrics if name in again)

@@ -215,9 +215,7 @@ def load_canonical(path: Path) -> Checkpoint:
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); copy or write it again") from None
     if metadata.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is not in the format {FORMAT}; read it with `cgh_bench.load`, which knows other formats"
-        )
+        raise UserError(f"{path} is not in the format {FORMAT}; use `cgh_bench.load`, which reads other formats")
     return from_description(metadata["checkpoint"], weights)
 
 
@@ -259,9 +257,7 @@ def require_finite(what: str, weights: Mapping[str, Tensor]) -> None:
     broken = [key for key, tensor in weights.items() if not is_finite(tensor)]
     if broken:
         more = f" and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
-        raise UserError(
-            f"{what}: NaN or infinity in {broken[0]}{more}; the training diverged: take an earlier checkpoint"
-        )
+        raise UserError(f"{what}: NaN or infinity in {broken[0]}{more}; training diverged, use an earlier checkpoint")
 
 
 def _kind(tensor: Tensor) -> str:

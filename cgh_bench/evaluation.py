@@ -236,8 +236,8 @@ def _of_groups(name: str, metrics: dict[str, float], folder: Path) -> dict[str, 
     for metric, value in given.items():
         if metric in metrics and not math.isclose(metrics[metric], value, rel_tol=1e-6, abs_tol=1e-6):
             raise CheckFailed(
-                f"{name} reports {metric} {metrics[metric]:.4f}, but its answers for each image give {value:.4f}; they "
-                f"are in {folder}: please report this"
+                f"{name} reports {metric} {metrics[metric]:.4f}, but its per-image predictions give {value:.4f} "
+                f"(in {folder}); this is a bug, please report it"
             )
     return {metric: value for metric, value in given.items() if kept.measures[metric].startswith("group")}
 

@@ -106,7 +106,7 @@ def _parse(what: Import) -> Evaluations:
     }
     usable = {label: metrics for label, metrics in usable.items() if metrics}
     if not usable:
-        raise UserError(f"{what.path} holds no known metric of {what.tool} with a finite value; expected {expected}")
+        raise UserError(f"{what.path} has no known {what.tool} metric with a finite value; expected {expected}")
     return usable
 
 

@@ -93,7 +93,7 @@ def run(table: Definition, seeds: Iterable[int], workspace: Workspace, folder: P
     else:
         failed = _one_after_another(cells, following, evaluations, workspace, folder)
     if failed:
-        raise UserError(f"{len(failed)} failed ({'; '.join(map(str, failed))}), see above; rerun to do what is missing")
+        raise UserError(f"{len(failed)} failed ({'; '.join(map(str, failed))}), see above; rerun to continue")
 
 
 def _one_after_another(

@@ -34,7 +34,7 @@ class Runner:
                 self.filled.absent[name] = str(error)
         if not self.evaluations:
             raise UserError(
-                f"no task of {suite.name} has its data; the first: {next(iter(self.filled.absent.values()))}"
+                f"data for all tasks of {suite.name} are missing; the first: {next(iter(self.filled.absent.values()))}"
             )
 
     def accepted(self, checkpoint: "Checkpoint") -> Iterator[Evaluation]:

@@ -284,7 +284,7 @@ def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
         )
     if batch_size % bn_groups:
         raise UserError(
-            f"batch_size {batch_size} does not divide into {bn_groups} BN groups; take a multiple of {bn_groups} or "
+            f"batch_size {batch_size} does not divide into {bn_groups} BN groups; use a multiple of {bn_groups} or "
             "set method.bn_groups"
         )
     if batch_size < 2 * bn_groups:
@@ -296,5 +296,5 @@ def check_batch(batch_size: int, bn_groups: int, queue_length: int) -> None:
     if bn_groups > 1 and bn_groups % processes:
         raise UserError(
             f"{bn_groups} BN groups do not divide into {processes} processes; set method.bn_groups={processes}, "
-            "with which each has statistics of its own, or take a number of processes that divides them"
+            "so that each has its own statistics, or use a number of processes that divides them"
         )

@@ -23,7 +23,7 @@ class Range:
         limits = {word: limit for word, limit in vars(self).items() if limit is not None}
         if value is not None and not all(compare[word](value, limit) for word, limit in limits.items()):
             accepted = " and ".join(f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items())
-            raise UserError(f"{name} {value} must be {accepted}")
+            raise UserError(f"{name}={value} must be {accepted}")
 
 
 Count = Annotated[int, Range(at_least=1)]

@@ -76,8 +76,8 @@ def train(
             except torch.cuda.OutOfMemoryError:
                 count = recipe.images_per_pass // dist.world_size()
                 raise UserError(
-                    f"out of GPU memory with {count} images a pass; set accumulate={2 * recipe.accumulate} (batch and "
-                    "learning rate stay) or precision=bf16, or take more GPUs"
+                    f"out of GPU memory with {count} images per pass; set accumulate={2 * recipe.accumulate} (batch, "
+                    "learning rate stay) or precision=bf16, or use more GPUs"
                 ) from None
             if dist.rank() == 0:
                 checkpoint.save(_exported(run, name, name), folder.weights)

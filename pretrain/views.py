@@ -56,7 +56,7 @@ class Augment:
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise UserError(f"{name} {low}, {high} must be two numbers above 0, the smaller first")
+                raise UserError(f"{name}={low},{high} must be two positive numbers, the smaller first")
         if self.crop_area[1] > 1:
             raise UserError(f"crop_area {self.crop_area} must be at most 1")
 

@@ -64,7 +64,7 @@ def from_fields(fields: Mapping[str, Any]) -> Architecture:
         family = "vit" if str(rest["name"]).startswith("vit_") else "resnet"
     known = families()
     if family not in known:
-        raise UserError(f"architectures of the family {family!r} are not known here; a newer cgh-bench may read them")
+        raise UserError(f"unknown architecture family {family!r}; upgrade cgh-bench to read it")
     architecture = known[family](**rest)
     hash(architecture)  # TypeError for lists and dicts, which no field is
     return architecture

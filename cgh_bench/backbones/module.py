@@ -91,7 +91,7 @@ def from_module(model: Callable[..., Any], pick: Pick, size: tuple[int, int]) ->
         network = Picked(copy.deepcopy(model), pick)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{name} cannot be copied ({' '.join(str(error).split())}), and it must not be changed"
+            f"{name} cannot be copied ({' '.join(str(error).split())}); evaluation works on a copy"
         ) from None
     network.float().cpu().eval().zero_grad()
     channels, stride = shape_of(network, name, size)

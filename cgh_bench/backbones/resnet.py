@@ -86,7 +86,7 @@ class ResNet(Architecture):
             )
         if max(self.dilation) > 1 and not self.has_bottlenecks:
             raise UserError(
-                f"{self.name} with dilation {self.dilation} is not known: libraries dilate its blocks differently"
+                f"{self.name} with dilation {self.dilation} is not supported: libraries dilate its blocks differently"
             )
         if (self.stem_stride or 1) < 1 or (self.stem_padding or 0) < 0:
             raise UserError(f"{self.identity} is not a valid ResNet; expected stem.stride >= 1 and stem.padding >= 0")
@@ -146,13 +146,13 @@ class ResNet(Architecture):
     def timm_arguments(self) -> dict[str, Any]:
         """See `Architecture`; timm has the imagenet and the deep stem, and the stride in the 3x3."""
         if self.stem == "cifar" or self.stride_in_1x1 or self.is_unusual:
-            raise UserError(f"timm cannot build {self}; it has the imagenet and deep stems, and the stride in the 3x3")
+            raise UserError(f"timm cannot build {self}; it has imagenet and deep stems, with the stride in the 3x3")
         return {"model_name": self.name, **({"stem_type": "deep", "stem_width": 32} if self.stem == "deep" else {})}
 
     def transformers_config(self) -> dict[str, Any]:
         """See `Architecture`; the fields are those of transformers' configuration_resnet.py."""
         if self.stem != "imagenet" or not self.name.startswith("resnet") or self.is_unusual:
-            raise UserError(f"transformers' ResNet cannot be {self}; accepted: resnet18 to 152, imagenet stem")
+            raise UserError(f"transformers cannot build {self}; accepted: resnet18 to 152 with the imagenet stem")
         network = self.skeleton
         return {
             "architectures": ["ResNetModel"],
@@ -188,14 +188,14 @@ def require_resnet(architecture: Architecture, what: str) -> ResNet:
     """
     if not isinstance(architecture, ResNet):
         raise UserError(
-            f"{what}: {architecture.name} is not a ResNet, and only ResNets are accepted here; other backbones convert "
-            "to timm and huggingface, are evaluated frozen (eval knn, linear, …), and are taken into detection and "
-            "segmentation as they are (eval animals_det_any, animals_seg_any, coco_vitdet, …)"
+            f"{what}: {architecture.name} is not a ResNet, and only ResNets are accepted here. Other backbones convert "
+            "to timm and huggingface, can be evaluated frozen (eval knn, linear, …), and run in detection and "
+            "segmentation unchanged (eval animals_det_any, animals_seg_any, coco_vitdet, …)"
         )
     if architecture.is_unusual:
         raise UserError(
-            f"{what}: only ResNets that torchvision could build are accepted here, not {architecture.identity}; others "
-            "are evaluated frozen (eval knn, linear, …)"
+            f"{what}: only ResNets in torchvision's form are accepted here, not {architecture.identity}; others "
+            "can be evaluated frozen (eval knn, linear, …)"
         )
     return architecture
 

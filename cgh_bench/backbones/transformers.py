@@ -37,7 +37,7 @@ class Transformers(Architecture):
     def __post_init__(self) -> None:
         if self.name not in _KNOWN:
             raise UserError(
-                f"transformers' {self.name or 'model without model_type'} is not read; accepted: {', '.join(_KNOWN)}"
+                f"transformers' {self.name or 'model without model_type'} is not accepted, only {', '.join(_KNOWN)}"
             )
 
     @classmethod

@@ -77,7 +77,7 @@ class ViT(Architecture):
         """See `Architecture`."""
         if heads := values.pop("heads", None):
             if not isinstance(heads, int) or heads < 1 or self.dim % heads:
-                raise UserError(f"{self.name} is {self.dim} wide, which {heads} heads cannot share; set heads=…")
+                raise UserError(f"{self.name} is {self.dim} wide, which is not divisible by {heads} heads; set heads=…")
             values["head_width"] = self.dim // heads
         return super().having(**values)
 
@@ -176,7 +176,7 @@ class ViT(Architecture):
     def transformers_config(self) -> dict[str, Any]:
         """See `Architecture`; the fields are those of configuration_vit.py and configuration_dinov2.py."""
         if self.registers or not (self.class_token and self.class_position):
-            raise UserError(f"transformers' ViT cannot be {self}; accepted: a class token, no registers")
+            raise UserError(f"transformers cannot build {self}; accepted: ViTs with class token, without registers")
         return {
             "architectures": ["Dinov2Model" if self.layer_scale else "ViTModel"],
             "model_type": "dinov2" if self.layer_scale else "vit",

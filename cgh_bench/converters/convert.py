@@ -67,9 +67,7 @@ def _convert(
 ) -> dict[str, Any]:
     certificate_path = _certificate(out)
     if out.is_dir() and any(out.iterdir()) and not _is_earlier_conversion(out, certificate_path):
-        raise UserError(
-            f"{out} holds other files than an earlier conversion, which would be lost; name a new folder with -o"
-        )
+        raise UserError(f"{out} contains files that are not from an earlier conversion; name a new folder with -o")
     started = time.monotonic()
     with _staging(out.with_name(f".{out.name}.converting")) as folder:
         staged = folder / out.name
@@ -152,7 +150,7 @@ def _require_writable(converter: Converter, out: Path) -> None:
             raise UserError(f"{out} is a folder; name a file to write")
         return
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; {converter.name} is written as a folder: name another place")
+        raise UserError(f"{out} is a file, but {converter.name} output is a folder; name another path")
 
 
 def _is_earlier_conversion(folder: Path, certificate: Path) -> bool:
@@ -203,10 +201,10 @@ def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]
             planned[name] = folder / f"{called}.{target}{suffix}"
     places = list(planned.values())
     if twice := next((place for place in places if places.count(place) > 1), None):
-        raise UserError(f"several of the checkpoints would be written to {twice}; convert them one by one with -o")
+        raise UserError(f"several checkpoints would be written to {twice}; convert them one by one with -o")
     for name, place in planned.items():
         if Path(name).exists() and os.path.realpath(name) == os.path.realpath(place):
-            raise UserError(f"{place} is the checkpoint itself, which is kept as it is; name another file with -o")
+            raise UserError(f"{place} is the checkpoint itself; name another file with -o")
     return planned
 
 

@@ -57,7 +57,7 @@ class FlatConverter(Converter, ABC):
         ours = {self.rename(key, described): key for key in described.shapes}
         unknown = [name for name in file.tensors if name not in ours]
         if unknown:
-            raise UserError(f"{path} has {unknown[0]}, which its description does not; convert it again")
+            raise UserError(f"{path} has {unknown[0]}, which its metadata does not list; convert it again")
         weights = {ours[name]: tensor for name, tensor in file.tensors.items()}
         return from_description(file.facts[DESCRIPTION], weights)
 

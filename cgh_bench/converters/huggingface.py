@@ -61,7 +61,7 @@ class HuggingFace(Converter):
     def require_supported(self, checkpoint: Checkpoint) -> None:
         """Refuse what transformers cannot be."""
         if checkpoint.preprocessing.channel_order == "BGR":
-            raise UserError(f"{checkpoint.name} expects BGR images, which transformers' image processors cannot make")
+            raise UserError(f"{checkpoint.name} expects BGR images, which transformers' processors do not support")
         checkpoint.architecture.transformers_config()
 
     def save(self, checkpoint: Checkpoint, path: Path) -> None:

@@ -118,7 +118,7 @@ def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[
             found = tuple(target[stage].shape) if stage in target else "nothing"
             raise CheckFailed(f"{stage} is {tuple(ours.shape)} in the source and {found} in the target")
         if not ours.isfinite().all() or ours.max() == ours.min():
-            raise CheckFailed(f"{stage} of the source is constant or not finite: such weights prove nothing")
+            raise CheckFailed(f"{stage} of the source is constant or not finite, so the outputs cannot be compared")
         theirs = target[stage].double()
         max_abs = float((ours - theirs).abs().max())
         cosine = float(cosine_similarity(ours.flatten(), theirs.flatten(), dim=0))
@@ -164,9 +164,7 @@ def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tenso
 def require_package(package: str) -> None:
     """Refuse a proof by a `package` of our own environment that is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"the proof needs {package}, which is not installed; pip install {package}, or pass --no-verify"
-        )
+        raise UserError(f"verification needs {package}: pip install {package}, or pass --no-verify")
 
 
 def library_outputs(converter: str, package: str, weights: Path, pixels: Tensor) -> Outputs:

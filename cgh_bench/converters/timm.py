@@ -36,7 +36,7 @@ class Timm(FlatConverter):
         """Refuse what `timm.create_model` cannot build."""
         checkpoint.architecture.timm_arguments()
         if checkpoint.preprocessing.channel_order == "BGR":
-            raise UserError(f"{checkpoint.name} expects BGR images, which timm's configuration cannot say")
+            raise UserError(f"{checkpoint.name} expects BGR images, which timm's configuration cannot express")
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> dict[str, str]:
         """The arguments of `timm.create_model`, as JSON."""

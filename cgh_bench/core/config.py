@@ -50,7 +50,7 @@ def _changed(old: Any, change: Any, kind: Any, path: str) -> Any:
     if isinstance(change, str) and not parts:
         return parse(change, kind)
     if isinstance(change, str):
-        raise UserError(f"{path} cannot be set as a whole, only what is in it: {path}.{next(iter(parts))}=…")
+        raise UserError(f"{path} is a group of fields; set one of them, such as {path}.{next(iter(parts))}=…")
     if not parts:
         raise UserError(f"{path} is a single value; it has no field {next(iter(change))!r}")
     for name, inner in change.items():
@@ -87,7 +87,7 @@ def parse(text: str, kind: Any) -> Any:
     if len(parts) == 1 and text[:1] + text[-1:] in ("()", "[]"):
         parts = _separated(text[1:-1])
     if ... not in arguments and len(parts) != len(arguments):
-        raise UserError(f"{text!r} has {len(parts)} values; {len(arguments)} are needed, separated by commas")
+        raise UserError(f"{text!r} has {len(parts)} values; expected {len(arguments)}, separated by commas")
     return _validated(kind, parts, strict=False)
 
 

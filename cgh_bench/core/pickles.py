@@ -160,7 +160,7 @@ def load_torch(path: Path) -> Any:
     names = _names(path)
     if any(name.startswith(_SHARED) for name in names):
         raise UserError(
-            f"{path} holds tensors that are shared among processes (DTensor); save whole ones, say with "
+            f"{path} holds sharded tensors (DTensor); save full tensors, for example with "
             "torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True"
         )
     stand_ins: list[Any] = [(instead, name) for name in names if (instead := stand_in(name)) is not None]
@@ -232,14 +232,14 @@ def _require_honest_archive(path: Path, archive: zipfile.ZipFile, entry: zipfile
     if entry is None:
         raise UserError(f"{path} is a zip archive without a PyTorch checkpoint in it (no data.pkl); unpack it")
     if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()) or entry.file_size > _LARGEST_PICKLE:
-        raise UserError(f"{path} is not as torch.save writes it (compressed or huge entries); save it again")
+        raise UserError(f"{path} was not written by torch.save (compressed or huge entries); save it again")
 
 
 def refusal(path: Path, blocked: list[str], error: BaseException) -> UserError:
     """One line for a file that cannot be read, naming what it would have run."""
     if blocked:
         named = ", ".join(repr(name[:80])[1:-1] for name in sorted(blocked)[:3])
-        return UserError(f"{path} would run {named} when loaded: no checkpoint needs that; do not use it")
+        return UserError(f"{path} would run {named} when loaded, which no checkpoint needs: do not use it")
     said = re.sub(r"\s+", " ", str(error)).rpartition("WeightsUnpickler error: ")[2]
     reason = repr(said.partition(". Please use")[0].strip()[:160])[1:-1] or type(error).__name__
     return UserError(f"{path} is damaged or not a checkpoint ({reason}); copy or download it again")

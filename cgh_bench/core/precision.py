@@ -27,7 +27,7 @@ def arithmetic(precision: Precision, device: "torch.device") -> Iterator[None]:
     import torch
 
     if precision == "tf32" and device.type != "cuda":
-        raise UserError("precision=tf32 needs an NVIDIA GPU; take fp32 or bf16")
+        raise UserError("precision=tf32 needs an NVIDIA GPU; use fp32 or bf16")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"

@@ -29,7 +29,7 @@ def restoring(path: Path, advice: str) -> Iterator[None]:
     except DAMAGED as error:
         if isinstance(error, UserError) or getattr(error, "filename", None):  # the file cannot be opened
             raise
-        raise UserError(f"{path} is damaged, or not the state of a training; {advice}") from None
+        raise UserError(f"{path} is damaged or not a training state; {advice}") from None
 
 
 def load(path: Path) -> dict[str, Any]:

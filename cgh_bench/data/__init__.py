@@ -77,16 +77,16 @@ def load(name: str, split: Split, root: Path | None = None, cache: Path | None =
     if isinstance(entry, FetchedImages):
         return entry.load(root, split, cache)
     if entry is not None:
-        raise UserError(f"{name!r} has images for {entry.kind}, not labelled ones (cgh-bench list data); animals has")
+        raise UserError(f"{name!r} has images for {entry.kind}, not class labels (cgh-bench list data); animals has")
     for table in (Path(name), root / name):
         if is_manifest(table):
             return load_manifest(table, split, cache)
     if folder := find_folder(name, root):
         return (load_shards if are_shards(folder) else load_folder)(folder, split, cache)
     if os.sep in name:
-        raise UserError(f"no folder {name!r}; one with train/CLASS/*.jpg and val/CLASS/*.jpg below it is needed")
+        raise UserError(f"no folder {name!r}; expected one with train/CLASS/*.jpg and val/CLASS/*.jpg")
     hint = str(unknown("dataset", name, catalog())).removesuffix("?")
-    raise UserError(f"{hint}; a folder of your own is expected in {root / name} ($CGH_DATA moves the root)")
+    raise UserError(f"{hint}; for your own data, pass a folder or put it in {root / name} ($CGH_DATA/NAME)")
 
 
 def any_images(name: str, split: Split, cache: Path | None = None) -> ImageSet:
@@ -131,12 +131,12 @@ def load_pair(name: str, root: Path, cache: Path | None = None, val_split: float
     from cgh_bench.data.folder import split_folder
 
     if not name:
-        raise UserError("this task has no dataset of its own; name one: --data FOLDER (with train/ and val/ in it)")
+        raise UserError("this task needs your data: --data FOLDER (with train/ and val/)")
     if not val_split:
         return DataPair(name, load(name, "train", root, cache), load(name, "val", root, cache))
     if not 0 < val_split < 1:
         raise UserError(f"val_split={val_split:g} must be a share between 0 and 1")
     folder = None if name in catalog() else find_folder(name, root)
     if folder is None:
-        raise UserError(f"val_split={val_split:g} is for a folder of your own; {name!r} is not one")
+        raise UserError(f"val_split={val_split:g} applies only to your own folder, not to {name!r}")
     return DataPair(name, *(split_folder(folder, split, val_split, cache) for split in ("train", "val")))

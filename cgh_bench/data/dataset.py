@@ -81,7 +81,7 @@ def from_datasets(train: MapStyle, val: MapStyle) -> DataPair:
 def from_dataset(dataset: MapStyle, share: float) -> DataPair:
     """One dataset, of which a `share` of every class is drawn for val by a fixed seed; see `from_datasets`."""
     if not 0 < share < 1:
-        raise UserError(f"the share for val is {share:g}; expected a number between 0 and 1")
+        raise UserError(f"the val share is {share:g}; expected a number between 0 and 1")
     labels, content, kept = _read(dataset, _name(dataset))
     classes = _classes(dataset, [labels])
     whole = DatasetImages(_name(dataset), classes, labels, _with_classes(content, classes), dataset, kept)
@@ -113,7 +113,7 @@ def _read(dataset: MapStyle, name: str) -> "tuple[NDArray[np.int64], bytes, tupl
         if size <= KEPT_IN_MEMORY:
             kept.append(pixels)
     if len({np.shape(label) for label in labels}) > 1:
-        raise UserError(f"{name}: some labels are numbers and some are vectors, or vectors of several lengths")
+        raise UserError(f"{name}: labels must be all numbers, or all vectors of one length")
     return np.array(labels, dtype=np.int64), digest.digest(), tuple(kept) if size <= KEPT_IN_MEMORY else ()
 
 
@@ -146,14 +146,14 @@ def _label(label: Any, called: str) -> "int | tuple[int, ...]":
     if isinstance(values, list | tuple) and values and all(value in (0, 1) for value in values):
         return tuple(int(value) for value in values)
     raise UserError(
-        f"the label of {called} is {label!r}; expected a whole number from 0, or a vector of 0 and 1 (several classes)"
+        f"the label of {called} is {label!r}; expected an integer from 0, or a vector of 0 and 1 (multi-label)"
     )
 
 
 def _classes(dataset: MapStyle, labels: Sequence[NDArray[np.int64]]) -> tuple[str, ...]:
     """Those of the dataset, or the numbers that are in use."""
     if any(not len(each) for each in labels):
-        raise UserError("a dataset has no items; expected at least one")
+        raise UserError("a dataset is empty; expected at least one item")
     named = getattr(dataset, "classes", None)
     if labels[0].ndim == 2:
         count = labels[0].shape[1]

@@ -45,7 +45,7 @@ def decode(file: BinaryIO, name: str) -> "Tensor":
             # A phone's JPEG with a second, embedded picture (MPO) is still one image: its first.
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
-                raise UserError(f"{name} has {frames} frames; one image per file is needed, extract them")
+                raise UserError(f"{name} has {frames} frames; extract them to one image per file")
             ImageOps.exif_transpose(image, in_place=True)
             pixels = np.array(_to_rgb(image, name))
     except UserError:
@@ -83,7 +83,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or not (grey.max() == 0 or SIXTEEN_BITS[0] <= grey.max() <= SIXTEEN_BITS[1]):
             raise UserError(
-                f"{name} has whole-number pixels from {grey.min()} to {grey.max()}, a range that no format has (of 16 "
+                f"{name} has integer pixels from {grey.min()} to {grey.max()}, an ambiguous range (for 16 "
                 "bits, 0 to 65535 is expected); save it with 8 bits per channel"
             )
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")

@@ -87,7 +87,7 @@ def from_list(
     absent = [path for path in paths if not (folder / path).exists()]
     if absent:
         raise UserError(
-            f"{len(absent)} of the {len(paths)} images of {name} are absent, the first is {folder / absent[0]}; "
+            f"{len(absent)} of the {len(paths)} images of {name} are missing (first: {folder / absent[0]}); "
             "unpack all images there"
         )
     labels = np.array([label for _, label in listed], dtype=np.int64)
@@ -128,7 +128,7 @@ def split_folder(folder: Path, split: Split, val_split: float, cache: Path | Non
     """
     for name in VAL_FOLDERS:
         if (folder / name).is_dir():
-            raise UserError(f"{folder} has a folder {name}/, so nothing is split off for it; leave out val_split")
+            raise UserError(f"{folder} already has {name}/; leave out val_split")
     root = folder / "train" if (folder / "train").is_dir() else folder
     return drawn_split(load_classes(root, folder.name, cache), split, val_split)
 
@@ -139,7 +139,7 @@ def _split_folder(folder: Path, split: Split) -> Path:
     if found and (found[0] == split or len(found) == 1):
         return folder / found[0]
     if found:
-        raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to report to val/")
+        raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to use to val/")
     raise UserError(
         f"{folder / split} not found; expected train/CLASS/*.jpg and val/CLASS/*.jpg, or tar shards train/*.tar and "
         "val/*.tar, in that folder; to split off val images at random, use --set val_split=0.2"
@@ -152,7 +152,7 @@ def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequenc
     folders: dict[str, str] = {}
     for each in sorted(entry.name for entry, place in entries if place):
         if (there := folders.setdefault(composed(each), each)) != each:
-            raise UserError(f"{root} has two folders of one name in two encodings, {there!a} and {each!a}; merge them")
+            raise UserError(f"{root} has one folder name in two Unicode encodings, {there!a} and {each!a}; merge them")
     classes = sorted(folders)
     if not classes:
         raise UserError(f"{root} has no sub-folders; expected one per class, with its images inside")

@@ -81,7 +81,7 @@ class ImageSet(ABC):
         low, high = (-1, 1) if self.multi_label else (0, len(self.classes) - 1)
         if not low <= self.labels.min() <= self.labels.max() <= high:
             raise UserError(
-                f"{self.name} has labels from {self.labels.min()} to {self.labels.max()}; {low} to {high} are accepted"
+                f"{self.name} has labels from {self.labels.min()} to {self.labels.max()}; expected {low} to {high}"
             )
 
     def __len__(self) -> int:
@@ -216,7 +216,7 @@ def drawn_split(images: ImageSet, split: Split, share: float) -> ImageSet:
     if counts.min() < 2 or (np.round(share * counts) >= counts).any():
         name = images.classes[int(counts.argmin())]
         raise UserError(
-            f"val_split={share:g} leaves no image to learn from in some class of {images.name} ({name!r} has "
+            f"val_split={share:g} leaves a class of {images.name} without train images ({name!r} has "
             f"{counts.min()}); lower it, or remove the class"
         )
     rows = share_of_classes(images, share, VAL_SEED)
@@ -332,7 +332,7 @@ class FetchedImages:
             UserError: absent, incomplete or unreadable: what, where it is expected, how to get it.
         """
         if self.only_val and split == "train":
-            raise UserError(f"{self.folder} has images to report on and none to learn from; see the tasks `…_shifted`")
+            raise UserError(f"{self.folder} has only evaluation images; use the tasks `…_shifted`")
         folder = root / self.folder
         absent = [path for path in self.needs if not (folder / path).exists()]
         if absent:

@@ -35,7 +35,7 @@ def _listed(folder: Path, split: Split, cache: Path | None, file: str) -> ImageS
     found = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
     if found != LISTS[file] and not (folder / SUBSET).exists():
         raise UserError(
-            f"{folder / file} is not the published list (SHA-256 {found[:9]}…, not {LISTS[file][:9]}…); fetch it again"
+            f"{folder / file} is not the published list (SHA-256 {found[:9]}…, not {LISTS[file][:9]}…); get it again"
         )
     classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
     number = {name: label for label, name in enumerate(classes)}

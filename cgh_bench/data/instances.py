@@ -87,7 +87,7 @@ class Cut:
         image = self.whole.image(index)
         left, top, right, bottom = self.boxes[index].round().astype(int).clip(0)
         if right <= left or bottom <= top or left >= image.shape[2] or top >= image.shape[1]:
-            raise UserError(f"{self.called(index)}: the box {self.boxes[index].tolist()} holds no pixel of it")
+            raise UserError(f"{self.called(index)}: the box {self.boxes[index].tolist()} lies outside the image")
         return image[:, top:bottom, left:right]
 
 
@@ -124,7 +124,7 @@ class Place:
             )
         absent = [path for path in dict.fromkeys([*listed[0], *listed[1]]) if not (folder / path).is_file()]
         if absent:
-            raise UserError(f"{len(absent)} images of {folder} are absent, first {absent[0]}; to get it, {self.how}")
+            raise UserError(f"{len(absent)} images of {folder} are missing (first: {absent[0]}); to get it, {self.how}")
         hashes = [[found.hex() for found in contents(folder, part, cache)] for part in listed]
         answers = {
             key: [[each.tolist() for each in side] for side in (truth.right, truth.junk)]
@@ -145,7 +145,7 @@ def _revisited(place: Place, root: Path, cache: Path | None = None) -> Searched:
     folder = root / place.name
     path = folder / f"gnd_{place.name}.pkl"
     if not path.is_file():
-        raise UserError(f"{path} is absent; to get it, {place.how}")
+        raise UserError(f"{path} not found; to get it, {place.how}")
     try:
         known = load_numpy(path)
         listed = [[f"jpg/{image}.jpg" for image in known[key]] for key in ("imlist", "qimlist")]
@@ -161,7 +161,7 @@ def _revisited(place: Place, root: Path, cache: Path | None = None) -> Searched:
     if len(found) != len(listed[1]) or any(
         n.size and n.max() >= len(listed[0]) for each in found for n in each.values()
     ):
-        raise UserError(f"{path} names more queries or images than it lists; to get it, {place.how}")
+        raise UserError(f"{path} refers to queries or images that it does not list; to get it, {place.how}")
 
     def rule(right: Sequence[str], junk: Sequence[str]) -> Truth:
         def some(each: Mapping[str, Numbers], kinds: Sequence[str]) -> Numbers:

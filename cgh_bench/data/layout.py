@@ -28,8 +28,8 @@ def require_original(folder: Path) -> None:
     """Refuse a prepared copy in the place of a published dataset."""
     if (folder / PREPARED).is_file():
         raise UserError(
-            f"{folder} is a copy with smaller images (its file {PREPARED} says of what), whose results are not the "
-            f"published protocol's; give it as a folder of your own: --data {folder}"
+            f"{folder} is a reduced copy (see {PREPARED} in it), whose results do not follow the "
+            f"published protocol; pass it as your own folder: --data {folder}"
         )
 
 
@@ -189,9 +189,7 @@ class _Reading:
         for pattern in patterns:
             absent = _absent([self.folder / pattern.format(name) for name in self.names])
             if absent:
-                raise UserError(
-                    f"{len(absent)} of {len(self.names)} files {pattern} are absent, the first is {absent[0]}"
-                )
+                raise UserError(f"{len(absent)} of {len(self.names)} files {pattern} are missing (first: {absent[0]})")
 
     def _said_in_one(self) -> dict[str, Facts]:
         """What a JSON for all images says, by file name."""
@@ -281,7 +279,7 @@ def _read(path: Path) -> str:
 
 def _require_file(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
-        raise UserError(f"{path} is absent or empty")
+        raise UserError(f"{path} is missing or empty")
 
 
 def _found(pattern: str, folder: Path) -> Iterator[str]:

@@ -154,7 +154,7 @@ def _labels(path: Path, row: Row, column: str) -> list[str]:
 
 def _groups(path: Path, rows: Sequence[Row], column: str) -> Groups:
     if column == "labels":
-        raise UserError(f"{path} has the columns labels and group; groups are for one label per image: name it label")
+        raise UserError(f"{path} has the columns labels and group; groups need one label per image, in a column label")
     for row in rows:
         if row["group"] in (None, ""):
             raise UserError(f"{path}: {row.get('path', 'an image')} has no group; name one for every image")
@@ -219,7 +219,7 @@ def _rows(path: Path) -> list[Row]:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or set(row) != set(rows[0]) or None in row.values():
-            raise UserError(f"{path}: row {number} does not have exactly the columns of the first")
+            raise UserError(f"{path}: row {number} has other columns than the first row")
     return rows
 
 
@@ -242,7 +242,7 @@ def _arrow_rows(path: Path) -> list[Row]:
         odd = [label for label in columns["label"] if label not in range(len(names))]
         if odd:
             raise UserError(
-                f"{path} has the label {odd[0]}, but names {len(names)} classes; 0 to {len(names) - 1} exist"
+                f"{path} has the label {odd[0]}, but {len(names)} class names; expected 0 to {len(names) - 1}"
             )
         columns["label"] = [names[label] for label in columns["label"]]
     if "image" in table.column_names:

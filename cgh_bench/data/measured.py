@@ -77,11 +77,9 @@ class MeasuredImages:
         values = values[self._part(*values.shape[:2])]
         if tuple(image.shape[1:]) != values.shape[:2]:
             sizes = f"{values.shape[1]}x{values.shape[0]}", f"{image.shape[2]}x{image.shape[1]}"
-            raise UserError(f"the map of {self.called(index)} is {sizes[0]}, the image {sizes[1]}; they must agree")
+            raise UserError(f"the map of {self.called(index)} is {sizes[0]}, but the image is {sizes[1]}")
         if not values.any():
-            raise UserError(
-                f"the map of {self.called(index)} is zero everywhere: no pixel is known; leave the image out"
-            )
+            raise UserError(f"the map of {self.called(index)} is zero everywhere (unknown); remove the image")
         return image, values
 
 
@@ -148,9 +146,7 @@ def load_measured(name: str, quantity: Quantity, cache: Path) -> MeasuredPair:
         UserError: absent, incomplete, or no such map.
     """
     if not name:
-        raise UserError(
-            f"this task has no dataset of its own; name one: --data FOLDER ({{train,val}}/{{images,{quantity}}} in it)"
-        )
+        raise UserError(f"this task needs your data: --data FOLDER (with {{train,val}}/{{images,{quantity}}})")
     if name == SCENES:
         found = partial(_scenes, quantity, cache)
         return MeasuredPair(name, found, there=scenes_are_there(cache))
@@ -169,7 +165,7 @@ def read_depth(path: Path, levels: int = MILLIMETRES) -> Values:
     """The depth (H, W) in metres of a PNG of whole numbers, so many `levels` a metre."""
     values = read_values(path)
     if values.ndim != 2 or values.dtype.kind not in "iu" or values.dtype == np.uint8:
-        raise UserError(f"{path} is not a map of depth: 16-bit grey is expected, a metre as {levels} levels")
+        raise UserError(f"{path} is not a depth map; expected 16-bit grey with {levels} levels per metre")
     return (values / levels).astype(np.float32)
 
 
@@ -177,7 +173,7 @@ def read_normals(path: Path) -> Values:
     """The unit normals (H, W, 3) of an RGB PNG; black is unknown."""
     values = read_values(path)
     if values.ndim != 3 or values.shape[2] != 3:
-        raise UserError(f"{path} is not a map of normals: 8-bit RGB is expected, 127.5 + 127.5 times the vector")
+        raise UserError(f"{path} is not a normal map; expected 8-bit RGB, 127.5 + 127.5 times the vector")
     vectors = values.astype(np.float32) / 127.5 - 1
     lengths = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit: Values = np.where(values.any(axis=2, keepdims=True), vectors / np.maximum(lengths, 1e-6), 0)
@@ -222,7 +218,7 @@ def _listed(name: str, layout: Listed, root: Path, cache: Path | None) -> Measur
                 line.split() for line in (folder / listed).read_text(encoding="utf-8").splitlines() if line.strip()
             ]
         except (OSError, UnicodeDecodeError):
-            raise UserError(f"{folder / listed} is absent or not a list; to get {name}, {layout.how}") from None
+            raise UserError(f"{folder / listed} is missing or not a valid list; to get {name}, {layout.how}") from None
         known = [line for line in lines if len(line) > 1 and line[1] != "None"]
         splits[split] = tuple(
             (folder / layout.images / image.lstrip("/"), folder / layout.depths / depth.lstrip("/"))
@@ -236,7 +232,7 @@ def _listed(name: str, layout: Listed, root: Path, cache: Path | None) -> Measur
     files = [path for paths in splits.values() for both in paths for path in both]
     absent = next((path for path in files if not path.is_file()), None)
     if absent:
-        raise UserError(f"{absent} is listed and absent; to get {name}, {layout.how}")
+        raise UserError(f"{absent} is listed but missing; to get {name}, {layout.how}")
     names = [str(path.relative_to(folder)) for path in files]
     content = fingerprint([name, [each.hex() for each in contents(folder, names, cache)]])
     given, published = sum(map(len, splits.values())), sum(layout.counts)

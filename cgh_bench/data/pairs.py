@@ -95,7 +95,7 @@ def spair(root: Path, cache: Path | None = None) -> PairedImages:
     paths = sorted({each[side] for each in read for side in ("source", "target")})
     absent = [path for path in paths if not (folder / path).is_file()]
     if absent:
-        raise UserError(f"{len(absent)} images of {folder} are absent, first {absent[0]}; to get it, {SPAIR_GET}")
+        raise UserError(f"{len(absent)} images of {folder} are missing (first: {absent[0]}); to get it, {SPAIR_GET}")
     number = {path: index for index, path in enumerate(paths)}
     classes = tuple(sorted({each["class"] for each in read}))
     pairs = tuple(
@@ -120,10 +120,10 @@ def _annotation(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise UserError(f"{path} is not an annotation of SPair-71k ({error!r:.80}); unpack it again") from None
     if not len(points[0]) or len(points[0]) != len(points[1]):
-        raise UserError(f"{path} has {len(points[0])} and {len(points[1])} points; the same number, above 0, is needed")
+        raise UserError(f"{path} has {len(points[0])} and {len(points[1])} points; expected equal numbers above 0")
     extent = max(right - left, bottom - top)
     if extent <= 0:
-        raise UserError(f"{path} has a box of no extent ({given['trg_bndbox']}); unpack it again")
+        raise UserError(f"{path} has an empty box ({given['trg_bndbox']}); unpack it again")
     source, target = (f"JPEGImages/{kind}/{name}" for name in names)
     return {"class": kind, "source": source, "target": target, "rest": (*points, sizes, extent)}
 

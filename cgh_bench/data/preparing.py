@@ -37,10 +37,10 @@ class Preparation:
         if self.side < 16:
             raise UserError(f"--side {self.side} is below 16 pixels, the smallest accepted")
         if not self.source.is_dir():
-            raise UserError(f"there is no folder {self.source}; one with image files in it is needed")
+            raise UserError(f"no folder {self.source}; expected one with images")
         source, target = self.source.resolve(), self.target.resolve()
         if source == target or source in target.parents or target in source.parents:
-            raise UserError(f"{self.target} and {self.source} lie one in the other; choose another folder")
+            raise UserError(f"one of {self.target} and {self.source} contains the other; choose another folder")
         if target.is_dir() and any(target.iterdir()) and self._done_before() != self.said:
             raise UserError(
                 f"{self.target} is not empty and not an unfinished copy of {source} with --side {self.side}; choose a "
@@ -64,9 +64,7 @@ class Preparation:
         """
         found = sorted(files_below(self.source))
         if any(name.endswith(".tar") for name in found):
-            raise UserError(
-                f"{self.source} holds tar shards, which are read in one piece; only image files are reduced"
-            )
+            raise UserError(f"{self.source} holds tar shards; only folders of image files can be reduced")
         if not any(map(_is_image, found)):
             raise UserError(f"no images in {self.source}; expected files {' '.join(SUFFIXES)}")
         return found
@@ -110,7 +108,7 @@ class Preparation:
                 tick(len(names) - len(todo) + number)
         if faults:
             named = " | ".join(sorted(faults)[:MOST_NAMED])
-            raise UserError(f"{len(faults)} images are left out, run again when they are replaced: {named}")
+            raise UserError(f"{len(faults)} images were skipped; replace them and run again: {named}")
         return len(names)
 
 

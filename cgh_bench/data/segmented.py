@@ -85,13 +85,13 @@ class SegmentedImages:
         path = self.paths[index][1]
         values = read_values(path).astype(np.int64)
         if values.ndim != 2:
-            raise UserError(f"{path} has colours; a map of one value for each pixel is needed")
+            raise UserError(f"{path} is a colour image; expected a map with one value per pixel")
         known = (values >= self.first) & (values < self.first + len(self.classes))
         void = (values == VOID) | ((values >= 0) & (values < self.first))
         if not (known | void).all():
             other = int(values[~(known | void)][0])
             top = self.first + len(self.classes) - 1
-            raise UserError(f"{path} has the value {other}; {self.first} to {top} (classes) and {VOID} are expected")
+            raise UserError(f"{path} has the value {other}; expected {self.first} to {top} (classes) or {VOID}")
         return np.where(known, values - self.first, VOID).astype(np.uint8)
 
     def both(self, index: int) -> "tuple[Tensor, NDArray[np.uint8]]":
@@ -99,7 +99,7 @@ class SegmentedImages:
         image, truth = read_image(self.paths[index][0]), self.truth(index)
         if tuple(image.shape[1:]) != truth.shape:
             sizes = f"{truth.shape[1]}x{truth.shape[0]}", f"{image.shape[2]}x{image.shape[1]}"
-            raise UserError(f"{self.paths[index][1]} is {sizes[0]}, its image {sizes[1]}; both must be of one size")
+            raise UserError(f"{self.paths[index][1]} is {sizes[0]}, but its image is {sizes[1]}; sizes must match")
         return self.view(index, image, truth) if self.view else (image, truth)
 
     def seen(self, view: "View", what: str) -> "SegmentedImages":
@@ -168,9 +168,7 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
         UserError: absent, incomplete, or without maps.
     """
     if not name:
-        raise UserError(
-            "this task has no dataset of its own; name one: --data FOLDER ({train,val}/{images,masks} in it)"
-        )
+        raise UserError("this task needs your data: --data FOLDER (with {train,val}/{images,masks})")
     known = name in layouts() or name in catalog()
     if not known and (folder := find_folder(name)):
         return _own(folder, cache)
@@ -203,7 +201,7 @@ def _fetched(name: str, layout: Layout, root: Path) -> dict[str, Paths]:
     """The last part with maps is what is reported, those before it are learned from."""
     parts = [part for part in layout.parts if part.annotations.endswith(".png")]
     if len(parts) < 2:
-        raise UserError(f"{name} has no maps to learn from; datasets with maps: {', '.join([*NAMES, *NO_CLASS])}")
+        raise UserError(f"{name} has no segmentation maps; datasets with maps: {', '.join([*NAMES, *NO_CLASS])}")
     folder = root / layout.folder
     found = [files_of(part, folder) for part in parts]
     return {"train": tuple(chain.from_iterable(found[:-1])), "val": found[-1]}
@@ -243,7 +241,7 @@ def own_files(folder: Path) -> tuple[tuple[str, ...], dict[str, Paths]]:
         classes = (folder / CLASSES_FILE).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
         raise UserError(
-            f"{folder / CLASSES_FILE} is needed: the name of the class of each value of the masks from 0, one per line"
+            f"{folder / CLASSES_FILE} not found; it lists the class name of each mask value from 0, one per line"
         ) from None
     while classes and not classes[-1].strip():
         classes.pop()

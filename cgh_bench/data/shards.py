@@ -93,7 +93,7 @@ class ShardImages(ImageSet):
             with member.shard.open("rb") as shard:
                 content = _content(shard, member)
         except OSError as error:
-            raise UserError(f"{member.shard} can no longer be read ({error.strerror}); put it back") from None
+            raise UserError(f"{member.shard} can no longer be read ({error.strerror}); restore it") from None
         return decode(io.BytesIO(content), f"{member.shard}:{member.name}")
 
     def called(self, index: int) -> str:
@@ -110,7 +110,7 @@ def _content(shard: BinaryIO, member: Member) -> bytes:
     shard.seek(member.offset)
     content = shard.read(member.size)
     if len(content) < member.size:
-        raise UserError(f"{member.shard} was cut within {member.name} after it was opened; restore it")
+        raise UserError(f"{member.shard} was truncated within {member.name} after it was opened; restore it")
     return content
 
 
@@ -124,13 +124,13 @@ def load_shards(folder: Path, split: Split, cache: Path | None = None) -> ShardI
     place = _split_folder(folder, split)
     packed = sorted([*place.glob("*.tar.gz"), *place.glob("*.tgz")])
     if packed:
-        raise UserError(f"{packed[0]} is compressed, which allows no random access; unpack it to .tar (gunzip)")
+        raise UserError(f"{packed[0]} is compressed, which prevents random access; decompress it to .tar (gunzip)")
     shards = sorted(path for path in place.glob("*.tar") if not path.name.startswith("."))
     if not shards:
         raise UserError(f"no {split}/*.tar in {folder}; tar shards are accepted as train/*.tar and val/*.tar")
     names = next((folder / name for name in CLASS_NAMES if (folder / name).is_file()), None)
     if names is None:
-        raise UserError(f"{folder / CLASS_NAMES[0]} is absent; it has the name of class 0 in its first line, and so on")
+        raise UserError(f"{folder / CLASS_NAMES[0]} not found; it lists the class names by number from 0, one per line")
     try:
         classes = tuple(names.read_text(encoding="utf-8").splitlines())
     except UnicodeDecodeError as error:
@@ -148,7 +148,7 @@ def load_shards(folder: Path, split: Split, cache: Path | None = None) -> ShardI
         shown = ", ".join(f"*.{name}" for name in sorted(left_out)[:5])
         log.warning("note: left out of the shards in %s: %s", place, shown)
     if not members:
-        raise UserError(f"no image in the shards of {place}; put some there ({' '.join(SUFFIXES)})")
+        raise UserError(f"no images in the shards of {place}; add some ({' '.join(SUFFIXES)})")
     numbers = np.array(labels, dtype=np.int64)
     return ShardImages(f"{folder.name}/{split}", classes, numbers, tuple(members), cache=cache)
 
@@ -158,7 +158,7 @@ def _split_folder(folder: Path, split: Split) -> Path:
         return folder / "train"
     found = [name for name in VAL_FOLDERS if any((folder / name).glob("*.tar*"))]
     if len(found) > 1 and found[0] != "val":
-        raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to report to val/")
+        raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to use to val/")
     return folder / (found[0] if found else "val")
 
 
@@ -174,9 +174,9 @@ def _indexed(shard: Path) -> tuple[list[tuple[Member, int]], set[str]]:
                     continue
                 fields, name = samples.setdefault(matched[1], {}), matched[2].lower()
                 if name in fields:
-                    raise UserError(f"{shard}: {item.name} is there twice; every key must be of one sample")
+                    raise UserError(f"{shard}: {item.name} occurs twice; keys must be unique")
                 if (_is_image(name) or name in LABELS) and (not item.isfile() or item.issparse()):
-                    raise UserError(f"{shard}: {item.name} is a link, or has holes; make it again of plain files")
+                    raise UserError(f"{shard}: {item.name} is a link or a sparse file; use plain files")
                 fields[name] = item
             for key, fields in samples.items():
                 image = _image_of(shard, key, fields)
@@ -188,7 +188,7 @@ def _indexed(shard: Path) -> tuple[list[tuple[Member, int]], set[str]]:
     except UserError:
         raise
     except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{shard} cannot be read ({error}); make it again (not compressed)") from None
+        raise UserError(f"{shard} cannot be read ({error}); create it again, uncompressed") from None
     return found, left_out
 
 
@@ -220,7 +220,7 @@ def _label(shard: Path, tar: tarfile.TarFile, key: str, fields: Mapping[str, tar
     if isinstance(said, dict):
         said = said.get("cls", said.get("label"))
     if not isinstance(said, int) or isinstance(said, bool):
-        raise UserError(f"{shard}: {image} has no class; a member {key}.cls is needed, or label in {key}.json")
+        raise UserError(f"{shard}: {image} has no class; expected a member {key}.cls, or label in {key}.json")
     return said
 
 

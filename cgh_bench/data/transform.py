@@ -30,7 +30,7 @@ class EvalTransform:
         if any(side is not None and side < 1 for side in (self.resize, self.crop)):
             raise UserError(f"resize {self.resize} and crop {self.crop} must be at least 1 pixel, or none")
         if self.longest and (self.resize is None or self.crop is not None or self.squash):
-            raise UserError("longest needs resize, and neither crop nor squash")
+            raise UserError("longest needs resize, without crop or squash")
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
             raise UserError(
                 f"crop {self.crop} is larger than the resized image {self.resize}; set crop={self.resize} or less"
@@ -90,7 +90,7 @@ class Crop:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.area[0] <= self.area[1] <= 1 or not 0 <= self.mirrored <= 1:
-            raise UserError(f"{self}: size must be at least 1, area two rising shares, mirrored a probability")
+            raise UserError(f"{self}: size must be at least 1, area two increasing fractions, mirrored a probability")
 
     def __call__(self, image: "Tensor") -> "Tensor":
         """`image` (3, H, W) uint8 to (3, size, size) float32 in [0, 1], drawing from torch's global generator."""

@@ -50,9 +50,9 @@ class Video:
         maps = [self.owner(index) for index in range(len(self.frames))]
         odd = [index for index, each in enumerate(maps) if each.shape != maps[0].shape]
         if odd:
-            raise UserError(f"{self.frames.called(odd[0])} has a map of another size than the first frame's")
+            raise UserError(f"{self.frames.called(odd[0])} has a map whose size differs from the first frame's")
         if not maps[0].any():
-            raise UserError(f"{self.frames.called(0)}, the first frame of {self.name}, shows no object to follow")
+            raise UserError(f"{self.frames.called(0)}, the first frame of {self.name}, has no object to track")
         return np.stack(maps)
 
 
@@ -97,7 +97,7 @@ def _video(folder: Path, name: str, cache: Path | None) -> Video:
     if stems[0] != stems[1] or len(stems[0]) < LEAST:
         odd = sorted(set(stems[0]) ^ set(stems[1]))
         lack = f"frame {odd[0]} has no image or no map" if odd else f"it has {len(stems[0])} frames"
-        raise UserError(f"{name} in {folder}: {lack}; at least {LEAST} frames are needed, each with both; {GET}")
+        raise UserError(f"{name} in {folder}: {lack}; needed are {LEAST} or more frames with image and mask; {GET}")
     paths, maps = ([f"{part}/480p/{name}/{stem}.{suffix}" for stem in stems[0]] for part, suffix in PARTS)
     content = fingerprint([each.hex() for each in contents(folder, [*paths, *maps], cache)])
     return Video(name, Files(f"davis2017/{name}", folder, tuple(paths), content), lambda i: _owner(folder / maps[i]))
@@ -109,7 +109,7 @@ PARTS = ("JPEGImages", "jpg"), ("Annotations", "png")
 def _owner(path: Path) -> Owner:
     values = read_values(path)
     if values.ndim != 2 or values.dtype != np.uint8:
-        raise UserError(f"{path} has colours; a map with the number of an object in each pixel is needed")
+        raise UserError(f"{path} is a colour image; expected a map of object numbers")
     return np.where(values == VOID, 0, values).astype(np.uint8)
 
 

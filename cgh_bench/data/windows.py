@@ -36,7 +36,7 @@ class Windows:
         if not 1 <= self.stride <= self.size <= self.short_side:
             raise UserError(
                 f"stride {self.stride} must be from 1 to size {self.size}, and size at most short_side "
-                f"{self.short_side}: windows lie within the image and leave no gap"
+                f"{self.short_side}, so that windows cover the image without gaps"
             )
 
     @property

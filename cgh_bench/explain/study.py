@@ -213,14 +213,12 @@ def study(result: Result, workspace: Workspace, metric: str = "", name: str = ""
     if not isinstance(task, FeatureTask):
         raise UserError(f"explain varies tasks on one frozen feature (kNN, linear, logistic, …), not {result.task}")
     if result.origin.get("source") == "features":
-        raise UserError(
-            f"{result.checkpoint_name} is features without images; explain needs the images and a checkpoint"
-        )
+        raise UserError(f"{result.checkpoint_name} has only features; explain needs images and a checkpoint")
     metric = metric or task.METRICS[0].name
     measures = outcomes.of_run(result, workspace.root).measures
     if metric not in measures:
         raise UserError(
-            f"result of {result.task} has no {metric!r} of each image; expected one of {', '.join(measures)}"
+            f"the result of {result.task} has no per-image values of {metric!r}; expected one of {', '.join(measures)}"
         )
     checkpoint = _checkpoint(result, workspace, name)
     config = {
@@ -231,7 +229,7 @@ def study(result: Result, workspace: Workspace, metric: str = "", name: str = ""
     evaluation = dataclasses.replace(evaluation, overridden=result.overridden)
     if (evaluation.protocol, evaluation.data.fingerprint) != (result.protocol, result.data):
         what = "protocol" if evaluation.protocol != result.protocol else "data"
-        raise UserError(f"the {what} of {result.protocol} has changed since; evaluate again and explain that result")
+        raise UserError(f"the {what} of {result.protocol} has changed since; evaluate again and explain the new result")
     return Study(result, metric, evaluation, checkpoint, workspace)
 
 

@@ -28,7 +28,7 @@ def target(text: str, metric: str) -> Target:
         number = _row(text, metric)
         text = published.printed(number)
     if not 0 <= number <= 100:
-        raise UserError(f"--published {text}: expected per cent between 0 and 100")
+        raise UserError(f"--published {text}: expected a percentage between 0 and 100")
     return Target(number, len(text.partition(".")[2]))
 
 
@@ -53,4 +53,4 @@ def _row(text: str, metric: str) -> float:
     lines = "; ".join(
         dict.fromkeys(f"{','.join(fields[:2])},{r.detail},{r.epochs or ''},{r.cost},{metric},{r.value}" for r in rows)
     )
-    raise UserError(f"--published {text!r} names {len(values)} values; name one of: {lines}")
+    raise UserError(f"--published {text!r} matches {len(values)} values; choose one of: {lines}")

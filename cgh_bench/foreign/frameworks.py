@@ -239,7 +239,7 @@ def require_installed(framework: str) -> None:
     missing: list[str] = ast.literal_eval(done.stdout.strip().splitlines()[-1])
     if "torch" in missing:
         raise UserError(
-            f"{framework} needs torch, which {python} does not have; install it there "
+            f"{framework} needs torch, which is not installed for {python}; install it "
             f"({python} -m pip install torch torchvision), or set {known.interpreter_variable} to another Python"
         )
     if missing:

@@ -306,7 +306,7 @@ def _require_arrived(folder: Path, checkpoint: "Checkpoint", given: int, carried
 
     loaded = _loaded(folder)
     if loaded is None:
-        raise CheckFailed(f"{folder} has no loaded.json, so nothing proves that the weights arrived")
+        raise CheckFailed(f"{folder} has no loaded.json, so it is unknown whether the weights arrived")
     if loaded["missing"] or loaded["unfilled"] or not loaded["given"] == loaded["arrived"] == given:
         raise _not_arrived(loaded)
     expected, in_force = checkpoint.preprocessing, loaded["in_force"]

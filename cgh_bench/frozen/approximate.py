@@ -31,7 +31,7 @@ def approximate_neighbours(bank: Floats, queries: Floats, k: int, index: str, se
     try:
         import faiss
     except ImportError:
-        raise UserError("an approximate index needs faiss; pip install faiss-cpu") from None
+        raise UserError("an approximate index needs faiss: pip install faiss-cpu") from None
     k = min(k, len(bank))
     try:
         built = faiss.index_factory(bank.shape[1], index, faiss.METRIC_INNER_PRODUCT)

@@ -193,8 +193,8 @@ def with_crops(images: ImageSet, transform: EvalTransform, crop: Crop, count: in
     side = tuple(transform.cut(images.image(0)).shape[1:])
     if side != (crop.size, crop.size):
         raise UserError(
-            f"crops of {crop.size}x{crop.size} pixels beside images of {side[0]}x{side[1]}; set crop.size, or the "
-            "transform, so that they are alike"
+            f"crops of {crop.size}x{crop.size} pixels do not match images of {side[0]}x{side[1]}; set crop.size or the "
+            "transform"
         )
     return Views(
         f"{images.name} in {1 + count} views",

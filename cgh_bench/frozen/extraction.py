@@ -86,7 +86,7 @@ def _allocate(path: Path, kind: type, shape: tuple[int, ...]) -> None:
         temporary.unlink(missing_ok=True)
         size = f"{math.prod(shape) * np.dtype(kind).itemsize / 1e9:.1f} GB"
         raise UserError(
-            f"no room for {size} in {path.parent} ({error.strerror}); free some, or choose another --work"
+            f"no space for {size} in {path.parent} ({error.strerror}); free some, or choose another --work"
         ) from None
     temporary.replace(path)
 
@@ -190,7 +190,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
                     break
     except torch.cuda.OutOfMemoryError:
         raise UserError(
-            f"{work.batch_size} images at a time do not fit into this GPU's memory; set --batch-size "
+            f"batch size {work.batch_size} does not fit into this GPU's memory; set --batch-size "
             f"{max(1, work.batch_size // 2)}"
         ) from None
     finally:  # also when interrupted
@@ -293,7 +293,7 @@ class _Faults:
         if self.not_finite:
             raise UserError(
                 f"the features of {self.images.name} are not finite for {len(self.not_finite)}{more} images "
-                f"({', '.join(self.not_finite[:MOST_NAMED])}); the weights or the preprocessing are broken: look at "
+                f"({', '.join(self.not_finite[:MOST_NAMED])}); the weights or the preprocessing are broken: see "
                 "`cgh-bench inspect`"
             )
 

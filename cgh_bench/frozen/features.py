@@ -70,7 +70,7 @@ class GivenFeatures(ImageSet):
         Raises:
             UserError: always.
         """
-        raise UserError(f"{self.name} has features and no images; this task needs images and a checkpoint")
+        raise UserError(f"{self.name} has only features; this task needs images and a checkpoint")
 
     def bank(self) -> FeatureBank:
         """As if they had been extracted."""

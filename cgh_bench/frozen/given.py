@@ -62,7 +62,7 @@ class NoBackbone(Backbone):
         Raises:
             UserError: always.
         """
-        raise UserError(f"{self.architecture.name} are features without a backbone; give a checkpoint for this task")
+        raise UserError(f"{self.architecture.name} has no backbone; this task needs a checkpoint")
 
 
 def from_files(train: Path, val: Path) -> tuple[Checkpoint, DataPair]:
@@ -93,7 +93,7 @@ def read_features(path: Path) -> GivenFeatures:
         UserError: absent, of another format or content, or features that are not finite.
     """
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: expected a file of features, {' or '.join(SUFFIXES)}")
+        raise UserError(f"{path}: expected a feature file ending in {' or '.join(SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; `cgh-bench features` writes one")
     try:
@@ -111,7 +111,7 @@ def read_features(path: Path) -> GivenFeatures:
         raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; expected whole numbers (N,) or (N, C)")
     broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(broken):
-        raise UserError(f"{path}: {len(broken)} rows hold NaN or infinity, the first is row {broken[0]}")
+        raise UserError(f"{path}: {len(broken)} rows contain NaN or infinity (first: row {broken[0]})")
     if labels.ndim == 1 and len(labels) and labels.min() != 0:
         raise UserError(f"{path}: labels go from {labels.min()} to {labels.max()}; they must start at 0")
     count = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
@@ -128,7 +128,7 @@ def write_features(path: Path, features: NDArray[np.float32], labels: NDArray[np
         UserError: the name ends in none of the formats.
     """
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        raise UserError(f"{path}: the name must end in {' or '.join(SUFFIXES)}")
     texts = {name: list(values) for name, values in more.items()}
     with replacing(path) as temporary:
         if path.suffix == ".npz":

@@ -54,7 +54,7 @@ def feature_map(backbone: Backbone, images: Tensor, targets: Sequence[str]) -> T
     maps = backbone.pyramid(images)
     stages = tuple(target for target in targets if target in maps) or tuple(maps)[-1:]
     if not stages:
-        raise UserError(f"{backbone.architecture.name} gives vectors only; dense tasks need a backbone with maps")
+        raise UserError(f"{backbone.architecture.name} has no feature maps; dense tasks need a backbone with maps")
     return hypercolumn(maps, stages)
 
 

@@ -118,4 +118,4 @@ def _opened(bank: "np.memmap[Any, Any]") -> BufferedReader:
 
 def _require_read(count: int, into: Floats, bank: "np.memmap[Any, Any]") -> None:
     if count != into.nbytes:
-        raise UserError(f"{bank.filename} is shorter than it was; remove its folder, so that it is made again")
+        raise UserError(f"{bank.filename} was truncated; delete its folder to compute it again")

@@ -36,7 +36,7 @@ class Grid:
 def require_one_label(images: ImageSet) -> None:
     """Refuse a multi-label set, or one of a single class, for tasks that tell classes apart."""
     if images.multi_label:
-        raise UserError(f"{images.name} is multi-label; use a task for such data: knn_multi_label, voc07_svm")
+        raise UserError(f"{images.name} is multi-label; use a multi-label task: knn_multi_label, voc07_svm")
     if len(images.classes) < 2:
         raise UserError(f"{images.name} has one class ({images.classes[0]!r}); at least two are needed")
 
@@ -44,7 +44,7 @@ def require_one_label(images: ImageSet) -> None:
 def require_different(train: ImageSet, val: ImageSet) -> None:
     """Refuse to report on the images that were learned from."""
     if train.fingerprint == val.fingerprint:
-        raise UserError(f"{train.name} and {val.name} hold the same images; val must be other images than train")
+        raise UserError(f"{train.name} and {val.name} contain the same images; val must differ from train")
 
 
 def require_learnable(train: ImageSet, val: ImageSet) -> None:
@@ -71,7 +71,7 @@ def require_shots(images: ImageSet, shots: int) -> None:
     counts = np.bincount(images.labels, minlength=len(images.classes))
     if counts.min() < shots:
         name = images.classes[int(counts.argmin())]
-        raise UserError(f"class {name!r} has {counts.min()} train images; {shots} are needed, or set fewer shots")
+        raise UserError(f"class {name!r} has {counts.min()} train images, but {shots} are needed; set fewer shots")
 
 
 def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -88,12 +88,12 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[Rows, Rows]:
     counts = np.bincount(train.labels, minlength=len(train.classes))
     if counts.min() < 2:
         name = train.classes[int(counts.argmin())]
-        raise UserError(f"class {name!r} has {counts.min()} train images; two are needed, one of them to hold out")
+        raise UserError(f"class {name!r} has {counts.min()} train images; at least two are needed to hold one out")
     held = math.ceil(fraction * len(train))
     if min(held, len(train) - held) < len(train.classes):
         raise UserError(
-            f"held_out={fraction:g} of the {len(train)} images of {train.name} leaves less than one of each of "
-            f"{len(train.classes)} classes on one side; take a value nearer to 0.5: --set held_out=0.5 always fits"
+            f"held_out={fraction:g} of the {len(train)} images of {train.name} leaves fewer than one per class of "
+            f"{len(train.classes)} classes on one side; use a value nearer to 0.5 (--set held_out=0.5 always works)"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
     fitted_rows, held_rows = next(splitter.split(every, train.labels))

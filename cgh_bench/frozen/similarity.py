@@ -29,7 +29,7 @@ def cka(first: Features, second: Features) -> float:
     x, y = (part.astype(np.float64) - part.mean(axis=0, dtype=np.float64) for part in (first, second))
     own, other = _hsic(x, x), _hsic(y, y)
     if min(own, other) <= 0:
-        raise UserError("the features of one backbone do not vary between images, so that CKA is not defined")
+        raise UserError("the features of one backbone are constant over images, so CKA is undefined")
     return float(_hsic(x, y) / np.sqrt(own * other))
 
 
@@ -56,7 +56,7 @@ def mutual_neighbours(first: Features, second: Features, k: int = 10) -> float:
 
     n = len(first)
     if n <= k:
-        raise UserError(f"{n} images are too few for {k} neighbours of each")
+        raise UserError(f"{n} images are too few for {k} neighbours each")
     near = []
     for features in (first, second):
         rows = neighbours(features, features, k + 1)[1]

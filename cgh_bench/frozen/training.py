@@ -84,7 +84,7 @@ def train(learner: Learner, batches: Epochs, course: Course) -> list[Record]:
                 if not math.isfinite(loss):
                     raise UserError(
                         f"the loss is not finite in epoch {epoch + 1} (step {number + 1}); lower the learning rates, "
-                        "or look at the weights with `cgh-bench inspect`"
+                        "or check the weights with `cgh-bench inspect`"
                     )
                 seen += batch.total
                 if tick:

@@ -101,7 +101,7 @@ class Backbone(nn.Module):
         Raises:
             UserError: the network is not a transformer.
         """
-        raise UserError(f"{self.architecture.name} has no tokens; use its stages {', '.join(self.stages)}")
+        raise UserError(f"{self.architecture.name} has no tokens; use its stages: {', '.join(self.stages)}")
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Everything that two networks are compared by: the full output of each stage of `images` (B, 3, H, W)."""

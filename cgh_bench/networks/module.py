@@ -124,7 +124,7 @@ def shape_of(network: Picked, name: str, size: tuple[int, int]) -> tuple[int, in
     if found.ndim not in (2, 4) or len(found) != 2 or not found.is_floating_point():
         raise UserError(f"{name} returns a {found.dtype} of {tuple(found.shape)} for two images; {_advice(found)}")
     if not torch.isfinite(found).all():
-        raise UserError(f"{name} returns NaN or infinity for images of noise; its weights or its features= are broken")
+        raise UserError(f"{name} returns NaN or infinity for random images; its weights or features= are broken")
     _require_no_scores(network.model, name, found) if network.pick is None and not network.method else None
     return found.shape[1], max(1, round(size[1] / found.shape[3])) if found.ndim == 4 else 0
 
@@ -141,7 +141,7 @@ def _require_no_scores(model: Any, name: str, found: Tensor) -> None:
         if name.startswith(("torchvision.", "timm.")) and layers and layers[-1].out_features == found.shape[1]:
             how = "build it with num_classes=0" if name.startswith("timm.") else "say which submodule's output to take"
             raise UserError(
-                f"{name} returns the scores of its classifier {head}, not features; {how}, or pass features="
+                f"{name} returns the logits of its classifier {head}, not features; {how}, or pass features="
             )
 
 
@@ -166,7 +166,7 @@ def _entry(output: Any, key: str) -> Any:
         return output[key]
     if not isinstance(output, Tensor) and hasattr(output, key):
         return getattr(output, key)
-    raise UserError(f"features={key!r} is neither a submodule nor part of the output, which is {_described(output)}")
+    raise UserError(f"features={key!r} is neither a submodule nor a key of the output ({_described(output)})")
 
 
 def content_of(owner: nn.Module | None, model: Callable[..., Any], pick: Pick) -> str:

@@ -41,7 +41,7 @@ def of_run(result: Result, root: Path) -> Outcomes:
     except FileNotFoundError:
         how = "another tool measured it" if result.imported else f"run `cgh-bench eval {result.task} --again` on it"
         what = f"{result.task} of {result.checkpoint_name}, seed {result.seed}"
-        raise UserError(f"{what} kept no answers for each image ({FILE}); {how}") from None
+        raise UserError(f"{what} has no per-image predictions ({FILE}); {how}") from None
 
 
 def load(folder: Path) -> Outcomes:

@@ -151,7 +151,7 @@ def as_float32(key: str, tensor: Tensor) -> Tensor:
         raise UserError(f"{key} is {tensor.dtype}, {values}; accepted: dense floating point, not quantised")
     rounded = tensor.to(torch.float32)
     if tensor.dtype == torch.float64 and not torch.equal(rounded.double(), tensor):
-        raise UserError(f"{key} is float64, and float32 would round it; save the model after .float()")
+        raise UserError(f"{key} is float64 and does not fit float32 exactly; save the model after .float()")
     return rounded
 
 
@@ -165,5 +165,5 @@ def as_counter(key: str, given: object) -> Tensor:
         given = given.item()
     if not isinstance(given, int) or isinstance(given, bool):
         kind = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
-        raise UserError(f"{key} is {kind}; expected one whole number, a count of batches")
+        raise UserError(f"{key} is {kind}; expected a single integer, the number of batches")
     return torch.tensor(given)

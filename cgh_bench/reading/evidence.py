@@ -136,18 +136,18 @@ def _require_decided(file: WeightsFile, network: Candidate, properties: Sequence
     assert architecture is not None
     if assumed & {"stem.stride", "stem.padding", "stem.pool"} and not architecture.value("stem.pool"):
         raise UserError(
-            f"{file.path}: its first convolution is 3x3, and nothing says how it is used; add --set stem.stride=1 "
+            f"{file.path}: its first convolution is 3x3, of unknown stride and padding; add --set stem.stride=1 "
             "--set stem.padding=1 --set stem.pool=false (usual for CIFAR), stem.padding=2 (solo-learn's), or "
             "stem.stride=2 and stem.pool=true"
         )
     if "heads" in assumed and _sincos(file, network) == "mae" and heads_differ(network):
         raise UserError(
-            f"{file.path}: its position embeddings are MAE's, and nothing says how many heads it has; add --set "
+            f"{file.path}: its position embeddings are MAE's, but the number of heads is not stated; add --set "
             "heads=12 (solo-learn) or --set heads=6 (timm's small network; 3 of the tiny one)"
         )
     if network.naming == "detectron2" and {"mean", "stride_in_1x1"} <= assumed:
         raise UserError(
-            f"{file.path}: detectron2 trained it, and neither it nor a config.yaml beside it says on which images; add "
+            f"{file.path}: a detectron2 model of unknown preprocessing (no config.yaml beside it); add "
             "--set preprocessing=caffe --set stride_in_1x1=true (detectron2's default, MSRA's networks), or --set "
             "preprocessing=imagenet --set stride_in_1x1=false (MoCo's)"
         )
@@ -164,7 +164,7 @@ def _require_square(file: WeightsFile, network: Candidate) -> None:
         if isinstance(size, list | tuple) and len(set(size)) > 1:
             raise UserError(
                 f"{file.path}: its position embeddings are for images of {'x'.join(map(str, size))}; accepted: square "
-                "images, or name a network of timm by --arch"
+                "images, or name a timm network with --arch"
             )
 
 

@@ -128,7 +128,7 @@ def _file(text: str, repo: str, file: str, revision: str, optional: bool = False
         page = f"https://huggingface.co/{repo}"
         raise UserError(f"{text} is gated; accept its terms on {page}, then log in with `hf auth login`") from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"{text}: the Hugging Face Hub has no such repository, or hides it: `hf auth login`") from None
+        raise UserError(f"{text}: no such repository on the Hugging Face Hub; if private, `hf auth login`") from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{text}: the repository has no revision {revision}") from None
     except errors.HFValidationError as error:
@@ -173,7 +173,7 @@ def _document(path: Path | None) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); remove it to have it fetched again") from None
+        raise UserError(f"{path} is not JSON ({error}); delete it to download it again") from None
     return found if isinstance(found, dict) else {}
 
 
@@ -267,10 +267,10 @@ def _download(url: str, place: Path, hash_: str) -> Path:
         try:
             torch.hub.download_url_to_file(url, str(place), hash_, progress=is_shown())
         except RuntimeError as error:
-            raise UserError(f"{url}: {error}; it is not the file that was meant") from None
+            raise UserError(f"{url}: {error}; the file is not the expected one") from None
         except URLError as error:
             raise UserError(
-                f"{url} cannot be fetched ({error}); fetch it where there is a network and put it here: {place}"
+                f"{url} cannot be downloaded ({error}); download it elsewhere and put it here: {place}"
             ) from None
     elif not sha256(place).startswith(hash_):
         raise UserError(f"{place} is not the file that was at {url} (its SHA-256 is another); remove it")
@@ -304,7 +304,7 @@ def _from_torch_hub(text: str, name: names.TorchHub, trust_code: bool) -> Fetche
     """The weights of the network that an entry builds. The repository's code runs, so the user must have said so."""
     if not trust_code:
         raise UserError(
-            f"{text} would run the code of https://github.com/{name.repo} on this machine; if you trust it, say "
+            f"{text} would run code from https://github.com/{name.repo} on this machine; if you trust it, pass "
             "--trust-code (trust_code=True)"
         )
     import torch.hub

@@ -96,7 +96,7 @@ def hub_settings(checkpoint: Checkpoint) -> list[str]:
     cut = checkpoint.origin.transform
     if cut is None:
         raise UserError(
-            f"transform=hub: the origin of {checkpoint.name} says nothing of how it cuts images; set transform.resize "
+            f"transform=hub: the origin of {checkpoint.name} does not state its resize and crop; set transform.resize "
             "and transform.crop"
         )
     values = {"resize": cut.resize, "crop": cut.crop, "interpolation": cut.interpolation, "squash": cut.squash}

@@ -121,7 +121,7 @@ def parse(text: str) -> Name:
             continue
         found = re.fullmatch(pattern, text)
         if not found:
-            raise UserError(f"{text} is not a valid checkpoint name; one of this kind is {example}")
+            raise UserError(f"{text} is not a valid checkpoint name; example: {example}")
         given: dict[str, Any] = {field: value for field, value in found.groupdict().items() if value is not None}
         return Control(given["arch"], int(given.get("seed", 0))) if kind is Control else kind(**given)
     return Path(text).expanduser()
@@ -133,7 +133,7 @@ def absent(text: str) -> UserError:
         return UserError(f"{text}: no such file; a repository of the Hugging Face Hub is named hf:{found[1]}")
     if re.fullmatch(_WORD, text) and Path(text).suffix not in _FILES and (nearest := _nearest(text)):
         return UserError(f"{text}: no such file; did you mean {' or '.join(nearest)}?")
-    return UserError(f"{text}: no such file; a checkpoint is one of {', '.join(FORMS)}")
+    return UserError(f"{text}: no such file; a checkpoint is given as {', '.join(FORMS)}")
 
 
 def stem(path: Path) -> str:

@@ -142,13 +142,13 @@ def recognise(
     if source is not None:
         found = _branches(READERS[source], whole)
         if isinstance(found, str):
-            raise UserError(f"{file.path} cannot be read as {source}: {found}; without --source it is guessed")
+            raise UserError(f"{file.path} is not a valid {source} checkpoint: {found}; leave out --source to guess")
         return Recognised(source, found)
     for rank in (SPECIFIC, LAYOUT):
         fits = {name: _fit(reader, whole, names) for name, reader in READERS.items() if reader.rank == rank}
         fitting = {name: found for name, found in fits.items() if not isinstance(found, str)}
         if len(fitting) > 1:
-            raise UserError(f"{file.path} fits several origins ({', '.join(fitting)}); choose one with --source")
+            raise UserError(f"{file.path} matches several origins ({', '.join(fitting)}); choose one with --source")
         if fitting:
             return Recognised(*next(iter(fitting.items())))
     return _unknown_origin(file, whole, branch)
@@ -242,7 +242,7 @@ def _unknown_origin(file: WeightsFile, networks: list[Candidate], branch: str | 
     if len(distinct) == 1:
         return Recognised("unknown", distinct)
     raise UserError(
-        f"{file.path} holds {len(distinct)} different networks, and no origin is known that has them so; choose one "
+        f"{file.path} holds {len(distinct)} different networks and matches no known origin; choose one "
         f"with --branch: {', '.join(distinct)}"
     )
 
@@ -264,7 +264,7 @@ def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
         if any(re.search(names, name) for name in file.tensors):
             return UserError(f"{file.path} holds {holds}: {advice}")
     return UserError(
-        f"{file.path} holds {holds} and no ResNet or ViT under known names; name another network of timm by --arch"
+        f"{file.path} holds {holds} and no ResNet or ViT with known names; for other timm networks use --arch"
     )
 
 

@@ -116,7 +116,7 @@ def _read(content: bytes, path: str) -> Reference:
             f"{path} is not a valid reference ({error}); write one with the script of `cgh-bench reference script`"
         ) from None
     if not same:
-        raise UserError(f"{path} was made of other images; write it again with `cgh-bench reference script`")
+        raise UserError(f"{path} was recorded on other images; record it again with `cgh-bench reference script`")
     return found
 
 

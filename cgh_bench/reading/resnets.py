@@ -65,7 +65,7 @@ class FoundResNet(Candidate):
         inside = [said["class"] for name, said in file.modules.items() if name.startswith(self.location)]
         if strange := next(filter(_BLUR.match, inside), ""):
             raise UserError(
-                f"{file.path}: it has modules {strange}, which a plain ResNet does not have; name it by --arch"
+                f"{file.path}: it has modules {strange}, which a plain ResNet does not have; name it with --arch"
             )
         first = self.holder(file, "conv1.0.weight" if "conv1.0.weight" in self.names else "conv1.weight")
         if "stride" in first:

@@ -114,7 +114,7 @@ def identified_architecture(file: WeightsFile) -> Timm | None:
         }
         if len(names) > 1:
             some = f"{', '.join(sorted(names)[:6])}{', …' if len(names) > 6 else ''}"
-            raise UserError(f"{file.path} has the tensors of {some}, which differ in what they do not show; use --arch")
+            raise UserError(f"{file.path} matches {some}, which have the same tensors; choose with --arch")
         if names:
             return Timm.named(names.pop())
     return None

@@ -114,7 +114,7 @@ def _format(path: Path) -> tuple[str, Callable[[Path], Any]]:
 
 def _distributed(folder: Path) -> UserError:
     return UserError(
-        f"{folder} is a distributed checkpoint, whose tensors are spread over its files; put them into one: python -m "
+        f"{folder} is a distributed checkpoint; convert it to a single file: python -m "
         f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} whole.pth"
     )
 
@@ -188,7 +188,7 @@ def _parts_of(folder: Path) -> list[Path]:
         if (index := folder / f"{name}.index.json").exists():
             parts = [folder / part for part in shards(index)]
             if absent := [part.name for part in parts if not part.exists()]:
-                raise UserError(f"{folder} lacks {', '.join(absent)}, which {index.name} names; copy it too")
+                raise UserError(f"{folder} lacks {', '.join(absent)}, listed in {index.name}; copy it too")
             return parts
     if inside := next(folder.glob(f"**/{_DCP}"), None):
         raise _distributed(inside.parent)
@@ -206,7 +206,7 @@ def shards(index: Path) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index} is not an index of weights ({error!r}); copy it again") from None
     if not names or any(Path(name).name != name for name in names):
-        raise UserError(f"{index} names no files, or files outside its folder")
+        raise UserError(f"{index} lists no files, or files outside its folder")
     return names
 
 

@@ -154,7 +154,7 @@ def _check_column(column: ColumnDefinition) -> None:
         if column.metric not in metrics:
             raise unknown(f"metric of {column.task}", column.metric, metrics)
     if column.data and (not column.task or "data" not in tasks.find(column.task).open_fields(column.data)):
-        raise UserError(f"{column.task or 'a published protocol'} takes no data of your own; leave out data")
+        raise UserError(f"{column.task or 'a published protocol'} does not accept your own data; leave out data")
     if column.data and column.published:
         raise UserError(f"nothing is published on {column.data}; leave out published")
     if column.published:

@@ -49,7 +49,7 @@ def write_flips(first: Side, second: Side, folder: Path) -> list[Path]:
     """
     masks = flipped(first, second)
     if masks is None:
-        raise UserError(f"{first.runs[0].task} does not classify images: there are no flips to write")
+        raise UserError(f"{first.runs[0].task} does not classify images, so there is nothing to write")
     one, other = first.kept[0], second.kept[0]
     assert isinstance(one, Classification) and isinstance(other, Classification)
     out = io.StringIO()

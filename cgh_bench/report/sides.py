@@ -68,7 +68,7 @@ def sides(records: Sequence[Result], root: Path, names: Sequence[str], task: str
         had = [sorted({r.protocol for r in found}) for found in mine]
         listed = "; ".join(f"{name}: {', '.join(known)}" for name, known in zip(names, had, strict=True))
         of = f" of task {task}" if task else ""
-        raise UserError(f"no protocol{of} that all have results of on the same data ({listed})")
+        raise UserError(f"no protocol{of} under which all have results on the same data ({listed})")
     return [[_side(name, key, found, root) for name, found in zip(names, mine, strict=True)] for key in wanted]
 
 
@@ -102,7 +102,7 @@ def main_metric(side: Side) -> str:
     known = [metric.name for metric in tasks.find(side.runs[0].task).METRICS]
     metric = next((name for name in known if all(name in kept.measures for kept in side.kept)), None)
     if metric is None:
-        raise UserError(f"the answers of {side.runs[0].task} determine none of {', '.join(known)}")
+        raise UserError(f"the predictions of {side.runs[0].task} determine none of {', '.join(known)}")
     return metric
 
 

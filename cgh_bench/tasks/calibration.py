@@ -39,7 +39,7 @@ class Calibration(Linear):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bins < 1 or not 0 < self.coverage <= 1:
-            raise UserError(f"bins {self.bins} must be at least 1, coverage {self.coverage} a share above 0")
+            raise UserError(f"bins {self.bins} must be at least 1, coverage {self.coverage} a fraction above 0")
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images. `reliability.csv` has the bins of `ece`."""

@@ -29,7 +29,7 @@ class _Detector(Transfer):
         with_masks = any(metric.name.startswith("mask") for metric in self.METRICS)
         if with_masks and isinstance(data, Own) and data.without_mask:
             raise UserError(
-                f"{self.protocol} trains masks, but {data.without_mask} has a box only; use a task for boxes "
+                f"{self.protocol} needs masks, but {data.without_mask} has only a box; use a task for boxes "
                 f"({', '.join(_for_boxes(self.framework))})"
             )
 

@@ -65,7 +65,7 @@ class Discovery(FrozenTask[BoxedImages]):
         located = locate(self.data, cache)
         found = tuple(each for each in boxed_images(self.data, self.part, located) if len(each[1]))
         if not found:
-            raise UserError(f"no image of part {self.part} of {self.data} has an object; there is nothing to find")
+            raise UserError(f"no image of part {self.part} of {self.data} has an object")
         return BoxedImages(self.data, found, located.fingerprint, located.subset)
 
     def plan(self, checkpoint: "Checkpoint", data: BoxedImages, folders: Folders) -> list[str]:

@@ -51,8 +51,8 @@ class FineTune(Tuned):
         rows = super().labelled_rows(checkpoint, train, seed)
         if min(self.batch_size, len(rows)) < 2 and has_batch_norm(checkpoint.architecture.skeleton):
             raise UserError(
-                f"a step of one image ({len(rows)} images, batch_size {self.batch_size}), but BatchNorm needs at least "
-                "two; set batch_size or labelled higher"
+                f"a step has one image ({len(rows)} images, batch_size {self.batch_size}), but BatchNorm needs "
+                "at least two; increase batch_size or labelled"
             )
         return rows
 

@@ -57,7 +57,7 @@ class ImageNetC(Corruptions):
         if odd := [name for name in self.corruptions if name not in self.ERRORS]:
             raise unknown("corruption of ImageNet-C", odd[0], self.ERRORS)
         if self.severities != (1, 2, 3, 4, 5):
-            raise UserError(f"severities {self.severities}: mCE is defined over all five")
+            raise UserError(f"severities {self.severities}: mCE needs all five")
 
     def damaged(self, images: ImageSet, corruption: str, severity: int) -> ImageSet:
         """The stored images of one corruption and severity.

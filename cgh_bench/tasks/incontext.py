@@ -68,7 +68,7 @@ class InContext(DenseTask):
         if self.memory is not None and self.memory < 1:
             raise UserError(f"memory={self.memory} must be at least 1 patch, or none for all")
         if self.version == "fixed" and self.epochs != 1:
-            raise UserError(f"epochs={self.epochs}: fixed takes the untouched images, once; only hummingbird has crops")
+            raise UserError(f"epochs={self.epochs}: version=fixed uses each image once; only hummingbird has crops")
 
     def plan(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and time and memory of the search."""
@@ -169,9 +169,7 @@ class InContext(DenseTask):
             parts.append((patches, np.concatenate(kept)))
         counted = np.concatenate(labels)
         if not len(counted):
-            raise UserError(
-                f"no pixel of {train.name} ({len(train)} images) has a class; there is nothing to learn from"
-            )
+            raise UserError(f"no pixel of {train.name} ({len(train)} images) has a class; check the masks")
         if len(parts) == 1 and len(parts[0][1]) == len(parts[0][0].features):
             return parts[0][0].features, counted
         return _written(parts, folders), counted

@@ -63,9 +63,9 @@ class Instances(FrozenTask[Searched]):
         """Refuse queries without anything to find, and boxes that there are not."""
         for suffix, truth in data.truths.items():
             if not any(map(len, truth.right)):
-                raise UserError(f"no query of {data.name}{suffix} has a right image in the gallery; nothing to find")
+                raise UserError(f"no query of {data.name}{suffix} has a relevant image in the gallery")
         if self.cut_queries and data.boxes is None:
-            raise UserError(f"{data.name} gives no boxes of its queries; leave out cut_queries")
+            raise UserError(f"{data.name} has no query boxes; leave out cut_queries")
 
     def plan(self, checkpoint: "Checkpoint", data: Searched, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the ranking."""

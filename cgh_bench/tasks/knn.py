@@ -79,7 +79,7 @@ def require_positive(*values: float) -> None:
 def require_others(images: "ImageSet") -> None:
     """Refuse a single image, which has no others to be classified by."""
     if len(images) < 2:
-        raise UserError(f"{images.name} has one image; leaving it out leaves none")
+        raise UserError(f"{images.name} has one image; leave-one-out needs at least two")
 
 
 def search_plan(width: int, sizes: tuple[int, int], k: int) -> str:

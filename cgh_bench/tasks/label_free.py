@@ -58,7 +58,7 @@ class LabelFree(FeatureTask):
                 f"eps {self.eps:g} and delta {self.delta:g} above 0"
             )
         if not 1 <= self.ranks[0] < self.ranks[1]:
-            raise UserError(f"ranks {self.ranks} must be two rising numbers from 1")
+            raise UserError(f"ranks {self.ranks} must be two increasing numbers, at least 1")
 
     def check(self, data: DataPair) -> None:
         """Refuse fewer than two images; labels do not matter."""

@@ -54,7 +54,7 @@ class Linear(FeatureTask):
 
     def __post_init__(self) -> None:
         if not self.weight_decays or min(self.weight_decays) <= 0:
-            raise UserError(f"weight_decays {self.weight_decays} must be above zero: then each optimum is unique")
+            raise UserError(f"weight_decays {self.weight_decays} must be above zero, so that each optimum is unique")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out {self.held_out} is not a fraction between 0 and 1")
         if self.views < 0:

@@ -172,8 +172,8 @@ class MeasuredTask(MapTask[MeasuredPair]):
         errors = self.errors(predicted, truth)
         if not all(map(math.isfinite, errors.values())):
             raise UserError(
-                f"no pixel of {val.called(index)} counts: its {self.QUANTITY} is unknown where it is scored, or out of "
-                "range (is the unit right?); leave the image out"
+                f"{val.called(index)} has no valid pixel: its {self.QUANTITY} is unknown where it is scored, or out of "
+                "range (check the unit); remove the image"
             )
         return errors
 

@@ -56,7 +56,7 @@ class OutOfDistribution(Linear):
     def others(self) -> tuple[str, ...]:
         """The dataset that is to be told apart."""
         if not self.against:
-            raise UserError("name the dataset that is to be told apart: --set against=FOLDER")
+            raise UserError("name the out-of-distribution dataset: --set against=FOLDER")
         return (self.against,)
 
     def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:

@@ -46,7 +46,7 @@ class PatchProbe(DenseTask):
         """Refuse a single train image, of which none can be held out."""
         super().check(data)
         if data.there and len(data.train) < 2:
-            raise UserError(f"{data.train.name} has one image; at least two are needed, one of them to hold out")
+            raise UserError(f"{data.train.name} has one image; at least two are needed to hold one out")
 
     def plan(self, checkpoint: "Checkpoint", data: SegmentedPair, folders: Folders) -> list[str]:
         """Time and disk of the patches, and memory of what is fitted to them."""
@@ -289,7 +289,7 @@ def _confusion(counts: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArr
 
 def _require_some(rows: NDArray[np.int64], train: SegmentedImages) -> None:
     if not len(rows):
-        raise UserError(f"no patch of {train.name} that is not held out has a class; there is nothing to learn from")
+        raise UserError(f"no training patch of {train.name} has a class; check the masks")
 
 
 # ADE20K's 0 is no class; CAPI ignores {0, 255}, too.

@@ -73,7 +73,7 @@ class Retrieval(FeatureTask):
             findable = np.bincount(data.val.labels)[data.val.labels] > 1
         if not findable.any():
             where = data.train.name if self.gallery == "train" else f"the others of {data.val.name}"
-            raise UserError(f"no image of {data.val.name} has one of its class in {where}; there is nothing to find")
+            raise UserError(f"no query of {data.val.name} has an image of its class in {where}")
 
     def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
         """Memory of the ranking."""

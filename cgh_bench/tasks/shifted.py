@@ -33,7 +33,7 @@ class Shifted(Linear):
     def others(self) -> tuple[str, ...]:
         """The images of another origin."""
         if not self.shifted:
-            raise UserError("name the dataset with other images of the same classes: --set shifted=FOLDER")
+            raise UserError("name the dataset with shifted images of the same classes: --set shifted=FOLDER")
         return (self.shifted,)
 
     def check(self, data: DataPair) -> None:
@@ -82,13 +82,13 @@ def columns_of(others: ImageSet, classes: Sequence[str]) -> NDArray[np.int64]:
     if unknown:
         raise UserError(
             f"{others.name} has {len(unknown)} classes that the probe's {len(classes)} lack (first: {unknown[0]!r}); "
-            "name them as the train images' folders are named, or by number from 0"
+            "use the folder names of the train images, or numbers from 0"
         )
     few = len(others.classes)
     if known is numbers and few < len(classes) and set(others.classes) == {str(index) for index in range(few)}:
         raise UserError(
-            f"{others.name} has the classes 0 to {few - 1}: of the probe's {len(classes)}, or a numbering of its own? "
-            "name them as the train images' folders are named, so that only theirs are predicted"
+            f"{others.name} has the classes 0 to {few - 1}, which may not match the probe's {len(classes)}; "
+            "use the folder names of the train images"
         )
     return np.array([known[name] for name in others.classes], np.int64)
 

@@ -207,11 +207,11 @@ def _require_enough(train: "ImageSet", marks: Marks, truth: Marks, needed: int) 
         positives, negatives = ((marks[:, number] == mark).sum() for mark in (1, 0))
         if positives <= needed or negatives <= FOLDS:
             raise UserError(
-                f"class {name!r} of {train.name} has {positives} images that show it and {negatives} that do not; more "
+                f"class {name!r} of {train.name} has {positives} positive and {negatives} negative images; more "
                 f"than {needed} and {FOLDS} are needed: leave out the larger shots, or the class"
             )
         if not (truth[:, number] == 1).any():
-            raise UserError(f"no test image shows class {name!r} of {train.name}; leave out the class")
+            raise UserError(f"no test image has class {name!r} of {train.name}; remove the class")
 
 
 TASKS = {

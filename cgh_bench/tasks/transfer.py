@@ -86,7 +86,7 @@ class Transfer(Task[DenseData]):
         """The place of the dataset, or of the user's own. Checks first that the framework is installed."""
         frameworks.require_installed(self.framework)
         if is_known(self.data) and self.data not in (mine := _data_of(self.framework, self.protocol)):
-            raise UserError(f"{self.protocol} is for {' or '.join(mine)} or a folder of your own, not for {self.data}")
+            raise UserError(f"{self.protocol} runs on {' or '.join(mine)} or your own folder, not on {self.data}")
         return locate(self.data, self.ANNOTATED, cache)
 
     @property

@@ -81,7 +81,7 @@ class Cgh(Method):
                 raise unknown(f"stage of {recipe.architecture.name}", stage, stages)
         if views < 2 or (views > 2 and "global" not in self.contexts):
             raise UserError(
-                "Cgh takes 2 views, the teacher's (weak) and the student's (strong), then small crops for the global "
+                "Cgh needs 2 views, the teacher's (weak) and the student's (strong), then small crops for the global "
                 f"context; the recipe has {views}"
             )
         self.check_batch(recipe)

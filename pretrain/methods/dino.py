@@ -43,7 +43,7 @@ class Dino(Method):
         """At least two large views; the first two are the teacher's too."""
         views = len(recipe.views.augments)
         if views < 2:
-            raise UserError(f"DINO takes 2 or more views, the first two for the teacher; the recipe has {views}")
+            raise UserError(f"DINO needs at least 2 views, the first two for the teacher; the recipe has {views}")
 
     def add_networks(self, architecture: Architecture) -> None:
         """Student, teacher and centre."""

@@ -305,7 +305,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
             "larger than made-up/train with 43 images; set batch_size=43",
         ),
         ({"batch_size": 32}, "larger than the queue of 28"),
-        ({"views": replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1])}, "takes 2 views"),
+        ({"views": replace(TINY_CGH.views, augments=TINY_CGH.views.augments[:1])}, "needs 2 views"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(tmp_path, changes, words):

@@ -261,9 +261,9 @@ PIXELS = torch.zeros(3, 8, 8, dtype=torch.uint8)
         ([(PIXELS, 1), (PIXELS, 2)], "must start at 0"),
         ([(PIXELS.float(), 0)], "uint8"),
         ([(PIXELS.permute(1, 2, 0), 0)], "uint8"),
-        ([(PIXELS, "cat")], "whole number"),
-        ([(PIXELS, 0), (PIXELS, [0, 1])], "some are vectors"),
-        ([], "no items"),
+        ([(PIXELS, "cat")], "expected an integer"),
+        ([(PIXELS, 0), (PIXELS, [0, 1])], "all vectors"),
+        ([], "dataset is empty"),
     ],
 )
 def test_items_that_are_not_image_and_label_are_refused(items, said):
@@ -409,7 +409,7 @@ def test_features_are_exported_by_the_command(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"features": np.full((24, 5), np.nan, np.float32)}, "24 rows hold NaN"),
+        ({"features": np.full((24, 5), np.nan, np.float32)}, "24 rows contain NaN"),
         ({"features": np.zeros((23, 5), np.float32)}, r"labels \(24,\)"),
         ({"features": np.zeros((24, 5), np.int64)}, "floats"),
         ({"labels": np.repeat(np.arange(1, 4), 8)}, "start at 0"),

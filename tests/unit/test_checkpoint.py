@@ -201,7 +201,7 @@ def test_a_file_that_fits_two_origins(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_wrong_source(tmp_path: Path) -> None:
     path = written(tmp_path, resnet().state_dict())
     refused(path, "unknown source 'moco'; did you mean moco_v", source="moco")
-    refused(path, "cannot be read as moco_v2: no network at", source="moco_v2")
+    refused(path, "is not a valid moco_v2 checkpoint: no network at", source="moco_v2")
 
 
 def test_a_wrong_branch(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_finite_is_told_by_the_sum_unless_that_overflows(values: list[float]) ->
 
 COUNTER, WEIGHT = "layer1.0.bn1.num_batches_tracked", "layer1.0.conv1.weight"
 ODD = {
-    f"{COUNTER} is torch.int64 \\(2,\\); expected one whole number": (COUNTER, torch.zeros(2, dtype=torch.int64)),
+    f"{COUNTER} is torch.int64 \\(2,\\); expected a single integer": (COUNTER, torch.zeros(2, dtype=torch.int64)),
     f"{COUNTER} is torch.int64 \\(0,\\)": (COUNTER, torch.zeros(0, dtype=torch.int64)),
     f"{COUNTER} is nan": (COUNTER, torch.tensor(torch.nan)),
     f"{COUNTER} is True": (COUNTER, torch.tensor(True)),

@@ -137,7 +137,7 @@ def test_a_pipe_gets_one_line_per_result_with_tabs(work: Path) -> None:
 
 def test_the_answers_for_each_image_are_a_table(work: Path) -> None:
     results.append(work / "results.jsonl", dataclasses.replace(RESULT, work="run"))
-    with pytest.raises(UserError, match="kept no answers for each image .*eval animals_knn --again"):
+    with pytest.raises(UserError, match="has no per-image predictions .*eval animals_knn --again"):
         run("results", "predictions", "4", work=work)
     _, val = toy_pair()
     classification(val, val.labels).save(work / "run")
@@ -180,7 +180,7 @@ def test_a_bundle_is_verified_and_one_that_was_altered_is_not(work: Path, tmp_pa
 
     with pytest.raises(UserError, match="no bundle"):
         verify()
-    with pytest.raises(UserError, match="kept no answers"):
+    with pytest.raises(UserError, match="has no per-image predictions"):
         run("results", "bundle", "-o", str(path), work=work)
     run("results", "bundle", "--ckpt", "bundled", "-o", str(path), work=work)
     assert "of bundled: top1; not determined by the predictions: recall" in verify()

@@ -143,7 +143,7 @@ def test_other_images_are_refused_and_it_is_said_which(other: GreyImages, messag
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("good", "old"), "kept no answers for each image .*eval knn --again"),
+        (("good", "old"), "has no per-image predictions .*eval knn --again"),
         (("good", "nobody"), "unknown backbone 'nobody'"),
         (("good", "good"), "two different backbones"),
         (("good",), "two different backbones"),

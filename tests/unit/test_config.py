@@ -44,7 +44,7 @@ def test_dataclasses_in_a_tuple_go_by_number() -> None:
         override(Several(), ["items.2.rate=0.5"])
     with pytest.raises(UserError, match="did you mean items.0.rate"):
         override(Several(), ["items.0.rte=0.5"])
-    with pytest.raises(UserError, match="items.0 cannot be set as a whole"):
+    with pytest.raises(UserError, match="items.0 is a group of fields"):
         override(Several(), ["items.0=0.5"])
 
 
@@ -132,7 +132,7 @@ def test_a_document_becomes_a_dataclass_or_one_clear_line() -> None:
         ("pair=1", "has 1 values; 2 are needed"),
         ("inner.rate=-1", "--set inner.rate=-1: rate must be at least 0"),
         ("count.x=1", "single value"),
-        ("inner=1", "cannot be set"),
+        ("inner=1", "inner is a group of fields"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_line(setting: str, message: str) -> None:

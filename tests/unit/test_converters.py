@@ -269,7 +269,7 @@ def test_swapped_channels_are_caught(trained: Checkpoint, tmp_path: Path, monkey
 
 def test_weights_that_prove_nothing(trained: Checkpoint, tmp_path: Path) -> None:
     weights = {key: torch.zeros_like(tensor) for key, tensor in trained.weights.items()}
-    with pytest.raises(CheckFailed, match="prove nothing"):
+    with pytest.raises(CheckFailed, match="cannot be compared"):
         convert(dataclasses.replace(trained, weights=weights), "torchvision", tmp_path / "x.pth")
 
 
@@ -335,7 +335,7 @@ def test_a_folder_with_other_files_is_not_replaced(trained: Checkpoint, tmp_path
     mine = tmp_path / "models"
     mine.mkdir()
     (mine / "precious.pth").write_text("weights")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains files"):
         convert(trained, "huggingface", mine)
     assert [p.name for p in mine.iterdir()] == ["precious.pth"]
 
@@ -345,7 +345,7 @@ def test_an_earlier_conversion_is_replaced_until_it_is_touched(trained: Checkpoi
     first = convert(trained, "huggingface", out, verify=False)
     assert convert(trained, "huggingface", out, verify=False)["sha256"] == first["sha256"]
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains files"):
         convert(trained, "huggingface", out, verify=False)
     assert (out / "notes.txt").exists()
 

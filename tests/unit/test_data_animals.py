@@ -130,7 +130,7 @@ def test_the_catalogue_has_both_sets():
     ("name", "message"),
     [
         ("animal", "unknown dataset 'animal'; did you mean animals"),
-        ("animal_scenes", "images for detection, not labelled ones"),
+        ("animal_scenes", "images for detection, not class labels"),
         ("no/such/folder", "no folder 'no/such/folder'; one with train/CLASS/"),
     ],
 )

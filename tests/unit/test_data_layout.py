@@ -170,7 +170,7 @@ def test_files_that_are_cut_short(root):
     path.write_text(f"{text}\n")
     assert check("coco", root)
     path.write_text("")
-    assert f"{path} is absent or empty" in problem("coco", root)
+    assert f"{path} is missing or empty" in problem("coco", root)
     path = root / "VOCdevkit/VOC2007/Annotations/train_000002.xml"
     path.write_text(path.read_text()[:50])
     assert f"{path} is not valid XML" in problem("voc0712", root)
@@ -206,5 +206,5 @@ def test_maps_become_classes(name, classes, first, made, tmp_path, monkeypatch):
 
 def test_a_set_of_boxes_has_no_maps(made, tmp_path, monkeypatch):
     monkeypatch.setenv("CGH_DATA", str(made))
-    with pytest.raises(UserError, match="voc0712 has no maps to learn from"):
+    with pytest.raises(UserError, match="voc0712 has no segmentation maps"):
         load_segmented("voc0712", tmp_path / "cache")

@@ -184,11 +184,11 @@ def test_an_empty_folder_is_used_and_a_foreign_one_is_left_alone(tmp_path):
     assert (write_scenes(tmp_path / "empty", TINY) / "meta.json").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("x")
-    with pytest.raises(UserError, match=r"mine holds something else"):
+    with pytest.raises(UserError, match=r"mine contains files other"):
         write_scenes(tmp_path / "mine", TINY)
     assert (tmp_path / "mine/thesis.tex").read_text() == "x"
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"file holds something else"):
+    with pytest.raises(UserError, match=r"file contains files other"):
         write_scenes(tmp_path / "file", TINY)
 
 

@@ -58,7 +58,7 @@ def test_a_name_is_one_of_the_forms(text, meant):
      "random:resnet18:x"],
 )  # fmt: skip
 def test_what_begins_like_a_name_and_is_none_is_refused_with_an_example(text):
-    with pytest.raises(UserError, match="one of this kind is") as refused:
+    with pytest.raises(UserError, match="is not a valid checkpoint name; example") as refused:
         names.parse(text)
     assert text in str(refused.value) and "\n" not in str(refused.value)
 

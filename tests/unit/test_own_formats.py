@@ -219,7 +219,7 @@ COCO_FAULTS = {
     "no object": (lambda d: d["annotations"].clear(), "no object in any of 8 images"),
     "no image": (lambda d: d["images"].clear(), "lists no image"),
     "other classes": (lambda d: d["categories"][2].update(name="Blue"), "has classes that"),
-    "an image that is absent": (lambda d: d["images"][3].update(file_name="x.jpg"), "absent, the first is"),
+    "an image that is absent": (lambda d: d["images"][3].update(file_name="x.jpg"), "missing (first"),
 }
 
 
@@ -331,8 +331,8 @@ def test_val_that_is_train(root: Path, tmp_path: Path) -> None:
 
 
 def test_folders_of_another_kind(made: Path, tmp_path: Path) -> None:
-    assert "has no objects in a form that is read (COCO: " in problem(made / "masks_form", "objects", tmp_path)
-    assert "has no maps in a form that is read" in problem(made / "voc_form", "maps", tmp_path)
+    assert "has no objects in a supported format (COCO: " in problem(made / "masks_form", "objects", tmp_path)
+    assert "has no maps in a supported format" in problem(made / "voc_form", "maps", tmp_path)
     assert "no folder" in problem("no/where", "objects", tmp_path)
     assert "did you mean coco" in problem("cocoa", "objects", tmp_path)
 

@@ -54,7 +54,7 @@ def test_it_resumes_and_names_what_cannot_be_read(photos, tmp_path):
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     failed = run(photos, "-o", copy, "--side", 60)
-    assert failed.returncode == 2 and str(broken) in failed.stderr and "1 images are left out" in failed.stderr
+    assert failed.returncode == 2 and str(broken) in failed.stderr and "1 images were skipped" in failed.stderr
     kept = (copy / "val/cat/large.JPEG").stat()
     broken.write_bytes(whole)
     assert run(photos, "-o", copy, "--side", 60).returncode == 0
@@ -65,10 +65,10 @@ def test_it_resumes_and_names_what_cannot_be_read(photos, tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "side", "said"),
     [
-        ("photos", "photos/copy", 60, "one in the other"),
+        ("photos", "photos/copy", 60, "contains the other"),
         ("photos", "full", 60, "not empty"),
         ("photos", "copy", 8, "x>=16"),
-        ("absent", "copy", 60, "there is no folder"),
+        ("absent", "copy", 60, "no folder"),
         ("empty", "copy", 60, "no images in"),
     ],
 )
@@ -83,6 +83,6 @@ def test_what_cannot_be_prepared_is_refused_in_a_line(photos, tmp_path, source, 
 
 def test_a_copy_is_not_the_published_set(photos, tmp_path):
     run(photos, "-o", tmp_path / "imagenet1k", "--side", 60)
-    with pytest.raises(UserError, match="a copy with smaller images"):
+    with pytest.raises(UserError, match="a reduced copy"):
         catalog()["imagenet1k"].load(tmp_path, "val")
     assert len(load(str(tmp_path / "imagenet1k"), "val")) == 4

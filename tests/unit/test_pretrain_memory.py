@@ -30,5 +30,5 @@ def test_too_little_memory_is_one_line_that_says_what_to_set(tmp_path, monkeypat
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(type(RECIPE.method), "forward", forward)
-    with pytest.raises(UserError, match="128 images a pass; set accumulate=2"):
+    with pytest.raises(UserError, match="128 images per pass; set accumulate=2"):
         loop.train(RECIPE, "moco", tmp_path)

@@ -194,7 +194,7 @@ def test_a_head_is_two_layers_with_biases():
     "arguments, words",
     [
         ((64, 1, 63), "larger than the queue of 63.*queue_length"),
-        ((60, 8, 128), "batch_size 60 does not divide into 8 BN groups; take a multiple of 8"),
+        ((60, 8, 128), "batch_size 60 does not divide into 8 BN groups; use a multiple of 8"),
         ((8, 8, 128), "batch_size 8 leaves 1 image in each of 8 BN groups.*batch_size=16"),
     ],
 )

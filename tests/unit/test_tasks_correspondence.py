@@ -132,7 +132,7 @@ def test_spair_in_its_layout_and_what_is_wrong_with_it(tmp_path: Path) -> None:
     assert set(metrics) >= {"pck_point", "pck_point_0.05", "pck_class_0.01"}
     for change, match in (
         ({"trg_kps": [[1, 2]]}, "has 2 and 1 points"),
-        ({"trg_bndbox": [10, 10, 10, 10]}, "no extent"),
+        ({"trg_bndbox": [10, 10, 10, 10]}, "empty box"),
         ({"src_imsize": []}, "not an annotation"),
     ):
         annotate(folder, **change)

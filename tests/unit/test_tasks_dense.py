@@ -198,7 +198,7 @@ def test_what_cannot_be_used_is_named_in_one_line(folder: Path, trunk: Checkpoin
         for mask in (path / "train/masks").iterdir():
             Image.fromarray(np.full((64, 64), 255, np.uint8)).save(mask)
 
-    with pytest.raises(UserError, match="nothing to learn from"):
+    with pytest.raises(UserError, match="check the masks"):
         run(TASK, trunk, broken(only_void), tmp_path / "run")
     pair = load_segmented(str(folder), tmp_path / "cache")
     with pytest.raises(UserError, match="size=100 is not a multiple of 32"):

@@ -217,8 +217,8 @@ def test_trap_zero_depth_is_unknown_and_other_bad_input_is_named(folder: Path, t
     for values, match in (
         (np.zeros((48, 64), np.uint16), "zero everywhere"),
         (np.ones((48, 60), np.uint16), "is 60x48, the image 64x48"),
-        (np.ones((48, 64), np.uint8), "16-bit grey is expected"),
-        (np.ones((48, 64, 3), np.uint8), "16-bit grey is expected"),
+        (np.ones((48, 64), np.uint8), "expected 16-bit grey"),
+        (np.ones((48, 64, 3), np.uint8), "expected 16-bit grey"),
     ):
         with pytest.raises(UserError, match=match):
             broken(values).val.both(0)
@@ -228,7 +228,7 @@ def test_trap_zero_depth_is_unknown_and_other_bad_input_is_named(folder: Path, t
     for wrong in ({"least": 0.0}, {"mirrored": True}, {"size": 0}):
         with pytest.raises(UserError):
             Depth(**wrong)
-    with pytest.raises(UserError, match="no dataset of its own"):
+    with pytest.raises(UserError, match="needs your data"):
         load_measured("", "depth", tmp_path)
     with pytest.raises(UserError, match="nyuv2"):
         load_measured("nyuv3", "depth", tmp_path)

@@ -141,7 +141,7 @@ def test_several_processes_without_gpus_cannot_synchronise_batch_norm(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_size": 1}, r"a step of one image \(40 images, batch_size 1\)"),
+        ({"batch_size": 1}, r"a step has one image \(40 images, batch_size 1\)"),
     ],
 )
 def test_plan_and_run_refuse_the_same(
@@ -169,8 +169,8 @@ def test_a_rate_that_explodes_is_said(backbone: Checkpoint, tmp_path: Path) -> N
         ({"momentum": -1.0}, "momentum -1.0"),
         ({"momentum": 1.0}, "momentum 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay -0.0001"),
-        ({"labelled": 2.0}, "labelled=2 is not a share"),
-        ({"labelled": 0.0}, "labelled=0 is not a share"),
+        ({"labelled": 2.0}, "labelled=2 must be a fraction"),
+        ({"labelled": 0.0}, "labelled=0 must be a fraction"),
         ({"epochs": 0}, "epochs 0 and batch_size .* must be at least 1"),
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
     ],

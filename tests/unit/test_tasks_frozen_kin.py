@@ -207,8 +207,8 @@ def test_what_is_marked_as_not_counted_is_not(backbone: Checkpoint, tmp_path: Pa
 @pytest.mark.parametrize(
     ("train_labels", "val_labels", "message"),
     [
-        ([0] * 3 + [1] * 20 + [2, 3] * 8 + [1], [0, 1, 2, 3] * 6, "class 'a' of toy/train has 3 images that show it"),
-        ([0, 1, 2, 3] * 10, [0, 1, 2] * 8, "no test image shows class 'd'"),
+        ([0] * 3 + [1] * 20 + [2, 3] * 8 + [1], [0, 1, 2, 3] * 6, "class 'a' of toy/train has 3 positive"),
+        ([0, 1, 2, 3] * 10, [0, 1, 2] * 8, "no test image has class 'd'"),
     ],
 )
 def test_too_few_images_for_svms(
@@ -250,7 +250,7 @@ def test_clusters_need_more_images_than_classes(count: int) -> None:
 @pytest.mark.parametrize("task", [KNN("toy", AS_IS), LogisticRegression("toy", AS_IS), FineTune("toy", AS_IS)])
 def test_one_class_and_a_val_that_is_train_are_refused(task: Any) -> None:
     train, val = toy_pair()
-    with pytest.raises(UserError, match="hold the same images"):
+    with pytest.raises(UserError, match="contain the same images"):
         task.check(DataPair("toy", train, train))
     alone = [replace(images, classes=("a",), labels=0 * images.labels) for images in (train, val)]
     with pytest.raises(UserError, match="has one class \\('a'\\)"):
@@ -277,7 +277,7 @@ def test_impossible_settings(make: Any, message: str) -> None:
     [
         (LogisticRegression("toy", AS_IS), "class 'd' has 0 train images"),
         (LinearSgd("toy", transform=AS_IS, held_out=0.1), "class 'd' has 0 train images"),
-        (Svm("toy", AS_IS, shots=()), "class 'a' of toy/train has 1 images that show it"),
+        (Svm("toy", AS_IS, shots=()), "class 'a' of toy/train has 1 positive"),
         (Clusters("toy", AS_IS), "has 3 images of 4 classes"),
     ],
 )

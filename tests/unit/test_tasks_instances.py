@@ -159,7 +159,7 @@ def test_what_is_wrong_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.
         load_related("animals", "retrieval")
     (tmp_path / "roxford5k").mkdir()
     listed = {"imlist": ["a"], "qimlist": ["b"], "gnd": [{"easy": [3], "hard": [], "junk": [], "bbx": [0, 0, 1, 1]}]}
-    for given, match in (([1], "not an annotation"), (listed, "more queries or images"), ({}, "not an annotation")):
+    for given, match in (([1], "not an annotation"), (listed, "to queries or images"), ({}, "not an annotation")):
         (tmp_path / "roxford5k/gnd_roxford5k.pkl").write_bytes(pickle.dumps(given))
         with pytest.raises(UserError, match=match):
             load_related("roxford5k", "retrieval")
@@ -173,7 +173,7 @@ def test_what_is_wrong_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.
     for name in ("a", "b"):
         picture(tmp_path / f"roxford5k/jpg/{name}.jpg", 1)
     data = load_related("roxford5k", "retrieval")
-    with pytest.raises(UserError, match="roxford5k_H has a right image"):
+    with pytest.raises(UserError, match="roxford5k_H has a relevant image"):
         find("roxford_retrieval").check(data)
     monkeypatch.setenv("CGH_DATA", str(root))
     with pytest.raises(UserError, match="no boxes"):

@@ -272,7 +272,7 @@ def test_several_classes_an_image(backbone: Checkpoint, folders: Folders) -> Non
 @pytest.mark.parametrize("task", [KNNGrid("one", AS_IS), LeaveOneOut("one", AS_IS)])
 def test_one_image_has_no_others(task: ImageTask) -> None:
     one = shades("one/train", 1, "one")
-    with pytest.raises(UserError, match="one/train has one image; leaving it out leaves none"):
+    with pytest.raises(UserError, match="one/train has one image; leave-one-out needs"):
         task.check(DataPair("one", one, shades("one/val", 2, "val")))
 
 

@@ -153,7 +153,7 @@ def test_all_heads_diverged_is_said(backbone: Checkpoint, tmp_path: Path) -> Non
         ({"batch_size": 0}, "epochs 4 and batch_size 0 must be at least 1"),
         ({"held_out": 1.0}, "held_out 1.0"),
         ({"initial": -0.1}, "initial -0.1 must not be below 0"),
-        ({"held_out": 0.0}, "a grid of 8 heads needs images to choose on"),
+        ({"held_out": 0.0}, "a grid of 8 heads needs held-out images"),
     ],
 )
 def test_impossible_settings(wrong: dict[str, Any], message: str) -> None:

@@ -63,10 +63,10 @@ def test_the_metrics_are_scikit_learns_and_every_query_is_kept(tmp_path: Path) -
 
 def test_nothing_to_find_is_refused() -> None:
     data = toy_data(4, 4)
-    with pytest.raises(UserError, match="nothing to find"):
+    with pytest.raises(UserError, match="has an image of its class"):
         Retrieval("toy", AS_IS, gallery="others").check(data)
     apart = DataPair("toy", replace(data.train, labels=np.array([0, 0, 1, 1])), replace(data.val, labels=np.full(4, 3)))
-    with pytest.raises(UserError, match="nothing to find"):
+    with pytest.raises(UserError, match="has an image of its class"):
         Retrieval("toy", AS_IS).check(apart)
 
 
@@ -90,7 +90,7 @@ def test_folders_of_queries_and_gallery_and_one_of_classes(tmp_path: Path) -> No
     one = Retrieval(str(tmp_path / "one"), gallery="others")
     whole = one.load_data(tmp_path)
     assert len(whole.val) == 2
-    with pytest.raises(UserError, match="nothing to find"):
+    with pytest.raises(UserError, match="has an image of its class"):
         one.check(whole)
     with pytest.raises(UserError, match="train/CLASS"):
         Retrieval(str(tmp_path / "one")).load_data(tmp_path)

@@ -136,7 +136,7 @@ def test_davis_in_its_layout_several_processes_and_what_is_wrong(
             load_related("davis2017", "video")
         (tmp_path / "DAVIS" / path).write_bytes(held)
     Image.new("L", (64, 64)).save(tmp_path / f"DAVIS/Annotations/480p/{names[0]}/00000.png")
-    with pytest.raises(UserError, match="shows no object"):
+    with pytest.raises(UserError, match="has no object to track"):
         run(task, load_related("davis2017", "video"), tmp_path / "none")
     (tmp_path / "DAVIS/SUBSET").unlink()
     with pytest.raises(UserError, match="30 were published"):

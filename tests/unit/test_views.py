@@ -130,5 +130,5 @@ def test_a_multi_label_dataset_is_refused() -> None:
 def test_impossible_views(backbone: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="views -1 must not be below 0"):
         replace(TOY, views=-1)
-    with pytest.raises(UserError, match=r"^crops of 224x224 pixels beside images of 32x32; set crop.size"):
+    with pytest.raises(UserError, match=r"^crops of 224x224 pixels do not match images of 32x32; set crop.size"):
         run(replace(TOY, crop=Crop()), backbone, tmp_path)

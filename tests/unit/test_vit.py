@@ -242,7 +242,7 @@ def test_others_take_none(target: str, plain: Checkpoint, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("architecture", [REGISTERS, MEAN_ONLY, dataclasses.replace(PLAIN, class_position=False)])
 def test_transformers_has_not_all(architecture: ViT, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="accepted: a class token, no registers"):
+    with pytest.raises(UserError, match="accepted: ViTs with class token, without registers"):
         convert(checkpoint(architecture), "huggingface", tmp_path / "x")
 
 

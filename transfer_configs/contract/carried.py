@@ -76,15 +76,15 @@ def require(architecture: Architecture, kind: str, what: str) -> Layout:
     found = layout(architecture) if architecture.IN_DETECTORS else None
     if found is None or kind not in ("any", "single-scale" if found.is_single_scale else "multi-scale"):
         strides = ", ".join(map(str, dict.fromkeys(stage.stride for stage in architecture.skeleton.stages.values())))
-        raise UserError(f"{what} cannot take {architecture.name} (stride {strides}); accepted: {KINDS[kind]}")
+        raise UserError(f"{what} does not accept {architecture.name} (stride {strides}); accepted: {KINDS[kind]}")
     try:
         for height in (256, 320):  # frameworks pad images to multiples of 32
             architecture.require_size(round(height * found.shrink), round(256 * found.shrink))
     except UserError:
         only = "x".join(map(str, architecture.image_size))
         raise UserError(
-            f"{what} has images of many sizes, which {architecture.name} does not take (it takes {only}); accepted: "
-            "backbones that take any multiple of 32, or of their patches"
+            f"{what} uses images of many sizes, but {architecture.name} accepts only {only}; accepted: "
+            "backbones that accept any multiple of 32 or of their patch size"
         ) from None
     if not found.is_single_scale:
         _require_padded(architecture, found, what)

@@ -66,7 +66,7 @@ def _complete(out: Path, recipe: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"{out} holds something else than {NAME}; name another folder, or remove it")
+        raise UserError(f"{out} contains files other than {NAME}; name another folder, or remove it")
     return bool(ours and meta.get("recipe") == recipe and meta.get("files") == _files_digest(out))
 
 

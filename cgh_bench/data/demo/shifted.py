@@ -44,7 +44,7 @@ def on_photographs() -> GreyImages:
 
 def _only_val(name: str, make: Callable[[], GreyImages], split: Split) -> GreyImages:
     if split == "train":
-        raise UserError(f"{name} has images to report on and none to learn from; learn from animals")
+        raise UserError(f"{name} has only val images; train on animals")
     return make()
 
 

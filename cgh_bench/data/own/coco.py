@@ -61,7 +61,7 @@ def _said(folder: Path, split: Split, file: Path) -> Said:
     place = next((each for each in places if _is_file(each / names[0])), None)
     if place is None:
         where = ", ".join(map(str, places[:4]))
-        raise UserError(f"{names[0]}, the first image of {file}, is in none of {where}, …; {EXPLICIT}")
+        raise UserError(f"{names[0]}, the first image of {file}, was not found in {where}, …; {EXPLICIT}")
     images = [{**image, "file_name": str(place / image["file_name"])} for image in document["images"]]
     annotations = [_complete(line) for line in document["annotations"]]
     return Said(file, {**document, "images": images, "annotations": annotations})

@@ -53,8 +53,8 @@ def _unknown(name: str, kind: Kind) -> UserError:
         "maps": f"{{train,val}}/{{images,masks}} and {CLASSES_FILE}",
     }
     if folder := find_folder(name):
-        return UserError(f"{folder} has no {kind} in a form that is read ({forms[kind]})")
+        return UserError(f"{folder} has no {kind} in a supported format ({forms[kind]})")
     if os.sep in name:
-        return UserError(f"no folder {name!r}; one with {kind} is needed ({forms[kind]})")
+        return UserError(f"no folder {name!r}; expected one with {kind} ({forms[kind]})")
     hint = str(unknown("dataset", name, dense.layouts())).removesuffix("?")
-    return UserError(f"{hint}; a folder of your own is expected in {data_root() / name} ($CGH_DATA moves the root)")
+    return UserError(f"{hint}; for your own data, pass a folder or put it in {data_root() / name} ($CGH_DATA/NAME)")

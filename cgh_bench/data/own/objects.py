@@ -87,7 +87,7 @@ def _explicit(name: str) -> dict[Split, Said]:
         raise UserError(f"--data {name}: expected images=DIR,train=A.json,val=B.json")
     absent = [given[key] for key in KEYS if not (Path.is_dir if key == "images" else Path.is_file)(Path(given[key]))]
     if absent:
-        raise UserError(f"--data {name}: there is no {absent[0]}; expected images=DIR,train=A.json,val=B.json")
+        raise UserError(f"--data {name}: {absent[0]} not found; expected images=DIR,train=A.json,val=B.json")
     return read_files(
         Path(given["images"]).absolute(),
         {"train": Path(given["train"]).absolute(), "val": Path(given["val"]).absolute()},
