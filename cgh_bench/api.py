@@ -1,4 +1,4 @@
-"""The Python interface: what `import cgh_bench` offers. It prints nothing unless asked, and keeps no state."""
+"""The Python API: what `import cgh_bench` provides. It prints nothing unless asked, and keeps no state."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["Features", "Results", "certify", "convert", "evaluate", "features", 
 Model: TypeAlias = "str | Path | Checkpoint | Callable[..., Any]"
 """A name (see `cgh-bench list checkpoints`), a checkpoint, an `nn.Module`, or any function of images (B, 3, H, W)."""
 Data: TypeAlias = "str | Path | ImageSet | DataPair | tuple[Any, Any]"
-"""A dataset's name; a folder; or a pair of train and val: folders, image sets or map-style datasets of (image, label).
-Or one such dataset and a share of every class that is drawn for val: `(dataset, 0.2)`."""
+"""A dataset name; a folder; a pair (train, val) of folders, image sets or map-style datasets of (image, label); or one
+such dataset and the share of every class to draw for val: `(dataset, 0.2)`."""
 Pick: TypeAlias = "str | Callable[[Any], Any] | None"
 
 
@@ -67,10 +67,10 @@ class Features:
     features: NDArray[np.float32]
     """(N, D)"""
     labels: NDArray[np.int64]
-    """(N,) indices into `classes`, or (N, C) for several classes per image."""
+    """(N,) indices into `classes`, or (N, C) if multi-label."""
     classes: tuple[str, ...]
     paths: tuple[str, ...]
-    """What each image is called: its path, where it has one."""
+    """The name of each image: its path, if it has one."""
 
     def __repr__(self) -> str:
         images, width = self.features.shape
@@ -106,7 +106,7 @@ def certify(
     prepare: Callable[[Any], Any] | None = None,
     image_size: int | tuple[int, int] = 224,
 ) -> Checkpoint:
-    """The checkpoint, if it computes what `model`, the network in memory that it is of, computes: layer by layer.
+    """Verify, layer by layer, that a checkpoint computes the same outputs as `model`, its network in memory.
 
     Args:
         model: an `nn.Module`.
@@ -116,10 +116,10 @@ def certify(
         image_size: height and width in pixels of the images that both are given, or the side of a square.
 
     Returns:
-        The checkpoint; its `origin.reach` is `origin`, and so is that of results on it.
+        The checkpoint; its `origin.reach`, and that of results on it, is `origin`.
 
     Raises:
-        CheckFailed: it computes something else; the message names the cause where it is a known one.
+        CheckFailed: the outputs differ; the message names the cause if it is a known one.
     """
     from cgh_bench.reading import reference
 
@@ -133,13 +133,13 @@ def wrap(
     features: Pick = None,
     image_size: int | tuple[int, int] = 224,
 ) -> Checkpoint:
-    """A model in memory as a checkpoint, to evaluate or (where it is of a known architecture) to convert.
+    """Wrap a model in memory as a checkpoint, to evaluate or (if its architecture is known) to convert it.
 
-    A copy is taken: `model` is not changed, and later changes to it are not seen.
+    The model is copied: `model` is not changed, and later changes to it have no effect.
 
     Args:
         model: an `nn.Module`, a method of one, or any function of images (B, 3, H, W).
-        preprocessing: what it expects: `imagenet`, `inception`, `clip`, `none` (pixels in [0, 1]), or a
+        preprocessing: what the model expects: `imagenet`, `inception`, `clip`, `none` (pixels in [0, 1]), or a
             `Preprocessing`.
         features: how to get features (B, D) or maps (B, C, h, w): a key of the output, the name of a submodule, or a
             function of the output. By default the output itself.
@@ -149,7 +149,7 @@ def wrap(
         The checkpoint; `origin.source` is `module` where the architecture is not a known one.
 
     Raises:
-        UserError: what it returns is not features; the message says what `features` must do.
+        UserError: the model does not return features; the message says what to pass as `features`.
     """
     from cgh_bench.reading.memory import from_memory
 
@@ -180,27 +180,27 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
     progress: bool = False,
     **settings: Any,
 ) -> Result | Results:
-    """Evaluate a model by tasks, as `cgh-bench eval` does: the same protocols and the same records.
+    """Evaluate a model on tasks, like `cgh-bench eval`: the same protocols and the same records.
 
     Args:
         model: a name, a `Checkpoint`, an `nn.Module`, or any function of images; see `Model`.
-        tasks: the name of one, or several (`cgh_bench.list_tasks()`).
-        data: for tasks that have no dataset of their own; see `Data`.
-        seed: of the evaluation.
-        work: a folder for features and other files, which later calls use; by default a temporary one.
-        store: append the results to `work`/results.jsonl, and reuse those that are finished there.
+        tasks: one or several task names (`cgh_bench.list_tasks()`).
+        data: for tasks without a fixed dataset; see `Data`.
+        seed: the evaluation seed.
+        work: a folder for cached features and other files, reused by later calls. Default: a temporary folder.
+        store: append the results to `work`/results.jsonl, and reuse finished ones from there.
         features: for a model in memory; see `wrap`.
         preprocessing: for a model in memory; see `wrap`.
-        progress: show it, on standard error.
-        **settings: fields of the tasks: `k=20`, `transform=EvalTransform(256, 224)`, or `transform="hub"`: as the hub
-            that the weights are from cuts images.
+        progress: show progress on standard error.
+        **settings: fields of the tasks, such as `k=20` or `transform=EvalTransform(256, 224)`. `transform="hub"` uses
+            the resize and crop of the hub that published the weights.
 
     Returns:
-        The result of the task, or the results of all, in their order.
+        The result of the task, or the results of all tasks in their order.
 
     Raises:
-        UserError: the model, the data or a setting is not what the tasks need.
-        CheckFailed: a task's own proof failed.
+        UserError: the model, the data or a setting does not fit the tasks.
+        CheckFailed: a task's own verification failed.
     """
     from cgh_bench.evaluation import evaluate as run
     from cgh_bench.evaluation import find_finished, prepare
@@ -245,10 +245,10 @@ def features(  # noqa: PLR0913 (each is an independent choice)
         model: see `Model`.
         data: see `Data`.
         split: `train` or `val`.
-        feature: which, as the architecture names them (`layer4` is the global feature of every family).
-        transform: how images are cut before the model's preprocessing.
+        feature: a feature name of the architecture (`layer4` is the global feature of every family).
+        transform: resize and crop before the model's preprocessing.
         preprocessing: for a model in memory; see `wrap`.
-        progress: show it, on standard error.
+        progress: show progress on standard error.
 
     Returns:
         N features of width D in float32, with labels, classes and paths, in the order of the images.
@@ -284,10 +284,10 @@ def extracted(
 
 
 def convert(model: Model, to: str, out: str | Path, verify: bool = True) -> dict[str, Any]:
-    """Write a model for another framework, with proof that it computes the same.
+    """Convert a model for another framework, with proof that it computes the same outputs.
 
     Args:
-        model: see `Model`; one in memory must be of a known architecture.
+        model: see `Model`; a model in memory must have a known architecture.
         to: a target (`cgh-bench list converters`).
         out: the file or folder to write.
         verify: compare the outputs of the target's own network with ours, stage by stage, on two images.
@@ -296,8 +296,8 @@ def convert(model: Model, to: str, out: str | Path, verify: bool = True) -> dict
         The certificate as JSON values, which is also beside `out`: what was compared, and how far it agrees.
 
     Raises:
-        UserError: the target is unknown or cannot hold the model.
-        CheckFailed: the target computes something else.
+        UserError: the target is unknown or does not support the model.
+        CheckFailed: the target's outputs differ.
     """
     from cgh_bench.converters.convert import convert as write
 
@@ -307,7 +307,7 @@ def convert(model: Model, to: str, out: str | Path, verify: bool = True) -> dict
 
 
 def list_tasks() -> dict[str, str]:
-    """Every task that `evaluate` knows, with the first line of its description."""
+    """All tasks, with the first line of their descriptions."""
     from cgh_bench.core.registry import registered
 
     tasks = registered("cgh_bench.tasks", "TASKS")

@@ -1,4 +1,4 @@
-"""A checkpoint in canonical form: a backbone's architecture and weights, and what it expects of images.
+"""A checkpoint in canonical form: a backbone's architecture, weights and expected preprocessing.
 
 Importing it loads no torch.
 """
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 
 FORMAT = "cgh-bench/1"
 DESCRIPTION = "cgh_bench"
-"""Under this name every file that we write holds the checkpoint's description as JSON."""
+"""The key under which every file that we write holds the checkpoint's description as JSON."""
 COUNTERS = "cgh_bench_counters"
-"""Under this one the batch counters, where the file's format has no place for them."""
+"""The key of the batch counters, if the file's format has no place for them."""
 
 Kind = Literal["stated", "implied", "assumed"]
-"""In the file or beside it, or by the user; by what made the file; nowhere (the usual value)."""
+"""Stated in or beside the file, or by the user; implied by the file's origin; assumed (the usual value)."""
 Reach = Literal["origin", "convention", "assumed"]
-"""How far the proof reaches: to the origin's own outputs; to the origin's own code, in our tests; or not that far."""
+"""Level of evidence: compared with the origin's own outputs; with the origin's code, in our tests; or neither."""
 
 
 @dataclass(frozen=True)
 class Property:
-    """What no tensor tells of a network or of its images, and how it is known."""
+    """A property of a network or its images that tensors do not determine, and how it is known."""
 
     name: str
     """A property of the architecture (`stem.padding`) or of the preprocessing (`mean`)."""
     value: Any
     kind: Kind
     source: str
-    """What says so: a place in the file, a file beside it, the origin's code, or an option."""
+    """Where the value comes from: a place in the file, a file beside it, the origin's code, or an option."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Origin:
     DERIVED: ClassVar[tuple[str, ...]] = ("reach",)
 
     source: str
-    """The reader that recognised them (`cgh-bench list sources`), `random`, or `module`: a module in memory."""
+    """The reader that recognised them (`cgh-bench list sources`), `random`, or `module` (a module in memory)."""
     path: str = ""
-    """The file, or the name under which a hub has them."""
+    """The file, or the name on a hub."""
     sha256: str = ""
-    """The hash of the file that was read, or (for a module in memory) of the file with its source."""
+    """The hash of the file, or (for a module in memory) of its source file."""
     branch: str = ""
-    """Which of the file's networks it was (student, teacher, …)."""
+    """Which of the file's networks was used (student, teacher, …)."""
     recipe: str = ""
-    """The recipe that trained them, where it is ours."""
+    """The recipe that trained them, if it is one of ours."""
     recipe_fingerprint: str = ""
     """The fingerprint of all values of the recipe; empty in checkpoints written before it was recorded."""
     seed: int | None = None
@@ -76,21 +76,21 @@ class Origin:
     revision: str = ""
     """The commit of the hub's repository."""
     licence: str = ""
-    """As the hub states it."""
+    """As stated by the hub."""
     subset: str = ""
-    """How much of the published data they were trained on, if fewer images were meant."""
+    """How much of the published data they were trained on, if a subset was intended."""
     transform: EvalTransform | None = None
-    """How the hub's own code cuts images, where it says so: what the setting `transform=hub` takes."""
+    """The hub's own resize and crop, if stated; used by `transform=hub`."""
     properties: tuple[Property, ...] = ()
-    """What no tensor tells, and how it is known."""
+    """Properties that tensors do not determine, and how they are known."""
     proof: str = ""
-    """What the reader's rule is tested against: the origin's own code, with its version; empty where nothing is."""
+    """What the reader's rule is tested against: the origin's own code, with its version; empty if nothing."""
     reference: str = ""
-    """What the origin's own outputs were compared with: the hash of a reference file, or `memory`."""
+    """The source of the origin's outputs that were compared: the hash of a reference file, or `memory`."""
 
     @property
     def reach(self) -> Reach:
-        """How far the proof reaches; our own networks are the origin themselves."""
+        """The level of evidence; networks trained or initialised here count as `origin`."""
         if self.reference or self.source in ("pretrain", "random", "module"):
             return "origin"
         known = bool(self.properties) and all(each.kind != "assumed" for each in self.properties)
@@ -99,7 +99,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A backbone's weights with all that is needed to use them rightly."""
+    """A backbone's weights with everything needed to use them correctly."""
 
     name: str
     """What results and tables call it: the stem of its file, or the name that it was loaded by."""
@@ -131,7 +131,7 @@ class Checkpoint:
 
 
 def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
-    """The control `random:ARCH`: untrained weights, by the initialisation of the network's own library, from `seed`."""
+    """The control `random:ARCH`: untrained weights, initialised by the network's own library with `seed`."""
     import torch
 
     architecture = backbones.named(arch)
@@ -142,7 +142,7 @@ def random_checkpoint(arch: str, seed: int = 0) -> Checkpoint:
 
 
 def describe(checkpoint: Checkpoint) -> str:
-    """All of it but the weights, as JSON."""
+    """Everything except the weights, as JSON."""
     architecture = backbones.to_fields(checkpoint.architecture)
     rest = {name: dataclasses.asdict(getattr(checkpoint, name)) for name in ("preprocessing", "origin")}
     return json.dumps({"name": checkpoint.name, "architecture": architecture, **rest})
@@ -161,7 +161,7 @@ def from_description(description: str, weights: Mapping[str, Tensor]) -> Checkpo
 
 
 def architecture_of(description: str) -> Architecture:
-    """The architecture in a description, to know which weights belong to it.
+    """The architecture in a description, which determines the expected weights.
 
     Raises:
         UserError: the description is damaged or of another version.
@@ -192,7 +192,7 @@ def _origin(fields: Mapping[str, Any]) -> Origin:
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `checkpoint` as one safetensors file: the weights, and all the rest as JSON in its header."""
+    """Write `checkpoint` to one safetensors file, with everything except the weights as JSON in the header."""
     import safetensors.torch
 
     metadata = {"format": FORMAT, "checkpoint": describe(checkpoint)}
@@ -206,7 +206,7 @@ def load_canonical(path: Path) -> Checkpoint:
     """Read what `save` wrote, tensor for tensor.
 
     Raises:
-        UserError: not a safetensors file, not of this format, or with other tensors than its architecture has.
+        UserError: not a safetensors file, not in this format, or its tensors do not match its architecture.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -247,7 +247,7 @@ def require_exact(what: str, expected: Mapping[str, Tensor], given: Mapping[str,
 
 
 def require_finite(what: str, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that hold NaN or infinity.
+    """Refuse weights that contain NaN or infinity.
 
     Raises:
         UserError: names the first such tensor and counts the others.

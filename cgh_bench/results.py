@@ -21,18 +21,18 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True)
 class Result:
-    """What one evaluation measured, and everything needed to run it again."""
+    """The metrics of one evaluation, and everything needed to reproduce it."""
 
     task: str
     protocol: str
-    """Task name and fingerprint of its whole configuration: a changed default is another protocol."""
+    """Task name and fingerprint of its whole configuration: changing a default changes the protocol."""
     metrics: Mapping[str, float]
     """Numbers by name, each finite and in the unit that its task declares (`Task.METRICS`; per cent otherwise)."""
     checkpoint: str
     """Content id of the evaluated weights."""
     checkpoint_name: str
     origin: Mapping[str, Any]
-    """Where the weights came from: reader, file, recipe, pretraining seed; what the network costs."""
+    """Where the weights came from: reader, file, recipe, pretraining seed; and the network's cost."""
     data: str
     """Fingerprint of the data."""
     config: Mapping[str, Any]
@@ -40,11 +40,11 @@ class Result:
     seed: int
     """The seed of the evaluation; that of the pretraining is in `origin`."""
     overridden: tuple[str, ...] = ()
-    """The `--set` values that made this run differ from the registered task; such a result appears in no table."""
+    """The `--set` values that differ from the registered task; such a result appears in no table."""
     subset: str = ""
-    """How much of the published data was used, if fewer images were meant; such a result appears in no table."""
+    """How much of the published data was used, if a subset was intended; such a result appears in no table."""
     commit: str = ""
-    """Git commit of the code, `-dirty` appended where files differed; empty outside a checkout."""
+    """Git commit of the code, with `-dirty` if files differed; empty outside a checkout."""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Versions of Python and of each package that takes part, by name."""
     device: str = ""
@@ -67,12 +67,12 @@ class Result:
 
     @property
     def cost(self) -> Mapping[str, Any]:
-        """What one image costs the backbone in this task, see `frozen.cost`; empty where it was not measured."""
+        """The cost of one image for the backbone in this task, see `frozen.cost`; empty if it was not measured."""
         return self.origin.get("cost") or {}
 
     @property
     def imported(self) -> bool:
-        """Whether another tool measured this; `origin` then names that tool's file with its hash."""
+        """Whether another tool measured this; `origin` then has that tool's file and its hash."""
         return self.origin.get("source") == IMPORTED
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Result:
 
 
 def append(store: Path, *added: Result) -> None:
-    """Add results to the JSON-lines file `store`, all or none, flushed to disk; other processes wait for that."""
+    """Append results to the JSON Lines file `store` atomically, under a lock, and flush them to disk."""
     with locked(store) as file:
         _write(file, added)
 
@@ -107,9 +107,9 @@ def _line(result: Result) -> bytes:
 
 
 def read(store: Path) -> tuple[list[Result], list[str]]:
-    """All records of `store` in order, and a message for each line that is not one (the rest stay usable).
+    """All records of `store` in order, and a message for each invalid line (the others remain usable).
 
-    A line that repeats an earlier one byte for byte (stores that were copied together) counts once.
+    A line that repeats an earlier one byte for byte (as in joined stores) counts once.
     """
     if not store.exists():
         return [], []

@@ -1,4 +1,4 @@
-"""Where everything is written: one folder, and the places in it."""
+"""The work folder, to which everything is written, and its subfolders."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The one folder that anything is written to."""
+    """The single folder to which everything is written."""
 
     root: Path
     scratch: Path | None = None
-    """Where embedded datasets are made instead of in the cache; see `planning`."""
+    """Where bundled datasets are generated instead of in the cache; see `planning`."""
 
     @property
     def store(self) -> Path:
@@ -27,17 +27,17 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Features and embedded datasets: everything here can be made again."""
+        """Features and bundled datasets: everything here can be regenerated."""
         return self.root / "cache"
 
     @property
     def datasets(self) -> Path:
-        """Where embedded datasets are made."""
+        """Where bundled datasets are generated."""
         return self.scratch or self.cache
 
     @contextlib.contextmanager
     def planning(self, active: bool = True) -> Iterator["Workspace"]:
-        """The same, but what is made of embedded datasets is removed at the end: a dry run leaves nothing."""
+        """The same workspace, but bundled datasets generated in it are removed at the end, for dry runs."""
         if not active:
             yield self
             return

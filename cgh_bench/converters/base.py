@@ -1,4 +1,4 @@
-"""What a converter is, and finding one by its name; importing converters loads no torch."""
+"""The base class of converters, and lookup by name; importing converters loads no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Converter(ABC):
-    """One target. Its names are total and injective, and what it writes is read back bit for bit."""
+    """One conversion target. Its naming is total and injective, and its files can be read back bit for bit."""
 
     BESIDE: ClassVar[str] = ""
     """What `fragments` holds, for the documentation."""
@@ -27,13 +27,13 @@ class Converter(ABC):
     """The only family that it takes networks of, if there is one."""
 
     name: str
-    """What the target is called on the command line."""
+    """The target's name on the command line."""
     suffixes: tuple[str, ...]
-    """File endings that it writes; the first is the usual one. Empty for a target that is a folder."""
+    """Accepted file extensions, the default first. Empty if the target is a folder."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether it writes a folder, not a file."""
+        """Whether it writes a folder instead of a file."""
         return not self.suffixes
 
     def rename(self, key: str, architecture: Architecture) -> str:
@@ -46,15 +46,15 @@ class Converter(ABC):
 
     @abstractmethod
     def require_supported(self, checkpoint: Checkpoint) -> None:
-        """Refuse what the target cannot build or cannot say.
+        """Refuse a checkpoint that the target cannot build or describe.
 
         Raises:
-            UserError: names it, and what is accepted.
+            UserError: says why, and what is accepted.
         """
 
     @abstractmethod
     def save(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Write the weights of a supported checkpoint to `path`, which does not exist, whole or not at all."""
+        """Write the weights of a supported checkpoint to `path`, which must not exist, atomically."""
 
     def read(self, path: Path) -> Checkpoint:
         """Read weights of the target's layout, ours or its own; here by the reader of that name.
@@ -67,35 +67,35 @@ class Converter(ABC):
         return recognition.read(path, source=self.name)
 
     def fragments(self, checkpoint: Checkpoint, path: Path) -> Mapping[str, str]:
-        """The configuration that the weights at `path` imply, text by file name, to be written beside them."""
+        """The configuration for the weights at `path`, as text by file name, to be written beside them."""
         return {}
 
     def require_installed(self) -> None:  # noqa: B027 (nothing by default)
-        """Refuse a proof that the target's own packages, which are absent, would have to give.
+        """Check that the packages needed for verification are installed.
 
         Raises:
-            UserError: what is absent, and how to install it.
+            UserError: what is missing, and how to install it.
         """
 
     @abstractmethod
     def outputs(self, path: Path, pixels: Tensor) -> Outputs:
-        """What the target's own network, built from the files, makes of RGB `pixels` (B, 3, H, W), uint8."""
+        """The outputs of the target's own network, built from the files, for RGB `pixels` (B, 3, H, W), uint8."""
 
     def write(self, checkpoint: Checkpoint, path: Path) -> None:
         """Write the weights.
 
         Raises:
-            UserError: the target cannot hold this checkpoint.
+            UserError: the target does not support this checkpoint.
         """
         self.require_supported(checkpoint)
         self.save(checkpoint, path)
 
 
 def find(name: str) -> Converter:
-    """The converter to the target of that name.
+    """The converter with that name.
 
     Raises:
-        UserError: there is none; the nearest names are given.
+        UserError: unknown name; the nearest names are suggested.
     """
     converter: Converter = registry.find("cgh_bench.converters", "CONVERTERS", name, "target")
     return converter

@@ -32,11 +32,11 @@ def convert(
 ) -> dict[str, Any]:
     """Write `checkpoint` for `target` to `out`, with its configuration fragments and its certificate beside it.
 
-    Of several conversions to one place, one waits for the other.
+    Concurrent conversions to one path wait for each other.
 
-    Everything is written to a hidden folder first and moved into place after it has been read back, bit for bit, and
-    (with `verify`) after the target's own network has computed the same from it. The certificate is written last and
-    has the hash of every file that it vouches for: files without one are of a conversion that was killed.
+    Everything is written to a hidden folder first and moved into place after it has been read back bit for bit and
+    (with `verify`) after the target's own network has computed the same outputs. The certificate is written last and
+    has the hash of every file that it covers: files without one come from a conversion that was killed.
 
     Args:
         checkpoint: what is written.
@@ -123,7 +123,7 @@ def _staging(folder: Path) -> Iterator[Path]:
 def _examine(converter: Converter, checkpoint: Checkpoint, staged: Path, verify: bool) -> tuple[dict[str, object], str]:
     """The measured part of the certificate, and what is wrong, if anything."""
     if converter.read(staged).id != checkpoint.id:
-        return {}, f"what was read back from the {converter.name} file is not what was written"
+        return {}, f"the {converter.name} file read back differs from what was written"
     if not verify:
         return {}, ""
     from cgh_bench.reading.reference_script import probe_images
@@ -177,10 +177,10 @@ def _hash(path: Path) -> str | dict[str, str]:
 
 
 def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]:
-    """Which checkpoint is written where.
+    """The output path for each checkpoint.
 
     Args:
-        names: of checkpoints (see `loading.load`).
+        names: checkpoint names (see `loading.load`).
         target: a converter's name.
         out: the file for a single input; the folder for several; None for beside each input.
 
@@ -209,10 +209,10 @@ def plan(names: Sequence[str], target: str, out: Path | None) -> dict[str, Path]
 
 
 def preview(planned: dict[str, Path], target: str, read: Callable[[str], Read], verify: bool = True) -> list[str]:
-    """What `run` would do, one line per input, after reading all of them.
+    """A line per input that says what `run` would do, after reading all of them.
 
     Raises:
-        UserError: an input cannot be read, the target cannot hold it, or is not installed and so cannot `verify` it.
+        UserError: an input cannot be read, the target does not support it, or is not installed to `verify` it.
     """
     lines = []
     if verify:
@@ -226,11 +226,11 @@ def preview(planned: dict[str, Path], target: str, read: Callable[[str], Read], 
 
 
 def run(planned: dict[str, Path], target: str, read: Callable[[str], Read], verify: bool) -> list[dict[str, Any]]:
-    """Convert all of `planned`; the certificates, each with its `input`.
+    """Convert all of `planned` and return the certificates, each with its `input`.
 
     Raises:
-        CheckFailed: after all were tried, where some were not written.
-        UserError: at the first input that cannot be read or converted.
+        CheckFailed: some were not written (after trying all).
+        UserError: an input cannot be read or converted (at the first one).
     """
     certificates, failures = [], []
     for name, out in planned.items():

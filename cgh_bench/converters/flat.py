@@ -1,4 +1,4 @@
-"""One flat dictionary of tensors in a file, with the checkpoint's description where loaders do not trip over it.
+"""One flat dictionary of tensors in a file, with the checkpoint's description where loaders ignore it.
 
 In `.safetensors` the description is in the header's metadata; in `.pth` it is in the dictionary's `_metadata`, where
 PyTorch keeps the versions of modules and looks up nothing but their names.
@@ -63,7 +63,7 @@ class FlatConverter(Converter, ABC):
 
 
 def preprocessing_fragment(checkpoint: Checkpoint) -> str:
-    """What the weights of a ResNet expect of an image, as JSON, for libraries without a configuration file."""
+    """The preprocessing of a ResNet's weights as JSON, for libraries without a configuration file."""
     architecture = require_resnet(checkpoint.architecture, checkpoint.name)
     document = {
         "name": checkpoint.name,

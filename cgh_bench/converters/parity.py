@@ -1,4 +1,4 @@
-"""Proof of a conversion: the same pixels through the source and through the target framework's own network."""
+"""Verification of a conversion: the same pixels through the source and through the target framework's own network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECONDS = 600
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network made of the probe images."""
+    """The outputs of a network for the probe images."""
 
     stages: Mapping[str, Tensor]
     """`input` (after preprocessing) and the output of each stage, (B, C, H, W), or block of a ViT, (B, tokens, D)."""
@@ -44,14 +44,14 @@ class Outputs:
     unused: Sequence[str] = ()
     """Tensors of the file that are not."""
     missing: Sequence[str] = ()
-    """Tensors of the network that the file has not."""
+    """Tensors of the network that are missing in the file."""
     seconds_of_import: float = 0.0
-    """Until the target's packages were there."""
+    """Time to import the target's packages."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One stage, source against target."""
+    """The difference between source and target at one stage."""
 
     stage: str
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class Difference:
 
     @property
     def problem(self) -> str:
-        """Why the stage does not agree, or nothing."""
+        """Why the stage does not agree, or an empty string."""
         if not self.relative <= TOLERANCE:  # NaN too
             return f"{self.stage} differs by {self.relative:.1e} of its largest value (allowed {TOLERANCE:.0e})"
         return ""
@@ -106,8 +106,7 @@ def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[
     """The difference of every stage.
 
     Raises:
-        CheckFailed: a stage is absent or of another shape, or the source's outputs cannot tell anything (constant or
-            not finite).
+        CheckFailed: a stage is missing or has another shape, or the source's outputs are constant or not finite.
     """
     from torch.nn.functional import cosine_similarity
 
@@ -127,8 +126,8 @@ def compare(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[
 
 
 def verdict(outputs: Outputs, differences: Sequence[Difference]) -> str:
-    """Nothing if the target computes what the source does from all of its tensors; else what is wrong, in one line."""
-    for names, complaint in ((outputs.unused, "not used by the target"), (outputs.missing, "lacking in the file")):
+    """Empty if the target computes the same outputs from all tensors; otherwise what is wrong, in one line."""
+    for names, complaint in ((outputs.unused, "not used by the target"), (outputs.missing, "missing in the file")):
         if names:
             return f"{len(names)} tensors are {complaint} ({', '.join(names[:3])})"
     return next((difference.problem for difference in differences if difference.problem), "")
@@ -151,7 +150,7 @@ def as_json(outputs: Outputs, differences: Sequence[Difference]) -> dict[str, ob
 
 
 def foreign_outputs(framework: str, weights: Path, fragment: Path, pixels: Tensor) -> Outputs:
-    """What the framework's own network, built from `fragment` in its own process, makes of `pixels`.
+    """The outputs of the framework's own network, built from `fragment` in its own process, for `pixels`.
 
     Raises:
         CheckFailed: it could not build the network from the files.

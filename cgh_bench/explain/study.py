@@ -179,7 +179,7 @@ class Study:
                 key = bank_key(checkpoint.id, images, transform, target, task.precision)
                 if not is_whole(self.workspace.cache / "features" / key, len(images)):
                     banks[key] = len(images), checkpoint.architecture.width(target)
-        count = f"{len(variants)} variants, {runs} to run on {len(banks)} new sets of features"
+        count = f"{len(variants)} variants, {runs} to run with {len(banks)} feature extractions"
         if not banks:
             return [*lines, count]
         parts = (self.checkpoint.architecture.targets(self.task.feature),)
@@ -187,9 +187,9 @@ class Study:
         rate = measured(work).images_per_second
         images = sum(n for n, _ in banks.values())
         size = sum(bank_bytes(*each) for each in banks.values()) / 1e9
-        time = f"about {duration(images / rate)} at {rate:.0f} images a second"
+        time = f"about {duration(images / rate)} at {rate:.0f} images/s"
         each = (f"each run: {line}" for line in self.task.effort(self.checkpoint, self.data))
-        return [*lines, f"{count}: {images:,} images, {size:.2f} GB on disk, {time}; then at most {PAIRS} pairs", *each]
+        return [*lines, f"{count}: {images:,} images, {size:.2f} GB on disk, {time}; then up to {PAIRS} pairs", *each]
 
 
 def study(result: Result, workspace: Workspace, metric: str = "", name: str = "") -> Study:

@@ -198,8 +198,8 @@ def plan(
     gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
     batches, network = work.loader_bytes / 1e9, takes.bytes / 1e9
-    memory = f"up to {batches:.1f} GB of memory for batches and about {network:.1f} GB (a GPU's) for the network"
-    return [*lines, f"{what}, {memory}, about {duration(len(images) / rate)} at {rate:.0f} images a second"]
+    memory = f"up to {batches:.1f} GB of memory for batches and {network:.1f} GB (on a GPU: its own) for the network"
+    return [*lines, f"{what}, {memory}, about {duration(len(images) / rate)} at {rate:.0f} images/s"]
 
 
 def planned(work: Work, folder: Path, what: str, numbers: int, noun: str = "images") -> str:

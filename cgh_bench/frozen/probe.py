@@ -168,7 +168,7 @@ def plan(width: int, images: ImageSet, grid: Grid) -> str:
     start = torch.zeros(heads, width + 1, classes, device=toy.mean.device)
     each = seconds_of(lambda: float(_cross_entropy(toy, start, start.new_ones(heads))[0].sum())) * n / rows
     return (
-        f"fit: {heads} classifiers of {width} × {classes} on {n:,} rows, {each:.1f} s for each of some hundred passes "
+        f"fit: {heads} classifiers of {width} × {classes} on {n:,} rows, {each:.1f} s for each of about 100 passes "
         f"(two fits of at most {grid.iterations} iterations), at most {megabytes:,.0f} MB of memory"
     )
 

@@ -1,4 +1,4 @@
-"""The contract of a backbone, the project's central interface: whoever uses one never asks which family it is of.
+"""The interface of a backbone, central to the project: code that uses one never checks its family.
 
 A `Backbone` is a network without its classifier; an `Architecture` builds it.
 """
@@ -45,7 +45,7 @@ _IN_A_BLOCK = re.compile(r"\b(?:layer|block|stage)s?\.?\d")
 
 @dataclass(frozen=True)
 class Stage:
-    """One map of a backbone's pyramid."""
+    """One feature map of a backbone's pyramid."""
 
     channels: int
     stride: int
@@ -70,15 +70,15 @@ class Backbone(nn.Module):
     """A network without its classifier.
 
     Attributes:
-        architecture: what was built.
-        stages: the maps that `pyramid` returns, in network order.
+        architecture: the architecture that was built.
+        stages: the feature maps that `pyramid` returns, in network order.
     """
 
     architecture: Architecture
     stages: Mapping[str, Stage]
 
     def pyramid(self, images: Tensor) -> dict[str, Tensor]:
-        """The map of every stage.
+        """The feature map of every stage.
 
         Args:
             images: (B, 3, H, W), preprocessed.
@@ -104,11 +104,11 @@ class Backbone(nn.Module):
         raise UserError(f"{self.architecture.name} has no tokens; use its stages: {', '.join(self.stages)}")
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Everything that two networks are compared by: the full output of each stage of `images` (B, 3, H, W)."""
+        """The full output of each stage for `images` (B, 3, H, W), used to compare two networks."""
         return self.pyramid(images)
 
     def layers(self, by_stage: bool = False) -> dict[str, int]:
-        """The layer of each parameter, {name: number}, for learning rates that differ by layer.
+        """The layer of each parameter, {name: number}, for layer-wise learning rates.
 
         Layer 0 is the stem with its position embeddings; then come the blocks, or with `by_stage` the stages, in
         network order. A downsampling layer belongs to the block after it, the final norm to the last one.
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
         return found
 
     def width(self, targets: tuple[str, ...]) -> int:
-        """The width D of what `pooled` returns for `targets`."""
+        """The width D of the feature that `pooled` returns for `targets`."""
         return sum(self.stages[stage].channels for stage in targets)
 
     @property
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         return self.width(self.architecture.global_targets)
 
     def pooled(self, images: Tensor, targets: tuple[str, ...]) -> Tensor:
-        """The feature that `targets` make up, (B, D).
+        """The feature (B, D) composed of `targets`.
 
         Args:
             images: (B, 3, H, W), preprocessed.
@@ -143,9 +143,9 @@ class Backbone(nn.Module):
         return self.pooled_all(images, [targets])[0]
 
     def pooled_all(self, images: Tensor, targets: Sequence[tuple[str, ...]]) -> list[Tensor]:
-        """What `pooled` returns for each of the `targets`, from one pass.
+        """The output of `pooled` for each of the `targets`, from one pass.
 
-        Here: the mean over positions of the stages' hypercolumn.
+        By default, the mean over positions of the stages' hypercolumn.
         """
         maps = self.pyramid(images)
         return [hypercolumn(maps, stages).mean(dim=(2, 3)) for stages in targets]
@@ -171,7 +171,7 @@ def hypercolumn(maps: Mapping[str, Tensor], stages: tuple[str, ...]) -> Tensor:
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Networks built here are on the meta device; nothing is written to their tensors, which is quick."""
+    """Build networks on the meta device, without initialising their tensors, which is fast."""
     with torch.device("meta"), _Unwritten():
         yield
 

@@ -106,7 +106,7 @@ def _about_network(
         origin = Origin(source, properties=properties, proof=reader.proof if reader else "")
     return {
         "source": source,
-        "origin": reader.title if reader else "no known origin: the only network in the file",
+        "origin": reader.title if reader else "unknown: the only network in the file",
         "branch": branch,
         "branches": list(recognised.networks),
         "at": network.location,
@@ -168,7 +168,7 @@ def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
 def _finite(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     broken = [key for key, tensor in weights.items() if not is_finite(tensor)]
     if broken:
-        return "bad", f"{len(broken)} tensors hold NaN or infinity, first {broken[0]}: the training diverged"
+        return "bad", f"{len(broken)} tensors contain NaN or infinity, first {broken[0]}: training diverged"
     return "ok", "all values are finite"
 
 
@@ -185,8 +185,8 @@ def _norms(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     norms = {key: tensor for key, tensor in weights.items() if "norm" in key}
     as_new = [key for key, t in norms.items() if bool((t == (1 if key.endswith("weight") else 0)).all())]
     if len(as_new) == len(norms):
-        return "bad", "all LayerNorms are at their initial values: untrained weights"
-    return "ok", f"{len(norms) - len(as_new)} of {len(norms)} LayerNorm tensors are not at their initial values"
+        return "bad", "all LayerNorms have their initial values: this network looks untrained"
+    return "ok", f"{len(norms) - len(as_new)} of {len(norms)} LayerNorm tensors differ from their initial values"
 
 
 def _layer_scales(weights: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -195,7 +195,7 @@ def _layer_scales(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     constant = [key for key, tensor in scales.items() if bool((tensor == tensor.flatten()[0]).all())]
     if constant:
         first = constant[0]
-        return "bad", f"{len(constant)} of {len(scales)} layer scales are constant, first {first}: they did not arrive"
+        return "bad", f"{len(constant)} of {len(scales)} layer scales are constant, first {first}: they were not loaded"
     return "ok", f"the {len(scales)} layer scales are trained"
 
 
@@ -203,7 +203,7 @@ def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
     means = torch.cat([tensor for key, tensor in weights.items() if key.endswith("running_mean")])
     variances = torch.cat([tensor for key, tensor in weights.items() if key.endswith("running_var")])
     if bool((means == 0).all() and (variances == 1).all()):
-        return "bad", "all BatchNorm statistics are at their initial values: untrained weights"
+        return "bad", "all BatchNorm statistics have their initial values: this network looks untrained"
     if bool((means == 0).all() and ((variances - 1).abs() < 2e-5).all()):
         return "ok", "BatchNorm statistics are folded into scale and offset (Caffe2)"
     if bool((variances <= 0).any()):
@@ -220,10 +220,10 @@ def _initial(convolutions: Mapping[str, Tensor]) -> tuple[str, str]:
         for t in convolutions.values()
     ]
     if all(as_new):
-        return "bad", "the spread of every convolution is that of random initialisation: untrained weights"
+        return "bad", "weight statistics match random initialisation: this network looks untrained"
     return (
         "ok",
-        f"the spread of {len(as_new) - sum(as_new)} of {len(as_new)} convolutions is not that of random weights",
+        f"{len(as_new) - sum(as_new)} of {len(as_new)} convolutions differ from random initialisation",
     )
 
 
@@ -272,7 +272,7 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     if "stem" in architecture:
         shape = [
             ("backbone", f"{architecture['name']}, {architecture['stem']} stem, {size}"),
-            ("stride", f"in the {'first 1x1 (caffe)' if architecture['stride_in_1x1'] else '3x3'} of a bottleneck"),
+            ("stride", f"on the {'first 1x1 (caffe)' if architecture['stride_in_1x1'] else '3x3'} convolution"),
         ]
     elif "pooling" in architecture:
         arguments = "".join(f", {key}={value}" for key, value in architecture["arguments"])
@@ -289,12 +289,12 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     published = [(label, report[label]) for label in ("revision", "licence") if report[label]]
     if cut := report["transform"]:
         how = f"resize {cut['resize']}{' (both sides)' if cut['squash'] else ''}, crop {cut['crop']}"
-        published.append(("hub's cut", f"{how}, {cut['interpolation']} (--set transform=hub)"))
+        published.append(("hub transform", f"{how}, {cut['interpolation']} (--set transform=hub)"))
     return [
         *lines,
         *published,
         ("origin", f"{report['source']}: {report['origin']}"),
-        ("branch", report["branch"] + (f"; also there: {', '.join(others)} (--branch)" if others else "")),
+        ("branch", report["branch"] + (f"; also available: {', '.join(others)} (--branch)" if others else "")),
         *shape,
         ("tensors", f"{report['used']} used; ignored: {ignored or 'none'}"),
         ("images", _formula(images)),
@@ -304,9 +304,9 @@ def _lines(report: Report) -> list[tuple[str, str]]:
 
 
 _REACHES = {
-    "origin": "origin: compared with what the origin's own network computes",
+    "origin": "origin: compared with the outputs of the origin's own network",
     "convention": "convention: this origin's rule is tested against {proof}",
-    "assumed": "assumed: compare it with the model that the file is of (cgh-bench reference script)",
+    "assumed": "assumed; verify against the original model (cgh-bench reference script)",
 }
 
 
@@ -332,8 +332,8 @@ def _short(value: Any) -> str:
 def _formula(images: Mapping[str, Any]) -> str:
     mean, std = (", ".join(f"{value:g}" for value in images[key]) for key in ("mean", "std"))
     sure = {
-        "stated": "the file says so",
-        "implied": "what its origin does",
-        "assumed": "assumed: nothing says so",
+        "stated": "stated in the file",
+        "implied": "implied by its origin",
+        "assumed": "assumed; the file does not say",
     }[images["certainty"]]
     return f"{images['channel_order']}, 0 to {images['input_range']:g}, mean {mean}, std {std} ({sure})"

@@ -1,9 +1,9 @@
-"""Which of two or more backbones is better on the same images, by how much, and how sure that is.
+"""Which of two or more backbones is better on the same images, by how much, and how certain that is.
 
-Two questions, kept apart. Would other images of the same kind have said the same of these weights? The differences of
-each image answer it: intervals by resampling images (of AP and mIoU: images, with all that is in them), p-values exact
-where images are right or wrong. Would other trainings have said the same? Only several trainings answer it: Welch's
-interval over seeds.
+There are two separate questions. Would other images of the same kind give the same answer for these weights? Per-image
+differences answer it: intervals by resampling images (for AP and mIoU with all their objects), exact p-values if images
+are right or wrong. Would other training runs give the same answer? Only several runs can tell: Welch's interval over
+seeds.
 """
 
 import math
@@ -25,9 +25,8 @@ from cgh_bench.workspace import Workspace
 
 POWER = 0.8
 EXPLANATION = (
-    "Paired: the same images, these weights; the interval says what other images of the same kind might have changed. "
-    "Over seeds: Welch's interval over trainings says what another training might have changed. A claim about a method "
-    "needs the second, a claim about two files of weights the first."
+    "Paired: same images, these weights; the interval covers the choice of images. Over seeds: Welch's interval covers "
+    "variation between training runs. Claims about two weight files need the first, claims about methods the second."
 )
 
 Floats = NDArray[np.float64]
@@ -35,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one metric of one task says of two backbones; differences are the first minus the second, in its unit."""
+    """The comparison of two backbones in one metric of one task; differences are first minus second, in its unit."""
 
     task: str
     metric: str
@@ -43,21 +42,21 @@ class Comparison:
     values: tuple[float, float]
     """The mean over the runs of each."""
     interval: tuple[float, float] | None
-    """The interval of the difference, over images; None for too few."""
+    """The interval of the difference, over images; None if there are too few."""
     p: float | None
-    """That of no difference, over images, two-sided; corrected for the number of tasks by `holm`."""
+    """The two-sided p-value over images; `holm` corrects it for the number of tasks."""
     test: str
-    """How `p` was found."""
+    """The test behind `p`."""
     images: int
     spread: float
     """The standard deviation of the difference of one image."""
     seeds: tuple[int, int]
-    """How many trainings there are of each."""
+    """The number of training runs of each."""
     over_seeds: tuple[float, float] | None
-    """Welch's interval of the difference over trainings; None if either has one."""
+    """Welch's interval of the difference over training runs; None if either has only one."""
     higher_is_better: bool
     flips: tuple[tuple[str, int, int], ...]
-    """For each class: how many images only the first has right, and only the second. For one run each."""
+    """For each class: the number of images that only the first gets right, and only the second; for one run each."""
 
     @property
     def difference(self) -> float:
@@ -65,7 +64,7 @@ class Comparison:
         return self.values[0] - self.values[1]
 
     def images_needed(self, difference: float) -> int:
-        """Images that show a true `difference` at 5 % with a power of 80 %, by the spread measured here."""
+        """Images needed to detect a true `difference` at 5 % with a power of 80 %, given the measured spread."""
         from scipy.special import ndtri
 
         errors = float(ndtri((1 + CONFIDENCE) / 2) + ndtri(POWER))
@@ -77,16 +76,16 @@ class Comparison:
         interval, seeds = (self._turned(side) for side in (self.interval, self.over_seeds))
         difference = abs(self.difference)
         where = f"in {self.task} {self.metric}"
-        trainings = "one training each" if self.seeds == (1, 1) else f"{self.seeds[0]} and {self.seeds[1]} trainings"
+        trainings = "one run each" if self.seeds == (1, 1) else f"{self.seeds[0]} and {self.seeds[1]} training runs"
         over = f"over {min(self.seeds)} seeds {_span(seeds)}" if seeds else trainings
         if interval is None:
             return (
-                f"{better} has {difference:.1f} points more than {worse} {where} on {self.images} images: too few for "
+                f"{better} is {difference:.1f} points above {worse} {where} on {self.images} images, too few for "
                 f"an interval ({LEAST_IMAGES} needed); {over}"
             )
         what = f"({100 * CONFIDENCE:g} % {_span(interval)}, paired, {self.images:,} images; {over})"
         if interval[0] <= 0 <= interval[1]:
-            return f"{better} and {worse} cannot be told apart {where}: {difference:.1f} points {what}"
+            return f"{better} and {worse} do not differ significantly {where}: {difference:.1f} points {what}"
         return f"{better} is better than {worse} {where} by {difference:.1f} points {what}"
 
     def _turned(self, interval: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -102,15 +101,15 @@ def _span(interval: tuple[float, float]) -> str:
 
 
 def compare(*names: str, task: str = "", work: str | Path = "work") -> list[Comparison]:
-    """Compare backbones that were evaluated, every two of them in every task that all have results of.
+    """Compare evaluated backbones pairwise, in every task for which all have results.
 
     Args:
-        names: of recipes, of checkpoints, or checkpoint ids; two or more.
-        task: only this one.
+        names: two or more recipes, checkpoint names or checkpoint ids.
+        task: compare only this task.
         work: the folder with results.jsonl.
 
     Raises:
-        UserError: a name has no results, no protocol is shared, runs kept no answers or answered for other images.
+        UserError: a name has no results, no protocol is shared, or runs have no predictions or used other images.
     """
     workspace = Workspace(Path(work))
     return pairs(sides(results.read(workspace.store)[0], workspace.root, names, task))

@@ -23,7 +23,7 @@ class Ranking:
     mean_rank: Floats
     """(M,) 1 is best."""
     critical: float | None
-    """Mean ranks that differ by less cannot be told apart (Nemenyi, 5 %); None for a single task."""
+    """Differences in mean rank below this are not significant (Nemenyi, 5 %); None for a single task."""
     wins: Floats
     """(M, M): the share that the row has right of the images that one of the two has right; NaN for none."""
     strength: Floats

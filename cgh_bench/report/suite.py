@@ -163,7 +163,7 @@ def terminal(filled: Filled) -> str:
 def notes(filled: Filled) -> list[str]:
     """What a reader must know: what the intervals are, and what was left out and why."""
     known = any(value.interval for value in filled.values.values())
-    legend = ["In brackets: 95 % over images, for these weights."] if known else []
+    legend = ["In brackets: 95 % interval over images, for these weights."] if known else []
     absent = [f"Left out: {task}: {why}" for task, why in filled.absent.items()]
     refused = [f"Left out: {task} of {printable(name)}: {why}" for (task, name), why in filled.refused.items()]
     return [*legend, *absent, *refused]

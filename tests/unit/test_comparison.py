@@ -87,7 +87,7 @@ def test_the_sentence_says_how_much_better_and_how_sure(work: Path) -> None:
 def test_copies_of_one_model_cannot_be_told_apart() -> None:
     found = compared(side("A", answered(0.7, 0)), side("B", answered(0.7, 0)), "top1")
     assert (found.p, found.interval, found.difference, found.flips) == (1.0, (0.0, 0.0), 0.0, ())
-    assert found.sentence().startswith("A and B cannot be told apart")
+    assert found.sentence().startswith("A and B do not differ significantly")
 
 
 def test_single_runs_are_told_apart_by_mcnemars_exact_test() -> None:
@@ -125,7 +125,7 @@ def test_too_few_images_give_no_interval_and_say_why() -> None:
     few = images(29)
     found = compared(side("A", answered(1, 0, few)), side("B", answered(0, 0, few)), "top1")
     assert (found.p, found.interval) == (None, None)
-    assert "on 29 images: too few for an interval (30 needed)" in found.sentence()
+    assert "on 29 images, too few for an interval (30 needed)" in found.sentence()
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, **change: object) -> None:
         ({"input": -1}, "input differs"),
         ({"layer4": torch.nan}, "layer4 differs"),
         ({"unused": ["a.b"]}, "1 tensors are not used by the target"),
-        ({"missing": ["a", "b", "c", "d", "e"]}, r"5 tensors are lacking in the file (a, b, c)"),
+        ({"missing": ["a", "b", "c", "d", "e"]}, r"5 tensors are missing in the file (a, b, c)"),
     ],
 )
 def test_a_failed_proof_writes_nothing_and_loses_nothing(

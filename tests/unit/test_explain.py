@@ -130,7 +130,7 @@ def test_a_dry_run_plans_and_writes_nothing(folder: Path) -> None:
     told = run(folder, "2", "--published", "60", "--dry-run")
     assert told.returncode == 0, told.stderr
     assert "selection on val: accuracy_selected_on_val" in told.stdout and "k=" not in told.stdout
-    assert "new sets of features" in told.stdout and "each run: " in told.stdout.splitlines()[-1]
+    assert "feature extractions" in told.stdout and "each run: " in told.stdout.splitlines()[-1]
     assert sorted((folder / "work").rglob("*")) == before
 
 

@@ -40,7 +40,7 @@ def test_a_moco_checkpoint(tmp_path: Path) -> None:
     assert report["ignored"]["encoder_q.fc"] == 4
     assert report["preprocessing"]["certainty"] == "implied"
     text = shown(report)
-    for part in ("MoCo v2", "teacher (--branch)", "resnet18", "0.485", "convert", "what its origin does"):
+    for part in ("MoCo v2", "teacher (--branch)", "resnet18", "0.485", "convert", "implied by its origin"):
         assert part in text
 
 
@@ -57,8 +57,8 @@ def remarks(model: nn.Module) -> dict[str, str]:
 
 def test_untrained_weights_look_untrained() -> None:
     found = remarks(random_checkpoint("resnet18").backbone())
-    assert found["all BatchNorm statistics are at their initial values: untrained weights"] == "bad"
-    assert found["the spread of every convolution is that of random initialisation: untrained weights"] == "bad"
+    assert found["all BatchNorm statistics have their initial values: this network looks untrained"] == "bad"
+    assert found["weight statistics match random initialisation: this network looks untrained"] == "bad"
     assert any(verdict == "doubt" and "hardly correlate" in remark for remark, verdict in found.items())
 
 

@@ -501,7 +501,7 @@ def test_layer_scales_that_did_not_arrive(convnext: nn.Module, tmp_path: Path) -
     state["stages.1.blocks.0.gamma"] = torch.full((80,), 1e-6)
     torch.save({"arch": "convnext_atto", "state_dict": state, "version": 2}, tmp_path / "last.pth.tar")
     remarks = [check["remark"] for check in inspect(tmp_path / "last.pth.tar")["checks"] if check["verdict"] == "bad"]
-    assert remarks == ["1 of 12 layer scales are constant, first stages.1.blocks.0.gamma: they did not arrive"]
+    assert remarks == ["1 of 12 layer scales are constant, first stages.1.blocks.0.gamma: they were not loaded"]
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", pytest.param("eva02_tiny_patch14_224", marks=pytest.mark.slow)])

@@ -226,7 +226,7 @@ def test_inspect(tmp_path: Path) -> None:
         assert part in text
     untrained = random_checkpoint("vit_tiny_patch16_32")
     save(untrained, tmp_path / "u.safetensors")
-    assert "all LayerNorms are at their initial values" in shown(inspect(tmp_path / "u.safetensors"))
+    assert "all LayerNorms have their initial values" in shown(inspect(tmp_path / "u.safetensors"))
 
 
 # Conversion
