@@ -347,8 +347,8 @@ class FetchedImages:
         published = self.counts[split == "val"]
         if published not in (0, len(images)) and not (folder / SUBSET).exists():
             raise UserError(
-                f"{images.name} in {folder} has {len(images)} images, {published} were published (if fewer are meant, "
-                f"make an empty file {folder / SUBSET}); to get it: {self.how}"
+                f"{images.name} in {folder} has {len(images)} images, {published} were published (to use fewer, "
+                f"create an empty file {folder / SUBSET}); to get it: {self.how}"
             )
         if published in (0, len(images)):
             return images

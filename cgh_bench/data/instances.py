@@ -119,7 +119,7 @@ class Place:
         if counts != self.published and not (folder / SUBSET).exists():
             raise UserError(
                 f"{folder} has {counts[0]:,} images and {counts[1]:,} queries, {self.published[0]:,} and "
-                f"{self.published[1]:,} were published (if fewer are meant, make an empty file {folder / SUBSET}); to "
+                f"{self.published[1]:,} were published (to use fewer, create an empty file {folder / SUBSET}); to "
                 f"get it, {self.how}"
             )
         absent = [path for path in dict.fromkeys([*listed[0], *listed[1]]) if not (folder / path).is_file()]

@@ -118,8 +118,8 @@ def check(name: str, layout: Layout, root: Path, cache: Path | None = None) -> C
             counts = [counts[0] + len(read.names), counts[1] + part.count]
         if len(read.names) != part.count and not (folder / SUBSET).exists():
             found.problems.append(
-                f"{folder / part.images} has {len(read.names)} images, {part.count} were published (if fewer are "
-                f"meant, make an empty file {folder / SUBSET})"
+                f"{folder / part.images} has {len(read.names)} images, {part.count} were published (to use fewer on "
+                f"purpose, create an empty file {folder / SUBSET})"
             )
     if counts[0] != counts[1] and (folder / SUBSET).exists():
         found.subset = f"{counts[0]:,} of {counts[1]:,} images"

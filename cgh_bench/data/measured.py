@@ -226,8 +226,8 @@ def _listed(name: str, layout: Listed, root: Path, cache: Path | None) -> Measur
         )
         if not known or (len(known) != count and not (folder / SUBSET).exists()):
             raise UserError(
-                f"{folder / listed} lists {len(known)} images with a depth, {count} were published (if fewer are "
-                f"meant, make an empty file {folder / SUBSET}); to get {name}, {layout.how}"
+                f"{folder / listed} lists {len(known)} images with a depth, {count} were published (to use fewer, "
+                f"create an empty file {folder / SUBSET}); to get {name}, {layout.how}"
             )
     files = [path for paths in splits.values() for both in paths for path in both]
     absent = next((path for path in files if not path.is_file()), None)

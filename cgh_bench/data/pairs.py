@@ -88,8 +88,8 @@ def spair(root: Path, cache: Path | None = None) -> PairedImages:
     files = sorted((folder / "PairAnnotation/test").glob("*.json"))
     if not files or (len(files) != SPAIR_PAIRS and not (folder / SUBSET).exists()):
         raise UserError(
-            f"{folder / 'PairAnnotation/test'} has {len(files)} pairs, {SPAIR_PAIRS} were published (if fewer are "
-            f"meant, make an empty file {folder / SUBSET}); to get it, {SPAIR_GET}"
+            f"{folder / 'PairAnnotation/test'} has {len(files)} pairs, {SPAIR_PAIRS} were published (to use fewer, "
+            f"create an empty file {folder / SUBSET}); to get it, {SPAIR_GET}"
         )
     read = [_annotation(path) for path in files]
     paths = sorted({each[side] for each in read for side in ("source", "target")})

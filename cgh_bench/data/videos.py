@@ -81,8 +81,8 @@ def davis(root: Path, cache: Path | None = None) -> Videos:
         raise UserError(f"{folder / 'ImageSets/2017/val.txt'} cannot be read; to get it, {GET}") from None
     if not names or (len(names) != VIDEOS and not (folder / SUBSET).exists()):
         raise UserError(
-            f"{folder / 'ImageSets/2017/val.txt'} names {len(names)} videos, {VIDEOS} were published (if fewer are "
-            f"meant, make an empty file {folder / SUBSET}); to get it, {GET}"
+            f"{folder / 'ImageSets/2017/val.txt'} names {len(names)} videos, {VIDEOS} were published (to use fewer, "
+            f"create an empty file {folder / SUBSET}); to get it, {GET}"
         )
     found = [_video(folder, name, cache) for name in names]
     subset = "" if len(found) == VIDEOS else f"{len(found)} of {VIDEOS} videos"

@@ -203,7 +203,8 @@ def test_images_that_flip_are_counted_class_by_class_and_shown(chromium, index: 
     chromium.get((index.parent / "compare.html").as_uri() + "?first=cgh_r18_animals&second=moco_v2_r18_animals")
     said = find(chromium, "#flips .about")[1].text
     assert (
-        f"only cgh_r18_animals has {(cgh & ~moco).sum()} right, only moco_v2_r18_animals {(moco & ~cgh).sum()}." in said
+        f"Only cgh_r18_animals correct: {(cgh & ~moco).sum()}; only moco_v2_r18_animals correct: {(moco & ~cgh).sum()}."
+        in said
     )
     bears = found[1].target == 0
     assert f"{found[1].classes[0]} {(cgh & ~moco & bears).sum()} : {(moco & ~cgh & bears).sum()}" in said

@@ -92,7 +92,7 @@ function costPlot(rows, column, cost) {
   });
   const [across, along] = [scale(points.map(({ x }) => Math.log(x))), scale(points.map(({ y }) => y))];
   const at = ({ x, y }) => [60 + 470 * across(Math.log(x)), 250 - 220 * along(y)];
-  const said = `${column.label} against ${COSTS[cost][0].toLowerCase()}: ${points.length} rows. Not beaten at their cost: ${front.map(({ row }) => row.name).join(", ")}.`;
+  const said = `${column.label} against ${COSTS[cost][0].toLowerCase()}: ${points.length} rows. Pareto front: ${front.map(({ row }) => row.name).join(", ")}.`;
   const plot = drawing("svg", { viewBox: "0 0 640 300", role: "img", "aria-label": said });
   for (const y of ticks(points.map((point) => point.y))) {
     const height = 250 - 220 * along(y);
@@ -324,13 +324,13 @@ function comparison() {
     }));
     const most = [...counts].sort(([, a], [, b]) => b[0] + b[1] - a[0] - a[1]).slice(0, 8);
     const listed = most.map(([label, [a, b]]) => `${each.classes[label]} ${a} : ${b}`).join(", ");
-    section.append(element("p", `Of ${target.length.toLocaleString("en")} images, only ${names[0]} has ${only[0].length.toLocaleString("en")} right, only ${names[1]} ${only[1].length.toLocaleString("en")}.${listed ? ` By class: ${listed}.` : ""}`, { class: "about" }));
+    section.append(element("p", `${target.length.toLocaleString("en")} images. Only ${names[0]} correct: ${only[0].length.toLocaleString("en")}; only ${names[1]} correct: ${only[1].length.toLocaleString("en")}.${listed ? ` By class: ${listed}.` : ""}`, { class: "about" }));
     const pictures = data.pictures[each.order];
     const order = Object.keys(pictures).map(Number);
     only.forEach((images, side) => {
       const shown = images.filter((image) => image in pictures).slice(0, PICTURES);
       if (!shown.length) return;
-      section.append(element("h4", `Only ${names[side]} right`));
+      section.append(element("h4", `Only ${names[side]} correct`));
       const strip = element("ul", "", { class: "flips" });
       for (const image of shown) {
         const item = element("li");
