@@ -72,7 +72,7 @@ class CropProbe(ImageTask):
             if (value := getattr(self, name)) < 0:
                 raise UserError(f"{name} {value} must not be below 0")
         if len(self.grid) > 1 and not self.held_out:
-            raise UserError(f"a grid of {len(self.grid)} heads needs images to choose on; set held_out=0.01 or so")
+            raise UserError(f"a grid of {len(self.grid)} heads needs held-out images; set held_out=0.01 or so")
 
     @property
     @abstractmethod

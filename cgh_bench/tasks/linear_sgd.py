@@ -36,7 +36,7 @@ class LinearSgd(CropProbe):
 
     def __post_init__(self) -> None:
         if not self.features:
-            raise UserError("features is empty; a feature is needed, say layer4")
+            raise UserError("features is empty; expected at least one, such as layer4")
         if self.norm is not None and self.norm < 0:
             raise UserError(f"norm {self.norm} must not be below 0")
         super().__post_init__()

@@ -46,7 +46,7 @@ class Tuned(ImageTask):
         if min(self.epochs, self.batch_size) < 1:
             raise UserError(f"epochs {self.epochs} and batch_size {self.batch_size} must be at least 1")
         if not 0 < self.labelled <= 1:
-            raise UserError(f"labelled={self.labelled:g} is not a share of the train images, above 0 and up to 1")
+            raise UserError(f"labelled={self.labelled:g} must be a fraction above 0 and at most 1")
 
     def check(self, data: "DataPair") -> None:
         """Refuse what no classifier fits."""
