@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=options.Group)
 def data() -> None:
-    """Check datasets, find duplicates and wrong labels, make smaller copies."""
+    """Check datasets, find duplicates and wrong labels, reduce images."""
 
 
 @data.command()

@@ -70,7 +70,7 @@ def pretrain(
       cgh-bench eval animals_knn --ckpt work/pretrain/cgh_r18_animals/seed0/backbone.safetensors
 
     \b
-    Out of memory? --set accumulate=4 uses gradient accumulation (batch size and learning rate are unchanged).
+    Out of memory? --set accumulate=4 uses gradient accumulation (same batch size and learning rate).
     Several machines without SLURM: see tools/pretrain.sh.
     """
     if gpus is not None and not slurm:
