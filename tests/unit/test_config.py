@@ -129,7 +129,7 @@ def test_a_document_becomes_a_dataclass_or_one_clear_line() -> None:
         ("pair=0,-inf", "'-inf' should be a finite number"),
         ("on=2", "'2' should be a valid boolean"),
         ("inner.mode=c", "'c' should be 'a' or 'b'"),
-        ("pair=1", "has 1 values; 2 are needed"),
+        ("pair=1", "has 1 values; expected 2"),
         ("inner.rate=-1", "--set inner.rate=-1: rate must be at least 0"),
         ("count.x=1", "single value"),
         ("inner=1", "inner is a group of fields"),

@@ -131,7 +131,7 @@ def test_the_catalogue_has_both_sets():
     [
         ("animal", "unknown dataset 'animal'; did you mean animals"),
         ("animal_scenes", "images for detection, not class labels"),
-        ("no/such/folder", "no folder 'no/such/folder'; one with train/CLASS/"),
+        ("no/such/folder", "no folder 'no/such/folder'; expected one with train/CLASS/"),
     ],
 )
 def test_other_names(name: str, message: str):

@@ -100,7 +100,7 @@ def test_half_unpacked_or_without_its_counterpart(name, kind, root):
     path = root / layout(name).folder / ONE_OF_EACH[name][kind]
     path.unlink()
     said = look(name, root).problems
-    assert len(said) == 1 and path.name in said[0] and "absent" in said[0] and "\n" not in said[0]
+    assert len(said) == 1 and path.name in said[0] and "missing" in said[0] and "\n" not in said[0]
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -496,7 +496,7 @@ def test_tar_shards(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load(str(folder), "val")
     (folder / "classes.txt").unlink()
-    with pytest.raises(UserError, match=r"classes.txt is absent"):
+    with pytest.raises(UserError, match=r"classes.txt not found"):
         load(str(folder), "train")
 
 

@@ -86,7 +86,7 @@ def test_two_tables_without_splits_are_a_pair(folder):
     [
         ([*ROWS, ("a.png", "dog", "val")], "a.png is listed with the labels cat and dog"),
         ([*ROWS, ("a.png", "cat", "train")], "2 times"),
-        ([*ROWS, ("x.png", "cat", "train")], r"absent.*x\.png"),
+        ([*ROWS, ("x.png", "cat", "train")], r"missing.*x\.png"),
         ([*ROWS, ("a.png", "cat", "dev")], "'dev'"),
         (ROWS[:2], "expected 'train' and 'val'"),
         ([(row[0], "", row[2]) for row in ROWS], "one class"),

@@ -219,7 +219,7 @@ COCO_FAULTS = {
     "no object": (lambda d: d["annotations"].clear(), "no object in any of 8 images"),
     "no image": (lambda d: d["images"].clear(), "lists no image"),
     "other classes": (lambda d: d["categories"][2].update(name="Blue"), "has classes that"),
-    "an image that is absent": (lambda d: d["images"][3].update(file_name="x.jpg"), "missing (first"),
+    "an image that is absent": (lambda d: d["images"][3].update(file_name="x.jpg"), "are missing"),
 }
 
 
@@ -229,7 +229,7 @@ def test_a_fault_in_cocos_form_is_one_line(fault: str, root: Path, tmp_path: Pat
     file = root / "coco_form/annotations/instances_train.json"
     edited(file, change)
     line = problem(root / "coco_form", "objects", tmp_path)
-    assert said in line and ("instances_train.json" in line or "absent" in said)
+    assert said in line and ("instances_train.json" in line or "missing" in said)
 
 
 def test_json_that_is_cut_short(root: Path, tmp_path: Path) -> None:

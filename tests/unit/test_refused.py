@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "shifted",
             "some",
             ["shifted=numbered", "held_out=0.2"],
-            "classes 0 to 1: of the probe's 3, or a numbering of its own?",
+            "classes 0 to 1, which may not match the probe's 3",
         ),
         (
             "ood",
@@ -42,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "18 train images do not determine; 99 do, .*mahalanobis=false",
         ),
         ("linear", "alone", [], r"has one class \('cat'\); at least two are needed"),
-        ("linear", "numbered", ["held_out=0.01"], "held_out=0.01 of the 12 images .*take a value nearer to 0.5"),
+        ("linear", "numbered", ["held_out=0.01"], "held_out=0.01 of the 12 images .*use a value nearer to 0.5"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])

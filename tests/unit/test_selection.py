@@ -41,7 +41,7 @@ def test_the_authors_own_split_is_taken_where_there_is_one() -> None:
     [
         (images([0, 0, 1, 1]), 0.5, "class 'c' has 0 train images"),
         (images([0, 0, 1, 1, 2]), 0.5, "class 'c' has 1 train images; at least two"),
-        (FULL, 0.01, r"held_out=0.01 of the 30 images .* --set held_out=0.5 always works"),
+        (FULL, 0.01, r"held_out=0.01 of the 30 images .*--set held_out=0.5 always works"),
         (FULL, 0.99, "leaves fewer than one"),
     ],
 )

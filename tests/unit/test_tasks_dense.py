@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_named_in_one_line(folder: Path, trunk: Checkpoin
         return lambda path: Image.fromarray(array).save(path / "train/masks/0.png")
 
     for change, match in (
-        (save(np.full((64, 64), 9, np.uint8)), "masks/0.png has the value 9; 0 to 3"),
+        (save(np.full((64, 64), 9, np.uint8)), "masks/0.png has the value 9; expected 0 to 3"),
         (save(np.zeros((32, 64), np.uint8)), "is 64x32, its image 64x64"),
         (save(np.zeros((64, 64, 3), np.uint8)), "has colours"),
     ):
@@ -187,7 +187,7 @@ def test_what_cannot_be_used_is_named_in_one_line(folder: Path, trunk: Checkpoin
             run(TASK, trunk, broken(change), tmp_path / "run")
     for change, match in (
         (lambda path: (path / "train/masks/0.png").unlink(), "0 has no mask"),
-        (lambda path: (path / "classes.txt").unlink(), "classes.txt is needed"),
+        (lambda path: (path / "classes.txt").unlink(), "classes.txt not found"),
     ):
         with pytest.raises(UserError, match=match):
             broken(change)

@@ -216,7 +216,7 @@ def test_trap_zero_depth_is_unknown_and_other_bad_input_is_named(folder: Path, t
 
     for values, match in (
         (np.zeros((48, 64), np.uint16), "zero everywhere"),
-        (np.ones((48, 60), np.uint16), "is 60x48, the image 64x48"),
+        (np.ones((48, 60), np.uint16), "is 60x48, but the image is 64x48"),
         (np.ones((48, 64), np.uint8), "expected 16-bit grey"),
         (np.ones((48, 64, 3), np.uint8), "expected 16-bit grey"),
     ):

@@ -176,7 +176,7 @@ def test_what_is_wrong_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="roxford5k_H has a relevant image"):
         find("roxford_retrieval").check(data)
     monkeypatch.setenv("CGH_DATA", str(root))
-    with pytest.raises(UserError, match="no boxes"):
+    with pytest.raises(UserError, match="no query boxes"):
         replace(find("met_retrieval"), cut_queries=True).check(load_related("met", "retrieval"))
     with pytest.raises(UserError, match="depth 0"):
         Instances("met", depth=0)

@@ -148,7 +148,7 @@ def test_all_heads_diverged_is_said(backbone: Checkpoint, tmp_path: Path) -> Non
         ({"learning_rates": ()}, "learning_rates"),
         ({"learning_rates": (0.1, 0.0)}, "must be above 0"),
         ({"weight_decays": (-1.0,)}, "not below"),
-        ({"features": ()}, "a feature"),
+        ({"features": ()}, "features is empty"),
         ({"epochs": 0}, "epochs 0 and batch_size 8 must be at least 1"),
         ({"batch_size": 0}, "epochs 4 and batch_size 0 must be at least 1"),
         ({"held_out": 1.0}, "held_out 1.0"),
