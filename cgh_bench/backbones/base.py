@@ -144,8 +144,8 @@ class Architecture(ABC):
         if problem := self.size_problem(height, width):
             usual = "x".join(map(str, self.image_size))
             raise UserError(
-                f"{self.name} does not take images of {height}x{width} ({problem}); set the transform's crop (or "
-                f"resize) to a size that it takes, say {usual}"
+                f"{self.name} does not accept images of {height}x{width} ({problem}); set the transform's crop (or "
+                f"resize) to an accepted size, such as {usual}"
             )
 
     def timm_arguments(self) -> dict[str, Any]:

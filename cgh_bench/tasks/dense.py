@@ -57,7 +57,7 @@ class MapTask(FrozenTask[D]):
 def require_other_images(train: SegmentedImages | MeasuredImages, val: SegmentedImages | MeasuredImages) -> None:
     """Refuse to report on the images that were learned from."""
     if train.paths == val.paths:
-        raise UserError(f"{train.name} and {val.name} hold the same images; val must be other images than train")
+        raise UserError(f"{train.name} and {val.name} contain the same images; val must differ from train")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_which_maps_a_framework_gets(architecture, stages, stride, shrink):
         ("levit_128s", "any", "stride 16, 32, 64"),
         ("resnet18", "single-scale", "accepted: patches of 6 to 22 pixels"),
         ("vit_tiny_patch16_224", "multi-scale", "accepted: maps at strides 4, 8, 16 and 32"),
-        ("beit_base_patch16_224", "any", "it takes 224x224"),
+        ("beit_base_patch16_224", "any", "accepts only 224x224"),
         ("legacy_xception", "any", "not padded"),
         ("inception_v3", "any", "not padded"),
     ],
