@@ -180,8 +180,8 @@ def test_what_cannot_be_used_is_named_in_one_line(folder: Path, trunk: Checkpoin
 
     for change, match in (
         (save(np.full((64, 64), 9, np.uint8)), "masks/0.png has the value 9; expected 0 to 3"),
-        (save(np.zeros((32, 64), np.uint8)), "is 64x32, its image 64x64"),
-        (save(np.zeros((64, 64, 3), np.uint8)), "has colours"),
+        (save(np.zeros((32, 64), np.uint8)), "is 64x32, but its image is 64x64"),
+        (save(np.zeros((64, 64, 3), np.uint8)), "is a colour image"),
     ):
         with pytest.raises(UserError, match=match):
             run(TASK, trunk, broken(change), tmp_path / "run")
