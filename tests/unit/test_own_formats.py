@@ -137,7 +137,7 @@ def test_files_are_named_one_by_one(root: Path, tmp_path: Path) -> None:
     named = located(",".join([f"images={folder}", *names]), "objects", tmp_path)
     assert named.fingerprint == located(folder, "objects", tmp_path).fingerprint
     assert "expected images=DIR,train=A.json,val=B.json" in problem(f"images={folder},train=x", "objects", tmp_path)
-    assert "there is no y" in problem(f"images={folder},{names[0]},val=y", "objects", tmp_path)
+    assert "y not found" in problem(f"images={folder},{names[0]},val=y", "objects", tmp_path)
 
 
 def test_what_exporters_write(root: Path, tmp_path: Path) -> None:
