@@ -439,7 +439,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
             item = tarfile.TarInfo(name)
             item.size = len(content)
             tar.addfile(item, io.BytesIO(content))
-    with pytest.raises(UserError, match=r"0\.tar: a\.jpg is there twice"):
+    with pytest.raises(UserError, match=r"0\.tar: a\.jpg occurs twice"):
         load_shards(tmp_path, "train")
 
 

@@ -103,7 +103,7 @@ def test_coco20k_in_its_layout_in_whole_pixels_without_crowds(tmp_path: Path, mo
         line["bbox"][0] += 0.3
     monkeypatch.setenv("CGH_DATA", str(tmp_path))
     task, file = find("coco20k_discovery"), tmp_path / "coco/annotations/instances_train2014_sel20k.json"
-    with pytest.raises(UserError, match="sel20k.json is absent"):
+    with pytest.raises(UserError, match="sel20k.json is missing"):
         task.load_data(tmp_path / "cache")
     file.write_text(json.dumps(document))
     data = task.load_data(tmp_path / "cache")
