@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgh_bench.cli import options
+from cgh_bench.core.errors import printable
 
 if TYPE_CHECKING:
     from cgh_bench.report.cells import Table
@@ -39,17 +40,18 @@ def _rows_and_checkpoints(command: Any) -> Any:
 def demo(seeds: int, jobs: int | None, work: Path) -> None:
     """Run everything end to end on the bundled synthetic images.
 
-    Pretrains, converts, evaluates, prints the table of results and writes the web site. Finished steps are reused.
+    Fills the table `demo` (pretraining, frozen evaluation, detection, segmentation), converts CGH's backbone for
+    mmdetection with proof, and writes the web site. Finished steps are reused.
 
     \b
     Examples:
       cgh-bench demo
       cgh-bench demo --seeds 3
     """
-    _fill("animals", range(seeds), (), None, work, jobs)
-    controlled = _control("animals", work)
-    _print(_fill("animals", range(0), (), None, work, jobs), "terminal")
-    for line in [*controlled, _verdict(work)]:
+    _fill("demo", range(seeds), (), None, work, jobs)
+    controlled = _control("demo", work)
+    _print(_fill("demo", range(0), (), None, work, jobs), "terminal")
+    for line in [*controlled, _verdict(work), _conversion(work)]:
         print(line)
     _write_site(work, work / "site")
 
@@ -222,6 +224,17 @@ def _verdict(work: Path) -> str:
     ((first, second),) = sides(records, work, list(COMPARED), "animals_knn")
     found = compared(first, second, main_metric(first))
     return replace(found, names=(COMPARED[first.name], COMPARED[second.name])).sentence() + "."
+
+
+def _conversion(work: Path) -> str:
+    """CGH's backbone as mmdetection's own ResNet; its certificate in a sentence."""
+    from cgh_bench.converters import convert
+    from cgh_bench.reading.loading import load
+    from cgh_bench.workspace import Workspace
+
+    backbone = load(Workspace(work).pretraining("cgh_r18_animals", 0) / "backbone.safetensors")
+    out = work / "converted" / "cgh_r18_animals.pth"
+    return printable(convert.sentence({"out": out, **convert.convert(backbone, "mmdet", out)}))
 
 
 def _print(filled: "Table", format: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,18 @@ def test_an_empty_folder_is_used_and_a_foreign_one_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"file contains files other"):
         write_scenes(tmp_path / "file", TINY)
+
+
+def test_several_who_start_together_make_the_scenes_once(tmp_path, monkeypatch):
+    made = []
+    plain = scenes._write_split
+    monkeypatch.setattr(
+        scenes, "_write_split", lambda folder, content: made.append(folder.name) or plain(folder, content)
+    )
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(lambda _: write_scenes(tmp_path / "set", TINY), range(3)))) == 1
+    assert sorted(made) == ["train", "val"]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.files import scratch
+from cgh_bench.core.files import alone_in, scratch
 from cgh_bench.core.progress import progress
 from cgh_bench.data.demo.composition import Scene, SceneSettings, compose
 from cgh_bench.data.demo.photographs import PHOTOGRAPHS
@@ -39,21 +39,22 @@ def write_scenes(out: Path, settings: SceneSettings = SETTINGS) -> Path:
     recipe = fingerprint([GENERATOR_VERSION, settings, SHA256, PHOTOGRAPHS])
     if _complete(out, recipe):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(out, wait=True, tidy=True):  # several evaluations may start with the same scenes
+        if not _complete(out, recipe):
+            _make(out, recipe, settings)
+    return out
+
+
+def _make(out: Path, recipe: str, settings: SceneSettings) -> None:
     with scratch(out.parent) as folder:
         made = folder / "made"
         made.mkdir()
         contents = [_write_split(made / split, _shown(split, settings)) for split in get_args(Split)]
         meta = _meta(contents, recipe, settings) | {"files": _files_digest(made)}
         (made / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        try:
-            if out.exists():
-                out.rename(folder / "old")
-            made.rename(out)
-        except OSError:
-            if not _complete(out, recipe):  # unless another process has just made the same
-                raise
-    return out
+        if out.exists():
+            out.rename(folder / "old")
+        made.rename(out)
 
 
 def _complete(out: Path, recipe: str) -> bool:
