@@ -52,7 +52,8 @@ def _tasks() -> dict[str, str]:
     lines = {}
     for name, task in registry.registered("cgh_bench.tasks", "TASKS").items():
         try:
-            lines[name] = f"{protocol_id(name, task)} on {task.data or 'your --data'}: {_summary(task)}"
+            fingerprint = protocol_id(name, task).removeprefix(name)
+            lines[name] = f"{fingerprint} on {task.data or 'your --data'}: {_summary(task)}"
         except UserError as error:  # a broken protocol file is no reason to hide the other tasks
             lines[name] = f"unusable: {error}"
     return lines

@@ -39,11 +39,18 @@ def check(name: str, root: Path, cache: Path) -> dict[str, Checked]:
         return {name: Checked(notes=["bundled: made on this machine when needed"])}
     folder = Path(name).resolve()
     there = {each: found for each, found in known.items() if folder.is_dir() and found.folder == folder.name}
+    if begun := {each: found for each, found in there.items() if _is_begun(found, folder)}:
+        there = begun
     if there:
         return {each: layout.check(each, found, folder.parent, cache) for each, found in there.items()}
     if kinds := find.kinds(name):
         return {f"{name}, {kind}": _own(name, kind, cache) for kind in kinds}
     return {name: _images(name, root, cache)}
+
+
+def _is_begun(found: layout.Layout, folder: Path) -> bool:
+    """Whether annotations of any part are there, in a folder that several datasets share."""
+    return any((folder / part.annotations.partition("{}")[0]).exists() for part in found.parts)
 
 
 def _own(name: str, kind: dense.Kind, cache: Path) -> Checked:

@@ -189,7 +189,8 @@ class _Reading:
         for pattern in patterns:
             absent = _absent([self.folder / pattern.format(name) for name in self.names])
             if absent:
-                raise UserError(f"{len(absent)} of {len(self.names)} files {pattern} are missing (first: {absent[0]})")
+                files = "files" if pattern == "{}" else f"files {pattern}"
+                raise UserError(f"{len(absent)} of {len(self.names)} {files} are missing (first: {absent[0]})")
 
     def _said_in_one(self) -> dict[str, Facts]:
         """What a JSON for all images says, by file name."""

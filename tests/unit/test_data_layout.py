@@ -78,7 +78,8 @@ def problem(name: str, root: Path) -> str:
 
 
 def test_every_layout_has_a_miniature():
-    assert set(MAKERS) == set(ONE_OF_EACH) == set(dense.layouts())
+    others = {"coco20k"}  # of val alone: see test_tasks_discovery.py
+    assert set(MAKERS) == set(ONE_OF_EACH) == set(dense.layouts()) - others
 
 
 @pytest.mark.parametrize("name", MAKERS)
