@@ -2,15 +2,20 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import command
 import miniatures
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import Checkpoint, Origin, Preprocessing
 from cgh_bench.core.errors import UserError
@@ -26,6 +31,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
 SMALL = {
+    "resnet18": ResNet("resnet18"),
     "convnext": Timm("convnext_atto", (("depths", (1, 1, 2, 1)), ("dims", (8, 8, 16, 16)))),
     "swin": Timm(
         "swin_tiny_patch4_window7_224",
@@ -38,6 +44,7 @@ SMALL = {
 }
 TASKS = ("animals_det_any", "animals_seg_any", "animals_det_any_detectron2")
 QUICK = ("patch14", "animals_det_any_detectron2")
+RUNS = (*itertools.product(SMALL, TASKS), ("convnext", "animals_det_quick"), ("vit", "animals_seg_quick"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,6 +62,16 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Four images of noise of two classes, half of them to search among."""
+    folder, noise = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for path in (folder / split / name / "0.png" for split in ("train", "val") for name in ("a", "b")):
+        path.parent.mkdir(parents=True)
+        Image.fromarray(noise.integers(0, 256, (64, 64, 3)).astype(np.uint8)).save(path)
+    return folder
+
+
 def small(kind: str) -> Checkpoint:
     torch.manual_seed(0)
     odd = Preprocessing("BGR", 1.0, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
@@ -69,13 +86,9 @@ def saved_by(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [
-        pytest.param(kind, name, marks=() if (kind, name) == QUICK else pytest.mark.slow)
-        for kind in SMALL
-        for name in TASKS
-    ],
+    [pytest.param(kind, name, marks=() if (kind, name) == QUICK else pytest.mark.slow) for kind, name in RUNS],
 )
-def test_it_arrives_computes_the_same_trains_and_reports(kind, name, cache, tmp_path):
+def test_it_arrives_computes_the_same_trains_reports_and_is_read_back(kind, name, cache, photos, tmp_path):
     task, checkpoint = dataclasses.replace(find(name), iterations=2), small(kind)
     try:
         frameworks.require_installed(task.framework)
@@ -94,7 +107,10 @@ def test_it_arrives_computes_the_same_trains_and_reports(kind, name, cache, tmp_
     read_back = load(tmp_path / "run/model.pth")
     assert (read_back.architecture, read_back.preprocessing) == (checkpoint.architecture, checkpoint.preprocessing)
     assert (read_back.name, read_back.origin.source) == (f"{kind}-{task.protocol}", task.framework)
+    assert read_back.weights.keys() == checkpoint.weights.keys()
     assert all(torch.equal(trained[f"{place}.{key}"], tensor) for key, tensor in read_back.weights.items())
+    again = command.run("eval", "knn", "--ckpt=run/model.pth", f"--data={photos}", "--set=k=1", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
 
 
 DETECTION = (
