@@ -201,12 +201,16 @@ def _both(
             f"{name}/{split}",
             tuple(image for image, _ in paths),
             fingerprint([content, split]),
-            partial(lambda maps, index: read(maps[index]), [path for _, path in paths]),
+            partial(_read_at, read, [path for _, path in paths]),
             cut,
         )
         for split, paths in splits.items()
     )
     return train, val, content
+
+
+def _read_at(read: Callable[[Path], Values], maps: Sequence[Path], index: int) -> Values:
+    return read(maps[index])
 
 
 def _listed(name: str, layout: Listed, root: Path, cache: Path | None) -> MeasuredPair:

@@ -235,7 +235,7 @@ def test_the_ranking_has_intervals_and_is_copied_as_text(chromium, index: Path) 
 def test_accuracy_is_drawn_against_cost_with_the_front(chromium, index: Path) -> None:
     chromium.get(index.as_uri() + "?board=imagenet_linear")
     (plot,) = find(chromium, ".front-figure svg")
-    front = plot.get_attribute("aria-label").split("cost: ")[1]
+    front = plot.get_attribute("aria-label").split("front: ")[1]
     assert front == "MSF, BYOL, SCE, MoCo v3, MoCo v3."
     chromium.find_element(By.ID, "method").send_keys("moco")
     assert find(chromium, ".front-figure svg")[0].get_attribute("aria-label") != front

@@ -112,7 +112,7 @@ def test_boxes_without_masks_are_refused_before_masks_are_trained(framework: str
     refused = command.run("eval", OBJECTS[framework], "--ckpt=random:resnet18", "--data=boxes", cwd=tmp_path)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     boxes_only = {"mmdet": "animals_det_quick", "detectron2": "coco_retinanet_detectron2"}[framework]
-    assert "has a box only" in refused.stderr and boxes_only in refused.stderr
+    assert "has only a box" in refused.stderr and boxes_only in refused.stderr
     assert not (tmp_path / "work/eval").exists()
 
 

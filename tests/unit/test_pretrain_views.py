@@ -241,10 +241,10 @@ def test_probabilities_are_what_they_say(n):
 @pytest.mark.parametrize(
     "field, value, words",
     [
-        ("flip", 1.5, "flip 1.5 must be at least 0 and at most 1"),
+        ("flip", 1.5, "flip=1.5 must be at least 0 and at most 1"),
         ("crop_area", (0.5, 0.2), "the smaller first"),
         ("crop_area", (0.5, 1.2), "at most 1"),
-        ("blur_sigma", (0.0, 1.0), "above 0"),
+        ("blur_sigma", (0.0, 1.0), "two positive numbers"),
         ("size", 0, "at least 1"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_batch_that_does_not_fit_a_gpu_is_told_with_one_that_may(backbone, tmp
         raise torch.cuda.OutOfMemoryError
 
     monkeypatch.setattr(Work, "forward", full)
-    with pytest.raises(UserError, match="^24 images at a time do not fit .* --batch-size 12$"):
+    with pytest.raises(UserError, match="^batch size 24 .* --batch-size 12$"):
         extract(backbone, toy_data().val, AS_IS, "layer4", tmp_path)
 
 

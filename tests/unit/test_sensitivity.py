@@ -37,7 +37,7 @@ def test_ranks_under_variants_and_which_swap(monkeypatch: pytest.MonkeyPatch, tm
     assert found.sentence() == "ranking not stable under the 2 variants tried: a and b swap in 1 (k=1)"
     lower = sensitivity(records, base[0].protocol, Metric("top1", higher_is_better=False))
     assert lower and np.array_equal(lower.ranks, 3 - found.ranks)
-    (said,) = [note for note in table.build(write_definition(tmp_path), records).notes if "order" in note]
+    (said,) = [note for note in table.build(write_definition(tmp_path), records).notes if "ranking" in note]
     assert said == f"kNN: {found.sentence()}."
     stable = sensitivity([*base, *records[6:8]], base[0].protocol, Metric("top1"))
     assert stable and stable.sentence() == "ranking of a, b stable under the 1 variant tried"

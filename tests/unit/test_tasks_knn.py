@@ -283,7 +283,7 @@ def test_splits_of_other_classes_are_refused() -> None:
 
 
 def test_too_few_images_for_the_shots(backbone: Checkpoint, folders: Folders) -> None:
-    with pytest.raises(UserError, match=r"class 'a' has 6 train images; 7 are needed"):
+    with pytest.raises(UserError, match=r"class 'a' has 6 train images, but 7 are needed"):
         KNNFewShot("toy", AS_IS, shots=7).check(toy())
     few = KNNFewShot("toy", AS_IS, "layer1", shots=1, repeats=5).run(backbone, toy(), folders, 0)
     top1 = json.loads((folders.run / "repeats.json").read_text())["top1"]

@@ -233,7 +233,7 @@ def test_trap_any_number_of_iterations_is_judged_once(iterations: int, tmp_path:
             seen.extend(inputs[:, 0, 0].tolist())
             return inputs
 
-        def processes(self, batch_size: int) -> int:
+        def processes(self, batch_size: int, batches: int) -> int:
             return 0
 
     seen: list[float] = []
@@ -278,5 +278,5 @@ def test_what_cannot_be_used_is_named(pair: SegmentedPair, trunk: Checkpoint, tm
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(broken / "train/masks/0.png")
     other = load_segmented(str(broken), tmp_path / "cache")
     for view in ("windows", "crops"):
-        with pytest.raises(UserError, match="masks/0.png has the value 9; 0 to 3"):
+        with pytest.raises(UserError, match="masks/0.png has the value 9; expected 0 to 3"):
             run(dataclasses.replace(TASK, view=view, loss="pixels"), trunk, other, tmp_path / view)

@@ -62,7 +62,7 @@ def test_a_broken_protocol_is_named_when_it_is_asked_for_and_breaks_nothing_else
     lines = CliRunner().invoke(listing.list_, ["tasks"]).stdout.splitlines()
     (line,) = (line for line in lines if line.startswith("animals_det_new "))
     assert "unusable" in line and "unknown mmdet protocol 'animals_det_new'" in line
-    assert any(line.startswith("animals_det ") and "animals_det@c34417e2" in line for line in lines)
+    assert any(line.startswith("animals_det ") and "@c34417e2" in line for line in lines)
     with pytest.raises(UserError, match="unknown mmdet protocol 'animals_det_new'"):
         protocol_id("animals_det_new", tasks.find("animals_det_new"))
     assert protocol_id("knn", tasks.find("knn"))

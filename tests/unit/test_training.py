@@ -175,7 +175,7 @@ def test_a_state_that_is_damaged_is_said(tmp_path: Path, keep: int | str) -> Non
     else:
         state.write_bytes(state.read_bytes()[:keep])
     with pytest.raises(
-        UserError, match=r"^.*state\.pt is damaged, .*; remove it, and training starts again$"
+        UserError, match=r"^.*state\.pt is damaged or .*; remove it, and training starts again$"
     ) as caught:
         train(Counter(), batches(pictures()), course(tmp_path))
     assert "\n" not in str(caught.value)
