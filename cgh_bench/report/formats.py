@@ -148,9 +148,9 @@ def _csv_fields(row: Row, column: Column, cell: Cell) -> dict[str, str]:
 def rich_table(table: Table) -> Grid:
     """The table for a rich console."""
     drawn = _grid(title=Text(table.definition.title), caption=Text("\n".join(table.notes)), caption_justify="left")
-    drawn.add_column("")
-    for column in table.columns:
-        drawn.add_column(Text(column.header), justify="right", no_wrap=True)
+    drawn.add_column("", no_wrap=True)
+    for column in table.columns:  # in a narrow terminal headers wrap, and rows keep their names
+        drawn.add_column(Text(column.header), justify="right")
     for row in table.rows:
         drawn.add_row(Text(row.label), *map(_two_lines, row.cells))
     return drawn

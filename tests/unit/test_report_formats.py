@@ -95,6 +95,13 @@ def test_the_terminal_shows_every_figure_within_eighty_columns(small: Table) -> 
     assert "…" not in text
 
 
+def test_rows_keep_their_names_in_a_narrow_terminal(small: Table) -> None:
+    rows = tuple(dataclasses.replace(row, cells=row.cells * 6) for row in small.rows)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(formats.rich_table(dataclasses.replace(small, columns=small.columns * 6, rows=rows)))
+    assert all(row.definition.label in console.file.getvalue() for row in rows)
+
+
 def test_markup_in_names_is_text_everywhere(small: Table) -> None:
     awkward = renamed(small, AWKWARD)
     row = table.render(awkward, "md").splitlines()[2]
