@@ -1,11 +1,12 @@
-"""Do mmdetection and detectron2 give the same under one protocol? animals_det of three random backbones in both.
+"""Do mmdetection and detectron2 give the same under one protocol? Three backbones of each of two kinds, in both.
 
     python benchmarks/frameworks_agree.py --work work
 
-Backbone and training have the same seed in both frameworks. Finished evaluations in WORK are not repeated: with
-`results/animals_seeds.jsonl` as WORK/results.jsonl mmdetection's half is there already. Each run takes about three
-minutes of a core. Saves `results/frameworks_agree.jsonl` (every result with its provenance) and
-`results/frameworks_agree.md`; fails where Welch's 95 % interval of a difference leaves out 0.
+The backbones are random ResNet-18s, converted for `animals_det`, and the `cgh_vit_tiny_animals` in WORK, carried into
+`animals_det_any` with ViTDet's simple feature pyramid. Backbone and training have the same seed in both frameworks.
+Finished evaluations in WORK are reused: copy `results/frameworks_agree.jsonl` to WORK/results.jsonl to repeat only the
+comparison. Each run takes three to five minutes of a core. Saves `results/frameworks_agree.jsonl` (every result with
+its provenance) and `results/frameworks_agree.md`; fails where Welch's 95 % interval of a difference leaves out 0.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from cgh_bench.workspace import Workspace
 
 HERE = Path(__file__).parent / "results"
 FRAMEWORKS = ("mmdet", "detectron2")
+TASKS = ("animals_det", "animals_det_any")
 
 
 def main() -> None:
@@ -34,19 +36,23 @@ def main() -> None:
     options.add_argument("--work", type=Path, default=Path("work"))
     chosen = options.parse_args()
     workspace = Workspace(chosen.work)
-    found = {name: [_result(name, seed, workspace) for seed in range(chosen.seeds)] for name in FRAMEWORKS}
-    lines, agree = _compared(found)
-    text = "\n".join(lines) + "\n"
+    text, agree, records = "", True, ""
+    for task in TASKS:
+        found = {name: [_result(task, name, seed, workspace) for seed in range(chosen.seeds)] for name in FRAMEWORKS}
+        lines, all_agree = _compared(found)
+        text += "\n".join([f"{task}:", "", *lines, "", ""])
+        records += "".join(json.dumps(asdict(result)) + "\n" for name in FRAMEWORKS for result in found[name])
+        agree = agree and all_agree
     (HERE / "frameworks_agree.md").write_text(text, encoding="utf-8")
-    records = "".join(json.dumps(asdict(result)) + "\n" for name in FRAMEWORKS for result in found[name])
     (HERE / "frameworks_agree.jsonl").write_text(records, encoding="utf-8")
     print(text)
     sys.exit(0 if agree else 1)
 
 
-def _result(framework: str, seed: int, workspace: Workspace) -> Result:
-    (evaluation,) = prepare([in_framework("animals_det", framework)], workspace)
-    backbone = load(f"random:resnet18:{seed}")
+def _result(task: str, framework: str, seed: int, workspace: Workspace) -> Result:
+    (evaluation,) = prepare([in_framework(task, framework)], workspace)
+    vit = workspace.pretraining("cgh_vit_tiny_animals", seed) / "backbone.safetensors"
+    backbone = load(f"random:resnet18:{seed}" if task == "animals_det" else str(vit))
     return find_finished(evaluation, backbone, seed, workspace) or evaluate(evaluation, backbone, seed, workspace)
 
 
