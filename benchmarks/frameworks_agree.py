@@ -3,10 +3,11 @@
     python benchmarks/frameworks_agree.py --work work
 
 The backbones are random ResNet-18s, converted for `animals_det`, and the `cgh_vit_tiny_animals` in WORK, carried into
-`animals_det_any` (150 steps) with ViTDet's simple feature pyramid. Backbone and training have the same seed in both frameworks.
-Finished evaluations in WORK are reused: copy `results/frameworks_agree.jsonl` to WORK/results.jsonl to repeat only the
-comparison. Each run takes three to five minutes of a core. Saves `results/frameworks_agree.jsonl` (every result with
-its provenance) and `results/frameworks_agree.md`; fails where Welch's 95 % interval of a difference leaves out 0.
+`animals_det_any` (150 steps) with ViTDet's simple feature pyramid. Backbone and training have the same seed in both
+frameworks. Finished evaluations in WORK are reused: copy `results/frameworks_agree.jsonl` to WORK/results.jsonl to
+repeat only the comparison. Each run takes three to five minutes of a core. Saves `results/frameworks_agree.jsonl`
+(every result with its provenance) and `results/frameworks_agree.md`; fails where Welch's 95 % interval of a difference
+leaves out 0.
 """
 
 import argparse
