@@ -69,10 +69,10 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    _interrupt_on([getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: for a terminal that has no ✓ and ×
     with errors_in_one_line():
+        _interrupt_on([getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
         raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
 
 
