@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # The suffixes of torchvision.datasets.folder.IMG_EXTENSIONS.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LEFTOVERS = ("@eaDir", "#recycle", "__MACOSX", "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini")
-VAL_FOLDERS = ("val", "validation", "test")
+VAL_FOLDERS = ("val", "valid", "validation", "test")
 """Accepted for the split that is reported."""
 
 log = logging.getLogger(__name__)
@@ -140,9 +140,11 @@ def _split_folder(folder: Path, split: Split) -> Path:
         return folder / found[0]
     if found:
         raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; rename the one to use to val/")
+    there = sorted(f"{entry.name}/" for entry, place in _entries(folder, (_place(folder),)) if place)
+    has = f" (it has {', '.join(there[:4])}{', …' if len(there) > 4 else ''})" if there else ""
     raise UserError(
-        f"{folder / split} not found; expected train/CLASS/*.jpg and val/CLASS/*.jpg, or tar shards train/*.tar and "
-        "val/*.tar, in that folder; to split off val images at random, use --set val_split=0.2"
+        f"{folder / split} not found{has}; expected train/CLASS/*.jpg and val/CLASS/*.jpg, or tar shards train/*.tar "
+        "and val/*.tar, in that folder; to split off val images at random, use --set val_split=0.2"
     )
 
 
@@ -172,7 +174,8 @@ def load_classes(root: Path, name: str, cache: Path | None = None, only: Sequenc
         listed += [(path, label) for path in images]
     if others:
         shown = ", ".join(sorted(others)[:5]) + (", …" if len(others) > 5 else "")
-        log.warning("note: ignored %d files in %s that are not images of a class: %s", len(others), root, shown)
+        expected = f"CLASS/*{' *'.join(SUFFIXES)}"
+        log.warning("note: ignored %d files in %s that are not %s: %s", len(others), root, expected, shown)
     return from_list(name, root, classes, listed, cache=cache)
 
 

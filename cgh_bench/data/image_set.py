@@ -237,8 +237,10 @@ class DataPair:
 
     def __post_init__(self) -> None:
         if self.train.classes != self.val.classes:
-            odd = sorted(set(self.train.classes) ^ set(self.val.classes))
-            raise UserError(f"train and val of {self.name} have different classes; only in one: {', '.join(odd[:5])}")
+            of = {"train": set(self.train.classes), "val": set(self.val.classes)}
+            odd = {"train": sorted(of["train"] - of["val"]), "val": sorted(of["val"] - of["train"])}
+            told = "; ".join(f"only in {split}: {', '.join(names[:5])}" for split, names in odd.items() if names)
+            raise UserError(f"train and val of {self.name} have different classes; {told or 'their order differs'}")
 
     @property
     def fingerprint(self) -> str:

@@ -72,6 +72,8 @@ def load_manifest(path: Path, split: Split, cache: Path | None = None) -> ImageS
         found = {name: [row for file in files for row in _rows(file)] for name, files in _tables(path).items()}
     else:
         rows = _rows(path)
+        if rows:
+            _columns(path, rows[0])
         if rows and "split" not in rows[0]:
             raise UserError(
                 f"{path} has no column split (train or val); add one, or give two files: data=(TRAIN, VAL) in Python"
@@ -105,10 +107,7 @@ def _sets(
     rows = [row for each in splits.values() for row in each]
     if any(not each for each in splits.values()):
         raise UserError(f"{path}: a split has no rows")
-    column = next((name for name in ("labels", "label") if name in rows[0]), None)
-    place = next((name for name in ("path", "image") if name in rows[0]), None)
-    if column is None or place is None:
-        raise UserError(f"{path} has the columns {', '.join(rows[0])}; expected path (or image) and label (or labels)")
+    column, place = _columns(path, rows[0])
     if place == "path":
         _require_once(path, rows, column)
     named = [_labels(path, row, column) for row in rows]
@@ -130,6 +129,15 @@ def _sets(
             numbers = np.array(labels, dtype=np.int64)
             sets.append(EncodedImages(called, classes, numbers, content, files, groups=groups.get(split)))
     return sets
+
+
+def _columns(path: Path, row: Row) -> tuple[str, str]:
+    """The columns of the labels and of the images."""
+    column = next((name for name in ("labels", "label") if name in row), None)
+    place = next((name for name in ("path", "image") if name in row), None)
+    if column is None or place is None:
+        raise UserError(f"{path} has the columns {', '.join(row)}; expected path (or image) and label (or labels)")
+    return column, place
 
 
 def _require_once(path: Path, rows: Sequence[Row], column: str) -> None:
@@ -213,8 +221,11 @@ def _rows(path: Path) -> list[Row]:
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
-            mark = "\t" if path.suffix == ".tsv" else ","
-            rows = list(csv.DictReader(io.StringIO(text), delimiter=mark, strict=True))
+            head = text.partition("\n")[0]
+            mark = "\t" if path.suffix == ".tsv" else max(",;", key=head.count)  # spreadsheets write either
+            rows = list(csv.DictReader(io.StringIO(text), delimiter=mark, strict=True, skipinitialspace=True))
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not encoded in UTF-8; save it in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
     for number, row in enumerate(rows, start=1):

@@ -63,7 +63,7 @@ def settle(
     if network.naming == "timm_model":
         arguments = ", ".join(f"{key}={value}" for key, value in architecture.timm_arguments().items())
         made_up = (Property(key, "as initialised", "assumed", "not in the file") for key in network.untrained)
-        told: tuple[Kind, str] = ("implied", "no other network of timm has these tensors")
+        told: tuple[Kind, str] = ("implied", "no other network of timm has tensors of these names and shapes")
         told = ("stated", network.stated_by) if network.stated_by else told
         properties = (Property("architecture", arguments, *told), *made_up, *properties)
     if not may_assume:

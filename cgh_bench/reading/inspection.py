@@ -3,8 +3,9 @@
 import collections
 import contextlib
 import math
+import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -74,8 +75,7 @@ def inspect(name: str | Path, reference: Path | None = None, **choices: Unpack[C
     source, branch, arch = choices.get("source"), choices.get("branch"), choices.get("arch")
     try:
         recognised = recognition.recognise(file, source, branch, arch)
-        settings = choices.get("settings", ())
-        report |= _about_network(file, recognised, recognised.choose(branch), text, settings, reference is not None)
+        report |= _about_network(file, recognised, text, choices, reference is not None)
         if reference is not None:
             _, compared = loading.proven(text, reference, **choices)
             report |= {"reach": "origin", "reference": compared}
@@ -90,8 +90,9 @@ def inspect(name: str | Path, reference: Path | None = None, **choices: Unpack[C
 
 
 def _about_network(
-    file: WeightsFile, recognised: Recognised, branch: str, called: str, settings: Sequence[str], may_assume: bool
+    file: WeightsFile, recognised: Recognised, called: str, choices: Choices, may_assume: bool
 ) -> Report:
+    settings, branch = choices.get("settings", ()), recognised.choose(choices.get("branch"))
     network = recognised.networks[branch]
     weights = network.weights(file)
     used = set(network.names.values())
@@ -106,24 +107,20 @@ def _about_network(
         origin = Origin(source, properties=properties, proof=reader.proof if reader else "")
     return {
         "source": source,
-        "origin": reader.title if reader else "unknown: the only network in the file",
+        "origin": reader.title if reader else "no known layout",
         "branch": branch,
         "branches": list(recognised.networks),
         "at": network.location,
         "architecture": backbones.to_fields(architecture),
         "parameters": sum(t.numel() for key, t in weights.items() if not key.endswith(BUFFERS)),
         "used": len(used),
-        "ignored": _groups(name for name in file.tensors if name not in used),
+        "ignored": _groups((name for name in file.tensors if name not in used), used),
         "preprocessing": plain(preprocessing) | {"certainty": _least_sure(origin.properties)},
         "properties": [plain(each) for each in origin.properties],
         "reach": origin.reach,
         "proof": origin.proof,
         "checks": checks(weights),
-        "commands": _commands(
-            called,
-            _target(architecture),
-            branch if branch != next(iter(recognised.networks)) else "",
-        ),
+        "commands": _commands(called, _target(architecture), choices),
     }
 
 
@@ -141,11 +138,16 @@ def _target(architecture: Architecture) -> str:
     return "mmdet"
 
 
-def _groups(names: Iterable[str]) -> dict[str, int]:
-    """The number of tensors by the module that they are in, the largest groups first."""
-    heads = (place(name).rpartition("/")[2].split(".")[:-1][:2] for name in names)
-    found = collections.Counter(".".join(head) or "top level" for head in heads)
-    return dict(found.most_common(8))
+def _groups(names: Iterable[str], used: Collection[str] = ()) -> dict[str, int]:
+    """The number of tensors by module, or by dictionary where that holds nothing `used`; the largest groups first."""
+    holders = {name.rpartition("/")[0] for name in used}
+    found: dict[str, int] = collections.Counter()
+    for name in names:
+        container, _, dotted = place(name).rpartition("/")
+        is_apart = used and container not in holders
+        module = "" if is_apart else ".".join(dotted.split(".")[:-1][:2])
+        found[module or container.split("/")[0] or "top level"] += 1
+    return dict(collections.Counter(found).most_common(8))
 
 
 def checks(weights: Mapping[str, Tensor]) -> list[dict[str, str]]:
@@ -206,11 +208,16 @@ def _statistics(weights: Mapping[str, Tensor]) -> tuple[str, str]:
         return "bad", "all BatchNorm statistics have their initial values: this network looks untrained"
     if bool((means == 0).all() and ((variances - 1).abs() < 2e-5).all()):
         return "ok", "BatchNorm statistics are folded into scale and offset (Caffe2)"
-    if bool((variances <= 0).any()):
-        return "bad", "a BatchNorm variance is zero or negative"
+    if bool((variances < 0).any()):
+        return "bad", "a BatchNorm variance is negative"
+    layers = {key: tensor for key, tensor in weights.items() if key.endswith("running_var")}
+    if dead := [key for key, tensor in layers.items() if not bool(tensor.any())]:
+        return "bad", f"all BatchNorm variances of {len(dead)} layers are zero, first {dead[0]}"
     counted = [int(tensor) for key, tensor in weights.items() if key.endswith("num_batches_tracked")]
     over = f" over {max(counted):,} batches" if max(counted) else ""
-    return "ok", f"BatchNorm statistics are trained{over}"
+    constant = int((variances == 0).sum())  # published networks have such channels (EfficientNet)
+    apart = f"; {constant:,} of {len(variances):,} channels are constant" if constant else ""
+    return "ok", f"BatchNorm statistics are trained{over}{apart}"
 
 
 def _initial(convolutions: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -236,12 +243,19 @@ def _smooth(kernels: Tensor) -> tuple[str, str]:
     return "ok", f"the first 7x7 kernels are smooth (correlation of neighbours {correlation:.2f})"
 
 
-def _commands(called: str, target: str, branch: str) -> list[str]:
+def _commands(called: str, target: str, choices: Choices) -> list[str]:
+    """What to do next, with the choices that the file was read with."""
     name = stem(Path(called))
-    option = f" --branch {branch}" if branch else ""
+    options: list[str] = []
+    for option, value in choices.items():
+        if isinstance(value, str):
+            options += [f"--{option}", value]
+        elif value is True:
+            options.append(f"--{option.replace('_', '-')}")
+    options += [part for setting in choices.get("settings", ()) for part in ("--set", setting)]
     return [
-        f"cgh-bench convert {called}{option} --to {target} -o {name}_{target}.pth",
-        f"cgh-bench eval knn --ckpt {called} --data FOLDER",
+        shlex.join(["cgh-bench", "convert", called, *options, "--to", target, "-o", f"{name}_{target}.pth"]),
+        shlex.join(["cgh-bench", "eval", "knn", "--ckpt", called, *options, "--data", "FOLDER"]),
     ]
 
 
@@ -254,7 +268,10 @@ def render(report: Report) -> RenderableType:
     remarks = [Text.assemble(styles[check["verdict"]], f" {printable(check['remark'])}") for check in report["checks"]]
     if report["problem"]:
         remarks.append(Text(f"✗ {printable(report['problem'])}", style="red"))
-    return Group(table, Text(), *remarks, *(Text(f"  {printable(each)}", style="cyan") for each in report["commands"]))
+    commands = (
+        Text(f"  {printable(each)}", style="cyan", no_wrap=True, overflow="ignore") for each in report["commands"]
+    )
+    return Group(table, Text(), *remarks, *commands)
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:

@@ -128,7 +128,14 @@ def parse(text: str) -> Name:
 
 
 def absent(text: str) -> UserError:
-    """The error for a path where nothing is: most likely a name without its prefix."""
+    """The error for a path where nothing is: a typing error, or a name without its prefix."""
+    path = Path(text).expanduser()
+    if path.is_symlink():
+        return UserError(f"{text} is a link to {path.readlink()}, which does not exist")
+    if len(path.parts) > 1 and path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=3)
+        close = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+        return UserError(f"{text}: {path.parent} has no such file{close}")
     if found := re.fullmatch(rf"(?:https://huggingface\.co/)?({_WORD}/{_WORD}(?:@{_WORD})?)", text):
         return UserError(f"{text}: no such file; a repository of the Hugging Face Hub is named hf:{found[1]}")
     if re.fullmatch(_WORD, text) and Path(text).suffix not in _FILES and (nearest := _nearest(text)):

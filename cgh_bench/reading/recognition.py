@@ -143,14 +143,15 @@ def recognise(
         found = _branches(READERS[source], whole)
         if isinstance(found, str):
             raise UserError(f"{file.path} is not a valid {source} checkpoint: {found}; leave out --source to guess")
-        return Recognised(source, found)
+        return Recognised(source, found | _distinct(file, whole, found))
     for rank in (SPECIFIC, LAYOUT):
         fits = {name: _fit(reader, whole, names) for name, reader in READERS.items() if reader.rank == rank}
         fitting = {name: found for name, found in fits.items() if not isinstance(found, str)}
         if len(fitting) > 1:
             raise UserError(f"{file.path} matches several origins ({', '.join(fitting)}); choose one with --source")
         if fitting:
-            return Recognised(*next(iter(fitting.items())))
+            origin, branches = next(iter(fitting.items()))
+            return Recognised(origin, branches | _distinct(file, whole, branches))
     return _unknown_origin(file, whole, branch)
 
 
@@ -233,10 +234,7 @@ def _branches(reader: Reader, networks: list[Candidate]) -> dict[str, Candidate]
 
 def _unknown_origin(file: WeightsFile, networks: list[Candidate], branch: str | None) -> Recognised:
     """A file that no rule knows is read all the same if it holds one network only, or the caller chooses one."""
-    distinct: dict[str, Candidate] = {}
-    for network in networks:
-        if not any(_same(file.tensors, network, other) for other in distinct.values()):
-            distinct[network.place or "model"] = network
+    distinct = _distinct(file, networks, {})
     if branch in distinct:
         return Recognised("unknown", {branch: distinct[branch]})
     if len(distinct) == 1:
@@ -245,6 +243,17 @@ def _unknown_origin(file: WeightsFile, networks: list[Candidate], branch: str | 
         f"{file.path} holds {len(distinct)} different networks and matches no known origin; choose one "
         f"with --branch: {', '.join(distinct)}"
     )
+
+
+def _distinct(file: WeightsFile, networks: list[Candidate], known: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """The networks with other weights than those of `known` and than each other (an average beside it), by place."""
+    distinct: dict[str, Candidate] = {}
+    for network in networks:
+        at_known = any(network.location == other.location for other in known.values())
+        others = (*known.values(), *distinct.values())
+        if not at_known and not any(_same(file.tensors, network, other) for other in others):
+            distinct[network.place.rstrip("/") or "model"] = network
+    return distinct
 
 
 def _same(tensors: Mapping[str, Tensor], one: Candidate, other: Candidate) -> bool:
@@ -258,8 +267,9 @@ def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
     if networks:
         where = networks[0].location or "its top level"
         return UserError(f"{file.path}: the network at {where} cannot be used: {networks[0].problem}")
-    some = ", ".join(list(file.tensors)[:3])
-    holds = f"{len(file.tensors)} tensors ({some}, …)" if some else "no tensors"
+    if not file.tensors:
+        return UserError(f"{file.path} holds no tensors; give a file that holds a network's weights")
+    holds = f"{len(file.tensors)} tensors ({', '.join(list(file.tensors)[:3])}, …)"
     for names, advice in _ADVICE.items():
         if any(re.search(names, name) for name in file.tensors):
             return UserError(f"{file.path} holds {holds}: {advice}")
@@ -269,6 +279,7 @@ def _nothing_usable(file: WeightsFile, networks: list[Candidate]) -> UserError:
 
 
 _ADVICE = {
+    r"(^|/)(momentum_buffer|exp_avg)$": "an optimiser's state, but no network's weights; save its state_dict(), too",
     r"(^|[./])_flat_param": "FSDP's flattened parameters; save whole ones, with StateDictType.FULL_STATE_DICT",
     r"Transformer/encoderblock_\d+/": "a network of JAX; give the file to "
     "timm.create_model(NAME, checkpoint_path=FILE), and save that model's state_dict()",

@@ -200,21 +200,23 @@ def test_a_missing_split_and_a_flat_folder(folder: Path):
     shutil.rmtree(folder / "val/dog")
     with pytest.raises(UserError, match=r"val has no sub-folders"):
         load_folder(folder, "val")
-    (folder / "val").rmdir()
-    with pytest.raises(UserError, match=r"zoo/val not found; expected train/CLASS/.*val_split=0\.2"):
+    (folder / "val").rename(folder / "Val")
+    with pytest.raises(
+        UserError, match=r"zoo/val not found \(it has Val/, train/\); expected train/CLASS/.*val_split=0\.2"
+    ):
         load_folder(folder, "val")
     assert len(load_folder(folder, "train")) == 6  # as pretraining needs it
 
 
-@pytest.mark.parametrize("name", ["validation", "test"])
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
 def test_other_names_of_val(folder: Path, name: str):
     before = load_folder(folder, "val").fingerprint
     (folder / "val").rename(folder / name)
     found = load_folder(folder, "val")
     assert (found.name, found.fingerprint) == ("zoo/val", before)
-    other = {"validation": "test", "test": "validation"}[name]
+    other, both = ("valid", "valid/ and test/") if name == "test" else ("test", f"{name}/ and test/")
     shutil.copytree(folder / name, folder / other)
-    with pytest.raises(UserError, match="has validation/ and test/; rename"):
+    with pytest.raises(UserError, match=f"has {both}; rename"):
         load_folder(folder, "val")
     shutil.copytree(folder / name, folder / "val")
     assert len(load_folder(folder, "val")) == 4

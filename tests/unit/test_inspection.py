@@ -15,6 +15,7 @@ from torch import nn
 from cgh_bench.checkpoint import random_checkpoint, save
 from cgh_bench.core.errors import UserError
 from cgh_bench.reading.inspection import Report, checks, inspect, render
+from cgh_bench.reading.loading import load
 
 
 def written(tmp_path: Path, document: Any) -> Path:
@@ -77,7 +78,8 @@ def test_trained_weights_look_trained() -> None:
     [
         ("layer1.0.conv1.weight", torch.inf, "NaN or infinity, first layer1.0.conv1.weight"),
         ("layer4.1.conv2.weight", 0.0, "constant, first layer4.1.conv2.weight"),
-        ("bn1.running_var", -1.0, "variance is zero or negative"),
+        ("bn1.running_var", -1.0, "variance is negative"),
+        ("bn1.running_var", 0.0, "1 layers are zero, first bn1.running_var"),
     ],
 )
 def test_broken_weights(tmp_path: Path, key: str, value: float, what: str) -> None:
@@ -85,6 +87,30 @@ def test_broken_weights(tmp_path: Path, key: str, value: float, what: str) -> No
     state[key].fill_(value)
     report = inspect(written(tmp_path, state))
     assert any(check["verdict"] == "bad" and what in check["remark"] for check in report["checks"])
+
+
+def test_channels_that_are_constant_are_no_fault() -> None:
+    """Published networks have some: of EfficientNet-Lite0 on ImageNet, 100 have the variance 0."""
+    model = resnet(seed=3)
+    model.bn1.running_var[:2] = 0
+    (remark,) = (remark for remark in remarks(model) if "statistics" in remark)
+    assert remark.endswith("; 2 of 4,800 channels are constant")
+    assert remarks(model)[remark] == "ok"
+
+
+def test_an_average_beside_the_network_can_be_chosen(tmp_path: Path) -> None:
+    """A vision transformer's training checkpoint of DeiT, whose average no rule knows; its names say where it is."""
+    torch.manual_seed(0)
+    model, averaged = (random_checkpoint("vit_tiny_patch16_224", seed).weights for seed in (0, 1))
+    momentum = {"state": {0: {"exp_avg": torch.ones(2)}}}
+    path = tmp_path / "my run.pth"
+    torch.save({"model": model, "model_ema": averaged, "optimizer": momentum}, path)
+    report = inspect(path)
+    assert (report["source"], report["branch"], report["branches"]) == ("timm", "model", ["model", "model_ema"])
+    assert report["ignored"] == {"model_ema": len(averaged), "optimizer": 1}
+    text = shown(inspect(path, branch="model_ema"))
+    assert f"cgh-bench eval knn --ckpt '{path}' --branch model_ema --data FOLDER" in text
+    assert torch.equal(load(path, branch="model_ema").weights["cls_token"], averaged["cls_token"])
 
 
 def test_a_file_without_a_network_is_shown_all_the_same(tmp_path: Path) -> None:
@@ -103,8 +129,14 @@ def test_names_from_the_file_are_not_markup(tmp_path: Path) -> None:
 
 def test_errors_of_the_user(tmp_path: Path) -> None:
     path = written(tmp_path, resnet().state_dict())
-    with pytest.raises(UserError, match="no such file"):
-        inspect(tmp_path / "nothing")
+    (tmp_path / "link.pth").symlink_to("gone.pth")
+    for name, message in (("nothing", "no such file"), ("x.pth", "c.pth"), ("link.pth", "link to gone.pth")):
+        with pytest.raises(UserError, match=message):
+            inspect(tmp_path / name)
+    torch.save({}, tmp_path / "empty.pth")
+    assert "--arch" not in inspect(tmp_path / "empty.pth")["problem"]
+    torch.save({"optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}}}, tmp_path / "optimiser.pth")
+    assert "optimiser" in inspect(tmp_path / "optimiser.pth")["problem"]
     for option in ({"branch": "x"}, {"source": "x"}, {"source": "moco_v2"}, {"arch": "resnet50"}):
         with pytest.raises(UserError, match=next(iter(option.values()))):
             inspect(path, **option)

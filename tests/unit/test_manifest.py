@@ -50,6 +50,16 @@ def test_a_table_names_images_and_their_classes(folder, name):
     assert train.called(1) == "sub/b.png" and np.array_equal(val.image(0).permute(1, 2, 0), np.array(picture(2)))
 
 
+def test_a_table_of_a_spreadsheet(folder):
+    """Windows line ends, a byte-order mark, semicolons and blanks; another encoding is refused."""
+    lines = ["path; label; split", *("; ".join(row) for row in ROWS)]
+    (folder / "labels.csv").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert data.load(str(folder / "labels.csv"), "train").classes == ("cat", "dog")
+    (folder / "labels.csv").write_bytes("\n".join(lines).replace("cat", "chaton né").encode("latin-1"))
+    with pytest.raises(UserError, match="UTF-8"):
+        data.load(str(folder / "labels.csv"), "train")
+
+
 def test_a_name_in_two_encodings_is_one_class(folder):
     labels = ("o\u0308", "cat", "\u00f6", "cat")
     path = table(folder, [(row[0], label, row[2]) for row, label in zip(ROWS, labels, strict=True)])
@@ -101,6 +111,9 @@ def test_a_table_that_contradicts_itself_is_refused(folder, rows, said):
 def test_a_table_without_its_columns_is_refused(folder):
     (folder / "labels.csv").write_text("file,class,split\na.png,cat,train\nc.png,cat,val\n")
     with pytest.raises(UserError, match=r"columns file, class, split; expected path"):
+        data.load(str(folder / "labels.csv"), "train")
+    (folder / "labels.csv").write_text("a.png,cat,train\nc.png,cat,val\n")
+    with pytest.raises(UserError, match=r"columns a.png, cat, train; expected path"):
         data.load(str(folder / "labels.csv"), "train")
     (folder / "labels.csv").write_text("path,label,split\na.png,cat\n")
     with pytest.raises(UserError, match="row 1"):

@@ -259,7 +259,7 @@ BROKEN = {
     "cut legacy": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "damaged"),
     "huge safetensors header": (struct.pack("<Q", 1 << 60) + b"{" + b" " * 50, "damaged"),
     "cut safetensors": (safetensors.torch.save(TENSORS)[:40], "damaged"),
-    "numpy pickle of nothing": (pickle.dumps({"a": 1}), "no ResNet"),
+    "numpy pickle of nothing": (pickle.dumps({"a": 1}), "no tensors"),
 }
 
 
