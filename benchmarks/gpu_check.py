@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgh_bench.core.dist import pick_device
-from cgh_bench.core.precision import arithmetic
+from cgh_bench.core.device import arithmetic, pick_device
 
 ROOT = Path(__file__).parents[1]
 DEVICE = pick_device()

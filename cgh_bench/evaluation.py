@@ -16,8 +16,7 @@ from cgh_bench import outcomes, results, tasks
 from cgh_bench.core.config import fingerprint, identity, override, plain
 from cgh_bench.core.errors import CheckFailed
 from cgh_bench.core.files import alone_in
-from cgh_bench.data import DataPair, catalog, load_pair
-from cgh_bench.data.dense import layouts
+from cgh_bench.data import DataPair, is_known, load_pair
 from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Data, Folders, Metric, Task
@@ -107,8 +106,8 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
 
 def _own_data(task: Task[Any], data: Data, pair: DataPair | None = None) -> str:
     """See `protocol_id`."""
-    named = {task.data, *task.others()}
-    return "" if not pair and named <= {*catalog(), *layouts()} and not data.subset else data.fingerprint
+    by_name = not pair and all(map(is_known, (task.data, *task.others())))
+    return "" if by_name and not data.subset else data.fingerprint
 
 
 def varied(evaluation: Evaluation, settings: Sequence[str]) -> Evaluation:
@@ -164,7 +163,7 @@ def evaluate(
         CheckFailed: the task's own proof failed (weights that did not arrive, a backbone that changed).
     """
     from cgh_bench.core import dist
-    from cgh_bench.core.precision import arithmetic, follow_environment
+    from cgh_bench.core.device import arithmetic, follow_environment, pick_device
 
     task = evaluation.task
     follow_environment()
@@ -173,7 +172,7 @@ def evaluate(
     folders = Folders(folder, workspace.cache, launch)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     one_at_a_time = contextlib.nullcontext() if dist.rank() else alone_in(folder)
-    with one_at_a_time, arithmetic("fp32", dist.pick_device()):  # a task's own precision is that of its backbone
+    with one_at_a_time, arithmetic("fp32", pick_device()):  # a task's own precision is that of its backbone
         metrics = task.run(checkpoint, evaluation.data, folders, seed)
     _require_complete(evaluation.name, task.METRICS, metrics)
     seconds = round(time.monotonic() - clock, 2)
@@ -268,7 +267,7 @@ def device_name() -> str:
     """The model of the GPU, or of the CPU architecture with the number of threads."""
     import torch
 
-    from cgh_bench.core.dist import pick_device
+    from cgh_bench.core.device import pick_device
 
     if pick_device().type == "cuda":
         return torch.cuda.get_device_name()

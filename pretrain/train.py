@@ -13,9 +13,9 @@ from cgh_bench import checkpoint, data
 from cgh_bench.checkpoint import Checkpoint, Origin
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
+from cgh_bench.core.device import arithmetic, follow_environment
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in
-from cgh_bench.core.precision import arithmetic, follow_environment
 from cgh_bench.core.progress import Tick, progress
 from cgh_bench.data import ImageSet
 from cgh_bench.data.folder import load_unlabelled

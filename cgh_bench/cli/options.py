@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from cgh_bench.core.device import Resources, limited
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.resources import Resources, limited
 from cgh_bench.reading import names
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
@@ -116,7 +116,7 @@ _LIMITS = (
 
 
 def limits(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what of the machine the command may use; it runs within `resources.limited`."""
+    """The options that say what of the machine the command may use; it runs within `device.limited`."""
 
     @functools.wraps(command)
     def within(*args: Any, device: str, workers: int | None, batch_size: int | None, **kwargs: Any) -> Any:

@@ -292,7 +292,7 @@ def _fill(
     chosen = _chosen(name, rows, run=bool(seeds))
     if seeds:
         from cgh_bench import reproduce
-        from cgh_bench.core.dist import pick_device
+        from cgh_bench.core.device import pick_device
 
         jobs = jobs or ((os.cpu_count() or 1) if pick_device().type == "cpu" else 1)
         reproduce.run(chosen, seeds, workspace, _below(checkpoints), jobs)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
-from cgh_bench.core import resources
+from cgh_bench.core.device import pick_device
 from cgh_bench.core.errors import UserError
 
 T = TypeVar("T")
@@ -26,21 +26,6 @@ PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for the others, one of which may hash a dataset or search alone."""
 GRACE = 30
 """Seconds to save in, as torchrun gives."""
-
-
-def pick_device() -> torch.device:
-    """The device that was asked for, else the current CUDA device where there is one, else the CPU.
-
-    Raises:
-        UserError: the one that was asked for is not there.
-    """
-    here, asked = torch.cuda.device_count(), resources.allowed().device
-    if asked is None:
-        return torch.device("cuda" if here else "cpu")
-    present = ["cpu", *(["cuda"] if here else []), *(f"cuda:{number}" for number in range(here))]
-    if asked not in present:
-        raise UserError(f"--device {asked}: this machine has {', '.join(present)}")
-    return torch.device(asked)
 
 
 def fetch(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:

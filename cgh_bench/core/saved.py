@@ -1,20 +1,49 @@
-"""The saved state of a training: whatever is wrong in its file is one line, wherever that shows."""
+"""Arrays and training states in files, of others too: whatever is wrong in one is told in one line."""
 
 import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
 
-DAMAGED = (
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_DAMAGED_ARRAYS = (
+    EOFError, LookupError, MemoryError, OverflowError, RecursionError, RuntimeError, SyntaxError, TypeError, ValueError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise for files that are damaged."""
+_DAMAGED_STATE = (
     AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError, struct.error,
 )  # fmt: skip
+
+
+def load_arrays(file: Path | BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays in an `.npz` file by their names; the one in an `.npy` file has the name "".
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged, or holds pickled objects.
+    """
+    try:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"": found}
+        with found:
+            return dict(found)
+    except _DAMAGED_ARRAYS as error:
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 @contextmanager
@@ -26,7 +55,7 @@ def restoring(path: Path, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except DAMAGED as error:
+    except _DAMAGED_STATE as error:
         if isinstance(error, UserError) or getattr(error, "filename", None):  # the file cannot be opened
             raise
         raise UserError(f"{path} is damaged or not a training state; {advice}") from None
@@ -38,6 +67,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: a tensor has no values (sparse, meta), or not finite ones.
     """
+    import torch
+
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     for tensor in _tensors(state):
         if tensor.layout != torch.strided or not is_finite(tensor):
@@ -45,12 +76,14 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: "Tensor") -> bool:
     """Whether no value is NaN or infinite. Their sum tells in a tenth of the time, unless it overflows."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
-def _tensors(node: object) -> Iterator[Tensor]:
+def _tensors(node: object) -> "Iterator[Tensor]":
+    from torch import Tensor
+
     if isinstance(node, Tensor):
         yield node
     elif isinstance(node, Mapping | list | tuple):
@@ -58,12 +91,14 @@ def _tensors(node: object) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def restore(optimizer: "torch.optim.Optimizer", state: dict[str, Any]) -> None:
     """`optimizer.load_state_dict`, which takes momenta of any shape.
 
     Raises:
         ValueError: one is not of its parameter's shape.
     """
+    from torch import Tensor
+
     optimizer.load_state_dict(state)
     for parameter, kept in optimizer.state.items():
         if any(isinstance(each, Tensor) and each.ndim and each.shape != parameter.shape for each in kept.values()):

@@ -29,6 +29,7 @@ __all__ = [
     "catalog",
     "data_root",
     "find_folder",
+    "is_known",
     "load",
     "load_pair",
     "load_related",
@@ -38,6 +39,11 @@ __all__ = [
 def catalog() -> dict[str, LabelledImages | FetchedImages | DetectionScenes | RelatedImages]:
     """Every dataset that is known by name: made here, or fetched by the user."""
     return registered("cgh_bench.data", "CATALOG")
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` is that of a dataset, of images or for detection and segmentation, not a folder of the user's."""
+    return name in catalog() or name in registered("cgh_bench.data.layouts", "LAYOUTS")
 
 
 def data_root() -> Path:

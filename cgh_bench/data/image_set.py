@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.core import resources
 from cgh_bench.core.config import fingerprint
+from cgh_bench.core.device import resources
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.groups import Groups
 from cgh_bench.data.layout import SUBSET, require_original
@@ -268,7 +268,7 @@ def workers(images: Images, batch_bytes: int, batches: int) -> int:
     if images.in_memory or batches <= 1:
         return 0
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    asked = resources.allowed().workers
+    asked = resources().workers
     wanted = max(1, (os.cpu_count() or 1) // here) if asked is None else asked
     if not SHARED_MEMORY.is_dir():
         return min(wanted, batches)

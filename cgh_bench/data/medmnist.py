@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cgh_bench.core.arrays import load_arrays
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.data.image_set import ColourImages, FetchedImages, GreyImages, ImageSet, Split, content_fingerprint
 
 SETS = {

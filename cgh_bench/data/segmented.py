@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import catalog, find_folder
+from cgh_bench.data import find_folder, is_known
 from cgh_bench.data.annotations import IGNORED
 from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import read_image, read_values
@@ -169,8 +169,7 @@ def load_segmented(name: str, cache: Path) -> SegmentedPair:
     """
     if not name:
         raise UserError("this task needs your data: --data FOLDER (with {train,val}/{images,masks})")
-    known = name in layouts() or name in catalog()
-    if not known and (folder := find_folder(name)):
+    if not is_known(name) and (folder := find_folder(name)):
         return _own(folder, cache)
     located = locate(name, cache)
     if name == SCENES:

@@ -176,7 +176,7 @@ def numpy() -> Finding:
 
 def faiss() -> Finding:
     """Whether faiss is installed for this machine; without it torch does the same."""
-    from cgh_bench.core.dist import pick_device
+    from cgh_bench.core.device import pick_device
 
     install = f"{sys.executable} -m pip install faiss-cpu (or, with an NVIDIA GPU, faiss-gpu)"
     try:

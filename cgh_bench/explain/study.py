@@ -21,7 +21,8 @@ from cgh_bench.explain import axes
 from cgh_bench.explain.axes import Variant
 from cgh_bench.explain.target import Target
 from cgh_bench.explain.trial import Trial
-from cgh_bench.frozen.extraction import Work, measured
+from cgh_bench.frozen.cost import measured
+from cgh_bench.frozen.extraction import Work
 from cgh_bench.frozen.features import bank_bytes, bank_key, is_whole
 from cgh_bench.outcomes import Outcomes
 from cgh_bench.reading.evidence import adjusted

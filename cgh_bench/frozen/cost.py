@@ -1,20 +1,25 @@
-"""What one image costs a backbone: FLOPs, counted, and images per second, measured on this machine."""
+"""What a backbone costs: FLOPs, counted; time and memory, measured on this machine."""
 
 import time
+import weakref
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from cgh_bench.core.dist import pick_device
-from cgh_bench.frozen.extraction import Work, layout
+from cgh_bench.core.device import pick_device
+from cgh_bench.frozen.extraction import Faults, Transformed, Work, collate, layout
 
 BATCH = {"cpu": 8, "cuda": 256}
 SECONDS, PASSES = 0.5, 10
 """The speed is the median of so many passes, or of fewer that take this long together."""
+IMAGES_TIMED = 32
 
 _known: dict[Any, dict[str, Any]] = {}
 """What was found in this process: weights do not change it."""
@@ -60,3 +65,60 @@ def _speed(work: Work, backbone: torch.nn.Module, batch: Tensor) -> dict[str, An
     while len(passes) < PASSES and sum(passes) < SECONDS:
         passes.append(seconds())
     return {"images_per_second": round(len(batch) / median(passes), 1), "batch": len(batch)}
+
+
+class Measured(NamedTuple):
+    """What extraction takes here."""
+
+    images_per_second: float
+    """Reading included."""
+    bytes: int
+    """The most that weights and activations of a batch take at once."""
+
+
+def measured(work: Work) -> Measured:
+    """Measured on one small batch; unless none of its images can be used, those are for `fill` to name."""
+    device = pick_device()
+    backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
+    dataset = Transformed(work, np.arange(min(IMAGES_TIMED, work.batch_size)))
+    with torch.inference_mode():
+        start = time.perf_counter()
+        batch = collate([dataset[row] for row in range(len(dataset))])
+        reading = time.perf_counter() - start
+        if not batch.usable:
+            Faults(work.images, batch.refused).require_none()
+        pixels = batch.pixels.to(device)
+        with Allocations() as allocated:  # the first pass is slower, and not timed
+            work.forward(backbone, pixels[:1])
+        start = time.perf_counter()
+        for features in work.forward(backbone, pixels):
+            features.cpu()
+        seconds = reading + time.perf_counter() - start
+    weights = sum(tensor.nbytes for tensor in work.checkpoint.weights.values())
+    return Measured(len(dataset) / seconds, weights + work.batch_size * allocated.most)
+
+
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within this block, what its operations allocate is counted; a library's own work space is not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = 0
+        """The largest number of bytes that were alive at once."""
+        self._alive: dict[int, int] = {}
+        """The size of each living storage, by its address."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As torch asks of a mode: do `func`, and look at what it made."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        return made
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._alive:
+            self._alive[key] = storage.nbytes()
+            weakref.finalize(storage, self._alive.pop, key)
+            self.most = max(self.most, sum(self._alive.values()))

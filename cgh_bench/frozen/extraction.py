@@ -2,12 +2,11 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist, resources
+from cgh_bench.core import dist
 from cgh_bench.core.ahead import ahead
-from cgh_bench.core.allocations import Allocations
-from cgh_bench.core.dist import pick_device
+from cgh_bench.core.device import Precision, arithmetic, pick_device, resources
 from cgh_bench.core.errors import CheckFailed, UserError
-from cgh_bench.core.precision import Precision, arithmetic
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import Images, workers
 from cgh_bench.data.transform import EvalTransform
@@ -96,7 +93,6 @@ BATCH_SIZE = 256
 BATCHES_PER_SAVE = 32
 MOST_NAMED = 20
 """Images that are named in one message; after so many that cannot be used the extraction stops."""
-IMAGES_TIMED = 32
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class Work:
     @property
     def batch_size(self) -> int:
         """Images at a time: one where the transform gives them different sizes."""
-        most = resources.allowed().batch_size or BATCH_SIZE
+        most = resources().batch_size or BATCH_SIZE
         return 1 if self.transform.longest else min(most, max(1, len(self.images)))
 
     @property
@@ -170,7 +166,7 @@ def fill(folders: Sequence[Path], work: Work) -> None:
     banks = [open_bank(folder, len(work.images), width) for folder, width in zip(folders, widths, strict=True)]
     mine = dist.share(len(work.images))
     todo = np.flatnonzero(~np.all([bank.filled[mine] for bank in banks], axis=0)) + mine.start
-    faults = _Faults(work.images)
+    faults = Faults(work.images)
     title = f"features of {work.images.name}" + (f", process {dist.rank()}" if dist.world_size() > 1 else "")
     try:
         with torch.inference_mode(), progress(title, mine.stop - mine.start) as tick:
@@ -229,7 +225,7 @@ def require_usable(work: Work) -> None:
     Raises:
         UserError: images that cannot be used; each is named, up to `MOST_NAMED`.
     """
-    faults, mine = _Faults(work.images), dist.share(len(work.images))
+    faults, mine = Faults(work.images), dist.share(len(work.images))
     for _, batch in _batches(work, np.arange(mine.start, mine.stop)):
         faults.unusable += batch.refused
         if faults.enough():
@@ -238,39 +234,8 @@ def require_usable(work: Work) -> None:
     faults.require_none()
 
 
-class Measured(NamedTuple):
-    """What extraction takes here."""
-
-    images_per_second: float
-    """Reading included."""
-    bytes: int
-    """The most that weights and activations of a batch take at once."""
-
-
-def measured(work: Work) -> Measured:
-    """Measured on one small batch; unless none of its images can be used, those are for `fill` to name."""
-    device = pick_device()
-    backbone = work.checkpoint.backbone().to(device).to(memory_format=layout(device))
-    dataset = _Transformed(work, np.arange(min(IMAGES_TIMED, work.batch_size)))
-    with torch.inference_mode():
-        start = time.perf_counter()
-        batch = _collate([dataset[row] for row in range(len(dataset))])
-        reading = time.perf_counter() - start
-        if not batch.usable:
-            _Faults(work.images, batch.refused).require_none()
-        pixels = batch.pixels.to(device)
-        with Allocations() as allocated:  # the first pass is slower, and not timed
-            work.forward(backbone, pixels[:1])
-        start = time.perf_counter()
-        for features in work.forward(backbone, pixels):
-            features.cpu()
-        seconds = reading + time.perf_counter() - start
-    weights = sum(tensor.nbytes for tensor in work.checkpoint.weights.values())
-    return Measured(len(dataset) / seconds, weights + work.batch_size * allocated.most)
-
-
 @dataclass
-class _Faults:
+class Faults:
     """Images that there are no features of."""
 
     images: Images
@@ -312,7 +277,7 @@ class _Batch:
         return _Batch(self.pixels.pin_memory(), self.usable, self.refused)
 
 
-class _Transformed(Dataset["Tensor | str"]):
+class Transformed(Dataset["Tensor | str"]):
     """The images `rows`, transformed but still uint8, a quarter of what would be copied between processes and devices.
 
     Or why one cannot be: an error in a loader process would lose its kind.
@@ -334,10 +299,10 @@ class _Transformed(Dataset["Tensor | str"]):
 def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
     """Each batch with the place of its first image among `rows`; the next is read meanwhile."""
     loader = DataLoader(
-        _Transformed(work, rows),
+        Transformed(work, rows),
         work.batch_size,
         num_workers=work.processes(len(rows)),
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pick_device().type == "cuda",
     )
     batches = loader if loader.num_workers else ahead(loader)
@@ -345,7 +310,7 @@ def _batches(work: Work, rows: Rows) -> Iterator[tuple[int, _Batch]]:
         yield number * work.batch_size, batch
 
 
-def _collate(items: "list[Tensor | str]") -> _Batch:
+def collate(items: "list[Tensor | str]") -> _Batch:
     """The usable images as one tensor; under a transform that keeps sizes they must all be of one."""
     images = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
     refused = [item for item in items if isinstance(item, str)]

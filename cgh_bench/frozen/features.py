@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
+from cgh_bench.core.device import Precision
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
-from cgh_bench.core.precision import Precision
 from cgh_bench.core.progress import duration
 from cgh_bench.data.image_set import Images, ImageSet, content_fingerprint
 from cgh_bench.data.transform import EvalTransform
-from cgh_bench.frozen.extraction import FILLED, Work, fill, measured
+from cgh_bench.frozen.cost import measured
+from cgh_bench.frozen.extraction import FILLED, Work, fill
 
 if TYPE_CHECKING:
     from torch import Tensor

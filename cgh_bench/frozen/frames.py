@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.config import fingerprint
-from cgh_bench.core.precision import Precision
+from cgh_bench.core.device import Precision
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.data.videos import Owner, Video
 from cgh_bench.frozen.extraction import Work

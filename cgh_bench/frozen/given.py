@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
 from cgh_bench.checkpoint import Checkpoint, Origin
-from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import order_metadata, replacing, sha256
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.preprocessing import Preprocessing
 from cgh_bench.frozen.features import GivenFeatures

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.descent import Descent
+from cgh_bench.core.device import Precision, arithmetic
 from cgh_bench.core.errors import CheckFailed
-from cgh_bench.core.precision import Precision, arithmetic
 from cgh_bench.frozen.crops import Batch
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.metrics import true_ranks

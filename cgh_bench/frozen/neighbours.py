@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgh_bench.core import dist
-from cgh_bench.core.precision import arithmetic
+from cgh_bench.core.device import arithmetic, pick_device
 from cgh_bench.core.progress import Tick, progress
 from cgh_bench.frozen import rows as chunked
 from cgh_bench.frozen.rows import Floats, Indices, Rows
@@ -40,12 +40,12 @@ def default_backend() -> Backend:
     """Faiss where it is installed for this device (`faiss-gpu` for a GPU), else torch."""
     if importlib.util.find_spec("faiss") is None:
         return "torch"
-    return "faiss" if device_of("faiss") == dist.pick_device() else "torch"
+    return "faiss" if device_of("faiss") == pick_device() else "torch"
 
 
 def device_of(backend: Backend) -> torch.device:
     """Where a backend searches: faiss on a GPU only if it was built for one."""
-    device = dist.pick_device()
+    device = pick_device()
     if backend == "torch" or device.type == "cpu":
         return device
     import faiss
@@ -158,7 +158,7 @@ def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
 
 def planned_seconds(n: int, q: int, dim: int, k: int) -> float:
     """About how long `neighbours` takes, by the backend's speed on a few made-up rows."""
-    draw, backend, device = np.random.default_rng(0), default_backend(), dist.pick_device()
+    draw, backend, device = np.random.default_rng(0), default_backend(), pick_device()
     some, few = min(n, ROWS_TIMED), min(q, QUERIES_TIMED)
     made, asked = (draw.standard_normal((count, dim), np.float32) for count in (some, few))
     bank, queries, spare = Rows(made, device), torch.tensor(asked, device=device), min(k + SPARE_CANDIDATES, some)

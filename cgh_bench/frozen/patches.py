@@ -12,10 +12,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
 
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core import dist
 from cgh_bench.core.config import fingerprint
+from cgh_bench.core.device import Precision, arithmetic, pick_device
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import Precision, arithmetic
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
@@ -82,7 +81,7 @@ class LiveMaps:
     """
 
     def __init__(self, checkpoint: Checkpoint, feature: str, precision: Precision) -> None:
-        self.checkpoint, self.precision, self.device = checkpoint, precision, dist.pick_device()
+        self.checkpoint, self.precision, self.device = checkpoint, precision, pick_device()
         self.targets = checkpoint.architecture.targets(feature)
         self.backbone = checkpoint.backbone().to(self.device)
         self.width, self.stride = map_width(checkpoint, feature), _stages(checkpoint, self.targets)[-1].stride

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from cgh_bench.core import dist
-from cgh_bench.core.dist import pick_device
+from cgh_bench.core.device import pick_device
 from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import progress, seconds_of
 from cgh_bench.data.image_set import ImageSet

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core.config import fingerprint
-from cgh_bench.core.precision import Precision
+from cgh_bench.core.device import Precision
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import Work

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.outcomes.base import FILE, VERSION, Images, Outcomes
 from cgh_bench.outcomes.classification import Classification
 from cgh_bench.outcomes.detection import Detection

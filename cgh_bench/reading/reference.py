@@ -21,8 +21,8 @@ from cgh_bench.backbones.base import ACTIVATIONS, GLOBAL_FEATURE, Architecture
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.checkpoint import Checkpoint
-from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.data.preprocessing import PREPROCESSINGS, Preprocessing
 from cgh_bench.reading import reference_script
 from cgh_bench.reading.evidence import adjusted

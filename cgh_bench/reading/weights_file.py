@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from cgh_bench.checkpoint import DESCRIPTION, FORMAT
 from cgh_bench.core import pickles
-from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.saved import load_arrays
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The files of a Hugging Face folder that hold weights; those of a large one have an index (`….index.json`)."""

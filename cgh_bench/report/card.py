@@ -11,10 +11,10 @@ from cgh_bench.core.config import plain
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.report import cells, provenance
-from cgh_bench.report.cells import Cell, metric_label
+from cgh_bench.report.cells import Cell
 from cgh_bench.report.sensitivity import label_of
 from cgh_bench.results import Result
-from cgh_bench.tasks.base import Metric
+from cgh_bench.tasks.base import Metric, metric_label
 
 REFERENCES = Path(__file__).parent / "references.bib"
 """What to cite; the keywords of an entry are the tasks, methods, datasets and frameworks that it is cited for."""

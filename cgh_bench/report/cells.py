@@ -9,24 +9,6 @@ from cgh_bench.report.definition import ColumnDefinition, Definition, RowDefinit
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Metric
 
-LABELS = {
-    "top1": "Top-1",
-    "top5": "Top-5",
-    "top1_std": "Top-1 SD",
-    "accuracy": "Accuracy",
-    "class_balanced": "Mean per-class",
-    "recall": "Recall",
-    "mAP_11_points": "mAP (11 points)",
-}
-"""What people call a metric, where its name says it differently; see `metric_label`."""
-
-
-def metric_label(name: str) -> str:
-    """The name of a metric as people write it: `Top-1`, `Box AP50`, `mIoU`."""
-    plain = name.removesuffix("_selected_on_val")
-    label = LABELS.get(plain) or plain.replace("box_", "Box ").replace("mask_", "Mask ")
-    return label if plain == name else f"{label} (tuned on val)"
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cgh_bench import results, tasks
-from cgh_bench.core.arrays import load_arrays
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.data import DataPair
 from cgh_bench.evaluation import Evaluation, evaluate, find_finished, prepare
 from cgh_bench.reading.loading import load

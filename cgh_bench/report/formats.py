@@ -17,10 +17,11 @@ from cgh_bench import published, tasks
 from cgh_bench.core.errors import printable
 from cgh_bench.core.registry import registered
 from cgh_bench.published import PublishedResult
-from cgh_bench.report.cells import Cell, Column, Row, Table, metric_label
+from cgh_bench.report.cells import Cell, Column, Row, Table
 from cgh_bench.report.correlation import FEWEST, Correlation
 from cgh_bench.report.definition import published_metric
 from cgh_bench.results import Result
+from cgh_bench.tasks.base import metric_label
 
 RANKS = {0: "", 1: "best", 2: "second"}
 WIDTH_OF_FILES = 1000

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.published import PublishedResult
-from cgh_bench.report.cells import Table, metric_label
+from cgh_bench.report.cells import Table
 from cgh_bench.site.pictures import css_colour
-from cgh_bench.tasks.base import Metric
+from cgh_bench.tasks.base import Metric, metric_label
 
 VIEWS = {"asymmetric": 1, "symmetric": 2}
 """How often an epoch passes each image through the trained network; multi-crop depends on the crops: not drawn."""

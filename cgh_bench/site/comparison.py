@@ -14,12 +14,11 @@ from PIL import Image
 from cgh_bench import data
 from cgh_bench.core.errors import UserError
 from cgh_bench.outcomes.classification import Classification
-from cgh_bench.report.cells import metric_label
 from cgh_bench.report.significance import paired_interval, welch_half_widths
 from cgh_bench.site.boards import Board, Subject
 from cgh_bench.site.breakdown import classification
 from cgh_bench.site.pictures import data_uri
-from cgh_bench.tasks.base import Metric
+from cgh_bench.tasks.base import Metric, metric_label
 
 MOST_PAIRED = 40
 """At most so many backbones per protocol, the first in the store, are compared image by image: all pairs of them."""

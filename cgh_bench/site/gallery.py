@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench import data
-from cgh_bench.core.arrays import load_arrays
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.data import ImageSet
 from cgh_bench.data.annotations import LEAST_POLYGON, is_number
 from cgh_bench.data.ground_truth import SHOWN, Maps, Objects

@@ -14,11 +14,12 @@ from markupsafe import Markup
 from cgh_bench import published, results
 from cgh_bench.core.files import write_text
 from cgh_bench.report import provenance, table
-from cgh_bench.report.cells import Table, metric_label
+from cgh_bench.report.cells import Table
 from cgh_bench.results import Result
 from cgh_bench.site import charts
 from cgh_bench.site.gallery import gallery
 from cgh_bench.site.truth import noting
+from cgh_bench.tasks.base import metric_label
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEXTS = {"Markdown": "md", "LaTeX": "tex", "CSV": "csv"}

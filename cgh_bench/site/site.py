@@ -12,7 +12,7 @@ from cgh_bench import outcomes, published, results
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text, writing_alone
 from cgh_bench.report import card, definition, provenance, table
-from cgh_bench.report.cells import Cell, Table, metric_label, newest_data
+from cgh_bench.report.cells import Cell, Table, newest_data
 from cgh_bench.report.resampling import LEAST_IMAGES
 from cgh_bench.report.sensitivity import sensitivity
 from cgh_bench.report.significance import mean_interval, paired_interval
@@ -23,7 +23,7 @@ from cgh_bench.site.charts import MEASURED, VIEWS, Chart, Point
 from cgh_bench.site.comparison import comparison
 from cgh_bench.site.gallery import gallery
 from cgh_bench.site.overview import overview
-from cgh_bench.tasks.base import Metric
+from cgh_bench.tasks.base import Metric, metric_label
 
 
 def write(store: Path, work: Path, out: Path) -> Path:

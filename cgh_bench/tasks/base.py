@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from cgh_bench.core.device import Precision
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
-from cgh_bench.core.precision import Precision
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
 from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
 from cgh_bench.frozen.selection import require_different, require_one_label
@@ -41,6 +41,25 @@ class Metric:
         """The text after its name in a table: the unit unless per cent, and an arrow if lower is better."""
         unit = "" if self.unit in ("%", "") else f" [{self.unit}]"
         return unit + (" ↓" if self.higher_is_better is False else "")
+
+
+LABELS = {
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "top1_std": "Top-1 SD",
+    "accuracy": "Accuracy",
+    "class_balanced": "Mean per-class",
+    "recall": "Recall",
+    "mAP_11_points": "mAP (11 points)",
+}
+"""What people call a metric, where its name says it differently; see `metric_label`."""
+
+
+def metric_label(name: str) -> str:
+    """The name of a metric as people write it: `Top-1`, `Box AP50`, `mIoU`."""
+    plain = name.removesuffix("_selected_on_val")
+    label = LABELS.get(plain) or plain.replace("box_", "Box ").replace("mask_", "Mask ")
+    return label if plain == name else f"{label} (tuned on val)"
 
 
 TOP5 = Metric("top5", always=False)

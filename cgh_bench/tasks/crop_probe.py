@@ -109,7 +109,8 @@ class CropProbe(ImageTask):
             judged: images that the backbone sees at the end of every epoch, too.
         """
         from cgh_bench.core import dist
-        from cgh_bench.frozen.extraction import Work, measured
+        from cgh_bench.frozen.cost import measured
+        from cgh_bench.frozen.extraction import Work
         from cgh_bench.frozen.training import planned
 
         targets = tuple(checkpoint.architecture.targets(name) for name in features)

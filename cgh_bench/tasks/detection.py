@@ -35,7 +35,7 @@ class _Detector(Transfer):
 
     def outcomes(self, data: DenseData, run: Path) -> "Outcomes | None":
         """The detections, each right or wrong: by the dataset's own metric where it has one, else by pycocotools."""
-        from cgh_bench.core.arrays import load_arrays
+        from cgh_bench.core.saved import load_arrays
         from cgh_bench.data import ground_truth
         from cgh_bench.outcomes.detection import detection, judged
         from cgh_bench.transfer_configs.contract.matches import FILE

@@ -103,8 +103,8 @@ class Discovery(FrozenTask[BoxedImages]):
         """The box of each of these images."""
         import torch
 
-        from cgh_bench.core.dist import pick_device, rank
-        from cgh_bench.core.precision import arithmetic
+        from cgh_bench.core.device import arithmetic, pick_device
+        from cgh_bench.core.dist import rank
         from cgh_bench.core.progress import progress
         from cgh_bench.frozen.discovery import object_box, positions
 

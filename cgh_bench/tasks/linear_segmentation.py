@@ -86,7 +86,7 @@ class LinearSegmentation(DenseTask):
             return [NOT_MADE]
         from cgh_bench.core import dist
         from cgh_bench.frozen import patches
-        from cgh_bench.frozen.extraction import measured
+        from cgh_bench.frozen.cost import measured
         from cgh_bench.frozen.training import planned
 
         train = self.windows(data.train)

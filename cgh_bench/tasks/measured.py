@@ -13,9 +13,9 @@ from PIL import Image
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.descent import HeadTraining
+from cgh_bench.core.device import Precision
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
-from cgh_bench.core.precision import Precision
 from cgh_bench.data.measured import MeasuredImages, MeasuredPair, Quantity, Values, load_measured
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.dense import NOT_MADE, SHOWN, MapTask, Upsampling, require_other_images

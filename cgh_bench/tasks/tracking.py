@@ -130,7 +130,7 @@ class Tracking(FrozenTask[Videos]):
         """What each pixel is predicted to be; of `true` only the first map is looked at."""
         import torch
 
-        from cgh_bench.core.dist import pick_device
+        from cgh_bench.core.device import pick_device
         from cgh_bench.frozen.frames import Propagation, decided, resized
 
         first = torch.from_numpy(resized(true[0], grid).astype(np.int64))

@@ -17,8 +17,9 @@ from cgh_bench.core.config import fingerprint
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.progress import duration
 from cgh_bench.core.registry import registered
+from cgh_bench.data import is_known
 from cgh_bench.data.dense import DenseData, Kind, Own
-from cgh_bench.data.own.find import is_known, locate
+from cgh_bench.data.own.find import locate
 from cgh_bench.foreign import frameworks, process
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders, Metric, Task

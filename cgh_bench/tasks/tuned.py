@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.descent import BY_STEP, Schedule
+from cgh_bench.core.device import arithmetic
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import arithmetic
 from cgh_bench.data.image_set import share_of_classes
 from cgh_bench.data.transform import IMAGENET_LINEAR, EvalTransform
 from cgh_bench.frozen.selection import Rows, require_learnable
@@ -73,7 +73,8 @@ class Tuned(ImageTask):
     def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
         """How long the training takes, val after every epoch included, by the backbone's speed on a few images."""
         from cgh_bench.core import dist
-        from cgh_bench.frozen.extraction import Work, measured
+        from cgh_bench.frozen.cost import measured
+        from cgh_bench.frozen.extraction import Work
         from cgh_bench.frozen.training import planned
 
         rows = self.labelled_rows(checkpoint, data.train, seed=0)

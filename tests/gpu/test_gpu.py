@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.core.dist import pick_device
-from cgh_bench.core.precision import arithmetic
+from cgh_bench.core.device import arithmetic, pick_device
 from cgh_bench.core.registry import registered
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS

@@ -8,7 +8,7 @@ import torch
 from framework_models import of_detectron2, of_openmmlab
 
 from cgh_bench.checkpoint import random_checkpoint, save
-from cgh_bench.core.dist import pick_device
+from cgh_bench.core.device import pick_device
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
 from cgh_bench.foreign import frameworks

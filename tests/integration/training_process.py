@@ -9,8 +9,8 @@ from toy_images import toy_data
 
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.descent import Descent, HeadTraining
+from cgh_bench.core.device import Resources, limited
 from cgh_bench.core.dist import process_group
-from cgh_bench.core.resources import Resources, limited
 from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.depth import Depth

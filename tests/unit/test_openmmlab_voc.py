@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("mmdet")
 
-from cgh_bench.core.arrays import load_arrays
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.outcomes.detection import judged
 from cgh_bench.transfer_configs.contract import curves, matches
 from cgh_bench.transfer_configs.openmmlab.voc import ElevenPointAP, VocBoxes

@@ -18,8 +18,8 @@ from toy_images import toy_data, toy_pair
 
 from cgh_bench import outcomes
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.core.arrays import load_arrays
 from cgh_bench.core.errors import UserError
+from cgh_bench.core.saved import load_arrays
 from cgh_bench.data.image_set import DataPair
 from cgh_bench.data.transform import AS_IS, Crop
 from cgh_bench.frozen.features import GivenFeatures

@@ -10,8 +10,8 @@ from toy_images import toy_data, toy_pair
 
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.ahead import ahead
+from cgh_bench.core.device import arithmetic
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.precision import arithmetic
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.evaluation import Evaluation, evaluate, protocol_id
 from cgh_bench.frozen.features import extract

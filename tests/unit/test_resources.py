@@ -9,9 +9,8 @@ import torch
 from toy_images import toy_data
 
 from cgh_bench.checkpoint import random_checkpoint
-from cgh_bench.core.dist import pick_device
+from cgh_bench.core.device import Resources, limited, pick_device
 from cgh_bench.core.errors import UserError
-from cgh_bench.core.resources import Resources, limited
 from cgh_bench.data.image_set import workers
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.frozen.extraction import Work

@@ -12,7 +12,7 @@ from cgh_bench.core.descent import Cosine, Steps
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import GreyImages
 from cgh_bench.data.transform import AS_IS, Crop
-from cgh_bench.frozen.extraction import Measured
+from cgh_bench.frozen.cost import Measured
 from cgh_bench.frozen.finetuning import Tuning
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.finetune import FineTune
@@ -124,7 +124,7 @@ def test_an_image_that_cannot_be_read_is_found_before_training(
 def test_the_plan_counts_the_labelled_images_and_val(
     backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgh_bench.frozen.extraction.measured", lambda work: Measured(12.0, 0))
+    monkeypatch.setattr("cgh_bench.frozen.cost.measured", lambda work: Measured(12.0, 0))
     (line,) = replace(TOY, labelled=0.3).plan(backbone, toy_data(), Folders(tmp_path, tmp_path))
     # Two epochs of 3 times 12 forward passes to train and 24 to assess.
     assert line == "2 epochs of 12 random crops, 4 steps, about 10 s at 12 forward passes a second"

@@ -5,16 +5,11 @@ from pathlib import Path
 
 from cgh_bench.core.errors import UserError, unknown
 from cgh_bench.core.registry import registered
-from cgh_bench.data import catalog, data_root, dense, find_folder
+from cgh_bench.data import data_root, dense, find_folder, is_known
 from cgh_bench.data.dense import DenseData, Kind, Own
 from cgh_bench.data.layout import Checked
 from cgh_bench.data.own import Format, maps, objects
 from cgh_bench.data.segmented import CLASSES_FILE
-
-
-def is_known(name: str) -> bool:
-    """Whether `name` is that of a dataset, not of a folder of the user's own."""
-    return name in {*catalog(), *dense.layouts()}
 
 
 def kinds(name: str) -> list[Kind]:

@@ -1,8 +1,10 @@
-"""The arithmetic of a backbone: float32, TF32 or bfloat16; and the mode that repeats a GPU's numbers bit for bit."""
+"""The device that computes: which, how much of the machine, in which arithmetic. Importing it loads no torch."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cgh_bench.core.errors import UserError
@@ -13,6 +15,54 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "tf32", "bf16"]
 """tf32: float32 whose products have 10 bits of mantissa, on NVIDIA GPUs alone; bf16: autocast."""
 DETERMINISTIC = "CGH_DETERMINISTIC"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an evaluation may use of the machine, which its result does not depend on; None: as the machine suggests."""
+
+    device: str | None = None
+    """`cpu`, `cuda` or `cuda:1`."""
+    workers: int | None = None
+    """Processes that decode images."""
+    batch_size: int | None = None
+    """Images at a time through a frozen backbone, at most."""
+
+
+_UNLIMITED = Resources()
+_resources: ContextVar[Resources] = ContextVar("resources", default=_UNLIMITED)
+
+
+def resources() -> Resources:
+    """What may be used now."""
+    return _resources.get()
+
+
+@contextmanager
+def limited(to: Resources) -> Iterator[None]:
+    """Within the block, use no more than that."""
+    token = _resources.set(to)
+    try:
+        yield
+    finally:
+        _resources.reset(token)
+
+
+def pick_device() -> "torch.device":
+    """The device that was asked for, else the current CUDA device where there is one, else the CPU.
+
+    Raises:
+        UserError: the one that was asked for is not there.
+    """
+    import torch
+
+    here, asked = torch.cuda.device_count(), resources().device
+    if asked is None:
+        return torch.device("cuda" if here else "cpu")
+    present = ["cpu", *(["cuda"] if here else []), *(f"cuda:{number}" for number in range(here))]
+    if asked not in present:
+        raise UserError(f"--device {asked}: this machine has {', '.join(present)}")
+    return torch.device(asked)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 import torch
 
-from cgh_bench.core.allocations import Allocations
+from cgh_bench.frozen.cost import Allocations
 
 
 def test_the_most_bytes_at_once_are_counted_and_what_was_let_go_is_not():
