@@ -1,9 +1,9 @@
-"""Do CGH and DINO on a small transformer beat its random weights in kNN on the embedded animals, over several seeds?
+"""Do CGH and DINO on a small transformer beat its random weights on the embedded images, over several seeds?
 
     python benchmarks/vit_seeds.py --seeds 3 --work work
 
-Pretrains `cgh_vit_tiny_animals` and `dino_vit_tiny_animals`, evaluates each by `animals_knn` beside
-`random:vit_tiny_patch12_48`, and saves `results/vit_seeds.jsonl` (every result with its provenance) and
+Pretrains `cgh_vit_tiny_animals` and `dino_vit_tiny_animals`, evaluates each beside `random:vit_tiny_patch12_48` by kNN,
+in-context segmentation and correspondence, and saves `results/vit_seeds.jsonl` (every result with its provenance) and
 `results/vit_seeds.md` (the table). What is finished is reused.
 """
 
@@ -19,6 +19,8 @@ from cgh_bench.workspace import Workspace
 HERE = Path(__file__).parent / "results"
 RECIPES = ("cgh_vit_tiny_animals", "dino_vit_tiny_animals")
 CONTROL = "random:vit_tiny_patch12_48"
+COLUMNS = {"animals_knn": "top1", "animals_incontext_fine": "mIoU", "animals_correspondence": "pck_point"}
+"""Tasks and the metric of each that is shown."""
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
             _run("pretrain", recipe, "--seed", str(seed), "--work", str(chosen.work))
             checkpoints[recipe].append(str(workspace.pretraining(recipe, seed) / "backbone.safetensors"))
     for checkpoint in (path for paths in checkpoints.values() for path in paths):
-        _run("eval", "animals_knn", "--ckpt", checkpoint, "--work", str(chosen.work))
+        _run("eval", ",".join(COLUMNS), "--ckpt", checkpoint, "--work", str(chosen.work))
     _save(workspace, checkpoints)
 
 
@@ -47,13 +49,17 @@ def _save(workspace: Workspace, checkpoints: dict[str, list[str]]) -> None:
     from cgh_bench.reading.loading import load
 
     records, _ = results.read(workspace.store)
-    kept, lines = [], ["| weights | kNN top-1 (%) |", "|---|---|"]
+    kept = []
+    lines = ["| weights | " + " | ".join(f"{task}, {metric} (%)" for task, metric in COLUMNS.items()) + " |"]
+    lines.append("|---" * (1 + len(COLUMNS)) + "|")
     for name, paths in checkpoints.items():
-        ids = {load(path).id for path in paths}
-        mine = [r for r in records if r.checkpoint in ids and r.task == "animals_knn" and not r.overridden]
-        values = [record.metrics["top1"] for record in mine]
-        kept += mine
-        lines.append(f"| {name} | {statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} ({len(values)}) |")
+        ids, cells = {load(path).id for path in paths}, [name]
+        for task, metric in COLUMNS.items():
+            mine = [r for r in records if r.checkpoint in ids and r.task == task and not r.overridden]
+            values = [record.metrics[metric] for record in mine]
+            kept += mine
+            cells.append(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} ({len(values)})")
+        lines.append("| " + " | ".join(cells) + " |")
     store = HERE / "vit_seeds.jsonl"
     store.unlink(missing_ok=True)
     results.append(store, *kept)

@@ -1,12 +1,11 @@
-"""animals_det_quick: animals_det_any in half the steps at 96 px, boxes only: a fourth of the time.
+"""animals_det_quick: animals_det_any at 96 px, boxes only: half the time.
 
 Anchors and the regions that a level reads have .75 of their sides, as the images have. All other values are those of
-animals_det_any. That the two rank backbones alike has not been measured.
+animals_det_any. With half the steps, average precision is 1 to 2 % and does not separate backbones. Whether both
+protocols rank backbones alike has not been measured.
 """
 
 _base_ = "animals_det_any.py"
-
-iterations = 125
 
 model = {
     "type": "FasterRCNN",
@@ -36,9 +35,3 @@ test_dataloader = {
     },
 }
 test_evaluator = {"masks": False}
-
-train_cfg = {"max_iters": iterations, "val_interval": iterations + 1}
-param_scheduler = [
-    {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": 10},
-    {"type": "CosineAnnealingLR", "eta_min": 0.0, "by_epoch": False, "begin": 10, "end": iterations},
-]
