@@ -23,7 +23,7 @@ from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.core.progress import duration, one_of_several
 from cgh_bench.evaluation import Evaluation, evaluate, find_finished, prepare
 from cgh_bench.evaluation import plan as plan_evaluation
-from cgh_bench.foreign.process import SECONDS_TO_STOP
+from cgh_bench.foreign.others import SECONDS_TO_STOP
 from cgh_bench.pretrain import recipe as recipes
 from cgh_bench.pretrain.folder import RunFolder
 from cgh_bench.pretrain.train import train

@@ -30,14 +30,12 @@ from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
 from cgh_bench.core.slurm import INTERRUPTED
 from cgh_bench.data.dense import DenseData, Own
-from cgh_bench.foreign import frameworks
+from cgh_bench.foreign import frameworks, others
 from cgh_bench.transfer_configs.contract import PARENT
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
 
-SECONDS_TO_STOP = 120.0
-"""How long an interrupted process may take to save its state."""
 LINES = 10
 """How many lines of the end of a log are shown."""
 TORCHRUN = re.compile(r"^.*torch[./]distributed[./]elastic[./].*(?:closing signal|failed \(exitcode)", re.MULTILINE)
@@ -169,7 +167,6 @@ def run(
         ]
         environment = {**framework.environment, **_meeting(), "CGH_DATA": str(data.root.resolve())}
         _run_to_the_end(command, environment, folder, job)
-        dist.wait_for_all()
     for no_longer_needed in ("weights.pth", "weights.safetensors", "probe.pth", "state.pth") if is_first else ():
         (folder / no_longer_needed).unlink(missing_ok=True)
     given = len(checkpoint.weights) if job.carried else framework.tensors_given(checkpoint)
@@ -207,7 +204,7 @@ def _take_over(folder: Path, job: dict[str, Any]) -> None:
 
 
 def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
-    """Run the command. It has a session of its own, so that Ctrl-C reaches it once, from here."""
+    """Run the command, here and in all other processes. It has its own session: Ctrl-C reaches it once, from here."""
     from cgh_bench.core import dist
 
     log_path = folder / (f"log{dist.rank()}.txt" if dist.rank() else "log.txt")
@@ -223,21 +220,28 @@ def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Pat
             start_new_session=True,
         )
         assert process.stdout is not None
+        together = others.Others(process)
         try:
             _follow(process.stdout, log, f"{job.protocol} in {job.framework}")
             process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                rest, _ = process.communicate(timeout=SECONDS_TO_STOP)
+                rest, _ = process.communicate(timeout=others.SECONDS_TO_STOP)
                 log.write(rest)
             raise
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            together.wait()
     if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt  # it was one of several, of which another was told to stop
+    if together.ended_early:
+        raise UserError(
+            f"{job.protocol} stopped: another of the {dist.world_size()} processes has ended or has said nothing for "
+            f"{others.SILENCE.total_seconds():g} seconds; see its log in {folder}, then rerun to resume"
+        )
     if process.returncode:
         with log_path.open("rb") as whole_log:
             whole_log.seek(earlier)
@@ -249,12 +253,18 @@ def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Pat
 def _termination_as_interrupt() -> Iterator[None]:
     """While the block runs, treat SIGTERM as Ctrl-C, so that the process can save its state: it dies with this one.
 
-    Only in the main thread; signals reach no other.
+    A second SIGTERM does nothing: under SLURM there is one from SLURM and one from torchrun. Only in the main thread;
+    signals reach no other.
     """
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

@@ -1,9 +1,12 @@
 """Detection and segmentation on two nodes: two torchruns of this machine, each with one process that talks by gloo."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import dense_folder
@@ -17,6 +20,7 @@ from cgh_bench.foreign import frameworks
 
 pytestmark = pytest.mark.slow
 STEPS = 3
+LONGER = 12
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 DETECTION = {
     "animals_det_any": ("train_dataloader.num_workers=0", "model.train_cfg.rcnn.sampler.num=8"),
@@ -24,10 +28,37 @@ DETECTION = {
 }
 
 
-def evaluated(name: str, data: Path, work: Path) -> list[str]:
+def evaluated(name: str, data: Path, work: Path, steps: int = STEPS) -> list[str]:
     settings = ",".join(DETECTION.get(name, ("train_dataloader.num_workers=0",)))
-    given = ["--set", f"iterations={STEPS}", "--set", f"settings={settings}", f"--data={data}", f"--work={work}", "-q"]
+    given = ["--set", f"iterations={steps}", "--set", f"settings={settings}", f"--data={data}", f"--work={work}", "-q"]
     return ["-m", "cgh_bench", "eval", name, "--ckpt=random:resnet18", *given]
+
+
+def started(*arguments: str) -> list[subprocess.Popen]:
+    """Two nodes with one process each."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [
+                *(*TORCHRUN, "1", "--nnodes=2", f"--node-rank={number}", "--master-addr=127.0.0.1"),
+                *(f"--master-port={port}", *arguments),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for number in range(2)
+    ]
+
+
+def installed_data(name: str, folder: Path) -> Path:
+    """Data for the task, if its framework is installed."""
+    try:
+        frameworks.require_installed("detectron2" if name.endswith("detectron2") else "mmdet")
+    except UserError as absent:
+        pytest.skip(str(absent))
+    return (dense_folder.write if name == "animals_seg" else own_folders.coco)(folder)
 
 
 def finished(work: Path):
@@ -39,25 +70,8 @@ def finished(work: Path):
 
 @pytest.mark.parametrize("name", ["animals_seg", *DETECTION])
 def test_two_nodes_give_what_two_processes_of_one_node_do(name, tmp_path):
-    try:
-        frameworks.require_installed("detectron2" if name.endswith("detectron2") else "mmdet")
-    except UserError as absent:
-        pytest.skip(str(absent))
-    data = (dense_folder.write if name == "animals_seg" else own_folders.coco)(tmp_path / "data")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    nodes = [
-        subprocess.Popen(
-            [
-                *(*TORCHRUN, "1", "--nnodes=2", f"--node-rank={number}", "--master-addr=127.0.0.1"),
-                *(f"--master-port={port}", *evaluated(name, data, tmp_path / "nodes")),
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for number in range(2)
-    ]
+    data = installed_data(name, tmp_path / "data")
+    nodes = started(*evaluated(name, data, tmp_path / "nodes"))
     said = [node.communicate()[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     subprocess.run([*TORCHRUN, "2", "--standalone", *evaluated(name, data, tmp_path / "one")], check=True)
@@ -65,3 +79,55 @@ def test_two_nodes_give_what_two_processes_of_one_node_do(name, tmp_path):
     assert (spread.metrics, spread.protocol) == (result.metrics, result.protocol)
     assert all(torch.equal(tensor, tensors[key]) for key, tensor in wanted.items())
     assert {path.name for path in (tmp_path / "nodes" / spread.work).glob("log*.txt")} == {"log.txt", "log1.txt"}
+
+
+def wait_for_steps(work: Path, log: str) -> None:
+    """Until the framework of the second node has said more than `log`, and the weights have arrived."""
+    deadline = time.monotonic() + 600
+    while not (list(work.glob("eval/*/*/seed0/loaded.json")) and len(said_by(work)) > len(log)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def said_by(work: Path) -> str:
+    return "".join(path.read_text() for path in work.glob("eval/*/*/seed0/log1.txt"))
+
+
+def kill_with_children(parent: int) -> None:
+    """As when a machine loses its power."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            if f"\nPPid:\t{parent}\n" in status.read_text():
+                kill_with_children(int(status.parent.name))
+    with suppress(ProcessLookupError):
+        os.kill(parent, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("name", ["animals_seg", "animals_det_any_detectron2"])
+def test_two_nodes_of_which_one_is_ended_resume_to_the_same_end(name, tmp_path):
+    """First it is told to stop, then it is killed. Each process's randomness and statistics are resumed."""
+    data = installed_data(name, tmp_path / "data")
+    for node in started(*evaluated(name, data, tmp_path / "whole", LONGER)):
+        node.communicate(timeout=900)
+        assert node.returncode == 0
+    work = tmp_path / "ended"
+    command = evaluated(name, data, work, LONGER)
+    nodes = started(*command)
+    wait_for_steps(work, "")
+    nodes[1].terminate()
+    for node in nodes:
+        _, said = node.communicate(timeout=300)
+        assert node.returncode and "interrupted: " in said, said
+    assert list(work.glob("eval/*/*/seed0/state.pth"))
+    nodes, log = started(*command), said_by(work)
+    wait_for_steps(work, log)
+    kill_with_children(nodes[1].pid)
+    _, said = nodes[0].communicate(timeout=300)
+    assert nodes[0].returncode and ("error: " in said or "interrupted: " in said), said
+    nodes[1].communicate()
+    for node in started(*command):
+        node.communicate(timeout=900)
+        assert node.returncode == 0
+    (resumed, tensors), (result, wanted) = finished(work), finished(tmp_path / "whole")
+    assert resumed.metrics == result.metrics
+    assert all(torch.equal(tensor, tensors[key]) for key, tensor in wanted.items())

@@ -16,7 +16,7 @@ from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.config import identity
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.dense import Located
-from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign import frameworks, others, process
 
 STAND_IN = """
     import argparse, json, os, pathlib, signal, sys, time
@@ -216,7 +216,7 @@ def test_a_process_that_does_not_stop_is_killed(stand_in, checkpoint, tmp_path, 
         yield tick
 
     monkeypatch.setattr(process, "progress", interrupting)
-    monkeypatch.setattr(process, "SECONDS_TO_STOP", 0.2)
+    monkeypatch.setattr(others, "SECONDS_TO_STOP", 0.2)
     with pytest.raises(KeyboardInterrupt):
         run(job(), checkpoint, tmp_path, tmp_path / "run")
     pid = int((tmp_path / "run" / "pid").read_text())

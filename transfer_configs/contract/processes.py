@@ -1,17 +1,21 @@
-"""The processes of a run: its options, its parent, and one process per GPU."""
+"""The processes of a run: its options, its parent, and one process per GPU, which tell each other what each has."""
 
 import argparse
 import atexit
 import ctypes
+import functools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from cgh_bench.transfer_configs.contract import PARENT
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop and has saved its state."""
@@ -94,6 +98,39 @@ def join() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
     atexit.register(torch.distributed.destroy_process_group)
+
+
+@functools.cache
+def _on_cpus() -> Any:
+    """The group of all processes by gloo, for what is not on a GPU; all make it together, when they first need it."""
+    return torch.distributed.new_group(backend="gloo")
+
+
+def any_of_all(*mine: bool) -> list[bool]:
+    """For each of the values, whether it is true in any process. All processes call it together."""
+    if not torch.distributed.is_initialized():
+        return list(mine)
+    found = torch.tensor(mine, dtype=torch.uint8)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, _on_cpus())
+    return [bool(value) for value in found]
+
+
+def gathered(mine: T) -> list[T]:
+    """In the first process, the values of all, in their order; nothing in the others. All call it together."""
+    if not torch.distributed.is_initialized():
+        return [mine]
+    is_first = torch.distributed.get_rank() == 0
+    places: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.gather_object(mine, places if is_first else None, group=_on_cpus())
+    return places if is_first else []
+
+
+def own(values: Sequence[T]) -> T | None:
+    """The value of this process among those that were `gathered`; None if they are of another number of processes."""
+    rank, count = 0, 1
+    if torch.distributed.is_initialized():
+        rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return values[rank] if len(values) == count else None
 
 
 def average_buffers(model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: files written whole or not at all, package versions, random states."""
+"""What a run leaves in its folder: files written whole or not at all, package versions, each process's own state."""
 
 import contextlib
 import importlib.metadata
@@ -53,19 +53,26 @@ def versions(modules: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def random_states() -> dict[str, Any]:
-    """The states of all random number generators on the CPU, as tensors and plain values."""
+def own_state(model: torch.nn.Module) -> dict[str, Any]:
+    """What differs between the processes of a run, as tensors and plain values.
+
+    The model's buffers, such as BatchNorm's running statistics, and the states of the random number generators on the
+    CPU.
+    """
     algorithm, keys, *rest = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)
     return {
+        "buffers": {name: buffer.cpu() for name, buffer in model.named_buffers()},
         "torch": torch.get_rng_state(),
         "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
         "python": random.getstate(),
     }
 
 
-def restore_numpy_and_python(states: Mapping[str, Any]) -> None:
-    """Restore these two from what `random_states` returned; torch's is restored last, by `torch.set_rng_state`."""
-    algorithm, keys, *rest = states["numpy"]
+def restore_own(state: Mapping[str, Any], model: torch.nn.Module) -> None:
+    """Restore what `own_state` returned but torch's random state: that last, by `torch.set_rng_state`."""
+    for name, buffer in model.named_buffers():
+        buffer.copy_(state["buffers"][name])
+    algorithm, keys, *rest = state["numpy"]
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(states["python"])
+    random.setstate(state["python"])

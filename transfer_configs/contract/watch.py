@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-import torch
+from cgh_bench.transfer_configs.contract.processes import any_of_all
 
 SECONDS_BETWEEN_SAVES = 300.0
 SECONDS_BETWEEN_TICKS = 0.2
@@ -34,21 +34,18 @@ class Watch:
     def _ask_to_stop(self, *_: Any) -> None:
         self.asked_to_stop = True
 
-    def agree(self) -> None:
-        """In a step of training: if any process was asked to stop, all are, so that none waits for one that is gone."""
-        if torch.distributed.is_initialized():
-            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-            asked = torch.tensor(int(self.asked_to_stop), device=device)
-            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-            self.asked_to_stop = bool(asked.item())
-
     def time_to_save(self) -> bool:
-        """Whether the last save is long ago or the run was asked to stop. Counts as a save if true."""
+        """Whether the last save is long ago or the run was asked to stop. Counts as a save if true.
+
+        All processes call it after each step of training and agree: if one was asked to stop, all are, so that none
+        waits for one that is gone.
+        """
         now = time.monotonic()
-        if not self.asked_to_stop and now - self._last_save <= SECONDS_BETWEEN_SAVES:
-            return False
-        self._last_save = now
-        return True
+        is_due = now - self._last_save > SECONDS_BETWEEN_SAVES
+        self.asked_to_stop, is_due = any_of_all(self.asked_to_stop, is_due)
+        if self.asked_to_stop or is_due:
+            self._last_save = now
+        return self.asked_to_stop or is_due
 
     def tick(self, phase: str, done: int, of: int, loss: float | None = None) -> None:
         """Print that `done` of `of` steps of a phase are done, a few times per second and after the last."""

@@ -19,15 +19,14 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
-from cgh_bench.transfer_configs.contract import arrival
-from cgh_bench.transfer_configs.contract.records import random_states, replacing, restore_numpy_and_python
+from cgh_bench.transfer_configs.contract import arrival, processes, records
 from cgh_bench.transfer_configs.contract.watch import Interrupted, Watch
 from cgh_bench.transfer_configs.detectron2 import evaluation
 from cgh_bench.transfer_configs.detectron2.data_sets import training_batches
 from cgh_bench.transfer_configs.detectron2.solver import optimizer
 
 NORMALIZER = "loss_normalizer"
-"""The attribute with a dense detector's running mean of positives: part of its state, but not a tensor."""
+"""The attribute with a dense detector's running mean of a process's positives: state, but not a tensor."""
 
 
 class Run:
@@ -85,7 +84,7 @@ class Run:
     def _start(self) -> None:
         """Before the first step, check that all weights arrived; in a resumed run, restore the random states."""
         if self.saved:
-            _restore_random(self.saved["random"])
+            self._restore_own(processes.own(self.saved["own"]))
             self.saved = None
             return
         loaded = arrival.account(
@@ -107,8 +106,7 @@ class Run:
     def _after_step(self, done: int, last: int) -> None:
         loss = self.trainer.storage.latest()["total_loss"][0] if comm.is_main_process() else None
         self.watch.tick("train", done, last, loss)
-        self.watch.agree()
-        if (self.watch.time_to_save() or done == last) and comm.is_main_process():
+        if self.watch.time_to_save() or done == last:
             self._write_state()
         if self.watch.asked_to_stop:
             raise Interrupted
@@ -144,7 +142,7 @@ class Run:
         """
         if comm.is_main_process():
             trained = {"model": self.model.state_dict(), "cfg": yaml.safe_load(self.config.dump()), **self.description}
-            with replacing(self.work / "model.pth") as path:
+            with records.replacing(self.work / "model.pth") as path:
                 torch.save(trained, path)
 
     def restore_trained(self) -> bool:
@@ -156,14 +154,17 @@ class Run:
 
     def _write_state(self) -> None:
         """Save everything that the rest of the run depends on, as tensors and plain values for `weights_only`."""
+        mine = records.own_state(self.model) | {NORMALIZER: getattr(self.model, NORMALIZER, None)}
+        own = processes.gathered(mine)
+        if not own:
+            return
         state = {
             "model": self.model.state_dict(),
             "trainer": self.trainer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "random": random_states(),
-            "normalizer": getattr(self.model, NORMALIZER, None),
+            "own": own,
         }
-        with replacing(self.state_path) as temporary:
+        with records.replacing(self.state_path) as temporary:
             torch.save(state, temporary)
 
     def _read_state(self) -> dict[str, Any]:
@@ -174,8 +175,15 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.trainer.load_state_dict(state["trainer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        if state["normalizer"] is not None:
-            setattr(self.model, NORMALIZER, state["normalizer"])
+
+    def _restore_own(self, state: dict[str, Any] | None) -> None:
+        """Restore what only this process has; None: the run has another number of processes now."""
+        if state is None:
+            return
+        records.restore_own(state, self.model)
+        if state[NORMALIZER] is not None:
+            setattr(self.model, NORMALIZER, state[NORMALIZER])
+        torch.set_rng_state(state["torch"])
 
 
 class _Sized:
@@ -219,10 +227,3 @@ def in_force(model: Any) -> dict[str, Any]:
         "mean_std": [*model.pixel_mean.flatten().tolist(), *model.pixel_std.flatten().tolist()],
         "stride_in_1x1": arrival.strides_in_1x1(model.named_modules()),
     }
-
-
-def _restore_random(states: dict[str, Any]) -> None:
-    """Restore the random states of a single process. Several processes continue with their own."""
-    if comm.get_world_size() == 1:
-        restore_numpy_and_python(states)
-        torch.set_rng_state(states["torch"])

@@ -4,30 +4,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from cgh_bench.transfer_configs.contract.records import random_states, replacing, restore_numpy_and_python
+from cgh_bench.transfer_configs.contract import processes, records
 
 
 def save(runner: Runner, iteration: int, path: Path) -> None:
-    """Write everything that the rest of the run depends on, after `iteration` steps."""
+    """Write everything that the rest of the run depends on, after `iteration` steps. All processes call it."""
+    own = processes.gathered(records.own_state(bare(runner.model)))
+    if not own:
+        return
     state = {
         "iteration": iteration,
         "model": bare(runner.model).state_dict(),
         "optimizer": runner.optim_wrapper.state_dict(),
         "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
-        **random_states(),
+        "own": own,
     }
-    with replacing(path) as temporary:
+    with records.replacing(path) as temporary:
         torch.save(state, temporary)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote."""
+    """What `save` wrote, but as `own` only this process's, or None if the run has another number of processes now."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return {**state, "own": processes.own(state["own"])}
 
 
 def restore(runner: Runner, state: dict[str, Any]) -> None:
@@ -38,14 +40,14 @@ def restore(runner: Runner, state: dict[str, Any]) -> None:
         scheduler.load_state_dict(saved)
     runner.train_loop._iter = state["iteration"]
     runner.optim_wrapper.initialize_count_status(runner.model, state["iteration"], runner.max_iters)
-    if get_world_size() == 1:
-        restore_numpy_and_python(state)
+    if state["own"]:
+        records.restore_own(state["own"], bare(runner.model))
 
 
 def restore_torch_random(state: dict[str, Any]) -> None:
     """Restore torch's random state. Call it last: creating the data loader's iterator draws a number."""
-    if get_world_size() == 1:
-        torch.set_rng_state(state["torch"])
+    if state["own"]:
+        torch.set_rng_state(state["own"]["torch"])
 
 
 def bare(model: Any) -> Any:

@@ -99,8 +99,7 @@ class Transfer(Hook):
         if not math.isfinite(loss):
             raise SystemExit(f"the loss is {loss} in iteration {done}")
         self.watch.tick("train", done, runner.max_iters, loss)
-        self.watch.agree()
-        if (self.watch.time_to_save() or done == runner.max_iters) and get_rank() == 0:
+        if self.watch.time_to_save() or done == runner.max_iters:
             state.save(runner, done, self.state_path)
         if self.watch.asked_to_stop:
             raise Interrupted
