@@ -205,6 +205,8 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
     from cgh_bench.evaluation import evaluate as run
     from cgh_bench.evaluation import find_finished, prepare
 
+    if isinstance(tasks, str) and "," in tasks:
+        raise UserError(f"tasks={tasks!r} names several tasks; give a list: {tasks.replace(' ', '').split(',')}")
     if store and work is None:
         raise UserError("store=True needs work=, the folder whose results.jsonl is appended to")
     pair = None if data is None or _is_name(data) else _pair(data)

@@ -43,7 +43,8 @@ class Workspace:
             return
         with files.scratch() as folder:
             for entry in self.cache.iterdir() if self.cache.is_dir() else ():
-                (folder / entry.name).symlink_to(entry.resolve())
+                if not entry.name.startswith("."):  # a lock is not opened through a link
+                    (folder / entry.name).symlink_to(entry.resolve())
             yield replace(self, scratch=folder)
 
     def pretraining(self, recipe: str, seed: int) -> Path:

@@ -292,6 +292,7 @@ def test_images_of_every_kind_are_read_alike():
         ({"model": "resnet18"}, "random:resnet18"),
         ({"model": 5}, "not a model"),
         ({"tasks": "knm"}, "knn"),
+        ({"tasks": "knn,linear"}, "list"),
         ({"data": 3}, "int"),
         ({"data": (Pictures(), 3)}, "pair"),
         ({"data": None}, "data"),

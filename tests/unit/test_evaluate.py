@@ -13,6 +13,7 @@ from toy_images import toy_data
 from cgh_bench import results
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint
 from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.files import alone_in
 from cgh_bench.core.registry import registered
 from cgh_bench.evaluation import Evaluation, configured, evaluate, find_finished, plan, prepare, protocol_id
 from cgh_bench.tasks.base import Data, Folders, Metric, Task
@@ -266,12 +267,15 @@ def test_a_plan_sees_what_is_there_and_leaves_nothing(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "work")
     (workspace.cache / "scenes").mkdir(parents=True)
     (workspace.cache / "scenes/done").touch()
+    with alone_in(workspace.cache / "contents"):  # an evaluation leaves its lock there
+        pass
     with workspace.planning() as planned:
-        assert planned.cache == workspace.cache
+        with alone_in(planned.datasets / "contents"):
+            assert planned.cache == workspace.cache
         assert (planned.datasets / "scenes/done").exists()
         (planned.datasets / "pairs").mkdir()
     assert not planned.datasets.exists()
-    assert [path.name for path in workspace.cache.iterdir()] == ["scenes"]
+    assert sorted(path.name for path in workspace.cache.iterdir()) == [".contents.lock", "scenes"]
     with workspace.planning(False) as real:
         assert real.datasets == workspace.cache
     with Workspace(tmp_path / "new").planning():
