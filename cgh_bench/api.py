@@ -209,15 +209,14 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
         raise UserError(f"tasks={tasks!r} names several tasks; give a list: {tasks.replace(' ', '').split(',')}")
     if store and work is None:
         raise UserError("store=True needs work=, the folder whose results.jsonl is appended to")
-    pair = None if data is None or _is_name(data) else _pair(data)
-    named = {"data": str(data)} if data is not None and pair is None else {}
+    is_named = data is None or isinstance(data, str | Path)
     with showing(progress), _workspace(work) as workspace:
-        checkpoint = None if _is_in_memory(model) else _checkpoint(model)
-        given = [*_settings(settings, checkpoint), *(f"data={name}" for name in named.values())]
+        checkpoint = None if callable(model) else _checkpoint(model)
+        given = _settings({**settings, "data": data} if is_named and data is not None else settings, checkpoint)
         names = [tasks] if isinstance(tasks, str) else list(tasks)
-        evaluations = prepare(names, workspace, given, pair)
+        evaluations = prepare(names, workspace, given, None if is_named else _pair(data))
         if checkpoint is None:
-            checkpoint = wrap(model, preprocessing, features, _size(evaluations))  # type: ignore[arg-type]
+            checkpoint = _checkpoint(model, preprocessing, features, _size(evaluations))
         elif features is not None:
             raise UserError(
                 "features= is only for models in memory; for a checkpoint use feature=, such as feature='layer3'"
@@ -258,28 +257,15 @@ def features(  # noqa: PLR0913 (each is an independent choice)
     Raises:
         UserError: see `evaluate`.
     """
-    with showing(progress):
-        return extracted(model, data, split, feature, transform, preprocessing)
-
-
-def extracted(
-    model: Model,
-    data: Data,
-    split: str,
-    feature: str,
-    transform: EvalTransform,
-    preprocessing: str | Preprocessing = "imagenet",
-) -> Features:
-    """See `features`; progress is shown."""
     from cgh_bench.frozen.features import extract
 
     if split not in ("train", "val"):
         raise unknown("split", split, ("train", "val"))
-    pair = load_pair(str(data), data_root()) if _is_name(data) else _pair(data)
-    images = pair.train if split == "train" else pair.val
-    size = tuple(transform(images.image(0)).shape[-2:])
-    checkpoint = wrap(model, preprocessing, None, size) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
-    with scratch() as folder:
+    with showing(progress), scratch() as folder:
+        pair = load_pair(str(data), data_root()) if isinstance(data, str | Path) else _pair(data)
+        images = pair.train if split == "train" else pair.val
+        height, width = transform(images.image(0)).shape[-2:]
+        checkpoint = _checkpoint(model, preprocessing, image_size=(height, width))
         bank = extract(checkpoint, images, transform, feature, folder)
         rows = range(len(images))
         return Features(np.array(bank.features), images.labels, images.classes, tuple(map(images.called, rows)))
@@ -303,9 +289,8 @@ def convert(model: Model, to: str, out: str | Path, verify: bool = True) -> dict
     """
     from cgh_bench.converters.convert import convert as write
 
-    checkpoint = wrap(model) if _is_in_memory(model) else _checkpoint(model)  # type: ignore[arg-type]
     with showing(False):
-        return write(checkpoint, to, Path(out), verify)
+        return write(_checkpoint(model), to, Path(out), verify)
 
 
 def list_tasks() -> dict[str, str]:
@@ -316,22 +301,22 @@ def list_tasks() -> dict[str, str]:
     return {name: (type(task).__doc__ or "").splitlines()[0] for name, task in tasks.items()}
 
 
-def _is_in_memory(model: Model) -> bool:
-    return callable(model)
-
-
-def _checkpoint(model: Model) -> Checkpoint:
-    if isinstance(model, str | Path):
-        return load(model)
+def _checkpoint(
+    model: Model,
+    preprocessing: str | Preprocessing = "imagenet",
+    features: Pick = None,
+    image_size: tuple[int, int] = (224, 224),
+) -> Checkpoint:
+    """The checkpoint that `model` is or names; a model in memory is wrapped as the other arguments say."""
     from cgh_bench.checkpoint import Checkpoint
 
+    if isinstance(model, str | Path):
+        return load(model)
+    if callable(model):
+        return wrap(model, preprocessing, features, image_size)
     if not isinstance(model, Checkpoint):
         raise UserError(f"{model!r} is not a model; expected a name, a Checkpoint, a module or a function of images")
     return model
-
-
-def _is_name(data: object) -> bool:
-    return isinstance(data, str | Path)
 
 
 def _pair(data: Any) -> DataPair:
@@ -382,12 +367,9 @@ def _settings(settings: Mapping[str, Any], checkpoint: Checkpoint | None) -> lis
         elif is_dataclass(value) and not isinstance(value, type):
             found += _settings({f"{name}.{f.name}": getattr(value, f.name) for f in fields(value)}, checkpoint)
         else:
-            found.append(f"{name}={_text(value)}")
+            text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+            found.append(f"{name}={text}")
     return found
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _size(evaluations: Sequence[Evaluation]) -> tuple[int, int]:

@@ -177,7 +177,7 @@ def evaluate(
     _require_complete(evaluation.name, task.METRICS, metrics)
     seconds = round(time.monotonic() - clock, 2)
     if dist.rank() == 0:
-        metrics |= _of_groups(evaluation.name, metrics, folder)
+        metrics |= _group_metrics(evaluation.name, metrics, folder)
     result = Result(
         task=evaluation.name,
         protocol=evaluation.protocol,
@@ -226,8 +226,12 @@ def _require_complete(name: str, declared: Sequence[Metric], metrics: dict[str, 
         raise CheckFailed(f"{name} did not report {', '.join(missing)}; its log is in the run's folder")
 
 
-def _of_groups(name: str, metrics: dict[str, float], folder: Path) -> dict[str, float]:
-    """The metrics of groups, which only the outcomes in the run's folder give; refuse others that they do not give."""
+def _group_metrics(name: str, metrics: dict[str, float], folder: Path) -> dict[str, float]:
+    """The metrics of groups, computed from the run's per-image predictions, if it has kept any.
+
+    Raises:
+        CheckFailed: those predictions do not give one of the `metrics` that the task reports.
+    """
     if not (folder / outcomes.FILE).exists():
         return {}
     kept = outcomes.load(folder)

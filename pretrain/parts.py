@@ -29,8 +29,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The head's output (B, D) for images (B, 3, H, W)."""
-        output: Tensor = self.head(self.backbone(images))
-        return output
+        return self.head(self.backbone(images))
 
 
 class MomentumEncoder(nn.Module):
@@ -87,8 +86,7 @@ class AlignedQueues(nn.Module):
 
     def __getitem__(self, name: str) -> Tensor:
         """The (K, D) rows of that queue; not a copy."""
-        rows: Tensor = self.get_buffer(f"{name}_rows")
-        return rows
+        return self.get_buffer(f"{name}_rows")
 
     @torch.no_grad()
     def enqueue(self, **rows: Tensor) -> None:
@@ -135,8 +133,7 @@ class HypercolumnBranch(nn.Module):
                 f"views too small for a hypercolumn: {self.stages[-1]} is {height}x{width}, at least 2x2 is needed; "
                 "set views.augments.0.size and views.augments.1.size to 33 or more (9 with the cifar stem)"
             )
-        embedding: Tensor = self.head(self.project(hypercolumn(maps, self.stages)).mean(dim=(2, 3)))
-        return embedding
+        return self.head(self.project(hypercolumn(maps, self.stages)).mean(dim=(2, 3)))
 
 
 class TwoContexts(nn.Module):
@@ -262,8 +259,7 @@ def encode_globally(network: Callable[[Tensor], T], images: Tensor, shuffled_bn:
     of its neighbours (MoCo, arXiv 1911.05722, §3.3).
     """
     if not shuffled_bn:
-        outputs: T = tree_map(dist.gather, network(images))
-        return outputs
+        return tree_map(dist.gather, network(images))
     everything = dist.gather(images)
     order = dist.from_first(torch.randperm(len(everything)).to(images.device))
     shuffled = network(everything[order[dist.block(len(everything))]])

@@ -93,8 +93,7 @@ class Transformers(Architecture):
 
     def transformers_config(self) -> dict[str, Any]:
         """See `Architecture`: what it was read from, with the library's defaults."""
-        found: dict[str, Any] = self.configuration.to_dict()
-        return found
+        return self.configuration.to_dict()
 
     def build(self) -> "Backbone":
         """The network, with the library's initial weights."""

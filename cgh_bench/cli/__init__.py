@@ -88,7 +88,7 @@ def _interrupt_on(numbers: Sequence[signal.Signals]) -> None:
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Report every error that a user can fix as one line on standard error, and exit with its code."""
-    threading.excepthook = _of_a_thread
+    threading.excepthook = _report_from_thread
     try:
         yield
     except click.exceptions.NoArgsIsHelpError as error:
@@ -118,8 +118,8 @@ def errors_in_one_line() -> Iterator[None]:
         _stop("error", f"{error.strerror}{where}; fix it, or name another file or folder", 2)
 
 
-def _of_a_thread(found: threading.ExceptHookArgs) -> None:
-    """Without a traceback for the disk: TensorBoard raises it again where it is next written to."""
+def _report_from_thread(found: threading.ExceptHookArgs) -> None:
+    """Report an error of a thread, but none of the disk: TensorBoard raises that again at its next write."""
     if not issubclass(found.exc_type, OSError):
         threading.__excepthook__(found)
 

@@ -335,7 +335,7 @@ def _with_hub(settings: list[str], checkpoint: "Checkpoint") -> list[str]:
 
 def _warn_if_untrained(checkpoint: "Checkpoint") -> None:
     """Warn as `inspect` would: results of untrained weights are easily mistaken for a backbone's."""
-    from cgh_bench.reading.inspection import checks
+    from cgh_bench.reading.health import checks
 
     if checkpoint.origin.source in ("random", "features"):
         return

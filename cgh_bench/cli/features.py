@@ -34,7 +34,7 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
       cgh-bench eval knn,linear --features photos.train.npz,photos.val.npz
     """
     (name,) = options.checkpoints((ckpt,))
-    from cgh_bench.api import extracted
+    from cgh_bench import api
     from cgh_bench.data.transform import EvalTransform
     from cgh_bench.frozen.given import SUFFIXES, write_features
     from cgh_bench.reading.loading import load
@@ -42,8 +42,9 @@ def export(ckpt: str, data: str, out: Path, feature: str, resize: int, crop: int
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: the name must end in {' or '.join(SUFFIXES)}")
     checkpoint = load(name, trust_code=trust_code)
+    transform = EvalTransform(resize, crop)
     for split in ("train", "val"):
-        found = extracted(checkpoint, data, split, feature, EvalTransform(resize, crop))
+        found = api.features(checkpoint, data, split, feature=feature, transform=transform, progress=True)
         path = out.with_name(f"{out.stem}.{split}{out.suffix}")
         write_features(path, found.features, found.labels, classes=found.classes, paths=found.paths)
         print(f"wrote {path}: {len(found.labels):,} × {found.features.shape[1]}")
@@ -71,14 +72,15 @@ def compare(ckpts: tuple[str, ...], data: str, feature: str, k: int, resize: int
     names = options.checkpoints(ckpts)
     if len(names) < 2:
         raise UserError("features compare needs two or more checkpoints")
-    from cgh_bench.api import extracted
+    from cgh_bench import api
     from cgh_bench.data.transform import EvalTransform
     from cgh_bench.frozen.similarity import cka, mutual_neighbours
     from cgh_bench.reading.loading import load
 
-    banks = {}
+    banks, transform = {}, EvalTransform(resize, crop)
     for name in names:
-        banks[name] = extracted(load(name, trust_code=trust_code), data, "val", feature, EvalTransform(resize, crop))
+        checkpoint = load(name, trust_code=trust_code)
+        banks[name] = api.features(checkpoint, data, feature=feature, transform=transform, progress=True)
     count = len(banks[names[0]].features)
     print(f"{count:,} val images of {data}; mutual kNN by chance: {100 * k / max(1, count - 1):.1f} %")
     for first, second in itertools.combinations(names, 2):

@@ -97,5 +97,4 @@ def find(name: str) -> Converter:
     Raises:
         UserError: unknown name; the nearest names are suggested.
     """
-    converter: Converter = registry.find("cgh_bench.converters", "CONVERTERS", name, "target")
-    return converter
+    return registry.find("cgh_bench.converters", "CONVERTERS", name, "target")

@@ -89,8 +89,7 @@ def _of_set(images: ImageSet, cache: Path) -> dict[str, list[str]]:
     """`problems` of the images of a set, and `digests` of the pixels of those that can be read."""
     place = cache / "checked" / f"{images.fingerprint}.{VERSION}.json"
     try:
-        kept: dict[str, list[str]] = json.loads(place.read_text(encoding="utf-8"))
-        return kept
+        return json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         pass
     found: dict[str, list[str]] = {"problems": [], "digests": []}

@@ -35,8 +35,7 @@ def _gaussian_noise(x: Unit, amount: float, random: Random) -> Unit:
 
 
 def _shot_noise(x: Unit, photons: float, random: Random) -> Unit:
-    counts: Unit = random.poisson(x * photons) / photons
-    return counts
+    return random.poisson(x * photons) / photons
 
 
 def _impulse_noise(x: Unit, share: float, random: Random) -> Unit:
@@ -86,8 +85,7 @@ def _picture(x: Unit) -> "Picture":
 
 
 def _unit(picture: "Picture") -> Unit:
-    unit: Unit = np.asarray(picture).transpose(2, 0, 1) / 255
-    return unit
+    return np.asarray(picture).transpose(2, 0, 1) / 255
 
 
 def _pixels(x: Unit) -> NDArray[np.uint8]:

@@ -129,8 +129,7 @@ def _pixels(image: Any, called: str) -> "Tensor":
     if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim in (2, 3):
         image = image.cpu() if image.ndim == 3 else image.cpu()[None]
         if len(image) in (1, 3):
-            rgb: Tensor = image.expand(3, -1, -1)
-            return rgb
+            return image.expand(3, -1, -1)
     is_array = isinstance(image, np.ndarray | torch.Tensor)
     what = f"{type(image).__name__}" + (f" of {image.dtype}, {tuple(image.shape)}" if is_array else "")
     raise UserError(

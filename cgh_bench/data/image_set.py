@@ -113,8 +113,7 @@ class ImageSet(ABC):
 
     def right(self, predicted: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the predicted classes (N,), one for each image, are right, (N,)."""
-        right: NDArray[np.bool_] = predicted == self.labels
-        return right
+        return predicted == self.labels
 
     @abstractmethod
     def image(self, index: int) -> "Tensor":

@@ -200,8 +200,7 @@ def _content(classes: Sequence[str], labels: Sequence[Any], files: Sequence[Any]
 
 def _value(file: Any) -> dict[str, Any]:
     """A cell of an Arrow table as Python values."""
-    value: dict[str, Any] = file.as_py() if hasattr(file, "as_py") else file
-    return value
+    return file.as_py() if hasattr(file, "as_py") else file
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:

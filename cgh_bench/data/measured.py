@@ -152,8 +152,7 @@ def load_measured(name: str, quantity: Quantity, cache: Path) -> MeasuredPair:
         return MeasuredPair(name, found, there=scenes_are_there(cache))
     entry = catalog().get(name)
     if isinstance(entry, RelatedImages) and entry.kind == quantity:
-        published: MeasuredPair = entry.load(data_root(), cache)
-        return published
+        return entry.load(data_root(), cache)
     folder = find_folder(name)
     if not folder:
         known = [known for known, other in catalog().items() if other.kind == quantity]

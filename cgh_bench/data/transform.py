@@ -54,8 +54,7 @@ class EvalTransform:
         if self.longest:
             thumbnail = F.to_pil_image(image)
             thumbnail.thumbnail((self.resize, self.resize), Image.Resampling.LANCZOS)
-            pixels: Tensor = F.pil_to_tensor(thumbnail)
-            return pixels
+            return F.pil_to_tensor(thumbnail)
         if self.resize is not None:
             mode = InterpolationMode(self.interpolation)
             size = [self.resize] * (2 if self.squash else 1)
@@ -98,8 +97,7 @@ class Crop:
 
     def cut(self, image: "Tensor") -> "Tensor":
         """The same, still uint8."""
-        part: Tensor = self._transform(image)
-        return part
+        return self._transform(image)
 
     @cached_property
     def _transform(self) -> Any:
@@ -119,5 +117,4 @@ def to_unit(pixels: "Tensor") -> "Tensor":
     import torch
     from torchvision.transforms.v2.functional import to_dtype
 
-    unit: Tensor = to_dtype(pixels, torch.float32, scale=True)
-    return unit
+    return to_dtype(pixels, torch.float32, scale=True)

@@ -64,8 +64,7 @@ def answer(asked: Asked) -> dict[str, dict[str, str]]:
     if asked.process.returncode:
         last = [line.strip() for line in errors.splitlines() if line.strip()][-1:]
         raise ValueError(f"exit code {asked.process.returncode}: {''.join(last) or 'no message'}")
-    found: dict[str, dict[str, str]] = json.loads(out.splitlines()[-1])
-    return found
+    return json.loads(out.splitlines()[-1])
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,7 @@ class AttentiveHead(nn.Module):
         shares = (tokens @ query.T).softmax(dim=1)
         pooled = shares.transpose(1, 2) @ tokens
         found = torch.einsum("bhd,hwd->bhw", pooled, values).flatten(1) + self.value.bias
-        scores: Tensor = self.linear(found)
-        return scores
+        return self.linear(found)
 
 
 class AttentiveProbe:

@@ -123,8 +123,7 @@ def truth_on_disk(images: Annotated, folder: Path) -> NDArray[Any]:
                 tick(index + 1)
             kept.flush()
     dist.wait_for_all()
-    truth: NDArray[Any] = np.load(path, mmap_mode="r")
-    return truth
+    return np.load(path, mmap_mode="r")
 
 
 View = Callable[[Tensor, NDArray[Any]], tuple[Tensor, NDArray[Any]]]

@@ -73,5 +73,4 @@ def overlaps(box: Box, others: NDArray[np.float64]) -> NDArray[np.float64]:
     least, most = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = (most - least).clip(0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    found: NDArray[np.float64] = shared / ((box[2:] - box[:2]).prod() + areas - shared)
-    return found
+    return shared / ((box[2:] - box[:2]).prod() + areas - shared)

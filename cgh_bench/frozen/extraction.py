@@ -139,8 +139,7 @@ class Work:
 
     def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
         """Each of the features of a preprocessed batch (B, 3, H, W)."""
-        found: list[Tensor] = backbone.pooled_all(inputs, self.targets)
-        return found
+        return backbone.pooled_all(inputs, self.targets)
 
 
 def layout(device: torch.device) -> torch.memory_format:

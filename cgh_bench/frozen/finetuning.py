@@ -28,8 +28,7 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to logits (B, C)."""
-        logits: Tensor = self.head(self.backbone(self.preprocessing(pixels)))
-        return logits
+        return self.head(self.backbone(self.preprocessing(pixels)))
 
 
 def has_batch_norm(network: nn.Module) -> bool:

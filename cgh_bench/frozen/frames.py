@@ -61,8 +61,7 @@ class Frames:
     def image(self, index: int) -> Tensor:
         """Frame `index` of all, (3, H, W) uint8."""
         video, frame = self._find(index)
-        found: Tensor = F.resize(video.frames.image(frame), list(self.size), antialias=False)
-        return found
+        return F.resize(video.frames.image(frame), list(self.size), antialias=False)
 
     def _find(self, index: int) -> tuple[Video, int]:
         for video in self.videos:
@@ -218,12 +217,10 @@ def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels that differ from that to the right, below, or both; at the last row and column only along it."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    edge: NDArray[np.bool_] = (mask ^ right) | (mask ^ below) | (mask ^ across)
-    return edge
+    return (mask ^ right) | (mask ^ below) | (mask ^ across)
 
 
 def _within(edge: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     from scipy import ndimage
 
-    near: NDArray[np.bool_] = ndimage.distance_transform_edt(~edge) <= reach
-    return near
+    return ndimage.distance_transform_edt(~edge) <= reach

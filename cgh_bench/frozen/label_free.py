@@ -147,5 +147,4 @@ def _gram(features: Features, mean: Floats) -> Floats:
 def _outer(features: NDArray[np.floating]) -> Floats:
     """Products of the rows, (N, N)."""
     rows = features.astype(np.float64)
-    products: Floats = rows @ rows.T
-    return products
+    return rows @ rows.T

@@ -100,8 +100,7 @@ class Ranked:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(Q,) whether the true class has most votes."""
-        first: NDArray[np.bool_] = (self.true_rank < 1).numpy()
-        return first
+        return (self.true_rank < 1).numpy()
 
     @property
     def answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -229,8 +229,7 @@ def unit(rows: Tensor, out: Tensor | None = None) -> Tensor:
 def unit_rows(rows: Floats) -> Floats:
     """The same for an array."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
-    divided: Floats = rows / np.maximum(norm, np.float32(TINY))
-    return divided
+    return rows / np.maximum(norm, np.float32(TINY))
 
 
 class _Exact(NamedTuple):

@@ -36,5 +36,4 @@ def segmentation_metrics(counts: Counts) -> dict[str, float]:
 
 
 def _shares(some: Counts, whole: Counts) -> NDArray[np.float64]:
-    shares: NDArray[np.float64] = np.divide(some, whole, out=np.full(len(some), np.nan), where=whole > 0)
-    return shares
+    return np.divide(some, whole, out=np.full(len(some), np.nan), where=whole > 0)

@@ -124,8 +124,7 @@ class VitNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1], in training preprocessed already, to logits (B, C)."""
-        logits: Tensor = self.network(images if self.training else self.preprocessing(images))
-        return logits
+        return self.network(images if self.training else self.preprocessing(images))
 
 
 def require_vit(checkpoint: Checkpoint) -> None:

@@ -48,7 +48,7 @@ class WholeWork(Work):
         height, width = (side - side % multiple or multiple for side in inputs.shape[-2:])
         inputs = inputs[..., :height, :width]
         if not self.with_patches:
-            return backbone(inputs)  # type: ignore[no-any-return]
+            return backbone(inputs)
         vector, maps = backbone.global_and_pyramid(inputs)
         patches = list(maps.values())[-1].clamp(min=GEM_LEAST)
         return torch.cat([vector, patches.pow(GEM_POWER).mean(dim=(2, 3)).pow(1 / GEM_POWER)], dim=1)
@@ -83,8 +83,7 @@ class Whole:
         folder = self._folder(images)
         named = {"images": images.name, "checkpoint": self.checkpoint.name}
         require_filled({folder: ("whole",)}, lambda missing: self.work(images), lambda _: named)
-        found: NDArray[np.float32] = np.load(folder / "features.npy", mmap_mode="r")
-        return found
+        return np.load(folder / "features.npy", mmap_mode="r")
 
     def plan(self, images: Images) -> str:
         """What `extract` would do, and how long that would take, in a line."""

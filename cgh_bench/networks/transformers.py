@@ -72,8 +72,7 @@ class TransformersBackbone(Wrapped):
     def _part(self, part: str, found: Any, images: Tensor) -> Tensor:
         """A pooled part; of a block the class token, or the mean of patches without one."""
         if part == "head":
-            head: Tensor = found.pooler_output.flatten(1)
-            return head
+            return found.pooler_output.flatten(1)
         number = list(self.stages).index(part) + 1 if part in self.stages else 0
         tokens: Tensor = found.hidden_states[number] if number else found.last_hidden_state
         grid = (images.shape[-2] // self._patch) * (images.shape[-1] // self._patch)

@@ -49,8 +49,7 @@ def _network() -> Any:
         def _pos_embed(self, patches: Tensor) -> Tensor:
             grid = patches.shape[1:3]
             if self.positions == "timm" or tuple(grid) == tuple(self.patch_embed.grid_size):
-                found: Tensor = super()._pos_embed(patches)
-                return found
+                return super()._pos_embed(patches)
             prefix = 0 if self.no_embed_class else self.num_prefix_tokens
             positions: Any = self.pos_embed
             first, rest = positions[:, :prefix], positions[:, prefix:]

@@ -17,8 +17,7 @@ class Wrapped(Backbone):
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """See `nn.Module`: the network's."""
-        found: dict[str, Any] = self.network.state_dict(*args, **options)
-        return found
+        return self.network.state_dict(*args, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix)]:
@@ -85,8 +84,7 @@ class Transformer(Wrapped):
     def _part(self, part: str, final: Tensor, blocks: Mapping[str, Tensor]) -> Tensor:
         """`head`, `cls`, `patch_mean`, or what the class token (the mean, without one) would be after `blockN`."""
         if part == "head":
-            pooled: Tensor = self.network.forward_head(final, pre_logits=True)
-            return pooled
+            return self.network.forward_head(final, pre_logits=True)
         tokens = blocks.get(part, final)
         return tokens[:, self.prefix :].mean(dim=1) if part == "patch_mean" or not self.has_cls else tokens[:, 0]
 

@@ -124,8 +124,7 @@ def _smallest(array: NDArray[Any]) -> NDArray[Any]:
 
 def per_cent(parts: Floats, wholes: Floats) -> Floats:
     """100 times `parts` / `wholes`, NaN where the whole is 0."""
-    shares: Floats = np.divide(100 * parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
-    return shares
+    return np.divide(100 * parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
 
 
 def named(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,34 +39,28 @@ class Classification(Outcomes):
         limit = {"top1": 1, "top5": 5}.get(self.measures[metric])
         if limit is None:
             return None
-        shares: Floats = 100 * (self.rank < limit).mean(axis=1, dtype=np.float64)
-        return shares
+        return 100 * (self.rank < limit).mean(axis=1, dtype=np.float64)
 
     def measure(self, metric: str, counts: Ints) -> Floats:
         """See `Outcomes`."""
         values = self.each(metric)
         if values is not None:
-            means: Floats = counts @ values / counts.sum(axis=1)
-            return means
+            return counts @ values / counts.sum(axis=1)
         by = self.measures[metric]
         hits = self.rank < 1
         if self.group is not None and by.startswith("group"):
             shares = self._by_group(counts, self.group)
             if by == "group":  # the worst
-                worst: Floats = np.nanmin(shares, axis=1)
-                return worst
-            one: Floats = shares[:, int(by.removeprefix("group "))]
-            return one
+                return np.nanmin(shares, axis=1)
+            return shares[:, int(by.removeprefix("group "))]
         if by == "top1_std":
-            found: Floats = np.std(100 * (counts @ hits) / counts.sum(axis=1)[:, None], axis=1, ddof=1)
-            return found
+            return np.std(100 * (counts @ hits) / counts.sum(axis=1)[:, None], axis=1, ddof=1)
         if by == "class_balanced":
             order = np.argsort(self.target, kind="stable")
             drawn, starts = counts[:, order], np.flatnonzero(np.diff(self.target[order], prepend=-1))
             total = np.add.reduceat(drawn, starts, axis=1)
             repeats = [per_cent(np.add.reduceat(drawn * hit, starts, axis=1), total) for hit in hits[order].T]
-            balanced: Floats = np.mean([np.nanmean(shares, axis=1) for shares in repeats], axis=0)
-            return balanced
+            return np.mean([np.nanmean(shares, axis=1) for shares in repeats], axis=0)
         return np.array([100 * _agreement(by, *(np.repeat(a, c) for a in self._pair)) for c in counts])
 
     def _by_group(self, counts: Ints, group: Ints) -> Floats:

@@ -41,8 +41,7 @@ def trapezoids(true: Ints, false: Ints, total: int, score: Floats) -> Floats:
     precision = np.divide(true, seen, out=np.ones(true.shape), where=seen > 0)
     recall = np.vstack([np.zeros(true.shape[1]), true / total])
     precision = np.vstack([np.ones(true.shape[1]), precision])
-    areas: Floats = ((precision[1:] + precision[:-1]) / 2 * np.diff(recall, axis=0)).sum(axis=0)
-    return areas
+    return ((precision[1:] + precision[:-1]) / 2 * np.diff(recall, axis=0)).sum(axis=0)
 
 
 RULES: Mapping[str, Area] = {

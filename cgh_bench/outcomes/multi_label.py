@@ -24,8 +24,7 @@ class MultiLabel(Outcomes):
     def measure(self, metric: str, counts: Ints) -> Floats:
         """The mean over classes of their average precision, by one of three definitions of the area."""
         by_class = [self._precision(self.measures[metric], column, counts) for column in range(len(self.classes))]
-        means: Floats = 100 * np.nanmean(by_class, axis=0)
-        return means
+        return 100 * np.nanmean(by_class, axis=0)
 
     def _precision(self, by: str, column: int, counts: Ints) -> Floats:
         """Average precision (B,) of one class, images of equal score together."""

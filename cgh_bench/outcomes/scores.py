@@ -34,11 +34,9 @@ class Scores(Outcomes):
         if by == "class":
             member = self.target[:, None] == np.unique(self.target)
             sums, sizes = counts @ (member * values[:, None]), counts @ member.astype(np.int64)
-            means: Floats = np.nanmean(per_cent(sums, sizes) / 100, axis=1)
-            return means
+            return np.nanmean(per_cent(sums, sizes) / 100, axis=1)
         drawn = counts * self.weight if by == "weight" else counts
-        found: Floats = drawn @ values / drawn.sum(axis=1)
-        return found
+        return drawn @ values / drawn.sum(axis=1)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Outcomes`."""

@@ -43,8 +43,7 @@ class Segmentation(Outcomes):
         if by == "aAcc":
             return per_cent(right.sum(axis=1), true.sum(axis=1))
         wholes = true + given - right if by == "mIoU" else true
-        means: Floats = np.nanmean(per_cent(right, wholes), axis=1)
-        return means
+        return np.nanmean(per_cent(right, wholes), axis=1)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See `Outcomes`."""

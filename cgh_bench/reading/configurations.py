@@ -230,6 +230,5 @@ def _nested(tree: Any, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {}
     if isinstance(tree.get(name), dict):
-        found: dict[str, Any] = tree[name]
-        return found
+        return tree[name]
     return next((found for each in tree.values() if (found := _nested(each, name))), {})

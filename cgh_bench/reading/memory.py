@@ -118,8 +118,7 @@ def _architecture(network: Any, library: str) -> Architecture:
 
 
 def _pooled_by_timm(network: Any, pixels: Tensor) -> Tensor:
-    found: Tensor = network.forward_head(network.forward_features(pixels), pre_logits=True)
-    return found
+    return network.forward_head(network.forward_features(pixels), pre_logits=True)
 
 
 def _before(network: nn.Module, head: nn.Module, pixels: Tensor) -> Tensor:

@@ -28,13 +28,11 @@ class Side:
         values = [outcome.each(metric) for outcome in self.kept]
         if any(value is None for value in values):
             return None
-        means: Floats = np.mean(np.array(values, np.float64), axis=0)
-        return means
+        return np.mean(np.array(values, np.float64), axis=0)
 
     def measure(self, metric: str, counts: NDArray[np.int64]) -> Floats:
         """The mean over the runs of the metric, of resampled images."""
-        means: Floats = np.mean([outcome.measure(metric, counts) for outcome in self.kept], axis=0)
-        return means
+        return np.mean([outcome.measure(metric, counts) for outcome in self.kept], axis=0)
 
     def trainings(self, metric: str) -> list[float]:
         """The metric of each training, the mean over its evaluations."""

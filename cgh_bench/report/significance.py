@@ -84,5 +84,4 @@ def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks of `values` (…, M) along the last axis: 1 for the smallest, equal values share the mean of their ranks."""
     below = (values[..., :, None] > values[..., None, :]).sum(axis=-1)
     equal = (values[..., :, None] == values[..., None, :]).sum(axis=-1)
-    ranks: NDArray[np.float64] = below + (equal + 1) / 2
-    return ranks
+    return below + (equal + 1) / 2

@@ -132,8 +132,7 @@ def project(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
-    plane: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(unit)
-    return plane
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(unit)
 
 
 def _dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Chart]:
@@ -167,8 +166,7 @@ class Precision:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(C,): whether there is an object of the class."""
-        there: NDArray[np.bool_] = self.values[0, 0] >= 0
-        return there
+        return self.values[0, 0] >= 0
 
     def curve(self, threshold: float) -> NDArray[np.float64]:
         """Mean precision over the classes that have objects, at each recall, (R,)."""

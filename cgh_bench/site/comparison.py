@@ -148,5 +148,4 @@ def _rates(board: Board, subject: Subject, root: Path) -> NDArray[np.float64] | 
     outcomes = [(outcome.rank < 1).mean(axis=1) for outcome in found if outcome is not None]
     if len(outcomes) < len(runs) or len({len(outcome) for outcome in outcomes}) != 1:
         return None
-    rates: NDArray[np.float64] = np.mean(outcomes, axis=0, dtype=np.float64)
-    return rates
+    return np.mean(outcomes, axis=0, dtype=np.float64)

@@ -85,11 +85,16 @@ class Folders:
     launch: Launch = DEFAULT_LAUNCH
     """GPUs and images at a time for tasks that run in a framework."""
 
-    def write(self, name: str, text: str) -> None:
-        """Write the run's file `name` atomically."""
+    @property
+    def _writes(self) -> bool:
+        """Whether this process is the one that writes."""
         from cgh_bench.core import dist
 
-        if dist.rank() == 0:
+        return dist.rank() == 0
+
+    def write(self, name: str, text: str) -> None:
+        """Write the run's file `name` atomically."""
+        if self._writes:
             write_text(self.run / name, text)
 
     def table(self, name: str, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
@@ -100,16 +105,12 @@ class Folders:
 
     def keep(self, outcomes: "Outcomes") -> None:
         """Save the per-image predictions as `outcomes.npz`, used to compare runs and to verify metrics."""
-        from cgh_bench.core import dist
-
-        if dist.rank() == 0:
+        if self._writes:
             outcomes.save(self.run)
 
     def picture(self, name: str, image: "Image") -> None:
         """Save a picture as `pictures/NAME.png`; the site shows it beside the number."""
-        from cgh_bench.core import dist
-
-        if dist.rank() == 0:
+        if self._writes:
             with replacing(self.run / PICTURES / f"{name}.png", flush=False) as path:
                 image.save(path)
 
@@ -117,9 +118,7 @@ class Folders:
         """Save NumPy arrays as an `.npz` archive."""
         import numpy as np
 
-        from cgh_bench.core import dist
-
-        if dist.rank() == 0:
+        if self._writes:
             with replacing(self.run / name) as path:
                 np.savez(path, **arrays)
 

@@ -57,8 +57,7 @@ class Correspondence(MapTask[PairedImages]):
 
     def load_data(self, cache: Path) -> PairedImages:
         """The pairs."""
-        pairs: PairedImages = load_related(self.data, "correspondence", cache)
-        return pairs
+        return load_related(self.data, "correspondence", cache)
 
     def plan(self, checkpoint: "Checkpoint", data: PairedImages, folders: Folders) -> list[str]:
         """Time and disk of the patches."""
@@ -164,8 +163,7 @@ def matches(source: "Tensor", target: "Tensor", pair: Pair, size: int, upsamplin
     resized = shape.interpolate(similarity[None], (size, size), mode=upsampling, **corners)[0]
     best = resized.flatten(1).argmax(dim=1).numpy()
     squashed = np.stack([best % size, best // size], axis=1)
-    found: Points = (squashed + 0.5) / size * pair.sizes[1] - 0.5
-    return found
+    return (squashed + 0.5) / size * pair.sizes[1] - 0.5
 
 
 TASKS = {

@@ -86,8 +86,7 @@ class ImageNetC(Corruptions):
 def corruption_errors(corruptions: tuple[str, ...], top1: NDArray[np.float64]) -> NDArray[np.float64]:
     """The error of each corruption in per cent of AlexNet's, (C,), by its top-1 at each severity, (C, S) per cent."""
     of_alexnet = np.array([{**ALEXNET, **EXTRA}[name] for name in corruptions])
-    errors: NDArray[np.float64] = (100 - top1.mean(axis=1)) / of_alexnet
-    return errors
+    return (100 - top1.mean(axis=1)) / of_alexnet
 
 
 @dataclass(frozen=True)

@@ -248,8 +248,7 @@ def _written(parts: "list[tuple[Patches, NDArray[np.int64]]]", folders: Folders)
                 start += len(block)
         memory.flush()
     dist.wait_for_all()
-    written: NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return written
+    return np.load(path, mmap_mode="r")
 
 
 FULL = 10_240_000

@@ -56,8 +56,7 @@ class Instances(FrozenTask[Searched]):
 
     def load_data(self, cache: Path) -> Searched:
         """The queries and the gallery."""
-        found: Searched = load_related(self.data, "retrieval", cache)
-        return found
+        return load_related(self.data, "retrieval", cache)
 
     def check(self, data: Searched) -> None:
         """Refuse queries without anything to find, and boxes that there are not."""

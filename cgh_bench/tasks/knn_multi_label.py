@@ -59,8 +59,7 @@ def shares(weights: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[n
     """
     shown = np.einsum("qk,qkc->qc", weights, (labels == 1).astype(np.float64))
     known = np.einsum("qk,qkc->qc", weights, (labels >= 0).astype(np.float64))
-    share: NDArray[np.float64] = np.divide(shown, known, out=np.zeros_like(shown), where=known > 0)
-    return share
+    return np.divide(shown, known, out=np.zeros_like(shown), where=known > 0)
 
 
 TASKS = {"voc07_knn": KNNMultiLabel(data="voc07"), "knn_multi_label": KNNMultiLabel()}

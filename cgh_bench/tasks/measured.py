@@ -128,8 +128,7 @@ class MeasuredTask(MapTask[MeasuredPair]):
         @torch.no_grad()
         def predict(index: int, size: tuple[int, int]) -> Values:
             outputs = head(torch.tensor(patches.of_image(index))[None])
-            values: Values = self.decoded(outputs, patches.grid, size)[0].numpy()
-            return values
+            return self.decoded(outputs, patches.grid, size)[0].numpy()
 
         return predict
 
@@ -218,5 +217,4 @@ class Squashed:
 
 def nearest(length: int, size: int) -> NDArray[np.int64]:
     """For each of `size` pixels the number of the nearest of `length`."""
-    places: NDArray[np.int64] = ((np.arange(size) + 0.5) * length / size).astype(np.int64)
-    return places
+    return ((np.arange(size) + 0.5) * length / size).astype(np.int64)

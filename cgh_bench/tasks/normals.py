@@ -75,8 +75,7 @@ class Normals(MeasuredTask):
 
     def picture(self, predicted: Values) -> NDArray[np.uint8]:
         """127.5 + 127.5 times the vector."""
-        levels: NDArray[np.uint8] = np.clip(np.rint(127.5 + 127.5 * predicted), 0, 255).astype(np.uint8)
-        return levels
+        return np.clip(np.rint(127.5 + 127.5 * predicted), 0, 255).astype(np.uint8)
 
 
 # probe3d: AdamW (torch's decay), 10 epochs of 8 images with 1.5 of warm-up; an epoch is counted as 1,000 steps here.

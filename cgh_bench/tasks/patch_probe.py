@@ -250,8 +250,7 @@ def votes(neighbours: Labels, classes: int) -> Labels:
     Pixels of no class do not vote.
     """
     counts = np.stack([(neighbours == label).sum(axis=1, dtype=np.int32) for label in range(classes)])
-    commonest: Labels = counts.argmax(axis=0).astype(np.uint8)
-    return commonest
+    return counts.argmax(axis=0).astype(np.uint8)
 
 
 def as_cosine(bank: Floats, queries: Floats, distance: str) -> tuple[Floats, Floats]:

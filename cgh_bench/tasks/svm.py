@@ -175,8 +175,7 @@ class _OneClass:
 def unit(features: NDArray[np.float32]) -> Floats:
     """Features (N, D) divided by their Euclidean norm."""
     wide = features.astype(np.float64)
-    normed: Floats = wide / (np.linalg.norm(wide, axis=1, keepdims=True) + 1e-5)
-    return normed
+    return wide / (np.linalg.norm(wide, axis=1, keepdims=True) + 1e-5)
 
 
 def targets(images: "ImageSet") -> Marks:

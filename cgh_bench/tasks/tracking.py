@@ -65,8 +65,7 @@ class Tracking(FrozenTask[Videos]):
 
     def load_data(self, cache: Path) -> Videos:
         """The videos."""
-        found: Videos = load_related(self.data, "video", cache)
-        return found
+        return load_related(self.data, "video", cache)
 
     def plan(self, checkpoint: "Checkpoint", data: Videos, folders: Folders) -> list[str]:
         """Time and disk of the features, memory of the propagation."""

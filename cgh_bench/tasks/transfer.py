@@ -219,8 +219,7 @@ class Transfer(Task[DenseData]):
     def versions(self, folders: Folders) -> dict[str, str]:
         """The packages that the framework's process used, perhaps in another environment, with their versions."""
         path = folders.run / "versions.json"
-        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return found
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def stated(framework: str, protocol: str, what: str) -> int:
@@ -292,8 +291,7 @@ def described(task: Transfer) -> dict[str, Any]:
     done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False, env=known.environment)
     if done.returncode:
         raise UserError(f"{task.framework} cannot describe {task.protocol}: {process.reason(done.stderr)}")
-    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return facts
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def flat(facts: Mapping[str, Any]) -> Facts:

@@ -14,7 +14,8 @@ from torch import nn
 
 from cgh_bench.checkpoint import random_checkpoint, save
 from cgh_bench.core.errors import UserError
-from cgh_bench.reading.inspection import Report, checks, inspect, render
+from cgh_bench.reading.health import checks
+from cgh_bench.reading.inspection import Report, inspect, render
 from cgh_bench.reading.loading import load
 
 

@@ -19,8 +19,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file  # which frameworks do not need
 
         return load_file(path)
-    loaded: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_probe(weights: Path) -> dict[str, Any] | None:

@@ -116,8 +116,7 @@ def augmentations(config: CfgNode) -> list[Any]:
             transforms.ResizeScale(0.1, 2.0, target_height=side, target_width=side),
             transforms.FixedSizeCrop((side, side), pad=False),
         ]
-    found: list[Any] = build_augmentation(config, is_train=True)
-    return found
+    return build_augmentation(config, is_train=True)
 
 
 def training_batches(config: CfgNode, seed: int, seen: int) -> DataLoader[Any]:

@@ -46,8 +46,7 @@ class Coco(COCOEvaluator):
         """As in detectron2, with the names of classes in the order in which pycocotools has them: by their ids."""
         ids = self._metadata.thing_dataset_id_to_contiguous_id
         names = [self._metadata.thing_classes[ids[number]] for number in sorted(ids)]
-        found: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, names)
-        return found
+        return super()._derive_coco_results(coco_eval, iou_type, names)
 
     def evaluate(self, img_ids: Any = None) -> dict[str, Any]:
         """As in detectron2, which writes its predictions to files of other names."""

@@ -59,8 +59,7 @@ def _model(path: Path) -> dict[str, torch.Tensor]:
         with path.open("rb") as file:
             arrays: dict[str, Any] = pickle.load(file)["model"]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
-    loaded: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
-    return loaded
+    return torch.load(path, weights_only=True)["model"]
 
 
 if __name__ == "__main__":

@@ -168,8 +168,7 @@ class Run:
             torch.save(state, temporary)
 
     def _read_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        return state
+        return torch.load(self.state_path, map_location="cpu", weights_only=True)
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

@@ -30,8 +30,7 @@ def optimizer(config: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
     """
     given = config.SOLVER
     if given.OPTIMIZER == "SGD":
-        made: torch.optim.Optimizer = build_optimizer(config, model)
-        return made
+        return build_optimizer(config, model)
     clip = given.CLIP_GRADIENTS
     if given.OPTIMIZER != "AdamW" or (clip.ENABLED and clip.CLIP_TYPE != "full_model"):
         raise SystemExit(

@@ -20,8 +20,7 @@ class ByName(COCO):
         """The ids of the classes `cat_names`, in their order."""
         if cat_names:
             return ids_of(self.dataset["categories"], cat_names)
-        found: list[int] = super().get_cat_ids(cat_names, sup_names, cat_ids)
-        return found
+        return super().get_cat_ids(cat_names, sup_names, cat_ids)
 
 
 CocoDataset.COCOAPI = ByName

@@ -142,8 +142,7 @@ def describe_dense_head(head: Any) -> dict[str, Any]:
 
 
 def _least_overlap(assigner: Any) -> float:
-    least: float = assigner.min_pos_iou if assigner.match_low_quality else assigner.pos_iou_thr
-    return least
+    return assigner.min_pos_iou if assigner.match_low_quality else assigner.pos_iou_thr
 
 
 def describe_rpn(rpn: Any, given: Any) -> dict[str, Any]:

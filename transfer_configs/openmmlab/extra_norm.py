@@ -23,5 +23,4 @@ class ResLayerExtraNorm(ResLayer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply to the features (R, 1024, H, W) of all regions."""
-        normed: torch.Tensor = self.norm(super().forward(x))
-        return normed
+        return self.norm(super().forward(x))

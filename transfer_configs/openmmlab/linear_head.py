@@ -21,5 +21,4 @@ class LinearHead(BaseDecodeHead):
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores for the feature maps of the backbone."""
-        scores: torch.Tensor = self.cls_seg(self.norm(self._transform_inputs(inputs)))
-        return scores
+        return self.cls_seg(self.norm(self._transform_inputs(inputs)))

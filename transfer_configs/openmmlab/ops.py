@@ -61,8 +61,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
     """Indices of the kept `boxes` (N, 4) as x1 y1 x2 y2, best score first; a box is x2 - x1 + `offset` wide."""
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    kept: torch.Tensor = torchvision.ops.nms(boxes, scores, iou_threshold)
-    return kept
+    return torchvision.ops.nms(boxes, scores, iou_threshold)
 
 
 def roi_align_forward(  # noqa: PLR0913 (mmcv's signature)
@@ -171,8 +170,7 @@ def ms_deform_attn_forward(
     """Attended values (B, Q, D) by mmcv's own code in plain PyTorch, which it keeps for CPUs; shapes as there."""
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
-    attended: torch.Tensor = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
-    return attended
+    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
 
 
 def ms_deform_attn_backward(  # noqa: PLR0913 (mmcv's signature)

@@ -20,5 +20,4 @@ class RandomResizeOfOwnSize(RandomResize):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Resize the image and its segmentation map."""
         self.scale = results["img"].shape[1::-1]
-        resized: dict[str, Any] = super().transform(results)
-        return resized
+        return super().transform(results)

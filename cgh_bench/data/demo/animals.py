@@ -73,8 +73,7 @@ def render(silhouette: Pixels, draws: NDArray[np.float64], settings: AnimalsSett
         (settings.side, settings.side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
     )
     lift = round(level * 255) - settings.ground
-    picture: Pixels = (settings.ground + (np.asarray(posed, dtype=np.int32) * lift + 127) // 255).astype(np.uint8)
-    return picture
+    return (settings.ground + (np.asarray(posed, dtype=np.int32) * lift + 127) // 255).astype(np.uint8)
 
 
 def relief(silhouette: Pixels, settings: AnimalsSettings) -> Image.Image:

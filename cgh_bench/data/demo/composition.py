@@ -56,8 +56,7 @@ class Scene:
 
     def masks(self) -> Mask:
         """(n, H, W) bool, the visible pixels of each animal."""
-        visible: Mask = self.owner[None] == np.arange(1, len(self.labels) + 1)[:, None, None]
-        return visible
+        return self.owner[None] == np.arange(1, len(self.labels) + 1)[:, None, None]
 
     def semantic(self) -> Pixels:
         """(H, W) uint8: 0 for background, 1 + class for animals."""
@@ -110,8 +109,7 @@ def tidy(mask: Mask, min_part: float) -> Mask:
         return mask
     areas = np.bincount(parts.ravel())
     areas[0] = 0
-    kept: Mask = (areas >= min_part * areas.max())[parts] & mask
-    return kept
+    return (areas >= min_part * areas.max())[parts] & mask
 
 
 def _scene(split: Split, labels: Labels, generator: np.random.Generator, settings: SceneSettings) -> Scene:
@@ -168,8 +166,7 @@ def posed(silhouette: Pixels, generator: np.random.Generator, settings: SceneSet
     grey = np.asarray(cut.rotate(degrees, Image.Resampling.BICUBIC, expand=True))
     mask = _filled(tidy(grey >= settings.outline, settings.min_part), settings.max_hole)
     rows, columns = _extent(mask)
-    shade: Pixels = np.where(mask, np.maximum(grey, 1), 0)[rows, columns]
-    return shade
+    return np.where(mask, np.maximum(grey, 1), 0)[rows, columns]
 
 
 def _extent(mask: Mask) -> tuple[slice, slice]:
@@ -186,8 +183,7 @@ def _filled(mask: Mask, max_hole: float) -> Mask:
     areas = np.bincount(holes.ravel())
     small = areas <= max_hole * mask.sum()
     small[0] = False
-    filled: Mask = mask | small[holes][1:-1, 1:-1]
-    return filled
+    return mask | small[holes][1:-1, 1:-1]
 
 
 def _paint(
@@ -208,8 +204,7 @@ def _paint(
         fill = colour + settings.texture_contrast * (texture - texture.mean(0))
         dark = settings.stripes * (1 - shade[own].astype(np.float64) / 255)
         image[own] = fill * (1 - dark[:, None])
-    painted: Pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return painted
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def piece(split: Split, generator: np.random.Generator, settings: SceneSettings) -> NDArray[np.int64]:

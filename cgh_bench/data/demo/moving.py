@@ -89,8 +89,7 @@ def _path(shape: tuple[int, ...], generator: np.random.Generator, settings: Vide
     start = (generator.random(2) * (room + 1)).astype(np.int64)
     speed = ((2 * settings.fastest + 1) * generator.random(2)).astype(np.int64) - settings.fastest
     straight = start + np.arange(settings.frames)[:, None] * speed
-    folded: NDArray[np.int64] = np.abs((straight + room) % np.maximum(1, 2 * room) - room)
-    return folded
+    return np.abs((straight + room) % np.maximum(1, 2 * room) - room)
 
 
 CATALOG = {

@@ -123,8 +123,7 @@ def _run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     """COCO's uncompressed run lengths: column by column, zeros first."""
     flat = np.concatenate([[False], mask.ravel(order="F")])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
-    lengths: list[int] = np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
-    return lengths
+    return np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
 
 
 def _meta(contents: list[dict[str, Any]], recipe: str, settings: SceneSettings) -> dict[str, Any]:

@@ -98,8 +98,7 @@ def _view(shape: Pixels, generator: np.random.Generator, settings: WarpSettings)
 def _moved(points: Points, matrix: Matrix) -> Points:
     """Where pixels (n, 2) of the silhouette are in the picture; Pillow counts from corners, points from centres."""
     back = np.linalg.inv(matrix[:, :2])
-    moved: Points = (points + 0.5 - matrix[:, 2]) @ back.T - 0.5
-    return moved
+    return (points + 0.5 - matrix[:, 2]) @ back.T - 0.5
 
 
 CATALOG = {

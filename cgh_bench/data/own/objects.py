@@ -71,8 +71,7 @@ def look(name: str, cache: Path) -> tuple[Checked, Own | None]:
 
 
 def _formats() -> dict[str, Format]:
-    known: dict[str, Format] = registered("cgh_bench.data.own", "FORMATS")
-    return known
+    return registered("cgh_bench.data.own", "FORMATS")
 
 
 def _folder(name: str) -> Path:
