@@ -93,7 +93,7 @@ def of_detectron2(file: str, weights: Path | None) -> Side:
     from cgh_bench.transfer_configs.detectron2 import protocol
 
     from detectron2.modeling import build_model  # isort: skip
-    from detectron2.structures import BitMasks, Boxes, Instances  # isort: skip
+    from detectron2.structures import BitMasks, Boxes, Instances, Keypoints  # isort: skip
     from detectron2.utils.events import EventStorage  # isort: skip
 
     model = build_model(protocol.read(frameworks.protocol_file("detectron2", file), [], 0, None, weights=weights))
@@ -103,6 +103,7 @@ def of_detectron2(file: str, weights: Path | None) -> Side:
         found = Instances((SIDE, SIDE))
         found.gt_boxes, found.gt_classes = Boxes(torch.tensor([[8.0, 8.0, 40.0, 40.0]])), torch.tensor([label])
         found.gt_masks = BitMasks(mask[None].bool())
+        found.gt_keypoints = Keypoints([[24.0, 24.0, 2.0] * 17])
         batch.append({"image": image, "instances": found, "height": SIDE, "width": SIDE})
 
     def losses() -> Mapping[str, Tensor]:

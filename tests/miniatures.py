@@ -5,6 +5,7 @@ Each function makes the set below `root`, which is to be `CGH_DATA`, of the scen
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_length
 
+from cgh_bench.data.annotations import KEYPOINTS
 from cgh_bench.data.demo.composition import SceneSettings
 from cgh_bench.data.layout import SUBSET
 from cgh_bench.data.layouts import cityscapes as cityscapes_layout
@@ -34,6 +36,36 @@ def coco(scenes: Path, root: Path) -> None:
         truth = _truth(scenes, split)
         truth["categories"] = [{"id": i, "name": name} for i, name in enumerate(coco_layout.CLASSES, start=1)]
         _write(folder / f"annotations/instances_{split}2017.json", truth)
+
+
+def coco_keypoints(scenes: Path, root: Path) -> None:
+    """`person_keypoints_*.json` beside what `coco` makes: animals are persons, whose keypoints are on a diagonal."""
+    for split in ("train", "val"):
+        truth = _truth(scenes, split)
+        truth["categories"] = [{"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": [[1, 2]]}]
+        for line in truth["annotations"]:
+            left, top, width, height = line["bbox"]
+            shares = [(number + 1) / (len(KEYPOINTS) + 1) for number in range(len(KEYPOINTS))]
+            points = [(round(left + share * width), round(top + share * height), 2) for share in shares]
+            line |= {"category_id": 1, "keypoints": [*chain(*points)], "num_keypoints": len(KEYPOINTS)}
+        _write(root / f"coco/annotations/person_keypoints_{split}2017.json", truth)
+
+
+def lvis(scenes: Path, root: Path) -> None:
+    """`lvis_v1_*.json` beside what `coco` makes; masks are the boxes, and classes common, frequent, rare in turn."""
+    for split in ("train", "val"):
+        truth = _truth(scenes, split)
+        truth["categories"] = [{"id": i, "name": f"class {i}", "frequency": "rcf"[i % 3]} for i in range(1, 1204)]
+        for image in truth["images"]:
+            image["coco_url"] = f"http://images.cocodataset.org/{split}2017/{image.pop('file_name')}"
+            image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        for place, line in enumerate(truth["annotations"]):
+            left, top, width, height = line["bbox"]
+            right, bottom = left + width, top + height
+            line |= {"category_id": 1 + place % 3, "area": width * height}
+            line["segmentation"] = [[left, top, right, top, right, bottom, left, bottom]]
+            del line["iscrowd"]
+        _write(root / f"coco/annotations/lvis_v1_{split}.json", truth)
 
 
 def voc(scenes: Path, root: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cgh_bench.data.annotations import KEYPOINTS
+
 CLASSES = ("red", "green", "blue")
 SIDE = 64
 COUNTS = {"train": 8, "val": 4}
@@ -30,7 +32,7 @@ def _corners(left: int, top: int, side: int) -> list[int]:
     return [left, top, left + side, top, left + side, top + side, left, top + side]
 
 
-def coco(folder: Path, masks: bool = True) -> Path:
+def coco(folder: Path, masks: bool = True, keypoints: bool = False) -> Path:
     """`{train,val}/N.jpg` and `annotations/instances_{train,val}.json`: ids with gaps, the second mask a run length."""
     (folder / "annotations").mkdir(parents=True)
     for split in COUNTS:
@@ -42,6 +44,8 @@ def coco(folder: Path, masks: bool = True) -> Path:
             for place, (label, left, top, side) in enumerate(squares):
                 line = {"id": len(annotations), "image_id": f"i{number}", "category_id": 5 * label}
                 line |= {"bbox": [left, top, side, side]}
+                if keypoints:
+                    line |= {"keypoints": [left + 1, top + 1, 2] * len(KEYPOINTS), "num_keypoints": len(KEYPOINTS)}
                 if masks and place == 0:
                     line["segmentation"] = [_corners(left, top, side)]
                 elif masks:
@@ -53,6 +57,8 @@ def coco(folder: Path, masks: bool = True) -> Path:
                     line["segmentation"] = {"size": [SIDE, SIDE], "counts": counts}
                 annotations.append(line)
         categories = [{"id": 5 * number, "name": name} for number, name in enumerate(CLASSES)]
+        for category in categories if keypoints else ():
+            category["keypoints"] = list(KEYPOINTS)
         document = {"images": images, "annotations": annotations, "categories": categories}
         (folder / f"annotations/instances_{split}.json").write_text(json.dumps(document))
     return folder

@@ -51,6 +51,7 @@ TITLES = {
     "LeaveOneOut": "Leave-one-out kNN",
     "Linear": "Linear probe",
     "LinearSgd": "Linear probe with SGD",
+    "LvisDetection": "LVIS detection",
     "Normals": "Surface normals",
     "OutOfDistribution": "Out-of-distribution detection",
     "PatchKnn": "Patch kNN",

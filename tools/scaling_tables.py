@@ -152,7 +152,7 @@ def _detection() -> str:
     """Time of the protocols whose speed is in detectron2's model zoo."""
     rows = []
     for name, seconds in transfer.SECONDS_PER_STEP.items():
-        steps = transfer.stated("mmdet", name, "iterations")
+        steps = transfer.stated("detectron2", name, "iterations")
         rows.append([f"`{name}`", f"{steps:,}", duration(8 * seconds * steps), duration(seconds * steps)])
     text = DETECTION.format(gigabytes=transfer.GIGABYTES)
     return text + _table(["protocol", "steps", "1 GPU", "8 GPUs"], rows)

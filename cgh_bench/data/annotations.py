@@ -11,15 +11,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
+from cgh_bench.data import lvis
 from cgh_bench.data.decoding import UNDECODABLE
 
 Facts = dict[str, Any]
+Form = Literal["COCO", "keypoints", "LVIS"]
+"""What a JSON file holds: COCO's objects, these with the keypoints of persons, or LVIS's objects."""
 IGNORED = 255
 """The value of a map's pixels that belong to no class."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -32,6 +35,12 @@ SHOWN = 20
 """At most so many faults of one file are listed."""
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 """What every framework's decoder reads, by Pillow's names."""
+KEYPOINTS = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
+    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
+    "right_ankle",
+)
+"""COCO's keypoints of a person."""
 ORIENTATION = 0x0112
 TURNED = range(5, 9)
 """The EXIF orientations that exchange width and height."""
@@ -130,10 +139,16 @@ def voc_faults(number: int, item: dict[str, str | None], classes: Sequence[str],
             yield f"has an object ({number}) without {' and '.join(absent)}, which VOC's evaluation reads"
 
 
-def coco(path: Path, classes: Sequence[str], scored: bool) -> Facts:
-    """What `coco_facts` says of a JSON file of COCO's form."""
+def coco(path: Path, classes: Sequence[str] | int, scored: bool, form: Form = "COCO") -> Facts:
+    """What `coco_facts` says of a JSON file of COCO's form, or of LVIS's, which must have as many as `classes`."""
     document, wrong = read_coco(path)
-    return {"wrong": wrong} if wrong else coco_facts(document, classes, scored)
+    if form == "LVIS" and not wrong:
+        wrong = _shown([*lvis.faults(document, classes, scored)])
+        document = document if wrong else lvis.as_coco(document)
+    if wrong:
+        return {"wrong": wrong}
+    names = [item["name"] for item in document["categories"]] if isinstance(classes, int) else classes
+    return coco_facts(document, names, scored, form)
 
 
 def read_coco(path: Path) -> tuple[dict[str, list[Facts]], list[str]]:
@@ -150,7 +165,7 @@ def read_coco(path: Path) -> tuple[dict[str, list[Facts]], list[str]]:
     return document, []
 
 
-def coco_facts(document: dict[str, list[Facts]], classes: Sequence[str], scored: bool) -> Facts:
+def coco_facts(document: dict[str, list[Facts]], classes: Sequence[str], scored: bool, form: Form = "COCO") -> Facts:
     """What COCO's lists say; `images` has width, height, digest and number of objects of each, by file name.
 
     Ids and their order are free: classes are known by their names. Where it is `scored`, it must hold what
@@ -172,16 +187,19 @@ def coco_facts(document: dict[str, list[Facts]], classes: Sequence[str], scored:
     sizes = {item["id"]: (item["width"], item["height"]) for item in images}
     found: dict[Any, list[str]] = defaultdict(list)
     for item in annotations:
-        fault = _annotation_fault(item, sizes, names, scored)
+        fault = _annotation_fault(item, sizes, names, scored) or (keypoint_fault(item) if form == "keypoints" else "")
         if fault:
             faults.append(f"annotation {item.get('id')!r} {fault}")
         else:
             said = [names[item["category_id"]], [*map(float, item["bbox"])], item["iscrowd"], float(item["area"])]
-            found[item["image_id"]].append(json.dumps([*said, item.get("segmentation")], sort_keys=True))
+            drawn = [item.get("segmentation"), *([item["keypoints"]] if "keypoints" in item else [])]
+            found[item["image_id"]].append(json.dumps([*said, *drawn], sort_keys=True))
+    if form == "keypoints" and not any(item.get("num_keypoints") for item in annotations):
+        faults.append(f"has no keypoint in any of {len(images)} images")
     by_name = {
-        item["file_name"]: [*sizes[item["id"]], _digest("\n".join(sorted(mine)).encode()), len(mine)]
+        item["file_name"]: [*sizes[item["id"]], _digest("\n".join(sorted(mine) + lists).encode()), len(mine)]
         for item in images
-        for mine in (found[item["id"]],)
+        for mine, lists in ((found[item["id"]], [str(sorted(item[key])) for key in lvis.LISTED if form == "LVIS"]),)
     }
     return {"images": by_name, "objects": len(annotations), "wrong": _shown(faults)}
 
@@ -245,6 +263,15 @@ def _mask_fault(mask: Any, size: tuple[int, int], scored: bool) -> str:
     if scored and (short or not mask):  # in training, frameworks leave such an object out
         return "has a polygon of fewer than three points, which pycocotools cannot read"
     return ""
+
+
+def keypoint_fault(item: Facts) -> str:
+    """What is wrong with the keypoints of an annotation; empty if nothing is."""
+    points = item.get("keypoints")
+    complete = isinstance(points, list) and len(points) == 3 * len(KEYPOINTS) and all(map(is_number, points))
+    if complete and isinstance(item.get("num_keypoints"), int):
+        return ""
+    return f"has not x, y and visibility of {len(KEYPOINTS)} keypoints, and num_keypoints"
 
 
 def is_number(value: Any) -> bool:

@@ -74,6 +74,8 @@ class Own:
     """As of `Located`."""
     without_mask: str = ""
     """The first object that has a box only."""
+    without_keypoints: str = ""
+    """The first object, or class, without COCO's keypoints of persons."""
 
 
 DenseData = Located | Generated | Own

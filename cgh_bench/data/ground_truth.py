@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import dense, layout
+from cgh_bench.data import dense, layout, lvis
+from cgh_bench.data.annotations import Form
 from cgh_bench.data.demo import scenes as embedded
 from cgh_bench.data.layout import Part
 from cgh_bench.data.layouts import voc
@@ -35,7 +36,7 @@ class Objects:
     annotations: tuple[dict[str, Any], ...]
     """At least those of the images that are shown."""
     file: Path | None
-    """All annotations as COCO's JSON; None if the dataset has no such file."""
+    """All annotations as COCO's JSON; None if the dataset has no such file, or rules of its own."""
 
     def label(self, line: Mapping[str, Any]) -> int:
         """The index of the class of an annotation or a detection."""
@@ -81,12 +82,14 @@ def objects(name: str, located: dense.DenseData) -> Objects | None:
         return None
     folder = located.root / dense.layouts()[name].folder
     images = folder / part.images.split("{}")[0]
-    return of_coco(images, folder / part.annotations) if part.annotations.endswith(".json") else _of_voc(part, folder)
+    if part.annotations.endswith(".json"):
+        return of_coco(images, folder / part.annotations, part.form)
+    return _of_voc(part, folder)
 
 
-def of_coco(images: Path, file: Path) -> Objects:
+def of_coco(images: Path, file: Path, form: Form = "COCO") -> Objects:
     """The objects of a COCO JSON."""
-    coco = json.loads(file.read_text(encoding="utf-8"))
+    coco = _coco(file, form)
     categories = sorted(coco["categories"], key=lambda category: category["id"])
     counts = Counter(annotation["image_id"] for annotation in coco["annotations"])
     return Objects(
@@ -95,8 +98,13 @@ def of_coco(images: Path, file: Path) -> Objects:
         tuple(category["id"] for category in categories),
         _first_of_each_count((entry, counts[entry["id"]]) for entry in coco["images"]),
         tuple(coco["annotations"]),
-        file,
+        None if form == "LVIS" else file,
     )
+
+
+def _coco(file: Path, form: Form) -> Any:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    return lvis.as_coco(document) if form == "LVIS" else document
 
 
 def _of_voc(part: Part, folder: Path) -> Objects:
@@ -142,7 +150,7 @@ def boxed_images(name: str, part: int, located: dense.DenseData) -> tuple[tuple[
     chosen = known[part]
     images = folder / chosen.images.split("{}")[0]
     if chosen.annotations.endswith(".json"):
-        return _boxes_of_coco(images, folder / chosen.annotations)
+        return _boxes_of_coco(images, folder / chosen.annotations, chosen.form)
     assert isinstance(chosen.classes, tuple)
     place = {label: index for index, label in enumerate(chosen.classes)}
     found = []
@@ -153,8 +161,8 @@ def boxed_images(name: str, part: int, located: dense.DenseData) -> tuple[tuple[
     return tuple(found)
 
 
-def _boxes_of_coco(images: Path, file: Path) -> tuple[tuple[Path, NDArray[np.float64]], ...]:
-    coco = json.loads(file.read_text(encoding="utf-8"))
+def _boxes_of_coco(images: Path, file: Path, form: Form = "COCO") -> tuple[tuple[Path, NDArray[np.float64]], ...]:
+    coco = _coco(file, form)
     boxes: dict[Any, list[Sequence[float]]] = {entry["id"]: [] for entry in coco["images"]}
     for line in coco["annotations"]:
         if not line.get("iscrowd"):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data import annotations
-from cgh_bench.data.annotations import Facts
+from cgh_bench.data.annotations import Facts, Form
 from cgh_bench.data.contents import contents
 
 Split = Literal["train", "val"]
@@ -43,13 +43,15 @@ class Part:
     count: int
     """As published."""
     classes: tuple[str, ...] | int
-    """What annotations may name; of maps, how many values from 0 on beside 255; 0: not looked at."""
+    """What annotations may name; of LVIS, how many; of maps, how many values from 0 on beside 255; 0: not looked at."""
     listed: str = ""
     """The file with the names of the images; else all that are there."""
     split: Split = "train"
     """What the images are for."""
     scored: bool = False
     """Whether the metric is computed from these annotations, so that they need all that it reads."""
+    form: Form = "COCO"
+    """What a JSON holds."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,11 @@ class _Reading:
 
     def _said_in_one(self) -> dict[str, Facts]:
         """What a JSON for all images says, by file name."""
-        path, (classes, scored) = self.folder / self.part.annotations, (self.part.classes, self.part.scored)
+        path, part = self.folder / self.part.annotations, self.part
         _require_file(path)
-        assert isinstance(classes, tuple)
-        (facts,) = self._facts([self.part.annotations], lambda file: annotations.coco(file, classes, scored))
+        (facts,) = self._facts(
+            [part.annotations], lambda file: annotations.coco(file, part.classes, part.scored, part.form)
+        )
         if self._note_faults(path, facts):
             return {}
         return {
@@ -241,7 +244,7 @@ class _Reading:
         return [pattern.format(name) for name in self.names]
 
     def _facts(self, paths: list[str], read: Callable[[Path], Facts]) -> list[Facts]:
-        return facts(self.folder, paths, self.cache, read, str((self.part.classes, self.part.scored)))
+        return facts(self.folder, paths, self.cache, read, str((self.part.classes, self.part.scored, self.part.form)))
 
 
 def image_facts(folder: Path, paths: Sequence[str], cache: Path | None) -> list[Facts]:

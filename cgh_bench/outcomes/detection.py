@@ -74,11 +74,11 @@ class Matches:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Detection(Outcomes):
-    """Which objects were found; by COCO's rules of all areas, by at most 100 detections per image."""
+    """Which objects were found; by COCO's rules of all areas, by at most 100 detections per image (keypoints: 20)."""
 
     KIND = "detection"
     kinds: Mapping[str, Matches]
-    """`box`, `mask`."""
+    """`box`, `mask`, `keypoint`."""
 
     def measure(self, metric: str, counts: Ints) -> Floats:
         """`box_AP`, `mask_AP50`, … by COCO's rules, or by those whose name stands before: `VOC2007 box_AP`."""
@@ -133,7 +133,7 @@ def detection(name: str, content: str, annotations: Path, predictions: Path, met
         name: of dataset and split.
         content: the dataset's fingerprint.
         annotations: ground truth, COCO's JSON.
-        predictions: detections in COCO's results format, with boxes, masks or both.
+        predictions: detections in COCO's results format, with boxes, masks or keypoints.
         metrics: those that the task reports: `box_AP`, `mask_AP50`, ….
 
     Raises:
@@ -152,7 +152,7 @@ def detection(name: str, content: str, annotations: Path, predictions: Path, met
         measures={metric: metric for metric in metrics},
         kinds={
             kind: _matches(truth, lines, cocos, numbers, categories)
-            for kind, cocos in {"box": "bbox", "mask": "segm"}.items()
+            for kind, cocos in {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}.items()
             if any(metric.startswith(kind) for metric in metrics)
         },
     )

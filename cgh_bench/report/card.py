@@ -21,6 +21,7 @@ REFERENCES = Path(__file__).parent / "references.bib"
 KINDS = {
     "box_AP": "object-detection",
     "mask_AP": "image-segmentation",
+    "keypoint_AP": "keypoint-detection",
     "mIoU": "image-segmentation",
     "top1": "image-classification",
     "accuracy": "image-classification",

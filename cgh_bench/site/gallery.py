@@ -288,7 +288,9 @@ def _uri(drawn: Image.Image) -> str:
 def _instance(objects: Objects, line: dict[str, Any], size: tuple[int, int]) -> Instance:
     segmentation = line.get("segmentation")
     mask = _decode(segmentation, size) if segmentation else None
-    return Instance(objects.label(line), tuple(line["bbox"]), mask, line.get("score"))
+    points = line.get("keypoints") or []
+    seen = tuple((x, y) for x, y, v in zip(points[::3], points[1::3], points[2::3], strict=True) if v > 0)
+    return Instance(objects.label(line), tuple(line["bbox"]), mask, line.get("score"), seen)
 
 
 def _decode(segmentation: dict[str, Any] | list[list[float]], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -36,6 +36,8 @@ class Instance:
     mask: NDArray[np.bool_] | None
     """(H, W)"""
     score: float | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    """Keypoints, x and y in pixels."""
 
 
 def colour(label: int) -> tuple[int, int, int]:
@@ -62,7 +64,7 @@ def enlarge(image: Image.Image, width: int) -> Image.Image:
 
 
 def draw_instances(image: Image.Image, instances: Sequence[Instance], names: Sequence[str], width: int) -> Image.Image:
-    """`image`, enlarged to `width`, with the mask, box, name and score of each instance; the highest score on top."""
+    """`image`, enlarged to `width`, with mask, box, points, name, score of each instance; the highest score on top."""
     drawn = enlarge(image.convert("RGB"), width)
     factor = drawn.width // image.width
     ordered = sorted(instances, key=lambda instance: -1 if instance.score is None else instance.score)
@@ -74,6 +76,8 @@ def draw_instances(image: Image.Image, instances: Sequence[Instance], names: Seq
     for instance in ordered:
         left, top, across, down = (side * factor for side in instance.box)
         pen.rectangle((left, top, left + across, top + down), outline=colour(instance.label), width=2)
+        for x, y in (np.array(point) * factor for point in instance.points):
+            pen.ellipse((x - 3, y - 3, x + 3, y + 3), colour(instance.label))
         text = names[instance.label] + ("" if instance.score is None else f" {instance.score:.2f}")
         _tag(pen, drawn.size, (left, top), text, colour(instance.label), font)
     return drawn

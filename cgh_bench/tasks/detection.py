@@ -76,6 +76,43 @@ class BoxDetection(_Detector):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeypointDetection(_Detector):
+    """Fine-tune a detector of persons and their keypoints; keypoint AP by object keypoint similarity, and box AP.
+
+    COCO's metrics: the mean over similarity, or IoU, .50 to .95.
+    """
+
+    METRICS: ClassVar = tuple(Metric(f"{kind}_{ap}") for kind in ("keypoint", "box") for ap in ("AP", "AP50", "AP75"))
+
+    framework: str = "detectron2"
+
+    def check(self, data: DenseData) -> None:
+        """Refuse objects without the keypoints that COCO's persons have."""
+        if isinstance(data, Own) and data.without_keypoints:
+            raise UserError(f"{self.protocol} needs COCO's keypoints of persons; {data.without_keypoints}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LvisDetection(_Detector):
+    """Fine-tune an instance segmentation detector on LVIS; box and mask AP by its own rules.
+
+    The mean over IoU .50 to .95 of classes annotated in an image; APr, APc and APf are of rare, common and frequent
+    classes.
+    """
+
+    METRICS: ClassVar = tuple(
+        Metric(f"{kind}_{ap}") for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75", "APr", "APc", "APf")
+    )
+
+    framework: str = "detectron2"
+
+    def check(self, data: DenseData) -> None:
+        """Refuse data of the user's own, which have not what LVIS's loss and metric read."""
+        if isinstance(data, Own):
+            raise UserError(f"{self.protocol} reads LVIS's own annotations; for other data use coco_vitdet")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CityscapesInstances(_Detector):
     """Fine-tune an instance segmentation detector; mask AP by Cityscapes' own evaluation (on other data, COCO's).
 
@@ -108,9 +145,13 @@ TASKS: dict[str, _Detector] = {
     "coco_frozen": Detection(data="coco", protocol="coco_frozen", arch="any"),
     "coco_quick": BoxDetection(data="coco", protocol="coco_quick", arch="any"),
     "cityscapes_inst": CityscapesInstances(data="cityscapes_inst", protocol="cityscapes_inst", arch="resnet50"),
+    "coco_keypoints": KeypointDetection(data="coco_keypoints", protocol="coco_keypoints", arch="resnet50"),
+    "coco_keypoints_2x": KeypointDetection(data="coco_keypoints", protocol="coco_keypoints_2x", arch="resnet50"),
+    "coco_keypoints_any": KeypointDetection(data="coco_keypoints", protocol="coco_keypoints_any", arch="any"),
+    "lvis_vitdet": LvisDetection(data="lvis", protocol="lvis_vitdet", arch="single-scale"),
 }
 TASKS |= {
     f"{name}_detectron2": replace(task, framework="detectron2")
     for name, task in TASKS.items()
-    if task.protocol in frameworks.find("detectron2").protocols
+    if task.framework != "detectron2" and task.protocol in frameworks.find("detectron2").protocols
 }

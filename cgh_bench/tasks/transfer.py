@@ -36,6 +36,8 @@ SECONDS_PER_STEP = {
     "coco_fpn_4conv1fc": 0.371,
     "coco_retinanet": 0.200,
     "cityscapes_inst": 0.240,
+    "coco_keypoints": 0.315,
+    "coco_keypoints_2x": 0.315,
 }
 """On eight V100s: facebookresearch/detectron2 (commit 02478d2) MODEL_ZOO.md, the nearest network of each protocol."""
 GPUS_OF_THE_ZOO = 8

@@ -17,7 +17,7 @@ from cgh_bench.tasks.transfer import Transfer
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CARRIED = {"any": "resnet18", "single-scale": "vit_tiny_patch16_224", "multi-scale": "swin_tiny_patch4_window7_224"}
 """A small network of each kind that protocols carry."""
-RANDOM = {"coco_dino"}
+RANDOM = {"coco_dino", "lvis_vitdet"}
 """Their losses are of noise that is drawn on the device."""
 PROTOCOLS = {
     f"{task.framework} {task.protocol}": task

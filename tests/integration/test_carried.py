@@ -134,6 +134,14 @@ CHOSEN = (
     "train_dataloader.dataset.pipeline.3.transforms.1.1.crop_size=(64,80)",
     "train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(96,96)]",
 )
+D2 = (
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8", "MODEL.RPN.POST_NMS_TOPK_TEST=8", "DATALOADER.NUM_WORKERS=0"),
+    "SOLVER.IMS_PER_BATCH=2",
+)
+VITDET = (
+    *("TRANSFER.SCALE_JITTER=128", "INPUT.MIN_SIZE_TEST=128", "INPUT.MAX_SIZE_TEST=128", "SOLVER.AMP.ENABLED=false"),
+    *D2,
+)
 PUBLISHED = {
     "coco_vitdet": (
         "vit",
@@ -143,9 +151,13 @@ PUBLISHED = {
     ),
     "coco_vitdet_detectron2": (
         "vit",
-        *("TRANSFER.SCALE_JITTER=128", "INPUT.MIN_SIZE_TEST=128", "INPUT.MAX_SIZE_TEST=128"),
-        *("INPUT.MASK_FORMAT=bitmask", "SOLVER.AMP.ENABLED=false", "SOLVER.IMS_PER_BATCH=2"),
-        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8", "MODEL.RPN.POST_NMS_TOPK_TEST=8", "DATALOADER.NUM_WORKERS=0"),
+        "INPUT.MASK_FORMAT=bitmask",
+        *VITDET,
+    ),
+    "lvis_vitdet": ("vit", *VITDET),
+    "coco_keypoints_any": (
+        "convnext",
+        *("INPUT.MIN_SIZE_TRAIN=[96,128]", "INPUT.MIN_SIZE_TEST=96", "TEST.PRECISE_BN.NUM_ITER=2", *D2),
     ),
     "coco_frozen": ("swin", *DETECTION, "train_dataloader.dataset.pipeline.2.scales=[(96,96),(128,128)]"),
     "coco_fpn_swin": ("convnext", *DETECTION, "train_dataloader.dataset.pipeline.2.scale=(128,128)"),
@@ -177,6 +189,8 @@ def published_data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     scenes = write_scenes(root / "scenes", miniatures.TINY)
     miniatures.coco(scenes, root)
+    miniatures.coco_keypoints(scenes, root)
+    miniatures.lvis(scenes, root)
     miniatures.ade20k(scenes, root)
     return root
 

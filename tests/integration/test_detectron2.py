@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import miniatures
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.image_set import DetectionScenes
 from cgh_bench.evaluation import configured
 from cgh_bench.foreign import frameworks, process
+from cgh_bench.outcomes.detection import detection
 from cgh_bench.reading.loading import load
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders
@@ -55,6 +57,7 @@ def fetched(scenes, tmp_path_factory):
     """`CGH_DATA` with COCO, VOC and Cityscapes in miniature, and few animal scenes."""
     root = tmp_path_factory.mktemp("data")
     miniatures.coco(scenes, root)
+    miniatures.coco_keypoints(scenes, root)
     miniatures.voc(scenes, root)
     miniatures.cityscapes(scenes, root)
     entry = DetectionScenes("a few scenes", "embedded", functools.partial(write_scenes, settings=miniatures.TINY))
@@ -203,11 +206,14 @@ def test_a_setting_that_is_wrong_is_told_in_a_line(resnet18, cache, tmp_path, se
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["voc_det", "coco_det", "coco_det_2x", "coco_fpn", "coco_fpn_4conv1fc", "coco_retinanet", "cityscapes_inst"],
+    [
+        *("voc_det", "coco_det", "coco_det_2x", "coco_fpn", "coco_fpn_4conv1fc", "coco_retinanet", "cityscapes_inst"),
+        *("coco_keypoints", "coco_keypoints_2x"),
+    ],
 )
 def test_every_protocol_runs_on_its_data_sets_layout(name, resnet50, cache, tmp_path):
     masks = () if name == "voc_det" else MASKS
-    task, _ = configured(f"{name}_detectron2", ["iterations=2"])
+    task, _ = configured(name if "keypoints" in name else f"{name}_detectron2", ["iterations=2"])
     task = dataclasses.replace(task, settings=(*SMALL, *masks, "SOLVER.IMS_PER_BATCH=2"))
     metrics = run(task, resnet50, tmp_path / "run", cache)
     assert set(metrics) == {metric.name for metric in task.METRICS}
@@ -335,7 +341,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 data_sets.register()
 DatasetCatalog.get("coco/train2017")
-judge = evaluation.evaluator("coco/val2017", False, work)
+judge = evaluation.evaluator("coco/val2017", work)
 judge.reset()
 for image in DatasetCatalog.get("coco/val2017"):
     things = image["annotations"]
@@ -375,6 +381,126 @@ def test_classes_of_val_under_other_ids_are_known_by_their_names(fetched, tmp_pa
     metrics = json.loads(done.stdout.splitlines()[-1])
     assert metrics["box_AP"] == pytest.approx(100) and metrics["orders of classes"] == 1
     assert {name for name in metrics if name.startswith("box_AP.")} == {f"box_AP.{name}" for name in names}
+
+
+KEYPOINTS_BY_HAND = """
+import json, pathlib, runpy, sys
+launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
+runpy.run_path(launcher)
+from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
+data_sets.register()
+name = "coco_keypoints/val2017"
+for split in ("train", "val"):
+    DatasetCatalog.get(f"coco_keypoints/{split}2017")
+judge = evaluation.evaluator(name, work, keypoints=True)
+judge.reset()
+number = 0
+for image in DatasetCatalog.get(name):
+    things = image["annotations"]
+    found = Instances((image["height"], image["width"]))
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in (thing["bbox"] for thing in things)]
+    found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
+    found.pred_classes = torch.zeros(len(things), dtype=torch.long)
+    places = number + torch.arange(len(things))
+    found.scores = 1 - 0.01 * places
+    found.pred_keypoints = torch.tensor([thing["keypoints"] for thing in things]).float().reshape(-1, 17, 3)
+    found.pred_keypoints[:, :, 0] += places[:, None]  # the n-th object is found n pixels beside it
+    number += len(things)
+    judge.process([image], [{"instances": found}])
+print(json.dumps(evaluation.flat(judge.evaluate(), work, name)))
+"""
+SIGMAS = (0.26, *[0.25] * 2, *[0.35] * 2, *[0.79] * 2, *[0.72] * 2, *[0.62] * 2, *[1.07] * 2, *[0.87] * 2, *[0.89] * 2)
+"""Ten times the spread of annotators, https://cocodataset.org/#keypoints-eval."""
+
+
+def test_keypoint_ap_is_that_of_similarities_by_hand(fetched, tmp_path):
+    metrics = by_hand(KEYPOINTS_BY_HAND, fetched, tmp_path)
+    truth = read(fetched / "coco/annotations/person_keypoints_val2017.json")
+    objects = [line for image in truth["images"] for line in truth["annotations"] if line["image_id"] == image["id"]]
+    spread = [(2 * line["area"]) * (2 * np.array(SIGMAS) / 10) ** 2 for line in objects]
+    alike = np.array([np.exp(-(offset**2) / each).mean() for offset, each in enumerate(spread)])
+    assert np.median(alike) > 0.5 and alike.min() < 0.5, "some are found and some are not"
+    at = [100 * points_of_101(alike >= threshold) for threshold in np.arange(0.5, 1, 0.05)]
+    found = [metrics[f"keypoint_{ap}"] for ap in ("AP", "AP50", "AP75")]
+    assert found == pytest.approx([np.mean(at), at[0], at[5]])
+    assert metrics["box_AP"] == pytest.approx(100)
+    lines, annotations = tmp_path / "predictions.json", fetched / "coco/annotations/person_keypoints_val2017.json"
+    kept = detection("val", "0", annotations, lines, ["keypoint_AP", "box_AP"])
+    ones = np.ones((1, len(truth["images"])), int)
+    assert [kept.measure(name, ones)[0] for name in ("keypoint_AP", "box_AP")] == pytest.approx([np.mean(at), 100])
+
+
+def points_of_101(right: np.ndarray) -> float:
+    """AP of detections, the surest first, that find one of as many objects or nothing."""
+    true = right.cumsum()
+    precision, recall = true / np.arange(1, len(right) + 1), true / len(right)
+    return np.mean([max(precision[recall >= point - 1e-9], default=0) for point in np.linspace(0, 1, 101)])
+
+
+LVIS_BY_HAND = """
+import json, pathlib, runpy, sys
+launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
+runpy.run_path(launcher)
+from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
+data_sets.register()
+judge = evaluation.evaluator("lvis_v1/val", work)
+judge.reset()
+for image in DatasetCatalog.get("lvis_v1/val"):
+    assert pathlib.Path(image["file_name"]).parent.name == "val2017"
+    things = [(thing["bbox"], thing["category_id"], 0.5) for thing in image["annotations"]]
+    if image["image_id"] > 1:
+        things.append(([80, 80, 10, 10], 0, 0.9))  # nothing is there
+    found = Instances((100, 100))
+    found.pred_boxes = Boxes(torch.tensor([[x, y, x + w, y + h] for (x, y, w, h), _, _ in things]).float())
+    found.pred_classes = torch.tensor([label for _, label, _ in things])
+    found.scores = torch.tensor([score for _, _, score in things])
+    judge.process([image], [{"instances": found}])
+print(json.dumps(evaluation.flat(judge.evaluate(), work, "lvis_v1/val")))
+"""
+
+
+def test_lvis_ap_asks_only_for_classes_that_were_looked_for(tmp_path):
+    """A wrong detection of class 1 counts in the image where it is known to be absent, and in neither of two others."""
+    objects = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (4, 3)]  # image, class
+    box = {"bbox": [10, 10, 40, 40], "area": 1600, "segmentation": [[10, 10, 50, 10, 50, 50, 10, 50]]}
+    images = [
+        {
+            **{"id": i, "width": 100, "height": 100, "coco_url": f"http://images.cocodataset.org/val2017/{i}.jpg"},
+            "neg_category_ids": [1] if i == 2 else [],
+            "not_exhaustive_category_ids": [1] if i == 3 else [],
+        }
+        for i in range(1, 5)
+    ]
+    truth = {
+        "images": images,
+        "annotations": [{"id": n, "image_id": i, "category_id": c, **box} for n, (i, c) in enumerate(objects, 1)],
+        "categories": [{"id": i, "name": f"class {i}", "frequency": "rcf"[i % 3]} for i in range(1, 1204)],
+    }
+    (tmp_path / "coco/annotations").mkdir(parents=True)
+    (tmp_path / "coco/annotations/lvis_v1_val.json").write_text(json.dumps(truth))
+    metrics = by_hand(LVIS_BY_HAND, tmp_path, tmp_path)
+    mean = (200 / 3 + 100 + 100) / 3  # class 1: one wrong before two right; 2 of 5 if all three counted
+    found = [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75", "APr", "APc", "APf")]
+    assert found == pytest.approx([mean, mean, mean, 100, 200 / 3, 100])
+    assert len(read(tmp_path / "predictions.json")) == metrics["detections"] == 9
+
+
+def by_hand(code: str, data: Path, work: Path) -> dict[str, float]:
+    """The metrics that `code` prints in detectron2's process."""
+    done = subprocess.run(
+        [DETECTRON2.python, "-c", code, str(frameworks.LAUNCHER), str(work)],
+        env={**DETECTRON2.environment, "CGH_DATA": str(data)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def objects_of_the_test(root: Path) -> dict[str, list[bool]]:

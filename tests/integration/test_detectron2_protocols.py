@@ -174,6 +174,26 @@ VITDET = MOCO_FPN | {  # facebookresearch/detectron2@02b5c4e, the files that coc
     "SOLVER.AMP.ENABLED": True,
     "TEST.PRECISE_BN.ENABLED": False,
 }
+KEYPOINTS = MOCO_FPN | {  # detectron2 v0.6 configs/COCO-Keypoints/Base-Keypoint-RCNN-FPN.yaml, with MoCo's norms
+    "MODEL.MASK_ON": False,
+    "MODEL.KEYPOINT_ON": True,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500,
+}
+LVIS = VITDET | {  # facebookresearch/detectron2@02b5c4e projects/ViTDet/configs/LVIS/mask_rcnn_vitdet_b_100ep.py
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1203,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.02,
+    "TEST.DETECTIONS_PER_IMAGE": 300,
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True,
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": 0.5,
+    "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+    "DATALOADER.REPEAT_THRESHOLD": 0.001,
+    "SOLVER.BASE_LR": 2e-4,
+    "SOLVER.MAX_ITER": 156250,
+    "SOLVER.STEPS": [138889, 150463],
+}
 COCO_1X = COCO_2X | {"SOLVER.STEPS": [60000, 80000], "SOLVER.MAX_ITER": 90000}
 SOURCES = {
     "voc_det": VOC,
@@ -184,6 +204,9 @@ SOURCES = {
     "coco_retinanet": RETINANET,
     "coco_vitdet": VITDET,
     "cityscapes_inst": CITYSCAPES,
+    "coco_keypoints": KEYPOINTS,
+    "coco_keypoints_2x": KEYPOINTS | {"SOLVER.STEPS": [120000, 160000], "SOLVER.MAX_ITER": 180000},
+    "lvis_vitdet": LVIS,
 }
 REFUSED = {
     "SOLVER.BASE_RL=1": "Non-existent key: SOLVER.BASE_RL",

@@ -96,6 +96,20 @@ def test_a_folder_in_cocos_form_is_fine_tuned_and_reported(
 
 
 @pytest.mark.slow
+def test_keypoints_of_persons_are_fine_tuned_and_judged_one_by_one(tmp_path: Path) -> None:
+    require("detectron2")
+    own_folders.coco(tmp_path / "persons", keypoints=True)
+    sizes = "INPUT.MIN_SIZE_TRAIN=[96],INPUT.MIN_SIZE_TEST=96,MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=8"
+    more = "SOLVER.IMS_PER_BATCH=2,DATALOADER.NUM_WORKERS=0,TEST.PRECISE_BN.NUM_ITER=2,TEST.DETECTIONS_PER_IMAGE=9"
+    settings = f"--set=settings={sizes},{more},MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.0"
+    result = evaluated(tmp_path, "coco_keypoints_any", "--data=persons", settings)
+    folder = tmp_path / "work" / result.work
+    assert len(json.loads((folder / "predictions.json").read_text())[0]["keypoints"]) == 51
+    assert outcomes.load(folder).metrics() == pytest.approx(result.metrics)
+    assert command.run("report", "-o", "site", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
 def test_a_folder_in_yolos_form_is_fine_tuned_on_boxes_alone(tmp_path: Path) -> None:
     require("mmdet")
     own_folders.yolo(tmp_path / "squares")

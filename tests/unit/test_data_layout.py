@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data import dense
+from cgh_bench.data import dense, ground_truth
 from cgh_bench.data import layout as data_layout
 from cgh_bench.data.demo.scenes import write_scenes
 from cgh_bench.data.layout import SUBSET, Checked, Layout
@@ -18,6 +18,8 @@ from cgh_bench.data.segmented import load_segmented
 
 MAKERS = {
     "coco": miniatures.coco,
+    "coco_keypoints": miniatures.coco_keypoints,
+    "lvis": miniatures.lvis,
     "voc0712": miniatures.voc,
     "voc2012_aug": miniatures.voc,
     "cityscapes": miniatures.cityscapes,
@@ -26,6 +28,8 @@ MAKERS = {
 }
 ONE_OF_EACH = {  # an image and an annotation of the first part
     "coco": ("train2017/000001.png", "annotations/instances_train2017.json"),
+    "coco_keypoints": ("train2017/000001.png", "annotations/person_keypoints_train2017.json"),
+    "lvis": ("train2017/000001.png", "annotations/lvis_v1_train.json"),
     "voc0712": ("VOC2007/JPEGImages/train_000001.jpg", "VOC2007/Annotations/train_000001.xml"),
     "voc2012_aug": ("VOC2012/JPEGImages/train_000001.jpg", "VOC2012/SegmentationClass/train_000001.png"),
     "cityscapes": (
@@ -161,6 +165,65 @@ def test_other_classes(root):
     path = root / "VOCdevkit/VOC2012/Annotations/train_000003.xml"
     path.write_text(path.read_text().replace("<object><name>", "<object><name>grey ", 1))
     assert f"{path} names the class 'grey " in problem("voc0712", root)
+
+
+def drop(lists: str, key: str):
+    return lambda document: [item.pop(key, None) for item in document[lists]]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "change", "expected"),
+    [
+        ("coco_keypoints", "train", drop("annotations", "keypoints"), "annotation 1 has not x, y and visibility of 17"),
+        ("coco_keypoints", "val", drop("annotations", "num_keypoints"), "and num_keypoints"),
+        (
+            "coco_keypoints",
+            "val",
+            lambda document: [item.update(num_keypoints=0) for item in document["annotations"]],
+            "has no keypoint in any of 4 images",
+        ),
+        ("lvis", "train", drop("images", "neg_category_ids"), "has no coco_url, or no neg_category_ids or not_exh"),
+        ("lvis", "train", drop("images", "coco_url"), "image 1 has no coco_url"),
+        ("lvis", "train", drop("categories", "frequency"), "category 1 has no name, or no frequency r, c, f"),
+        ("lvis", "val", lambda document: document["categories"].pop(), "has 1202 categories; LVIS v1 has 1203"),
+        ("lvis", "val", drop("annotations", "segmentation"), "annotation 1 has no polygons"),
+        (
+            "lvis",
+            "val",
+            lambda document: [item.update(category_id=1) for item in document["annotations"]],
+            "has no object of a rare or frequent class, whose AP is reported",
+        ),
+    ],
+)
+def test_what_keypoints_and_lvis_need_beyond_cocos_form(name, split, change, expected, root):
+    (part,) = (part for part in layout(name).parts if part.split == split)
+    path = root / "coco" / part.annotations
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    said = look(name, root).problems
+    assert expected in said[0] and said[0].startswith(str(path)) and "\n" not in said[0]
+
+
+def test_moved_keypoints_are_other_content(root):
+    before, path = check("coco_keypoints", root), root / "coco/annotations/person_keypoints_train2017.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["keypoints"][0] += 1
+    path.write_text(json.dumps(document))
+    after = check("coco_keypoints", root)
+    assert after[0] != before[0] and after[1] == before[1]
+
+
+def test_what_lvis_looked_for_in_an_image_is_content(root):
+    before, path = check("lvis", root), root / "coco/annotations/lvis_v1_val.json"
+    document = json.loads(path.read_text())
+    document["images"][0]["neg_category_ids"].append(9)
+    path.write_text(json.dumps(document))
+    after = check("lvis", root)
+    assert after[0] == before[0] and after[1] != before[1]
+    shown = ground_truth.objects("lvis", dense.Located(root, *after))
+    assert shown.file is None, "COCO's rules are not LVIS's"
+    assert all((shown.images / entry["file_name"]).is_file() for entry in shown.shown)
 
 
 def test_files_that_are_cut_short(root):

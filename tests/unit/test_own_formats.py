@@ -22,6 +22,7 @@ from cgh_bench.data.own import find
 from cgh_bench.evaluation import configured, protocol_id
 from cgh_bench.results import Result
 from cgh_bench.site.boards import boards
+from cgh_bench.tasks import find as find_task
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,24 @@ def test_polygons_of_yolo_are_masks(tmp_path: Path) -> None:
     assert own.without_mask == ""
     line = document(own, "train")["annotations"][0]
     assert len(line["segmentation"][0]) == 8 and line["bbox"][2] == pytest.approx(line["bbox"][3], abs=1e-3)
+
+
+def test_keypoints_are_kept_and_others_than_persons_are_named(tmp_path: Path) -> None:
+    task, folder = find_task("coco_keypoints"), own_folders.coco(tmp_path / "persons", keypoints=True)
+    own = located(folder, "objects", tmp_path / "cache")
+    task.check(own)
+    assert document(own, "val")["annotations"][0]["num_keypoints"] == 17
+    checked, _ = find.look(str(folder), "objects", tmp_path / "cache")
+    assert any("objects have keypoints" in note for note in checked.notes)
+    train = folder / "annotations/instances_train.json"
+    edited(train, lambda content: content["annotations"][1]["keypoints"].pop())
+    with pytest.raises(UserError, match=r"coco_keypoints needs .*annotation 1 of .*instances_train.json has not x, y"):
+        task.check(located(folder, "objects", tmp_path / "cache"))
+    edited(train, lambda content: content["categories"][0]["keypoints"].reverse())
+    with pytest.raises(UserError, match=r"category '\w+' of .*instances_train.json has others, or none"):
+        task.check(located(folder, "objects", tmp_path / "cache"))
+    with pytest.raises(UserError, match="lvis_vitdet reads LVIS's own annotations; for other data use coco_vitdet"):
+        find_task("lvis_vitdet").check(own)
 
 
 def test_difficult_objects_count_neither_way_in_val(root: Path, tmp_path: Path) -> None:

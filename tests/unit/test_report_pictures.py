@@ -39,10 +39,13 @@ def test_enlarging_is_by_a_whole_factor_and_never_down() -> None:
 def test_an_instance_is_drawn_where_it_is() -> None:
     mask = np.zeros((32, 32), bool)
     mask[20:30, 18:28] = True
-    drawn = np.asarray(draw_instances(GREY, [Instance(1, (18, 20, 10, 10), mask, 0.9)], ["cat", "dog"], 128))
+    drawn = np.asarray(
+        draw_instances(GREY, [Instance(1, (18, 20, 10, 10), mask, 0.9, ((22, 24),))], ["cat", "dog"], 128)
+    )
     assert drawn.shape == (128, 128, 3)
     assert tuple(drawn[20 * 4, 18 * 4 + 12]) == colour(1)  # the box
-    inside = drawn[25 * 4, 23 * 4].astype(float)
+    assert tuple(drawn[24 * 4, 22 * 4]) == colour(1)  # the keypoint
+    inside = drawn[27 * 4, 25 * 4].astype(float)
     assert inside == pytest.approx(0.55 * 100 + 0.45 * np.array(colour(1)), abs=2)
     assert (drawn[:60, :60] == 100).all()
 

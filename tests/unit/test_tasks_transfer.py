@@ -266,7 +266,7 @@ def test_a_full_disk_is_said(plan, monkeypatch):
 
 @pytest.mark.parametrize("protocol", transfer.SECONDS_PER_STEP)
 def test_known_speeds_are_of_protocols_that_are_there(protocol):
-    assert frameworks.protocol_file("mmdet", protocol)
+    assert frameworks.protocol_file("detectron2", protocol)
 
 
 # differences

@@ -12,9 +12,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, get_detection_dataset_dicts, transforms
 from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.common import DatasetFromList, MapDataset
-from detectron2.data.datasets import load_coco_json, register_pascal_voc
+from detectron2.data.datasets import load_coco_json, register_lvis_instances, register_pascal_voc
+from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_FLIP_MAP, COCO_PERSON_KEYPOINT_NAMES
+from detectron2.data.datasets.lvis import get_lvis_instances_meta
 from detectron2.data.detection_utils import build_augmentation
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
@@ -23,6 +25,10 @@ COCO_FORMAT = {
     "animal_scenes/val": ("animal_scenes/val/annotations.json", "animal_scenes/val/images"),
     "coco/train2017": ("coco/annotations/instances_train2017.json", "coco/train2017"),
     "coco/val2017": ("coco/annotations/instances_val2017.json", "coco/val2017"),
+    **{
+        f"coco_keypoints/{split}2017": (f"coco/annotations/person_keypoints_{split}2017.json", f"coco/{split}2017")
+        for split in ("train", "val")
+    },
     **{
         f"cityscapes/{split}": (
             f"cityscapes/annotations/instancesonly_filtered_gtFine_{split}.json",
@@ -44,6 +50,9 @@ def register() -> None:
     for name, (annotations, images) in COCO_FORMAT.items():
         _register_coco(name, str(root / annotations), str(root / images))
     MetadataCatalog.get("cityscapes/val").gt_dir = str(root.resolve() / "cityscapes/gtFine/val")
+    for split in ("train", "val"):
+        annotations, name = str(root / f"coco/annotations/lvis_v1_{split}.json"), f"lvis_v1/{split}"
+        register_lvis_instances(name, get_lvis_instances_meta(name), annotations, f"{root}/coco/")
     for name, (folder, split, year) in VOC_FORMAT.items():
         register_pascal_voc(name, str(root / folder), split, year)
 
@@ -66,7 +75,13 @@ def _register_coco(name: str, annotations: str, images: str) -> None:
     DatasetCatalog.register(
         name, functools.partial(load_by_name, name, annotations, images, name.replace("/val", "/train"))
     )
-    MetadataCatalog.get(name).set(json_file=annotations, image_root=images, evaluator_type="coco")
+    MetadataCatalog.get(name).set(
+        json_file=annotations,
+        image_root=images,
+        evaluator_type="coco",
+        keypoint_names=COCO_PERSON_KEYPOINT_NAMES,
+        keypoint_flip_map=COCO_PERSON_KEYPOINT_FLIP_MAP,
+    )
 
 
 def load_by_name(name: str, annotations: str, images: str, first: str) -> list[dict[str, Any]]:
@@ -121,15 +136,27 @@ def augmentations(config: CfgNode) -> list[Any]:
 
 def training_batches(config: CfgNode, seed: int, seen: int) -> DataLoader[Any]:
     """The batches of one process after the first `seen`, each a list of mapped images; a seed always gives the same."""
-    images = get_detection_dataset_dicts(config.DATASETS.TRAIN, filter_empty=config.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    least = config.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if config.MODEL.KEYPOINT_ON else 0
+    images = get_detection_dataset_dicts(
+        config.DATASETS.TRAIN, filter_empty=config.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints=least
+    )
     wide = [config.DATALOADER.ASPECT_RATIO_GROUPING and image["width"] > image["height"] for image in images]
     size = config.SOLVER.IMS_PER_BATCH // comm.get_world_size()
     cut = {"augmentations": augmentations(config), "recompute_boxes": True} if config.TRANSFER.SCALE_JITTER else {}
     mapper = DatasetMapper(config, is_train=True, **cut)
     return DataLoader(
         MapDataset(DatasetFromList(images, copy=False), mapper),
-        batch_sampler=Batches(TrainingSampler(len(images), seed=seed), wide, size, seen),
+        batch_sampler=Batches(_sampler(config, images, seed), wide, size, seen),
         num_workers=config.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         worker_init_fn=worker_init_reset_seed,
     )
+
+
+def _sampler(config: CfgNode, images: list[dict[str, Any]], seed: int) -> Sampler[int]:
+    """The indices of images in an endless random order; images of rare classes more often if the protocol says so."""
+    given, sampler = config.DATALOADER, RepeatFactorTrainingSampler
+    if given.SAMPLER_TRAIN == "TrainingSampler":
+        return TrainingSampler(len(images), seed=seed)
+    repeats = sampler.repeat_factors_from_category_frequency(images, given.REPEAT_THRESHOLD, given.REPEAT_SQRT)
+    return sampler(repeats, seed=seed)

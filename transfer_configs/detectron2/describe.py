@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 
 from cgh_bench.transfer_configs.contract import facts, processes
-from cgh_bench.transfer_configs.detectron2 import protocol
+from cgh_bench.transfer_configs.detectron2 import data_sets, protocol
 from cgh_bench.transfer_configs.detectron2.data_sets import augmentations
 from cgh_bench.transfer_configs.detectron2.solver import optimizer
 
@@ -20,6 +20,7 @@ PARTS = (
     ("roi_heads.res5.norm", "extra norm"),
     ("roi_heads.res5", facts.BACKBONE),
     ("roi_heads.mask", "mask head"),
+    ("roi_heads.keypoint", "keypoint head"),
     ("roi_heads", "box head"),
     ("proposal_generator", "RPN"),
     ("head", "box head"),
@@ -29,6 +30,8 @@ PARTS = (
 )
 METRICS = {
     "coco": "COCO, 101 points",
+    "coco_keypoints": "COCO, 101 points",
+    "lvis_v1": "LVIS, 101 points",
     "animal_scenes": "COCO, 101 points",
     "voc": "VOC 2007, 11 points",
     "cityscapes": "Cityscapes",
@@ -39,6 +42,7 @@ def main() -> None:
     """Build and print."""
     options = processes.parser(__doc__, default=[]).parse_args()
     config = protocol.read(options.config, options.settings, 0, options.iterations)
+    data_sets.register()  # LVIS's loss asks for the frequencies of classes
     model = build_model(config).train()
     print(
         json.dumps(
@@ -125,6 +129,8 @@ def describe_regions(config: CfgNode, roi: Any) -> dict[str, Any]:
         "box loss": _box_loss(predictor.box_reg_loss_type, predictor.smooth_l1_beta, 1.0),
         "box pooling": _pooling(pooler),
         "mask pooling": _pooling(getattr(roi, "mask_pooler", pooler)) if config.MODEL.MASK_ON else None,
+        **({"keypoint pooling": _pooling(roi.keypoint_pooler)} if config.MODEL.KEYPOINT_ON else {}),
+        **({"classes of the federated loss": predictor.fed_loss_num_classes} if predictor.use_fed_loss else {}),
         "test: score, overlap of NMS, detections": [
             predictor.test_score_thresh,
             predictor.test_nms_thresh,
@@ -173,7 +179,9 @@ def describe_data(config: CfgNode) -> dict[str, Any]:
     """Images, augmentation and metric."""
     training, test = augmentations(config), build_augmentation(config, is_train=False)
     (resize,) = (step for step in training if "Resize" in type(step).__name__)
-    side = config.TRANSFER.SCALE_JITTER
+    side, given = config.TRANSFER.SCALE_JITTER, config.DATALOADER
+    repeats = given.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+    rare = {"training: repeated, classes in a smaller share of images": given.REPEAT_THRESHOLD} if repeats else {}
     further = [
         f"{type(a).__name__} {a.prob:g}" if hasattr(a, "prob") else type(a).__name__
         for a in training
@@ -184,8 +192,9 @@ def describe_data(config: CfgNode) -> dict[str, Any]:
         if side
         else [sorted(resize.short_edge_length), resize.max_size],
         "training: further": further,
-        "training: images without objects": not config.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        "training: wide images apart": config.DATALOADER.ASPECT_RATIO_GROUPING,
+        "training: images without objects": not given.FILTER_EMPTY_ANNOTATIONS,
+        "training: wide images apart": given.ASPECT_RATIO_GROUPING,
+        **rare,
         "test: short side, longest": [test[0].short_edge_length[0], test[0].max_size],
         "metric": METRICS[config.DATASETS.TEST[0].split("/")[0]],
     }

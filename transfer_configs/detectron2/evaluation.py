@@ -19,6 +19,7 @@ from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     COCOEvaluator,
     DatasetEvaluator,
+    LVISEvaluator,
     PascalVOCDetectionEvaluator,
     pascal_voc_evaluation,
 )
@@ -30,16 +31,18 @@ from cgh_bench.transfer_configs.contract import curves, matches
 from cgh_bench.transfer_configs.contract.cityscapes import ap_by_class
 from cgh_bench.transfer_configs.contract.records import write_json
 
-KINDS = {"bbox": "box", "segm": "mask"}
+KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+TOOLS = {"cityscapes": "cityscapesscripts", "lvis_v1": "lvis"}
+"""What the evaluation on a dataset needs beside detectron2."""
 IOUS = [percent / 100 for percent in range(50, 100, 5)]
 
 
 class Coco(COCOEvaluator):
-    """COCO's metric: AP at 101 recall points, mean over IoU .50 to .95."""
+    """COCO's metric: AP at 101 recall points, mean over IoU (keypoints: similarity) .50 to .95."""
 
-    def __init__(self, name: str, masks: bool, work: Path) -> None:
+    def __init__(self, name: str, kinds: tuple[str, ...], work: Path) -> None:
         self.folder = work / "evaluation"
-        super().__init__(name, tasks=("bbox", "segm") if masks else ("bbox",), output_dir=str(self.folder))
+        super().__init__(name, tasks=kinds, output_dir=str(self.folder))
         self.predictions = work / "predictions.json"
 
     def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict[str, float]:
@@ -53,6 +56,24 @@ class Coco(COCOEvaluator):
         results: dict[str, Any] = super().evaluate(img_ids)
         if comm.is_main_process():
             (self.folder / "coco_instances_results.json").replace(self.predictions)
+            shutil.rmtree(self.folder)
+        return results
+
+
+class Lvis(LVISEvaluator):
+    """LVIS's metric: in each image, AP of the classes that are annotated there or known to be absent."""
+
+    def __init__(self, name: str, kinds: tuple[str, ...], work: Path) -> None:
+        self.folder = work / "evaluation"
+        super().__init__(name, tasks=kinds, output_dir=str(self.folder), max_dets_per_image=300)
+        self.predictions = work / "predictions.json"
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """As in detectron2, which writes its predictions to files of other names."""
+        np.float = float  # type: ignore[attr-defined]  # lvis 0.5.3 uses this name, which NumPy removed in 1.24
+        results: dict[str, Any] | None = super().evaluate()
+        if results:
+            (self.folder / "lvis_instances_results.json").replace(self.predictions)
             shutil.rmtree(self.folder)
         return results
 
@@ -174,15 +195,19 @@ class Cityscapes(CityscapesInstanceEvaluator):
 
 def require_tools(name: str) -> None:
     """Stop before the training if the evaluation of the test set `name` would fail after it."""
-    if name.startswith("cityscapes/") and importlib.util.find_spec("cityscapesscripts") is None:
-        raise SystemExit("ImportError: Cityscapes' evaluation needs cityscapesscripts; pip install cityscapesscripts")
+    tool = TOOLS.get(name.split("/", maxsplit=1)[0])
+    if tool and importlib.util.find_spec(tool) is None:
+        raise SystemExit(f"ImportError: the evaluation on {name} needs {tool}; pip install {tool}")
 
 
-def evaluator(name: str, masks: bool, work: Path) -> DatasetEvaluator:
+def evaluator(name: str, work: Path, masks: bool = False, keypoints: bool = False) -> DatasetEvaluator:
     """The evaluator for the test set `name`; writes `predictions.json` (Cityscapes: `predictions/`) to `work`."""
+    kinds = ("bbox", *["segm"] * masks, *["keypoints"] * keypoints)
     if name.startswith("cityscapes/"):
         return Cityscapes(name, work)
-    return Voc(name, work) if name.startswith("voc/") else Coco(name, masks, work)
+    if name.startswith("lvis_v1/"):
+        return Lvis(name, kinds, work)
+    return Voc(name, work) if name.startswith("voc/") else Coco(name, kinds, work)
 
 
 def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: str) -> dict[str, float]:
@@ -194,7 +219,8 @@ def flat(results: Mapping[str, Mapping[str, float]] | None, work: Path, name: st
         return {}
     detections = _detections(work)
     metrics: dict[str, float] = {"detections": detections}
-    classes = [f"AP.{label}" for label in MetadataCatalog.get(name).thing_classes]
+    named = () if name.startswith("lvis_v1/") else MetadataCatalog.get(name).thing_classes
+    classes = [f"AP.{label}" for label in named]
     for kind, reported in results.items():
         values = reported if detections else dict.fromkeys([*reported, *classes], 0.0)
         known = {stat.replace("AP-", "AP."): float(value) for stat, value in values.items() if math.isfinite(value)}

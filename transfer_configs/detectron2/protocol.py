@@ -28,7 +28,7 @@ NOT_READ = (
     "VERSION",
     "VIS_PERIOD",
 )
-"""Prefixes of detectron2's settings that have no effect here, or that this training sets itself."""
+"""Prefixes of detectron2's settings that have no effect here, or that only this training or a protocol file sets."""
 
 
 def read(
@@ -91,7 +91,7 @@ def _parsed(setting: str) -> tuple[str, object]:
     if key == "SOLVER.MAX_ITER":
         raise SystemExit(f"--set {key}: the schedule would not be stretched with it; use iterations={text}")
     if key.startswith(NOT_READ):
-        raise SystemExit(f"--set {key}: it has no effect here")
+        raise SystemExit(f"--set {key}: it has no effect here, or is fixed by the protocol")
     return key, yaml.safe_load(text)
 
 

@@ -122,7 +122,8 @@ class Run:
         """The metrics, in the first process only; `predictions.json` is written to the run's folder."""
         (name,) = self.config.DATASETS.TEST
         loader = build_detection_test_loader(self.config, name)
-        evaluator = evaluation.evaluator(name, self.config.MODEL.MASK_ON, self.work)
+        given = self.config.MODEL
+        evaluator = evaluation.evaluator(name, self.work, given.MASK_ON, given.KEYPOINT_ON)
         counted = _Sized(self._counted(loader, "test", len(loader)), len(loader))
         return evaluation.flat(inference_on_dataset(self.model, counted, evaluator), self.work, name)
 

@@ -1,6 +1,6 @@
-"""COCO 2017 (https://cocodataset.org), and 19,817 images of COCO 2014 on which object discovery is measured."""
+"""COCO 2017 (https://cocodataset.org), LVIS v1 on its images, and COCO 2014's images for object discovery."""
 
-from cgh_bench.data.layout import Layout, Part
+from cgh_bench.data.layout import Form, Layout, Part, Split
 
 NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -11,17 +11,54 @@ NAMES = (
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 )
 CLASSES = tuple(NAMES.split(","))
+GET = (
+    "unpack http://images.cocodataset.org/zips/train2017.zip, …/zips/val2017.zip and "
+    "…/annotations/annotations_trainval2017.zip in $CGH_DATA/coco"
+)
+
+
+def _parts(
+    images: str,
+    annotations: str,
+    classes: tuple[str, ...] | int,
+    counts: tuple[int, int] = (118_287, 5_000),
+    form: Form = "COCO",
+) -> tuple[Part, ...]:
+    """Train and val, whose names stand for SPLIT."""
+    splits: tuple[Split, Split] = ("train", "val")
+    return tuple(
+        Part(
+            images.replace("SPLIT", split),
+            f"annotations/{annotations}.json".replace("SPLIT", split),
+            count,
+            classes,
+            split=split,
+            scored=split == "val",
+            form=form,
+        )
+        for split, count in zip(splits, counts, strict=True)
+    )
+
 
 LAYOUTS = {
     "coco": Layout(
         folder="coco",
-        parts=(
-            Part("train2017/{}", "annotations/instances_train2017.json", 118_287, CLASSES),
-            Part("val2017/{}", "annotations/instances_val2017.json", 5_000, CLASSES, split="val", scored=True),
-        ),
+        parts=_parts("SPLIT2017/{}", "instances_SPLIT2017", CLASSES),
         gigabytes=20.0,
-        how="unpack http://images.cocodataset.org/zips/train2017.zip, …/zips/val2017.zip and "
-        "…/annotations/annotations_trainval2017.zip in $CGH_DATA/coco",
+        how=GET,
+    ),
+    "coco_keypoints": Layout(
+        folder="coco",
+        parts=_parts("SPLIT2017/{}", "person_keypoints_SPLIT2017", ("person",), form="keypoints"),
+        gigabytes=20.0,
+        how=GET,
+    ),
+    "lvis": Layout(
+        folder="coco",
+        parts=_parts("{}", "lvis_v1_SPLIT", 1_203, (100_170, 19_809), "LVIS"),
+        gigabytes=21.0,
+        how=f"{GET}, and lvis_v1_train.json.zip and lvis_v1_val.json.zip of https://www.lvisdataset.org/dataset in "
+        "$CGH_DATA/coco/annotations",
     ),
     # valeoai/LOST@fcedbec datasets.py: the images of its coco_20k_filenames.txt, with their entries of COCO's file.
     "coco20k": Layout(

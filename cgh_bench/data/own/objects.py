@@ -13,7 +13,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
 from cgh_bench.core.registry import registered
 from cgh_bench.data import find_folder
-from cgh_bench.data.annotations import LEAST_POLYGON, SHOWN, Facts, coco_facts
+from cgh_bench.data.annotations import KEYPOINTS, LEAST_POLYGON, SHOWN, Facts, coco_facts, keypoint_fault
 from cgh_bench.data.dense import Own
 from cgh_bench.data.image_set import Split
 from cgh_bench.data.layout import Checked, Layout, Part, check
@@ -24,6 +24,8 @@ KEYS = ("images", "train", "val")
 """What names the files of COCO's form one by one."""
 KEPT = ("bbox", "area", "iscrowd", "segmentation")
 """What is kept of an annotation."""
+POINTS = ("keypoints", "num_keypoints")
+"""What is kept, too, of an annotation with as many keypoints as COCO's persons have."""
 BEYOND = 2
 """Pixels that a box may stand over the edge of its image: exporters round."""
 NAMED = 8
@@ -65,8 +67,9 @@ def look(name: str, cache: Path) -> tuple[Checked, Own | None]:
     checked.notes = [*found.notes, *checked.notes]
     train = said["train"].document["images"]
     bare = next((fault for one in said.values() for fault in _without_mask(one)), "")
+    pointless = next((fault for one in said.values() for fault in _without_keypoints(one)), "")
     content = fingerprint([checked.train, checked.val])
-    own = Own("objects", root, folder / "data.json", classes, len(train), content, checked.train, bare)
+    own = Own("objects", root, folder / "data.json", classes, len(train), content, checked.train, bare, pointless)
     return checked, None if checked.problems else own
 
 
@@ -148,6 +151,8 @@ def _notes(split: Split, said: Said) -> Iterator[str]:
     yield f"{split}: {images:,} images, {objects:,} objects of {len(counts)} classes: {classes} ({said.source})"
     if absent := [name for number, name in names.items() if not counts[number]]:
         yield f"{split} has no object of {_named(absent)}"
+    if pointed := sum(bool(line.get("num_keypoints")) for line in document["annotations"]):
+        yield f"{split}: {pointed:,} objects have keypoints"
     if empty := images - len({line["image_id"] for line in document["annotations"]}):
         yield f"{split}: {empty:,} images have no object{'; they are not trained on' * (split == 'train')}"
     if crowds := sum(line["iscrowd"] for line in document["annotations"]):
@@ -165,6 +170,17 @@ def _without_mask(said: Said) -> Iterator[str]:
     for line in said.document["annotations"]:
         if not line["segmentation"]:
             yield f"annotation {line['id']!r} of {said.source}"
+
+
+def _without_keypoints(said: Said) -> Iterator[str]:
+    for category in said.document["categories"]:
+        if category.get("keypoints") != list(KEYPOINTS):
+            yield f"category {category['name']!r} of {said.source} has others, or none"
+    for line in said.document["annotations"]:
+        if fault := keypoint_fault(line):
+            yield f"annotation {line['id']!r} of {said.source} {fault}"
+    if not any(line.get("num_keypoints") for line in said.document["annotations"]):
+        yield f"{said.source} marks none"
 
 
 def _written(said: dict[Split, Said], classes: tuple[str, ...], root: Path, cache: Path) -> Path:
@@ -198,5 +214,6 @@ def _in_order(document: Document, classes: tuple[str, ...], root: Path) -> Docum
     annotations: list[Facts] = []
     for place, line in enumerate(document["annotations"], start=1):
         of = {"image_id": number[line["image_id"]], "category_id": category[line["category_id"]]}
-        annotations.append({"id": place, **of, **{key: line[key] for key in KEPT}})
+        kept = KEPT if keypoint_fault(line) else (*KEPT, *POINTS)
+        annotations.append({"id": place, **of, **{key: line[key] for key in kept}})
     return {"images": images, "annotations": annotations, "categories": categories(list(classes))}
