@@ -18,7 +18,7 @@ PRINTED = """
 import itertools, json, pathlib, random, runpy, sys
 launcher, folder = map(pathlib.Path, sys.argv[1:3])
 runpy.run_path(str(launcher))
-from cgh_bench.transfer_configs.detectron2 import protocol
+from cgh_bench.transfer_configs.detectron2 import evaluation, protocol
 from cgh_bench.transfer_configs.detectron2.data_sets import Batches
 from detectron2.config import get_cfg
 from detectron2.data.common import AspectRatioGroupedDataset
@@ -38,6 +38,13 @@ def refused(setting):
     except SystemExit as error:
         return str(error)
 
+def without_lvis():
+    sys.modules["lvis"] = None
+    try:
+        evaluation.require_tools("lvis_v1/val")
+    except SystemExit as error:
+        return str(error)
+
 first = folder / "coco_det.yaml"
 random.seed(0)
 sizes = [{"index": i, "width": random.choice([3, 5]), "height": 4} for i in range(50)]
@@ -54,6 +61,7 @@ print(json.dumps({
     "theirs": [[image["index"] for image in batch] for batch in itertools.islice(theirs, 40)],
     "ours": list(itertools.islice(ours, 40)),
     "later": list(itertools.islice(later, 15)),
+    "without lvis": without_lvis(),
     "refused": {setting: refused(setting) for setting in sys.argv[3:]},
 }))
 """
@@ -248,3 +256,7 @@ def test_batches_are_detectron2s_and_a_later_start_is_in_the_same_order(printed)
 @pytest.mark.parametrize("setting", REFUSED)
 def test_a_setting_that_is_wrong_is_refused(printed, setting):
     assert REFUSED[setting] in printed["refused"][setting]
+
+
+def test_a_package_that_the_metric_needs_is_named_before_the_training(printed):
+    assert printed["without lvis"].endswith("needs lvis; pip install lvis")

@@ -156,7 +156,8 @@ def training_batches(config: CfgNode, seed: int, seen: int) -> DataLoader[Any]:
 def _sampler(config: CfgNode, images: list[dict[str, Any]], seed: int) -> Sampler[int]:
     """The indices of images in an endless random order; images of rare classes more often if the protocol says so."""
     given, sampler = config.DATALOADER, RepeatFactorTrainingSampler
-    if given.SAMPLER_TRAIN == "TrainingSampler":
-        return TrainingSampler(len(images), seed=seed)
-    repeats = sampler.repeat_factors_from_category_frequency(images, given.REPEAT_THRESHOLD, given.REPEAT_SQRT)
-    return sampler(repeats, seed=seed)
+    found: Sampler[int] = TrainingSampler(len(images), seed=seed)
+    if given.SAMPLER_TRAIN == sampler.__name__:
+        often = sampler.repeat_factors_from_category_frequency(images, given.REPEAT_THRESHOLD, given.REPEAT_SQRT)
+        found = sampler(often, seed=seed)
+    return found

@@ -1,6 +1,7 @@
 """COCO 2017 (https://cocodataset.org), LVIS v1 on its images, and COCO 2014's images for object discovery."""
 
-from cgh_bench.data.layout import Form, Layout, Part, Split
+from cgh_bench.data.annotations import Form
+from cgh_bench.data.layout import Layout, Part, Split
 
 NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
