@@ -157,7 +157,7 @@ def _sampler(config: CfgNode, images: list[dict[str, Any]], seed: int) -> Sample
     """The indices of images in an endless random order; images of rare classes more often if the protocol says so."""
     given, sampler = config.DATALOADER, RepeatFactorTrainingSampler
     found: Sampler[int] = TrainingSampler(len(images), seed=seed)
-    if given.SAMPLER_TRAIN == sampler.__name__:
+    if given.SAMPLER_TRAIN != "TrainingSampler":
         often = sampler.repeat_factors_from_category_frequency(images, given.REPEAT_THRESHOLD, given.REPEAT_SQRT)
         found = sampler(often, seed=seed)
     return found
