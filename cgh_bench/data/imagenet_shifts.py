@@ -115,7 +115,7 @@ CORRUPTED = "imagenet-c"
 """The folder of ImageNet-C below `$CGH_DATA`: CORRUPTION/SEVERITY/WNID/*.JPEG, as its archives unpack."""
 
 
-def imagenet_c(root: Path, corruption: str, severity: int, cache: Path | None = None) -> FolderImages:
+def imagenet_c(root: Path, corruption: str, severity: int) -> FolderImages:
     """ImageNet's val under one corruption, stored at 224 pixels.
 
     Raises:
@@ -127,7 +127,7 @@ def imagenet_c(root: Path, corruption: str, severity: int, cache: Path | None = 
             f"{folder} not found ($CGH_DATA is {root}); to get it: unpack the archives of "
             f"https://zenodo.org/records/2235448 in $CGH_DATA/{CORRUPTED}"
         )
-    return load_classes(folder, f"imagenet_c ({corruption} {severity})", cache)
+    return load_classes(folder, f"imagenet_c ({corruption} {severity})")
 
 
 def _fetched(description: str, source: str, folder: str, count: int, how: str, read: Read) -> FetchedImages:

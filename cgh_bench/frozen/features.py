@@ -203,7 +203,7 @@ def plan(
     return [*lines, f"{what}, {memory}, about {duration(len(images) / rate)} at {rate:.0f} images/s"]
 
 
-def planned(work: Work, folder: Path, what: str, numbers: int, noun: str = "images") -> str:
+def plan_bank(work: Work, folder: Path, what: str, numbers: int, noun: str = "images") -> str:
     """What filling the bank in `folder` takes, in a line that begins with `what`; an image has `numbers` in float32."""
     count = len(work.images)
     if is_whole(folder, count):

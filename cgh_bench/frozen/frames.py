@@ -23,7 +23,7 @@ from cgh_bench.core.device import Precision
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.data.videos import Owner, Video
 from cgh_bench.frozen.extraction import Work
-from cgh_bench.frozen.features import planned, require_filled
+from cgh_bench.frozen.features import plan_bank, require_filled
 from cgh_bench.frozen.patches import Grid, Patches, feature_map
 from cgh_bench.networks.base import Backbone
 
@@ -129,7 +129,7 @@ class FrameFeatures:
         work = self.work(frames)
         (rows, columns), width = work.shape()
         what = f"features of {frames.name}: {len(frames):,} frames x {rows}x{columns} x {width}"
-        return planned(work, self._folder(frames), what, rows * columns * width, "frames")
+        return plan_bank(work, self._folder(frames), what, rows * columns * width, "frames")
 
     def _folder(self, frames: Frames) -> Path:
         targets = self.checkpoint.architecture.targets(self.feature)

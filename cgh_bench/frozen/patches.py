@@ -19,7 +19,7 @@ from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import Work, require_frozen
-from cgh_bench.frozen.features import planned, require_filled
+from cgh_bench.frozen.features import plan_bank, require_filled
 from cgh_bench.networks.base import Backbone, Stage, hypercolumn
 
 Grid = tuple[int, int]
@@ -206,7 +206,7 @@ def plan_patches(
     what = f"patches of {images.name}: {len(images):,} images x {grid[0]}x{grid[1]} = {count:,} x {width}"
     folder = cache / _key(checkpoint, images, size, targets, precision)
     work = PatchWork(checkpoint, images, squashed(size), (targets,), precision)
-    return planned(work, folder, what, grid[0] * grid[1] * width)
+    return plan_bank(work, folder, what, grid[0] * grid[1] * width)
 
 
 def _key(checkpoint: Checkpoint, images: Images, size: int, targets: tuple[str, ...], precision: Precision) -> str:

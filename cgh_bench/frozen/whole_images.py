@@ -16,7 +16,7 @@ from cgh_bench.core.device import Precision
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import Work
-from cgh_bench.frozen.features import planned, require_filled
+from cgh_bench.frozen.features import plan_bank, require_filled
 from cgh_bench.networks.base import Backbone
 
 GEM_POWER, GEM_LEAST = 4, 1e-6
@@ -88,7 +88,7 @@ class Whole:
     def plan(self, images: Images) -> str:
         """What `extract` would do, and how long that would take, in a line."""
         work, what = self.work(images), f"features of {images.name}: {len(images):,} images"
-        return planned(work, self._folder(images), what, work.widths(self.checkpoint.architecture.skeleton)[0])
+        return plan_bank(work, self._folder(images), what, work.widths(self.checkpoint.architecture.skeleton)[0])
 
     def _folder(self, images: Images) -> Path:
         key: Sequence[object] = [

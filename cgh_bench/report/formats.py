@@ -230,13 +230,13 @@ def _summary(number: int, result: Result) -> tuple[str, Text, Text, str, str, st
     )
 
 
-def show_correlations(correlations: Sequence[Correlation], console: Console | None = None) -> None:
+def show_correlations(correlations: Sequence[Correlation]) -> None:
     """One line for each."""
     drawn = _grid("protocol", "metric", "ρ", "95 % interval", "checkpoints")
     for each in correlations:
         shown = ("–", "") if math.isnan(each.rho) else (f"{each.rho:+.2f}", f"{each.low:+.2f} to {each.high:+.2f}")
         drawn.add_row(Text(printable(each.protocol)), Text(printable(each.metric)), *shown, str(each.checkpoints))
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     console.print(drawn)
     if any(math.isnan(each.rho) for each in correlations):
         console.print(f"–: fewer than {FEWEST} checkpoints in common, or all with one value", style="dim")

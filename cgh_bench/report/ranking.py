@@ -76,7 +76,7 @@ def _critical(models: int, count: int) -> float | None:
     return float(quantile * math.sqrt(models * (models + 1) / (6 * count)))
 
 
-def bradley_terry(wins: Floats, steps: int = 200) -> Floats:
+def bradley_terry(wins: Floats) -> Floats:
     """Log strengths (B, M), of mean zero, from wins (B, M, M) of row over column, by Hunter's MM steps.
 
     Half a win is added both ways, so that who never wins has a finite strength.
@@ -85,7 +85,7 @@ def bradley_terry(wins: Floats, steps: int = 200) -> Floats:
     wins = wins + 0.5 * (1 - np.eye(models))
     games, won = wins + wins.transpose(0, 2, 1), wins.sum(axis=2)
     strength = np.ones(wins.shape[:2])
-    for _ in range(steps):
+    for _ in range(200):
         strength = won / (games / (strength[:, :, None] + strength[:, None])).sum(axis=2)
         strength /= np.exp(np.log(strength).mean(axis=1, keepdims=True))
     return np.log(strength)
