@@ -157,9 +157,13 @@ def _current(record: Result) -> Task[Any] | None:
 def subjects(records: Sequence[Result], known: Sequence[Board], work: Path) -> list[Subject]:
     """Everything that has results, each with the cells that these fill."""
     groups: dict[tuple[str, str], list[Result]] = {}
+    called: dict[str, set[str]] = {"": {"", "no name"}}
     for record in records:
         recipe = str(record.origin.get("recipe") or "")
-        label = recipe or f"{record.checkpoint_name} {record.checkpoint}".strip()
+        called.setdefault(recipe or record.checkpoint_name, set()).add(recipe or record.checkpoint)
+    for record in records:
+        recipe, name = str(record.origin.get("recipe") or ""), record.checkpoint_name
+        label = recipe or (name if len(called[name]) == 1 else f"{name} {record.checkpoint}".strip())
         groups.setdefault((recipe, label), []).append(record)
     data = cells.newest_data(records, {board.ours for board in known if board.ours})
     found = []

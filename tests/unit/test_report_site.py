@@ -1,5 +1,6 @@
 """The site is built whatever is damaged beside the results, and says on which page what is."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from cgh_bench import results, tasks
 from cgh_bench.core.config import plain
 from cgh_bench.evaluation import prepare
 from cgh_bench.results import Result
-from cgh_bench.site import site
+from cgh_bench.site import boards, site
 from cgh_bench.workspace import Workspace
 
 
@@ -43,6 +44,14 @@ def photos(tmp_path: Path) -> Path:
 
 def text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def test_a_checkpoint_is_called_by_its_name_and_by_its_id_where_others_have_that_name(tmp_path: Path) -> None:
+    made = make_result(Workspace(tmp_path), "animals_knn", "taken")
+    named = (("a", "01"), ("a", "01"), ("b", "02"), ("b", "03"), ("taken", "04"), ("", "05"))
+    published = [dataclasses.replace(made, origin={}, checkpoint_name=name, checkpoint=id_) for name, id_ in named]
+    shown = [subject.label for subject in boards.subjects([made, *published], [], tmp_path)]
+    assert shown == ["taken", "a", "b 02", "b 03", "taken 04", "05"]
 
 
 def test_what_is_damaged_is_named_on_its_page_and_the_rest_is_built(tmp_path: Path) -> None:
