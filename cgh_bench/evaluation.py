@@ -7,8 +7,9 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,7 @@ def evaluate(
         seed=seed,
         overridden=evaluation.overridden,
         commit=commit(),
-        versions=versions() | task.versions(folders),
+        versions={**versions(), **task.versions(folders)},
         device=device_name(),
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,
@@ -245,8 +246,12 @@ def _group_metrics(name: str, metrics: dict[str, float], folder: Path) -> dict[s
     return {metric: value for metric, value in given.items() if kept.measures[metric].startswith("group")}
 
 
+@cache
 def commit() -> str:
-    """The commit of the checkout that this package runs from, `-dirty` where tracked files differ; else empty."""
+    """The commit of the checkout that this package runs from, `-dirty` where tracked files differ; else empty.
+
+    Asked once, as `versions` is: a process runs the code that it has loaded, whatever is checked out later.
+    """
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -256,7 +261,8 @@ def commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Installed versions of everything that can change a number."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:

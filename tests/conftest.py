@@ -4,11 +4,16 @@ The suite is of CPUs, on any machine; `pytest -m gpu` (tests/gpu) is the part th
 """
 
 import gc
+import importlib
 import os
+import sys
 
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+# Images for containers often forbid bytecode: every worker, and every process of a test, would compile everything again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,3 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtestloop() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture
+def libraries_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm and transformers prove a conversion in this process, which has imported them; users get one of its own."""
+    from cgh_bench.converters import parity
+
+    def outputs(converter: str, package: str, weights: object, pixels: object) -> parity.Outputs:
+        return importlib.import_module(f"cgh_bench.converters.{converter}").network_outputs(weights, pixels)
+
+    monkeypatch.setattr(parity, "library_outputs", outputs)

@@ -1,7 +1,6 @@
 """The installed command, as a person types it."""
 
 import json
-import os
 import re
 import resource
 import signal
@@ -178,22 +177,6 @@ def test_paths_and_values_that_cannot_be_are_one_line_and_exit_2(arguments: str,
     assert refused.returncode == 2, refused.stderr
     assert refused.stderr.splitlines()[-1].startswith("error: "), refused.stderr
     assert "Traceback" not in refused.stderr and message in refused.stderr
-
-
-def test_a_terminal_of_ascii_letters_and_a_folder_with_files_of_our_names(photos: Path, tmp_path: Path) -> None:
-    """Letters that it has not are given by number; files of the current folder are not taken for ours."""
-    for name in ("pretrain", "transfer_configs", "tools", "checkpoint", "data", "site_", "tasks"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
-    words = [sys.executable, "-m", "cgh_bench", "eval", "knn", "--ckpt", "random:resnet18", "--dry-run"]
-    done = subprocess.run(
-        [*words, "--data", photos],
-        cwd=tmp_path,
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert rb"\xd7" in done.stdout
 
 
 def test_a_checkpoint_that_matches_nothing_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from cgh_bench import bundles, cli, results
-from cgh_bench.checkpoint import load_canonical
+from cgh_bench.checkpoint import load_canonical, random_checkpoint, save
 from cgh_bench.core.files import sha256
 from cgh_bench.frozen.given import read_features
 from cgh_bench.reading.loading import load
@@ -445,17 +445,21 @@ def test_a_clock_that_runs_backwards(folder, tmp_path):
     assert outcome(faulty.pretrain, folder) == outcome(faulty.pretrain, back)
 
 
-def test_any_path_and_the_c_locale(tmp_path):
+def test_any_path_the_c_locale_and_files_of_our_names(tmp_path):
+    """Letters that a terminal has not are given by number; files of the current folder are not taken for ours."""
     place = tmp_path / "mit Leerzeichen & 'ähm' 猫"
-    place.mkdir()
     data = faulty.images(place, each=2)
-    command = [sys.executable, "-m", "cgh_bench", "eval", "knn", "--ckpt", "random:resnet18", "--work", place / "work"]
+    save(random_checkpoint("resnet18"), place / "größe.safetensors")
+    for name in ("pretrain", "transfer_configs", "tools", "checkpoint", "data", "site_", "tasks"):
+        (place / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
+    command = [sys.executable, "-m", "cgh_bench", "eval", "knn", "--ckpt", "größe.safetensors", "--data", data]
     settings = [word for setting in faulty.EVALUATION for word in ("--set", setting)]
-    environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
-        [*command, "--data", data, *settings], check=False, capture_output=True, env=environment, timeout=300
+        [*command, *settings], check=False, capture_output=True, cwd=place, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr.decode()
+    assert rb"gr\xf6\xdfe" in done.stdout
     assert measured(place)[1] == [] and measured(place)[0]["knn"]["top1"] >= 0
 
 

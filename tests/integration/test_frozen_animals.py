@@ -28,7 +28,7 @@ NAMES = [
     if name.startswith("animals_") and isinstance(task, ImageTask) and not task.others()
 ]
 """Those that ask about the animals' own shifts know ten classes, not the toy's four."""
-VARIANTS = ("animals_finetune_10pct", "animals_logistic_dinov2")
+VARIANTS = ("animals_finetune_10pct", "animals_logistic_dinov2", "animals_linear_views", "animals_corruptions")
 
 
 @pytest.mark.parametrize(

@@ -357,7 +357,7 @@ def test_conversions_to_one_place_come_one_by_one(
     out, replace = tmp_path / "hf", Path.replace
 
     def slow(self: Path, target: Path) -> Path:
-        time.sleep(0.2)
+        time.sleep(0.02)
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", slow)

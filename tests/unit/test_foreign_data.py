@@ -48,7 +48,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 @pytest.mark.filterwarnings("ignore")
-@settings(bounded, max_examples=150)
+@bounded
 @given(data=st.data())
 def test_a_damaged_image(kind: str, data: st.DataObject) -> None:
     tried(decode, io.BytesIO(data.draw(damaged(PICTURES[kind]))), "image")
@@ -214,24 +214,25 @@ def verified(folder: Path, kind: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore")
-@settings(bounded, max_examples=150)
+@bounded
 @given(data=st.data())
 def test_damaged_annotations(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     verified(tmp_path / "set", kind, data.draw(damaged(KINDS[kind][2])))
 
 
-@bounded
-@given(value=JSON, name=JSON)
-def test_categories_of_any_kind(tmp_path: Path, value: Any, name: Any) -> None:
-    good = json.loads(COCO)
-    for categories in (value, [value], [{"name": name}]):
-        verified(tmp_path / "set", "coco", json.dumps({**good, "categories": categories}).encode())
-    for key in good["annotations"][0]:
-        verified(
-            tmp_path / "set",
-            "coco",
-            json.dumps({**good, "annotations": [good["annotations"][0] | {key: value}]}).encode(),
-        )
+ANNOTATION = json.loads(COCO)["annotations"][0]
+OTHER = st.one_of(
+    JSON.map(lambda value: {"categories": value}),
+    JSON.map(lambda value: {"categories": [value]}),
+    JSON.map(lambda name: {"categories": [{"name": name}]}),
+    *(JSON.map(lambda value, key=key: {"annotations": [ANNOTATION | {key: value}]}) for key in ANNOTATION),
+)
+
+
+@settings(bounded, max_examples=200)
+@given(other=OTHER)
+def test_categories_and_annotations_of_any_kind(tmp_path: Path, other: dict[str, Any]) -> None:
+    verified(tmp_path / "set", "coco", json.dumps(json.loads(COCO) | other).encode())
 
 
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))

@@ -19,7 +19,7 @@ def wait_for(path, seconds: float = 60.0) -> str:
     deadline = time.monotonic() + seconds
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
     return path.read_text()
 
 
@@ -62,7 +62,7 @@ def test_processes_do_not_see_the_warning_that_slurm_sends_to_all_of_a_job(tmp_p
     code = f"""
 import pathlib, time
 pathlib.Path({str(started)!r}).write_text("yes")
-time.sleep(1)
+time.sleep(0.3)
 pathlib.Path({str(done)!r}).write_text("yes")
 """
     command = slurm.Command([sys.executable, "-c", code])

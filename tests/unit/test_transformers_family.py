@@ -122,6 +122,7 @@ def test_mae_is_a_vit(tmp_path: Path) -> None:
     torch.testing.assert_close(load(tmp_path / "hub").backbone()(images), vit(images).last_hidden_state[:, 0])
 
 
+@pytest.mark.usefixtures("libraries_here")
 @pytest.mark.parametrize("kind", ["siglip", *(pytest.param(k, marks=pytest.mark.slow) for k in ("dinov3_vit", "swin"))])
 def test_to_huggingface_and_back(kind: str, tmp_path: Path) -> None:
     written(kind, tmp_path / "hub")

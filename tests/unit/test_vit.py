@@ -259,6 +259,7 @@ def certified(given: Checkpoint, target: str, out: Path) -> None:
     assert load(out).id == given.id
 
 
+@pytest.mark.usefixtures("libraries_here")
 @pytest.mark.parametrize(
     ("target", "name"), [pytest.param("timm", "x.safetensors", marks=pytest.mark.slow), ("huggingface", "x")]
 )
