@@ -11,7 +11,7 @@ import sys
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
-# Images for containers often forbid bytecode: every worker, and every process of a test, would compile everything again.
+# Containers often forbid bytecode: every worker, and every process of a test, would compile everything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

@@ -101,7 +101,7 @@ def _features() -> str:
     for title, images in SETS.items():
         for arch, rate in RATES.items():
             architecture = backbones.named(arch)
-            width = architecture.build().width(architecture.targets(task.feature))
+            width = architecture.width(architecture.targets(task.feature))
             times = [duration(images / (rate * gpus)) for gpus in MACHINES.values()]
             search = planned_bytes(images, VAL, width, max(task.k_grid)) / 1e9
             disk = bank_bytes(images, width) / 1e9

@@ -44,11 +44,12 @@ class Torchvision(FlatConverter):
         import torchvision
         from torchvision.models.feature_extraction import create_feature_extractor
 
+        from cgh_bench.networks.base import without_memory
         from cgh_bench.reading.weights_file import open_weights
 
         weights = open_weights(path).tensors
         described, prepared = input_of(path.with_name(f"{path.name}.preprocessing.json"), pixels)
-        with torch.device("meta"):
+        with without_memory():
             model = torchvision.models.get_model(described, weights=None)
         model.fc = torch.nn.Identity()
         model.load_state_dict(weights, assign=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cgh_bench.networks.base import Stage, Tokens, hypercolumn
+from cgh_bench.networks.base import Stage, Tokens, hypercolumn, without_memory
 from cgh_bench.networks.wrapped import Wrapped
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _layout(architecture: Transformers) -> tuple[dict[str, Stage], tuple[str, ..
     """The stages, what stands at the end (`cls`, `patch_mean`, `head`; the global feature last), the head's width."""
     height, width = architecture.image_size
     images = torch.empty(1, 3, height, width, device="meta")
-    with torch.device("meta"):
+    with without_memory():
         network = architecture.network().eval()
     with torch.inference_mode():
         found = _run(network, images, maps=True)

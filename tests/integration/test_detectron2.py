@@ -279,45 +279,73 @@ def test_a_step_in_parts(resnet18, cache, tmp_path, monkeypatch):
         run(shortened("animals_det_detectron2"), resnet18, tmp_path / "other", cache)
 
 
-VOC_BY_HAND = """
+BY_HAND = """
 import json, pathlib, runpy, sys
 launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
 runpy.run_path(launcher)
 from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 data_sets.register()
-judge = evaluation.Voc("voc/2007_test", work)
-judge.reset()
-seen, truth = {}, {}
+
+def judged(judge, images, corners):
+    judge.reset()
+    for image, things in images:
+        found = Instances((image["height"], image["width"]))
+        found.pred_boxes = Boxes(torch.tensor([corners(*thing["bbox"]) for thing in things]).reshape(-1, 4))
+        found.scores = torch.ones(len(things))
+        found.pred_classes = torch.tensor([thing["category_id"] for thing in things], dtype=torch.long)
+        judge.process([image], [{"instances": found}])
+    return judge.evaluate()
+
+seen, images = set(), []
 for image in DatasetCatalog.get("voc/2007_test"):
-    kept = []
-    for number, thing in enumerate(image["annotations"]):
-        truth.setdefault(thing["category_id"], []).append(image["image_id"])
-        seen[thing["category_id"]] = seen.get(thing["category_id"], 0) + 1
-        if seen[thing["category_id"]] == 1:  # the first of each class alone is found
-            kept.append(thing)
-    found = Instances((image["height"], image["width"]))
-    found.pred_boxes = Boxes(torch.tensor([thing["bbox"] for thing in kept]).reshape(-1, 4))
-    found.scores = torch.ones(len(kept))
-    found.pred_classes = torch.tensor([thing["category_id"] for thing in kept], dtype=torch.long)
-    judge.process([image], [{"instances": found}])
-flat = evaluation.flat(judge.evaluate(), work, "voc/2007_test")
-print(json.dumps(flat))
+    images.append((image, []))
+    for thing in image["annotations"]:
+        if thing["category_id"] not in seen:  # the first of each class alone is found
+            seen.add(thing["category_id"])
+            images[-1][1].append(thing)
+found = judged(evaluation.Voc("voc/2007_test", work / "voc"), images, lambda *box: box)
+print(json.dumps(evaluation.flat(found, work / "voc", "voc/2007_test")))
+
+DatasetCatalog.get("coco/train2017")
+images = [(image, image["annotations"]) for image in DatasetCatalog.get("coco/val2017")]
+judge = evaluation.evaluator("coco/val2017", work / "coco")
+flat = evaluation.flat(judged(judge, images, lambda x, y, w, h: [x, y, x + w, y + h]), work / "coco", "coco/val2017")
+labels = {"/".join(MetadataCatalog.get(f"coco/{split}2017").thing_classes) for split in ("train", "val")}
+print(json.dumps({**flat, "orders of classes": len(labels)}))
 """
 
 
-def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(fetched, tmp_path):
-    """The first object of each class is found exactly: AP by hand from the XML files."""
+@pytest.fixture(scope="module")
+def judged(fetched, tmp_path_factory):
+    """Metrics of detections made by hand, on VOC and on a COCO whose val has other ids than its train; the folder."""
+    work = tmp_path_factory.mktemp("judged")
+    (root := work / "data/coco/annotations").mkdir(parents=True)
+    (work / "data/VOCdevkit").symlink_to(fetched / "VOCdevkit")
+    for folder in ("voc", "coco"):
+        (work / folder).mkdir()
+    for split in ("train", "val"):
+        (work / f"data/coco/{split}2017").symlink_to(fetched / f"coco/{split}2017")
+        truth = read(fetched / f"coco/annotations/instances_{split}2017.json")
+        for item in (*truth["categories"], *truth["annotations"]) if split == "val" else ():
+            key = "id" if "name" in item else "category_id"
+            item[key] = 900 - item[key]
+        (root / f"instances_{split}2017.json").write_text(json.dumps(truth))
     done = subprocess.run(
-        [DETECTRON2.python, "-c", VOC_BY_HAND, str(frameworks.LAUNCHER), str(tmp_path)],
-        env={**DETECTRON2.environment, "CGH_DATA": str(fetched)},
+        [DETECTRON2.python, "-c", BY_HAND, str(frameworks.LAUNCHER), str(work)],
+        env={**DETECTRON2.environment, "CGH_DATA": str(work / "data")},
         capture_output=True,
         text=True,
         check=True,
     )
-    metrics = json.loads(done.stdout.splitlines()[-1])
+    return (*map(json.loads, done.stdout.splitlines()[-2:]), work)
+
+
+def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(judged, fetched):
+    """The first object of each class is found exactly: AP by hand from the XML files."""
+    metrics, _, work = judged
     objects = {name: hard for name, hard in objects_of_the_test(fetched).items() if not all(hard)}
     by_class = {name: 100 * eleven_points(hard) for name, hard in objects.items()}
     found = {name.removeprefix("box_AP."): value for name, value in metrics.items() if name.startswith("box_AP.")}
@@ -326,59 +354,17 @@ def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(fetched, tmp
     expected = sum(by_class.values()) / len(by_class)
     assert [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75")] == pytest.approx([expected] * 3)
     assert expected > 5
-    assert len(read(tmp_path / "predictions.json")) == metrics["detections"]
-    curves = read(tmp_path / "curves.json")
+    assert len(read(work / "voc/predictions.json")) == metrics["detections"]
+    curves = read(work / "voc/curves.json")
     assert [100 * sum(curves[iou][::10]) / 11 for iou in ("0.5", "0.75")] == pytest.approx([expected] * 2, abs=0.01)
 
 
-COCO_BY_HAND = """
-import itertools, json, pathlib, runpy, sys
-launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
-runpy.run_path(launcher)
-from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
-data_sets.register()
-DatasetCatalog.get("coco/train2017")
-judge = evaluation.evaluator("coco/val2017", work)
-judge.reset()
-for image in DatasetCatalog.get("coco/val2017"):
-    things = image["annotations"]
-    found = Instances((image["height"], image["width"]))
-    boxes = [[x, y, x + w, y + h] for x, y, w, h in (thing["bbox"] for thing in things)]
-    found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
-    found.scores = torch.ones(len(things))
-    found.pred_classes = torch.tensor([thing["category_id"] for thing in things], dtype=torch.long)
-    judge.process([image], [{"instances": found}])
-flat = evaluation.flat(judge.evaluate(), work, "coco/val2017")
-labels = {"/".join(MetadataCatalog.get(f"coco/{split}2017").thing_classes) for split in ("train", "val")}
-print(json.dumps({**flat, "orders of classes": len(labels)}))
-"""
-
-
-def test_classes_of_val_under_other_ids_are_known_by_their_names(fetched, tmp_path):
+def test_classes_of_val_under_other_ids_are_known_by_their_names(judged):
     """A perfect detector: numbered by the ids in each file, as detectron2 does, its classes would be wrong."""
-    root = tmp_path / "data"
-    (root / "coco/annotations").mkdir(parents=True)
-    for split in ("train", "val"):
-        (root / f"coco/{split}2017").symlink_to(fetched / f"coco/{split}2017")
-        name = f"coco/annotations/instances_{split}2017.json"
-        truth = json.loads((fetched / name).read_text())
-        for item in (*truth["categories"], *truth["annotations"]) if split == "val" else ():
-            key = "id" if "name" in item else "category_id"
-            item[key] = 900 - item[key]
-        (root / name).write_text(json.dumps(truth))
+    _, metrics, work = judged
+    truth = read(work / "data/coco/annotations/instances_val2017.json")
     used = {item["category_id"] for item in truth["annotations"]}
     names = {item["name"] for item in truth["categories"] if item["id"] in used}
-    done = subprocess.run(
-        [DETECTRON2.python, "-c", COCO_BY_HAND, str(frameworks.LAUNCHER), str(tmp_path)],
-        env={**DETECTRON2.environment, "CGH_DATA": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    metrics = json.loads(done.stdout.splitlines()[-1])
     assert metrics["box_AP"] == pytest.approx(100) and metrics["orders of classes"] == 1
     assert {name for name in metrics if name.startswith("box_AP.")} == {f"box_AP.{name}" for name in names}
 

@@ -445,6 +445,18 @@ def test_a_clock_that_runs_backwards(folder, tmp_path):
     assert outcome(faulty.pretrain, folder) == outcome(faulty.pretrain, back)
 
 
+PLANNED_THEN_RUN = """
+import runpy, sys
+for more in (["--dry-run"], []):
+    words, sys.argv[1:] = sys.argv[1:], [*sys.argv[1:], *more]
+    try:
+        runpy.run_module("cgh_bench", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, more
+    sys.argv[1:] = words
+"""
+
+
 def test_any_path_the_c_locale_and_files_of_our_names(tmp_path):
     """Letters that a terminal has not are given by number; files of the current folder are not taken for ours."""
     place = tmp_path / "mit Leerzeichen & 'ähm' 猫"
@@ -452,14 +464,14 @@ def test_any_path_the_c_locale_and_files_of_our_names(tmp_path):
     save(random_checkpoint("resnet18"), place / "größe.safetensors")
     for name in ("pretrain", "transfer_configs", "tools", "checkpoint", "data", "site_", "tasks"):
         (place / f"{name}.py").write_text("raise SystemExit('the file of a user was imported')\n")
-    command = [sys.executable, "-m", "cgh_bench", "eval", "knn", "--ckpt", "größe.safetensors", "--data", data]
+    command = [sys.executable, "-c", PLANNED_THEN_RUN, "eval", "knn", "--ckpt", "größe.safetensors", "--data", data]
     settings = [word for setting in faulty.EVALUATION for word in ("--set", setting)]
     environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
         [*command, *settings], check=False, capture_output=True, cwd=place, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert rb"gr\xf6\xdfe" in done.stdout
+    assert rb"gr\xf6\xdfe" in done.stdout and rb"\xd7" in done.stdout
     assert measured(place)[1] == [] and measured(place)[0]["knn"]["top1"] >= 0
 
 

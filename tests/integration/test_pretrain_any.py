@@ -35,7 +35,9 @@ METHODS = {
 STAGES = {"vit_tiny_patch16_32": ("block2", "block12"), "test_convnext": None, "test_efficientnet": None}
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "test_efficientnet" else name for name in STAGES]
+)
 def test_cgh_trains_any_backbone_and_resumes(tmp_path, monkeypatch, name):
     monkeypatch.setattr(data, "load", lambda *_, **__: made_up())
     architecture = backbones.named(name)

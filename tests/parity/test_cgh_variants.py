@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.registry import registered
+from cgh_bench.networks.base import without_memory
 from cgh_bench.pretrain.methods.cgh import Cgh
 from cgh_bench.pretrain.optimisation import optimizer
 from cgh_bench.pretrain.parts import SplitBatchNorm2d
@@ -110,7 +111,7 @@ def test_the_strict_recipe_splits_and_decays_as_the_released_code():
     """On several GPUs without SyncBN every BatchNorm of it, the hypercolumn's too, sees one GPU's images."""
     recipe = find("cgh_r50_in1k_200ep_strict")
     small = replace(recipe.method, queue_length=8, dim_global=4, dim_hyper=4, hidden=4)
-    with torch.device("meta"):
+    with without_memory():
         method = small.build(recipe.architecture)
     norms = [module for module in method.student.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(type(norm), norm.groups) for norm in norms} == {(SplitBatchNorm2d, 8)}

@@ -114,7 +114,7 @@ def test_several_tasks_give_several_results_and_a_table_of_them(tmp_path):
 
 
 def test_a_stored_result_is_the_commands_own_and_is_reused(tmp_path):
-    one, two = (cgh_bench.evaluate("random:resnet18", "knn", DATA, work=tmp_path, store=True, **SMALL) for _ in "12")
+    one, two = (cgh_bench.evaluate("random:test_resnet", "knn", DATA, work=tmp_path, store=True, **SMALL) for _ in "12")
     (line,) = (tmp_path / "results.jsonl").read_text().splitlines()
     assert one == two and json.loads(line)["started"] == one.started
     assert (tmp_path / one.work / "neighbours.npz").exists()
@@ -122,7 +122,7 @@ def test_a_stored_result_is_the_commands_own_and_is_reused(tmp_path):
 
 
 def test_progress_is_shown_when_it_is_asked_for(capsys):
-    cgh_bench.evaluate("random:resnet18", "knn", DATA, progress=True, **SMALL)
+    cgh_bench.evaluate("random:test_resnet", "knn", DATA, progress=True, **SMALL)
     said = capsys.readouterr()
     assert "features of Pictures/train" in said.err and said.out == ""
 
@@ -313,7 +313,7 @@ def test_what_cannot_be_is_refused_in_one_line(changed, said):
 
 
 def test_the_hubs_transform_is_part_of_the_protocol():
-    checkpoint = random_checkpoint("resnet18")
+    checkpoint = random_checkpoint("test_resnet")
     cut = EvalTransform(36, 32, "bicubic")
     published = replace(checkpoint, origin=replace(checkpoint.origin, transform=cut))
     found = cgh_bench.evaluate(published, "knn", DATA, k=3, k_grid=(1, 3), transform="hub")
@@ -344,9 +344,9 @@ def test_bare_files_of_timm_are_evaluated_watched_and_reported(tmp_path, monkeyp
     for seed, name in enumerate(("one.v1", "two.v2")):
         torch.manual_seed(seed)
         (tmp_path / "runs").mkdir(exist_ok=True)
-        torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "runs" / f"{name}.pth")
+        torch.save(timm.create_model("test_convnext").state_dict(), tmp_path / "runs" / f"{name}.pth")
     data, work, pattern = photos(tmp_path / "photos"), tmp_path / "work", tmp_path / "runs/*.pth"
-    words = ["eval", "knn", "--ckpt", pattern, "--arch", "convnext_atto", "--data", data, "--work", work]
+    words = ["eval", "knn", "--ckpt", pattern, "--arch", "test_convnext", "--data", data, "--work", work]
     assert command(monkeypatch, *words) == 0
     said = capsys.readouterr().out
     assert said.count("proof of the weights: assumed") == 2
@@ -400,10 +400,18 @@ def test_features_are_evaluated_by_the_command(tmp_path, monkeypatch, capsys):
 
 
 def test_features_are_exported_by_the_command(tmp_path, monkeypatch, capsys):
-    words = ["features", "export", "random:resnet18", "--data", photos(tmp_path / "photos"), "-o", tmp_path / "f.npz"]
+    words = [
+        "features",
+        "export",
+        "random:test_resnet",
+        "--data",
+        photos(tmp_path / "photos"),
+        "-o",
+        tmp_path / "f.npz",
+    ]
     assert command(monkeypatch, *words, "--resize", "32", "--crop", "32") == 0
     found = read_features(tmp_path / "f.val.npz")
-    assert found.features.shape == (9, 512) and found.classes == ("blue", "green", "red") and found.called(0)
+    assert found.features.shape == (9, 96) and found.classes == ("blue", "green", "red") and found.called(0)
     assert (tmp_path / "f.train.npz").exists()
 
 

@@ -134,7 +134,7 @@ def toy(answer: float = 1.0, overridden: tuple[str, ...] = ()) -> Evaluation:
 
 @pytest.fixture
 def backbone() -> Checkpoint:
-    return random_checkpoint("resnet18")
+    return random_checkpoint("test_resnet")
 
 
 def test_protocol_ids_are_pinned() -> None:

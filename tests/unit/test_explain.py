@@ -115,7 +115,7 @@ def test_variants_of_a_protocol_are_run_for_each_backbone(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def network(folder: Path) -> int:
     """The number of a result of a random network."""
-    measure(folder, "random:resnet18", "knn", *BASE)
+    measure(folder, "random:test_resnet", "knn", *BASE)
     return len(results.read(folder / "work/results.jsonl")[0])
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from cgh_bench.backbones.resnet import ResNet
 from cgh_bench.backbones.timm import Timm
 from cgh_bench.core.errors import UserError
+from cgh_bench.networks.base import without_memory
 from cgh_bench.reading import recognition
 from cgh_bench.reading.inspection import inspect
 from cgh_bench.reading.loading import load
@@ -187,14 +188,14 @@ NETWORKS = (
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bare_files_of_timm_are_told_by_their_shapes(name: str) -> None:
     """Group norms, BiT, squeeze and excitation, CLIP's ResNets, …: one network only has these tensors."""
-    with torch.device("meta"):
+    with without_memory():
         state = timm.create_model(name).state_dict()
     found = recognition.recognise(WeightsFile(Path(name), "", state, {})).networks
     assert [each.architecture for each in found.values()] == [Timm(name)]
 
 
 def test_what_several_networks_of_timm_have() -> None:
-    with torch.device("meta"):
+    with without_memory():
         state = timm.create_model("resnet50d").state_dict()
     with pytest.raises(UserError, match="resnet50d, resnetaa50d, resnetblur50d.*--arch"):
         recognition.recognise(WeightsFile(Path("x"), "", state, {}))

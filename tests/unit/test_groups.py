@@ -162,10 +162,10 @@ def test_results_have_groups_and_comparisons_pair_the_worst(tmp_path: Path) -> N
     pair = replace(pair, val=replace(pair.val, content="grouped", groups=grouped([f"g{n % 3}" for n in range(60)])))
     settings = ["transform.crop=32", "transform.resize=none"]
     (knn,) = prepare(["knn"], workspace, settings, pair)
-    for name in ("resnet18", "resnet34"):
+    for name in ("test_resnet", "test_vit"):
         result = evaluate(knn, random_checkpoint(name), 0, workspace)
         assert result.metrics["worst_group"] == min(result.metrics[f"group_g{n}"] for n in range(3))
-    found = {each.metric: each for each in compare("random:resnet18", "random:resnet34", work=tmp_path)}
+    found = {each.metric: each for each in compare("random:test_resnet", "random:test_vit", work=tmp_path)}
     assert set(found) == {"top1", "worst_group"}
     assert found["worst_group"].interval is not None
     assert found["worst_group"].values[0] <= found["top1"].values[0]

@@ -91,7 +91,7 @@ def test_every_task_keeps_answers_that_give_its_numbers(
 ) -> None:
     data = multi_label_data() if isinstance(task, KNNMultiLabel) else toy_data()
     metrics = task.run(
-        random_checkpoint("resnet18", 0), data, Folders(tmp_path / "run", tmp_path_factory.getbasetemp()), 0
+        random_checkpoint("test_resnet", 0), data, Folders(tmp_path / "run", tmp_path_factory.getbasetemp()), 0
     )
     kept = outcomes.load(tmp_path / "run")
     again = kept.metrics()

@@ -207,7 +207,7 @@ PLANTED = {
 
 QUICK = {
     *("3x3 stem pads by 2", "7x7 stem does not stride", "7x7 stem without a pool", "epsilon of TensorFlow"),
-    *("GELU and epsilon", "the last stage dilates", "from its first block", "caffe's stride", "six heads"),
+    *("GELU in a ResNet", "from its first block", "caffe's stride", "six heads"),
     *("the mean of the patches", "mean and std of Inception", "BGR"),
 }
 """One or two of each property; the others are marked `slow`."""

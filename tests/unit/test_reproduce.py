@@ -30,7 +30,7 @@ def test_every_row_and_seed_is_trained_and_evaluated_once(
         trained.append((name, recipe.seed))
         path = folder / "backbone.safetensors"
         if not path.exists():
-            made = random_checkpoint("resnet18", seed=len(trained))
+            made = random_checkpoint("test_resnet", seed=len(trained))
             origin = dataclasses.replace(made.origin, recipe=name, seed=recipe.seed)
             checkpoint.save(dataclasses.replace(made, origin=origin), path)
         return path
@@ -88,15 +88,15 @@ def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
         return {"top1": 1.0, "top5": 1.0, "class_balanced": 1.0}
 
     monkeypatch.setattr(KNN, "run", run)
-    checkpoint.save(random_checkpoint("resnet18", seed=9), tmp_path / "theirs.safetensors")
+    checkpoint.save(random_checkpoint("test_resnet", seed=9), tmp_path / "theirs.safetensors")
     workspace = Workspace(tmp_path / "work")
-    both = named(table, "theirs", "random:resnet18")
+    both = named(table, "theirs", "random:test_resnet")
     reproduce.run(both, range(2), workspace, tmp_path)
     assert [(name, seed) for name, seed, _ in evaluated] == [
-        (name, seed) for seed in range(2) for name in ("theirs", "random:resnet18")
+        (name, seed) for seed in range(2) for name in ("theirs", "random:test_resnet")
     ]
     assert len({weights for name, _, weights in evaluated if name == "theirs"}) == 1
-    assert len({weights for name, _, weights in evaluated if name == "random:resnet18"}) == 2
+    assert len({weights for name, _, weights in evaluated if name == "random:test_resnet"}) == 2
     filled = tables.fill(both, results.read(workspace.store)[0])
     assert [(row.cells[0].n, row.cells[0].replicate) for row in filled.rows] == [
         (1, "evaluation seed"),
@@ -105,7 +105,7 @@ def test_checkpoints_that_rows_name_are_found_and_controls_are_initialised_anew(
 
 
 def test_a_missing_checkpoint_is_named_before_anything_is_done(table: definition.Definition, tmp_path: Path) -> None:
-    both = named(table, "random:resnet18", "absent")
+    both = named(table, "random:test_resnet", "absent")
     with pytest.raises(UserError, match=r"row 'row absent' needs one file absent\.\* in .* found none; .*--row"):
         reproduce.run(both, range(1), Workspace(tmp_path), tmp_path)
     for suffix in ("pth", "pth.tar"):
@@ -125,10 +125,12 @@ def test_a_plan_says_what_is_there_and_what_would_run_and_runs_nothing(
     monkeypatch.setattr(KNN, "plan", lambda self, given, data, folders: [f"as long as {given.name} takes"])
     workspace, trained = Workspace(tmp_path), tmp_path / "pretrain/cgh_r18_animals/seed0"
     rows = tuple(row for row in table.rows if row.label != "MoCo v2")
-    chosen = dataclasses.replace(table, rows=(*rows, definition.RowDefinition("control", checkpoint="random:resnet18")))
-    evaluate(prepare(["animals_knn"], workspace)[0], random_checkpoint("resnet18"), 0, workspace)
+    chosen = dataclasses.replace(
+        table, rows=(*rows, definition.RowDefinition("control", checkpoint="random:test_resnet"))
+    )
+    evaluate(prepare(["animals_knn"], workspace)[0], random_checkpoint("test_resnet"), 0, workspace)
     before = workspace.store.read_bytes()
-    checkpoint.save(random_checkpoint("resnet18"), trained / "backbone.safetensors")
+    checkpoint.save(random_checkpoint("test_resnet"), trained / "backbone.safetensors")
     (trained / "log.jsonl").write_text('{"seconds": 300}\n')
     protocol = protocol_id("animals_knn", find("animals_knn"))
     finished, would_run = f"  {protocol}: finished", f"  {protocol}: would run"
@@ -140,7 +142,7 @@ def test_a_plan_says_what_is_there_and_what_would_run_and_runs_nothing(
         "Random init, seed 1", "  pretraining random_r18_animals: would run", would_run,
         "CGH, seed 1", "  pretraining cgh_r18_animals: would run, about 5 min (median of 1 earlier)", would_run,
         "    as long as cgh_r18_animals takes",
-        "control, seed 1", would_run, "    as long as random:resnet18 takes",
+        "control, seed 1", would_run, "    as long as random:test_resnet takes",
         "7 would run, 3 finished",
     ]  # fmt: skip
     assert workspace.store.read_bytes() == before

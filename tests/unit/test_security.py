@@ -116,7 +116,7 @@ def test_a_file_of_thousands_of_networks_is_told_in_seconds(tmp_path: Path, anch
     """Each was looked for among the tensors of all: 20 seconds for 4,000, and four times that for twice as many."""
     path = tmp_path / "many.safetensors"
     save_file({f"n{number}.{anchor}": torch.zeros(1) for number in range(1500)}, path)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError, match="cannot be used"):
         load(path)
-    assert time.monotonic() - started < 4
+    assert time.process_time() - started < 4

@@ -19,7 +19,7 @@ def wait_for(path, seconds: float = 60.0) -> str:
     deadline = time.monotonic() + seconds
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
     return path.read_text()
 
 

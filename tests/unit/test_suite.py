@@ -77,7 +77,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "toy_easy": Toy(),
         "toy_hard": Toy(right=20),
         "toy_absent": Toy(absent="fetch it"),
-        "toy_picky": Toy(only="random:resnet34"),
+        "toy_picky": Toy(only="random:test_vit"),
     }
     for name, task in tasks.items():
         monkeypatch.setitem(registered("cgh_bench.tasks", "TASKS"), name, task)
@@ -87,7 +87,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def filled(toys: Path) -> Filled:
     runner = Runner(suite.load(str(toys / "toys.toml")), Workspace(toys / "work"))
-    for name in ("resnet18", "resnet34"):
+    for name in ("test_resnet", "test_vit"):
         runner.run(random_checkpoint(name), 1, lambda result, reused: None)
     return runner.filled
 
@@ -95,21 +95,21 @@ def filled(toys: Path) -> Filled:
 def test_a_table_of_everything_with_intervals_and_what_was_left_out(toys: Path) -> None:
     found = filled(toys)
     easy, hard, loss, _, picky = found.suite.entries
-    value = found.values[easy, "random:resnet18"]
+    value = found.values[easy, "random:test_resnet"]
     assert value.value == 75
     low, high = value.interval or (0, 0)
     assert 55 < low < 75 < high < 95
-    assert found.values[loss, "random:resnet18"] == Value(0.5)
-    assert found.mean([easy, hard], "random:resnet18") == Value(62.5)
-    assert (picky, "random:resnet18") not in found.values
-    assert found.values[picky, "random:resnet34"].value == 75
+    assert found.values[loss, "random:test_resnet"] == Value(0.5)
+    assert found.mean([easy, hard], "random:test_resnet") == Value(62.5)
+    assert (picky, "random:test_resnet") not in found.values
+    assert found.values[picky, "random:test_vit"].value == 75
     assert found.absent == {"toy_absent": "fetch it"}
-    assert found.mean([easy, picky], "random:resnet18") is None
+    assert found.mean([easy, picky], "random:test_resnet") is None
     for form, draw in suite.FORMATS.items():
         text = draw(found)
         assert "62.5" in text or form == "csv"
         assert ("toy_absent: fetch it" in text) == (form != "csv")
-    assert suite.csv_text(found).splitlines()[1].startswith("First,toy_easy,top1,random:resnet18,75.0,")
+    assert suite.csv_text(found).splitlines()[1].startswith("First,toy_easy,top1,random:test_resnet,75.0,")
 
 
 def test_the_second_time_everything_is_reused(toys: Path) -> None:
@@ -120,13 +120,13 @@ def test_the_second_time_everything_is_reused(toys: Path) -> None:
 
 
 def test_the_command_names_what_is_absent_at_the_end_and_writes_nothing_in_a_dry_run(toys: Path) -> None:
-    words = ("suite", "toys.toml", "--ckpt", "random:resnet18", "--work", "work")
+    words = ("suite", "toys.toml", "--ckpt", "random:test_resnet", "--work", "work")
     planned = command.run(*words, "--dry-run", cwd=toys)
     assert planned.returncode == 0, planned.stderr
-    assert planned.stdout.count("would run on random:resnet18") == 2
+    assert planned.stdout.count("would run on random:test_resnet") == 2
     assert planned.stdout.splitlines()[-2:] == [
         "Left out: toy_absent: fetch it",
-        "Left out: toy_picky of random:resnet18: random:resnet18 is not random:resnet34",
+        "Left out: toy_picky of random:test_resnet: random:test_resnet is not random:test_vit",
     ]
     assert not (toys / "work").exists()
     done = command.run(*words, "--format", "md", cwd=toys)
@@ -156,6 +156,6 @@ def test_a_wrong_file_is_one_line(toys: Path, change: tuple[str, str], message: 
 
 def test_without_any_data_there_is_nothing_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CGH_DATA", str(tmp_path))
-    refused = command.run("suite", "transfer", "--ckpt", "random:resnet18", cwd=tmp_path)
+    refused = command.run("suite", "transfer", "--ckpt", "random:test_resnet", cwd=tmp_path)
     assert refused.returncode == 2
     assert "food-101" in refused.stderr

@@ -127,7 +127,7 @@ def test_spair_in_its_layout_and_what_is_wrong_with_it(tmp_path: Path) -> None:
     assert pairs.subset == "1 of 12,234 pairs"
     assert (pair.extent, pair.sizes, pairs.classes) == (40.0, ((64, 48), (64, 64)), ("cat",))
     metrics = Correspondence("spair71k", size=64).run(
-        random_checkpoint("resnet18"), pairs, Folders(tmp_path, tmp_path), 0
+        random_checkpoint("test_resnet"), pairs, Folders(tmp_path, tmp_path), 0
     )
     assert set(metrics) >= {"pck_point", "pck_point_0.05", "pck_class_0.01"}
     for change, match in (

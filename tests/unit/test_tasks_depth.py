@@ -34,7 +34,7 @@ SHORT = HeadTraining(0.1, iterations=20, batch_size=4, warmup=2)
 
 @pytest.fixture(scope="module")
 def trunk() -> Checkpoint:
-    return random_checkpoint("resnet18")
+    return random_checkpoint("test_resnet")
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,6 @@ TOY = FineTune(
 
 @pytest.fixture(scope="module")
 def backbone() -> Checkpoint:
-    return random_checkpoint("resnet18")
-
-
-@pytest.fixture(scope="module")
-def small() -> Checkpoint:
     return random_checkpoint("test_resnet")
 
 
@@ -59,19 +54,19 @@ def test_backbone_and_head_have_a_rate_each(backbone: Checkpoint, tmp_path: Path
     run(replace(TOY, trunk_rate=0.0, epochs=1), backbone, tmp_path / "backbone")
     run(replace(TOY, head_rate=0.0, epochs=1), backbone, tmp_path / "head")
     fixed, moved = network(tmp_path / "backbone"), network(tmp_path / "head")
-    before = backbone.weights["layer4.1.conv2.weight"]
-    assert torch.equal(fixed["backbone.layer4.1.conv2.weight"], before)
-    assert not torch.equal(moved["backbone.layer4.1.conv2.weight"], before)
+    before = backbone.weights["layer4.0.conv2.weight"]
+    assert torch.equal(fixed["backbone.layer4.0.conv2.weight"], before)
+    assert not torch.equal(moved["backbone.layer4.0.conv2.weight"], before)
     assert not torch.equal(fixed["head.weight"], moved["head.weight"])
     # BatchNorm is trained: its statistics follow the data even where nothing else moves.
     assert not torch.equal(fixed["backbone.bn1.running_mean"], backbone.weights["bn1.running_mean"])
 
 
 def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
-    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {key: tensor.clone() for key, tensor in small.weights.items()}
-    metrics = run(TOY, small, tmp_path / "whole")
+    before = {key: tensor.clone() for key, tensor in backbone.weights.items()}
+    metrics = run(TOY, backbone, tmp_path / "whole")
     learn = Tuning.learn
     steps = iter(range(7))  # of ten
 
@@ -82,12 +77,12 @@ def test_interrupted_is_uninterrupted_and_the_given_weights_stay(
 
     monkeypatch.setattr(Tuning, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(TOY, small, tmp_path / "part")
+        run(TOY, backbone, tmp_path / "part")
     monkeypatch.setattr(Tuning, "learn", learn)
-    assert run(TOY, small, tmp_path / "part") == metrics
+    assert run(TOY, backbone, tmp_path / "part") == metrics
     whole, part = network(tmp_path / "whole"), network(tmp_path / "part")
     assert all(torch.equal(whole[key], part[key]) for key in whole)
-    assert all(torch.equal(before[key], small.weights[key]) for key in before)
+    assert all(torch.equal(before[key], backbone.weights[key]) for key in before)
 
 
 def test_only_the_labelled_share_is_seen(backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

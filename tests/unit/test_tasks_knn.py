@@ -186,7 +186,7 @@ def test_bad_settings_and_missing_data_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def backbone() -> Checkpoint:
-    return random_checkpoint("resnet18")
+    return random_checkpoint("test_resnet")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trunk() -> Checkpoint:
-    return random_checkpoint("resnet18")
+    return random_checkpoint("test_resnet")
 
 
 def run(task: LinearSegmentation, trunk: Checkpoint, pair: SegmentedPair, folder: Path) -> dict[str, float]:
@@ -129,7 +129,7 @@ def test_windows_cover_the_image_and_their_mean_is_scored_at_its_resolution(trun
     assert written.shape == (90, 150)
     state = torch.load(tmp_path / "run/state.pt", weights_only=True)["learner"]
     assert state["step"] == 2  # the last head is the one that is reported
-    head = DenseHead(128, 4, 0, 0)
+    head = DenseHead(48, 4, 0, 0)
     head.load_state_dict(state["head"])
     image = resized(*pair.val.both(0), 64)[0][None] / 255
     total, seen = torch.zeros(4, 64, 106), torch.zeros(64, 106)

@@ -28,7 +28,7 @@ RANDOM = np.random.default_rng(3)
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return random_checkpoint("resnet18")
+    return random_checkpoint("test_resnet")
 
 
 @pytest.fixture(scope="module")

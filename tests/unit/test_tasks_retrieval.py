@@ -32,7 +32,7 @@ def test_equal_images_rank_in_their_order_and_a_query_is_not_its_own_answer() ->
 
 
 def test_the_metrics_are_scikit_learns_and_every_query_is_kept(tmp_path: Path) -> None:
-    trunk, data = random_checkpoint("resnet18"), toy_data()
+    trunk, data = random_checkpoint("test_resnet"), toy_data()
     task = Retrieval("toy", AS_IS)
     task.check(data)
     metrics = task.run(trunk, data, Folders(tmp_path, tmp_path / "cache"), 0)
@@ -84,7 +84,7 @@ def test_folders_of_queries_and_gallery_and_one_of_classes(tmp_path: Path) -> No
     assert data.train.classes == ("cat", "cow", "dog") == data.val.classes
     assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([0, 1], [0, 2])
     metrics = Retrieval("", EvalTransform(32, 32)).run(
-        random_checkpoint("resnet18"), data, Folders(tmp_path / "run", tmp_path), 0
+        random_checkpoint("test_resnet"), data, Folders(tmp_path / "run", tmp_path), 0
     )
     assert metrics["R@5"] == 100 and len(outcomes.load(tmp_path / "run").images) == 1  # a dog is nowhere
     one = Retrieval(str(tmp_path / "one"), gallery="others")

@@ -156,7 +156,7 @@ def test_one_head_serves_all_of_them(root: Path, tmp_path: Path):
     sets = ImageNetC(corruptions=("fog",)).sets(ImageNetC().load_data(tmp_path))
     assert [transform for _, transform in sets[2:]] == [AS_IS] * 5  # stored at 224 pixels, and never resized to 256
     small = ("--set", "transform.resize=32", "--set", "transform.crop=32")
-    common = ("--ckpt", "random:resnet18", "--set", "held_out=0.2", *small, "--work", str(work))
+    common = ("--ckpt", "random:test_resnet", "--set", "held_out=0.2", *small, "--work", str(work))
     done = command.run("eval", "imagenet_v2_shifted,imagenet_a_shifted,imagenet_r_shifted", *common, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     heads = list((work / "cache/heads").iterdir())

@@ -101,7 +101,7 @@ def test_sides_are_those_of_the_published_script() -> None:
 
 
 def run(task: Tracking, videos: Videos, folder: Path) -> dict[str, float]:
-    return task.run(random_checkpoint("resnet18"), videos, Folders(folder, folder / "cache"), 0)
+    return task.run(random_checkpoint("test_resnet"), videos, Folders(folder, folder / "cache"), 0)
 
 
 def test_davis_in_its_layout_several_processes_and_what_is_wrong(
@@ -122,7 +122,7 @@ def test_davis_in_its_layout_several_processes_and_what_is_wrong(
         with Image.open(tmp_path / f"one/masks/{name}/00000.png") as first:
             assert (np.asarray(first) == videos.videos[names.index(name)].owner(0)).all()
     assert (tmp_path / "one/pictures/tracking.png").stat().st_size > 1000
-    planned = task.plan(random_checkpoint("resnet18"), videos, Folders(tmp_path / "one", tmp_path / "one/cache"))
+    planned = task.plan(random_checkpoint("test_resnet"), videos, Folders(tmp_path / "one", tmp_path / "one/cache"))
     assert "in the cache" in planned[0] and planned[-1].startswith("propagation: at most ")
     monkeypatch.setattr(dist, "gather_shares", lambda parts: [parts[:1], parts[1:]])  # as two processes give them
     assert run(task, videos, tmp_path / "one") == found
