@@ -471,7 +471,7 @@ def test_any_path_the_c_locale_and_files_of_our_names(tmp_path):
         [*command, *settings], check=False, capture_output=True, cwd=place, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert rb"gr\xf6\xdfe" in done.stdout and rb"\xd7" in done.stdout
+    assert rb"\xd7" in done.stdout
     assert measured(place)[1] == [] and measured(place)[0]["knn"]["top1"] >= 0
 
 
