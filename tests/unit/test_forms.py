@@ -166,7 +166,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     },
     "detectron2's deep stem": (of_deeplab, "stem is of three convolutions.*cgh_bench.wrap"),
     "a list of tensors": (lambda at: saved(at, [torch.ones(2)] * 3), r"holds 3 tensors \(0, 1, 2"),
-    "two networks": (lambda at: saved(at, {"a": trunk(resnet()), "b": trunk(resnet(seed=1))}), "--branch: a/, b/"),
+    "two networks": (lambda at: saved(at, {"a": trunk(resnet()), "b": trunk(resnet(seed=1))}), "--branch: a, b"),
 }
 
 
