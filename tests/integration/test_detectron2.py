@@ -477,6 +477,25 @@ def test_lvis_ap_asks_only_for_classes_that_were_looked_for(tmp_path):
     assert len(read(tmp_path / "predictions.json")) == metrics["detections"] == 9
 
 
+INITIAL_WEIGHTS = """
+import json, pathlib, runpy, sys
+launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
+runpy.run_path(launcher)
+from detectron2.modeling import build_model
+from cgh_bench.transfer_configs.detectron2 import protocol
+heads = build_model(protocol.read(work / "animals_det_any.yaml", [], 0, None)).roi_heads
+layers = {"box": heads.box_head.fc1, "mask": heads.mask_head.predictor}
+print(json.dumps({name: layer.weight.std().item() for name, layer in layers.items()}))
+"""
+
+
+def test_heads_for_any_backbone_start_as_in_mmdetection(tmp_path):
+    """mmdetection: Xavier (uniform) of 7 x 7 x 64 inputs and 256 outputs; Kaiming by the outputs, of which there is 1."""
+    found = by_hand(INITIAL_WEIGHTS, tmp_path, DETECTRON2.path)
+    assert found["box"] == pytest.approx((2 / (7 * 7 * 64 + 256)) ** 0.5, rel=0.01)
+    assert found["mask"] == pytest.approx(2**0.5, rel=0.3)
+
+
 def by_hand(code: str, data: Path, work: Path) -> dict[str, float]:
     """The metrics that `code` prints in detectron2's process."""
     done = subprocess.run(

@@ -25,7 +25,10 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 @ROI_HEADS_REGISTRY.register()
 class ScaledROIHeads(StandardROIHeads):
-    """Standard heads for another image size: regions of TRANSFER.CANONICAL_BOX_SIZE pixels are read from level 4."""
+    """Standard heads for another image size: regions of TRANSFER.CANONICAL_BOX_SIZE pixels are read from level 4.
+
+    With TRANSFER.INIT_AS_MMDETECTION the two layers that mmdetection initialises otherwise start as there.
+    """
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
@@ -33,4 +36,7 @@ class ScaledROIHeads(StandardROIHeads):
         made: dict[str, Any] = super().from_config(cfg, input_shape)
         for pooler in (made["box_pooler"], made["mask_pooler"]):
             pooler.canonical_box_size = cfg.TRANSFER.CANONICAL_BOX_SIZE
+        if cfg.TRANSFER.INIT_AS_MMDETECTION:
+            nn.init.xavier_uniform_(made["box_head"].fc1.weight)
+            nn.init.kaiming_normal_(made["mask_head"].predictor.weight, mode="fan_out", nonlinearity="relu")
         return made

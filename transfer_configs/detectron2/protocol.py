@@ -54,6 +54,7 @@ def read(
             "WEIGHTS_INTO": [],  # the modules that hold the backbone, or parts of it
             "NOT_IN_WEIGHTS": [],  # prefixes of names in them that no backbone has
             "CANONICAL_BOX_SIZE": 224,  # for ScaledROIHeads
+            "INIT_AS_MMDETECTION": False,  # for ScaledROIHeads
             "ARCHITECTURE": "",  # of a carried backbone: a name, for which a run puts the checkpoint's file
             "DROP_PATH": 0.0,
             "LAYER_DECAY": 1.0,  # of the learning rate, from one layer of a carried backbone to the one before it
