@@ -490,7 +490,7 @@ print(json.dumps({name: layer.weight.std().item() for name, layer in layers.item
 
 
 def test_heads_for_any_backbone_start_as_in_mmdetection(tmp_path):
-    """mmdetection: Xavier (uniform) of 7 x 7 x 64 inputs and 256 outputs; Kaiming by the outputs, of which there is 1."""
+    """mmdetection: Xavier (uniform) of 7 x 7 x 64 inputs and 256 outputs; Kaiming by the outputs, which are 1."""
     found = by_hand(INITIAL_WEIGHTS, tmp_path, DETECTRON2.path)
     assert found["box"] == pytest.approx((2 / (7 * 7 * 64 + 256)) ** 0.5, rel=0.01)
     assert found["mask"] == pytest.approx(2**0.5, rel=0.3)
