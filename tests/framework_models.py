@@ -103,7 +103,7 @@ def of_detectron2(file: str, weights: Path | None) -> Side:
         found = Instances((SIDE, SIDE))
         found.gt_boxes, found.gt_classes = Boxes(torch.tensor([[8.0, 8.0, 40.0, 40.0]])), torch.tensor([label])
         found.gt_masks = BitMasks(mask[None].bool())
-        found.gt_keypoints = Keypoints([[24.0, 24.0, 2.0] * 17])
+        found.gt_keypoints = Keypoints([[[24.0, 24.0, 2.0]] * 17])
         batch.append({"image": image, "instances": found, "height": SIDE, "width": SIDE})
 
     def losses() -> Mapping[str, Tensor]:

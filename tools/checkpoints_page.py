@@ -45,8 +45,9 @@ below.
    no others; the error names the first tensor that does not match.
 3. **Identify the origin** by the rules below. Exactly one must match; otherwise the error says what was tried and why
    each failed, and you choose with `--source`. A file of unknown origin is accepted if it holds a single backbone.
-4. **Select one backbone**: the origin's default, or `--branch`. Heads, queues and optimisers are dropped; their names
-   are listed in the checkpoint's origin.
+4. **Select one backbone**: the origin's default, or `--branch`. `inspect` names the one that is used and every other
+   network in the file, such as an average of the weights (`model_ema`). Heads, queues and optimisers are dropped; their
+   names are listed in the checkpoint's origin.
 
 Supported are torchvision's ResNet-18, 34, 50, 101, 152, wide ResNets and ResNeXts; 7x7, CIFAR (3x3) and deep (v1c)
 stems; and the stride in the 3x3 or, as in Caffe networks, in the first 1x1 convolution. Half precision is converted to

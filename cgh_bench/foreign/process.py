@@ -30,7 +30,7 @@ from cgh_bench.core.files import remove_tree, remove_unfinished, write_text
 from cgh_bench.core.progress import Tick, progress
 from cgh_bench.core.slurm import INTERRUPTED
 from cgh_bench.data.dense import DenseData, Own
-from cgh_bench.foreign import frameworks, others
+from cgh_bench.foreign import frameworks
 from cgh_bench.transfer_configs.contract import PARENT
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ def _take_over(folder: Path, job: dict[str, Any]) -> None:
 def _run_to_the_end(command: list[str], environment: dict[str, str], folder: Path, job: Job) -> None:
     """Run the command, here and in all other processes. It has its own session: Ctrl-C reaches it once, from here."""
     from cgh_bench.core import dist
+    from cgh_bench.foreign import others
 
     log_path = folder / (f"log{dist.rank()}.txt" if dist.rank() else "log.txt")
     with log_path.open("a", encoding="utf-8") as log, _termination_as_interrupt():
