@@ -40,8 +40,8 @@ def _rows_and_checkpoints(command: Any) -> Any:
 def demo(seeds: int, jobs: int | None, work: Path) -> None:
     """Run everything end to end on the bundled synthetic images.
 
-    Fills the table `demo` (pretraining, frozen evaluation, detection, segmentation), converts CGH's backbone for
-    mmdetection with proof, and writes the web site. Finished steps are reused.
+    Fills the table `demo` (pretraining, frozen evaluation, detection), converts CGH's backbone for mmdetection with
+    proof, and writes the web site. Finished steps are reused.
 
     \b
     Examples:
