@@ -76,11 +76,19 @@ def main() -> None:
         raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
 
 
+class _Terminated(KeyboardInterrupt):
+    """Python 3.11 exits with -2 if KeyboardInterrupt itself, not a subclass, has passed through `exec` (dataclasses)."""
+
+
+def _interrupt(*_: object) -> None:
+    raise _Terminated
+
+
 def _interrupt_on(numbers: Sequence[signal.Signals]) -> None:
     """Treat these signals like Ctrl-C; not what is ignored already (nohup), and not in child processes."""
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     if hasattr(os, "register_at_fork"):  # Windows has neither
         os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in numbers])
 
