@@ -77,7 +77,7 @@ def main() -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """Python 3.11 exits with -2 where KeyboardInterrupt itself, no subclass, has passed through `exec` (dataclasses)."""
+    """Python 3.11 exits with -2 where KeyboardInterrupt itself, no subclass, passed through `exec` (dataclasses)."""
 
 
 def _interrupt(*_: object) -> None:
