@@ -72,7 +72,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: for a terminal that has no ✓ and ×
     with errors_in_one_line():
-        _interrupt_on([getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
+        _interrupt_on([getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)])
         raise SystemExit(app(prog_name="cgh-bench", standalone_mode=False))
 
 
@@ -85,12 +85,13 @@ def _interrupt(*_: object) -> None:
 
 
 def _interrupt_on(numbers: Sequence[signal.Signals]) -> None:
-    """Treat these signals like Ctrl-C; not what is ignored already (nohup), and not in child processes."""
-    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in numbers:
+    """Let these signals end the command in one line; not what is ignored already (nohup), not in child processes."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
+    for number in ours:
         signal.signal(number, _interrupt)
     if hasattr(os, "register_at_fork"):  # Windows has neither
-        os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in numbers])
+        os.register_at_fork(after_in_child=lambda: [signal.signal(n, handler) for n, handler in ours.items()])
 
 
 @contextlib.contextmanager

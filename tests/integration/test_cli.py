@@ -274,15 +274,16 @@ def test_watch_takes_any_checkpoint_and_survives_a_half_written_one(photos: Path
     assert "b.pth.tar" in watched.stderr
 
 
-def test_a_signal_that_meets_code_made_by_exec_is_told_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_meets_code_made_by_exec_is_told_too(tmp_path: Path, name: str) -> None:
     (tmp_path / "interrupted.py").write_text("""
-import os, signal
+import os, signal, sys
 from cgh_bench import cli
 with cli.errors_in_one_line():
-    cli._interrupt_on([signal.SIGTERM])
-    exec("os.kill(os.getpid(), signal.SIGTERM); [0 for _ in range(100)]")
+    cli._interrupt_on([getattr(signal, sys.argv[1])])
+    exec("os.kill(os.getpid(), getattr(signal, sys.argv[1])); [0 for _ in range(100)]")
 """)
-    command = [sys.executable, "-m", "interrupted"]
+    command = [sys.executable, "-m", "interrupted", name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130 and done.stderr.startswith("interrupted: ")
 
