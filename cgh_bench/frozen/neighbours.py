@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cgh_bench.core import dist
 from cgh_bench.core.device import arithmetic, pick_device
@@ -20,7 +21,7 @@ Backend = Literal["faiss", "torch"]
 QUERIES_PER_PASS = 65_536
 QUERIES_PER_PRODUCT = 1_024
 SPARE_CANDIDATES = 16
-NUMBERS_RESCORED = {"cpu": 2**19, "cuda": 2**25}
+NUMBERS_RESCORED = {"cpu": 2**19, "cuda": 2**24}
 """Numbers of candidates at a time: on a CPU they should stay in its cache."""
 ROWS_COMPARED, QUERIES_COMPARED = 4_096, 256
 ROWS_TIMED, QUERIES_TIMED, QUERIES_RESCORED = 8_192, 256, 4
@@ -28,8 +29,10 @@ ROUNDING = 1e-5
 """Two float32 sums of the products of a unit vector and a vector of length one differ by less than this."""
 ROUNDING_OF_ROWS = 1.2e-7
 """The same for rounding two unit vectors to float32."""
-TINY = 1e-12
-"""Shorter rows count as this long; a row of zeros is similar to none."""
+ROUNDING_IN_DOUBLE = 2.5e-12
+"""Cosines by sums in float64, in any order, and by sums without rounding differ by less, in up to 4,096 dimensions."""
+TINY = 2.0**-40
+"""Shorter rows count as this long; a row of zeros is similar to none. A power of two: `_exact` scales by those."""
 LARGEST_K_OF_FAISS_GPU = 2_048
 """More neighbours are not selected there (wiki of facebookresearch/faiss, "Faiss on the GPU")."""
 TO_HIGH, TO_LOW = 1.5 * 2.0**26, 1.5 * 2.0**6
@@ -58,8 +61,8 @@ def neighbours(
 ) -> tuple[Floats, Indices]:
     """The `k` rows of `bank` most similar to each query by cosine, most similar first.
 
-    The backend proposes some more than `k` candidates in float32; these are scored again to 1e-12, by sums without
-    rounding, and ordered by similarity, then by row number. Queries whose candidates are too close to each other to be
+    The backend proposes some more than `k` candidates in float32; these are scored again in float64, by sums without
+    rounding wherever the order of sums could change the answer, and ordered by similarity, then by row number. Queries whose candidates are too close to each other to be
     sure of are compared with every row like this, all in one more pass over the bank, so that its cost is bounded
     however tightly the rows are packed. So every backend and device gives the same answer, ties included, and a
     permutation of the queries or another chunk size changes nothing.
@@ -152,7 +155,7 @@ def planned_bytes(n: int, q: int, dim: int, k: int) -> int:
     split = 8 * dim * 4 * (min(n, ROWS_COMPARED) + min(q, QUERIES_COMPARED))
     product = 4 * min(q, QUERIES_PER_PRODUCT) * chunk
     merging = (4 + 8) * 4 * queries * spare  # similarities and rows: kept, found, joined and chosen
-    rescoring = max(NUMBERS_RESCORED["cpu"], spare * dim) * (4 + 4 * 8)
+    rescoring = max(NUMBERS_RESCORED["cpu"], spare * dim) * (4 + 4 + 2 * 4 * 8)  # if all are rescored without rounding
     return unit + split + product + merging + rescoring + (4 + 8) * q * min(k, n)
 
 
@@ -272,9 +275,31 @@ def _cosines(queries: _Exact, rows: _Exact) -> Tensor:
 def _rescored(bank: Rows, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Similarity of each query to its own candidate rows (Q, k), both ordered: best first, then by row."""
     rows = rows.sort(dim=1).values
-    similarity = _cosines(_exact(queries[:, None]), _exact(bank.take(rows)))[:, 0]
+    taken = bank.take(rows)
+    similarity = _cosines_in_double(queries, taken)
+    unsure = _rounding_matters(similarity)
+    if unsure.any():
+        asking = queries[unsure.nonzero()[:, 0]]
+        similarity[unsure] = _cosines(_exact(asking[:, None]), _exact(taken[unsure][:, None]))[:, 0, 0]
     similarity, order = similarity.sort(dim=1, descending=True, stable=True)
     return similarity, rows.gather(1, order)
+
+
+def _cosines_in_double(queries: Tensor, rows: Tensor) -> Tensor:
+    """Similarities (Q, k) of queries (Q, D) to their own rows (Q, k, D), to `ROUNDING_IN_DOUBLE`."""
+    these, those = queries.double()[:, :, None], rows.double()
+    length = torch.linalg.vector_norm(these, dim=1).clamp_(min=TINY)
+    lengths = torch.linalg.vector_norm(those, dim=2).clamp_(min=TINY)
+    return (those @ these)[:, :, 0].div_(length).div_(lengths)
+
+
+def _rounding_matters(similarity: Tensor) -> Tensor:
+    """Whose place among a query's (Q, k), or whose value in float32, `ROUNDING_IN_DOUBLE` could change, (Q, k)."""
+    ordered, place = similarity.sort(dim=1)
+    close = ordered.diff(dim=1) <= 2 * ROUNDING_IN_DOUBLE
+    tied = pad(close, (1, 0)) | pad(close, (0, 1))
+    rounded = [(similarity + error).float() for error in (-ROUNDING_IN_DOUBLE, ROUNDING_IN_DOUBLE)]
+    return (rounded[0] != rounded[1]) | torch.zeros_like(tied).scatter_(1, place, tied)
 
 
 def _compared_with_all(bank: Rows, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
