@@ -61,11 +61,12 @@ def neighbours(
 ) -> tuple[Floats, Indices]:
     """The `k` rows of `bank` most similar to each query by cosine, most similar first.
 
-    The backend proposes some more than `k` candidates in float32; these are scored again in float64, by sums without
-    rounding wherever the order of sums could change the answer, and ordered by similarity, then by row number. Queries whose candidates are too close to each other to be
-    sure of are compared with every row like this, all in one more pass over the bank, so that its cost is bounded
-    however tightly the rows are packed. So every backend and device gives the same answer, ties included, and a
-    permutation of the queries or another chunk size changes nothing.
+    The backend proposes some more than `k` candidates in float32; these are scored again in float64, by sums
+    without rounding wherever the order of sums could change the answer, and ordered by similarity, then by row
+    number. Queries whose candidates are too close to each other to be sure of are compared with every row like
+    this, all in one more pass over the bank, so that its cost is bounded however tightly the rows are packed. So
+    every backend and device gives the same answer, ties included, and a permutation of the queries or another chunk
+    size changes nothing.
 
     Args:
         bank: (N, D), any norms; may be memory-mapped: it is read a chunk at a time, at most twice for every
