@@ -18,7 +18,7 @@ from cgh_bench.core.config import fingerprint, identity, override, plain
 from cgh_bench.core.errors import CheckFailed
 from cgh_bench.core.files import alone_in
 from cgh_bench.data import DataPair, is_known, load_pair
-from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
+from cgh_bench.foreign.launch import DEFAULT_LAUNCH, Launch
 from cgh_bench.results import Result
 from cgh_bench.tasks.base import Data, Folders, Metric, Task
 from cgh_bench.workspace import Workspace
@@ -100,7 +100,7 @@ def _prepare(name: str, workspace: Workspace, settings: Sequence[str], pair: Dat
     if pair:
         settings = [*settings, f"data={pair.name}"]
     task, overridden = configured(name, settings)
-    data = task.with_others(pair, workspace.datasets) if pair else task.load_data(workspace.datasets)
+    data = task.from_pair(pair, workspace.datasets) if pair else task.load_data(workspace.datasets)
     task.check(data)
     return Evaluation(name, task, data, protocol_id(name, task, _own_data(task, data, pair)), overridden)
 

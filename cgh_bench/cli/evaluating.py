@@ -99,7 +99,7 @@ def eval_(
     from cgh_bench.core.progress import showing
     from cgh_bench.core.slurm import processes, queue
     from cgh_bench.evaluation import configured, evaluate, find_finished, plan, prepare
-    from cgh_bench.foreign.process import Launch
+    from cgh_bench.foreign.launch import Launch
     from cgh_bench.reading.evidence import split_settings
     from cgh_bench.reading.loading import load
     from cgh_bench.report.formats import show_result

@@ -13,7 +13,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -31,67 +30,12 @@ from cgh_bench.core.progress import Tick, progress
 from cgh_bench.core.slurm import INTERRUPTED
 from cgh_bench.data.dense import DenseData, Own
 from cgh_bench.foreign import frameworks
+from cgh_bench.foreign.failures import explain
+from cgh_bench.foreign.launch import DEFAULT_LAUNCH, Launch
 from cgh_bench.transfer_configs.contract import PARENT
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
-
-LINES = 10
-"""How many lines of the end of a log are shown."""
-TORCHRUN = re.compile(r"^.*torch[./]distributed[./]elastic[./].*(?:closing signal|failed \(exitcode)", re.MULTILINE)
-"""The first of torchrun's own lines, when one of its processes has failed and it ends the others."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """On what a framework runs. It changes no result, so it is no part of a protocol."""
-
-    gpus: int | None = None
-    """Processes, one per GPU (0: one, on the CPU). None: `$CGH_GPUS`, else all visible GPUs."""
-    images_at_a_time: int | None = None
-    """Images per process at a time. None: `$CGH_IMAGES_AT_A_TIME`, else the process's whole share of the batch."""
-    elsewhere: bool = False
-    """Whether it is only planned here: `gpus` are of other machines, all of them together."""
-
-    def processes(self) -> int:
-        """How many processes work together, one per GPU. 0: one, on the CPU.
-
-        Raises:
-            UserError: more than there are GPUs or `torchrun` started, or the environment variable is not a number.
-        """
-        import torch
-
-        from cgh_bench.core import dist
-
-        if self.elsewhere:
-            return self.gpus or 0
-        if (started := dist.world_size()) > 1:
-            if self.gpus not in (None, started, int(os.environ["LOCAL_WORLD_SIZE"])):  # of all nodes, or per node
-                raise UserError(f"--gpus {self.gpus} requested, but torchrun started {started}; leave --gpus out")
-            return started
-        present = torch.cuda.device_count()
-        wanted = _from_environment("CGH_GPUS", present) if self.gpus is None else self.gpus
-        if wanted > present:
-            only = (
-                f"only {present} visible; use --gpus {present} or fewer" if present else "none is visible; use --gpus 0"
-            )
-            raise UserError(f"--gpus {wanted} requested, but {only}")
-        return wanted
-
-    def arguments(self) -> list[str]:
-        """The options of every framework's `train`."""
-        images = self.images_at_a_time or _from_environment("CGH_IMAGES_AT_A_TIME", 0)
-        return [f"--gpus={self.processes()}", *([f"--images-at-a-time={images}"] if images else [])]
-
-
-DEFAULT_LAUNCH = Launch()
-
-
-def _from_environment(variable: str, default: int) -> int:
-    text = os.environ.get(variable, str(default))
-    if not text.isdecimal():
-        raise UserError(f"{variable}={text!r} must be a non-negative integer")
-    return int(text)
 
 
 @dataclass(frozen=True)
@@ -358,46 +302,3 @@ def _failure(code: int, printed: str, log: Path, job: Job) -> Exception:
         print(f"the end of {log}:", *shown, sep="\n  ", file=sys.stderr)
     resume = "; rerun to resume from the last saved state" if log.with_name("state.pth").exists() else ""
     return UserError(f"{job.protocol} failed in {job.framework}: {cause}{resume}; see {log}")
-
-
-def explain(code: int, log: str) -> tuple[str, list[str]]:
-    """Why a process failed, in one line, and the last lines of its log if they are needed to understand it.
-
-    Args:
-        code: the exit code; negative if a signal ended the process.
-        log: what the process printed in this run.
-    """
-    log, report = _without_launcher(log)
-    killed_child = re.search(r"Signal \d+ \((SIG\w+)\) received by PID", report)
-    by_signal = signal.Signals(-code).name if code < 0 else killed_child and killed_child[1]
-    if by_signal:
-        return f"killed by {by_signal}, usually because memory ran out", _last_lines(log)
-    explained = _errors(log) or (code == 1 and "Traceback" not in log)  # `train` itself stopped with its last line
-    return reason(log), [] if explained else _last_lines(log)
-
-
-def reason(log: str) -> str:
-    """The line of a failed run's log that says why: the last one that names an error, else the last with words."""
-    return [*_last_lines(log)[-1:], *_errors(log)][-1] if _last_lines(log) else "it printed nothing"
-
-
-def _without_launcher(log: str) -> tuple[str, str]:
-    """The log without torchrun's own lines, and what they report about the process that failed first.
-
-    torchrun ends the other processes by a signal; what they print about the lost connection is left out as well.
-    """
-    own = TORCHRUN.split(log, maxsplit=1)[0]
-    _, found, report = log.rpartition("Root Cause")
-    rank = re.search(r"rank +: (\d+)", report) if found else None
-    first = f"[rank{rank[1]}]" if rank else "[rank"
-    kept = [line for line in own.splitlines() if line.startswith(first) or not line.startswith("[rank")]
-    return "\n".join(kept), report
-
-
-def _errors(log: str) -> list[str]:
-    return [line.strip() for line in log.splitlines() if re.search(r"\b\w*(Error|Exception)\b\S*: \S", line)]
-
-
-def _last_lines(log: str) -> list[str]:
-    """The last lines with words."""
-    return [line.strip() for line in log.splitlines() if re.search(r"\w", line)][-LINES:]

@@ -13,7 +13,7 @@ from cgh_bench.core.device import Precision
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data.transform import IMAGENET_KNN, EvalTransform
-from cgh_bench.foreign.process import DEFAULT_LAUNCH, Launch
+from cgh_bench.foreign.launch import DEFAULT_LAUNCH, Launch
 from cgh_bench.frozen.selection import require_different, require_one_label
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ class Task(ABC, Generic[D]):
         """The names of other datasets whose val images are evaluated too."""
         return ()
 
-    def with_others(self, data: "DataPair", cache: Path) -> D:
-        """The data of the task when the user passes images in memory.
+    def from_pair(self, data: "DataPair", cache: Path) -> D:
+        """The data of the task with the train and val images `data`, which the user may have passed in memory.
 
         Raises:
             UserError: the task needs the files of its own dataset.
@@ -232,10 +232,10 @@ class ImageTask(FrozenTask["DataPair"]):
         """The train and the val images, and those of `others`."""
         from cgh_bench.data import data_root, load_pair
 
-        return self.with_others(load_pair(self.data, data_root(), cache, self.val_split), cache)
+        return self.from_pair(load_pair(self.data, data_root(), cache, self.val_split), cache)
 
-    def with_others(self, data: "DataPair", cache: Path) -> "DataPair":
-        """The same images, and those of `others`."""
+    def from_pair(self, data: "DataPair", cache: Path) -> "DataPair":
+        """`data` with the images of `others`."""
         from cgh_bench.data import data_root, load
 
         others = {name: load(name, "val", data_root(), cache) for name in self.others()}

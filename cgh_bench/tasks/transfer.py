@@ -20,7 +20,7 @@ from cgh_bench.core.registry import registered
 from cgh_bench.data import is_known
 from cgh_bench.data.dense import DenseData, Kind, Own
 from cgh_bench.data.own.find import locate
-from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign import failures, frameworks, process
 from cgh_bench.tasks import find
 from cgh_bench.tasks.base import Folders, Metric, Task
 
@@ -292,7 +292,7 @@ def described(task: Transfer) -> dict[str, Any]:
     settings = ["--set", *task.settings] if task.settings else []
     done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False, env=known.environment)
     if done.returncode:
-        raise UserError(f"{task.framework} cannot describe {task.protocol}: {process.reason(done.stderr)}")
+        raise UserError(f"{task.framework} cannot describe {task.protocol}: {failures.reason(done.stderr)}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

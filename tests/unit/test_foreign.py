@@ -16,7 +16,7 @@ from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.core.config import identity
 from cgh_bench.core.errors import CheckFailed, UserError
 from cgh_bench.data.dense import Located
-from cgh_bench.foreign import frameworks, others, process
+from cgh_bench.foreign import failures, frameworks, others, process
 
 STAND_IN = """
     import argparse, json, os, pathlib, signal, sys, time
@@ -257,13 +257,13 @@ def test_what_a_log_explains_is_not_shown_twice(stand_in, checkpoint, tmp_path, 
 
 def test_a_child_of_the_launcher_that_was_killed_is_named_so():
     log = "".join(f"line {n}\n" for n in range(30)) + "  traceback : Signal 9 (SIGKILL) received by PID 77\n=====\n"
-    cause, shown = process.explain(1, log)
+    cause, shown = failures.explain(1, log)
     assert cause == "killed by SIGKILL, usually because memory ran out"
-    assert len(shown) == process.LINES
+    assert len(shown) == failures.LINES
     assert shown[0] == "line 21"
-    assert process.explain(1, "ValueError: no\n") == ("ValueError: no", [])
-    assert process.explain(1, "epoch 1\n--set x: no such setting\n") == ("--set x: no such setting", [])
-    assert process.explain(3, "something\nelse\n") == ("else", ["something", "else"])
+    assert failures.explain(1, "ValueError: no\n") == ("ValueError: no", [])
+    assert failures.explain(1, "epoch 1\n--set x: no such setting\n") == ("--set x: no such setting", [])
+    assert failures.explain(3, "something\nelse\n") == ("else", ["something", "else"])
 
 
 TORCHRUN = """\
@@ -292,13 +292,13 @@ def test_processes_that_the_launcher_ends_are_not_the_cause():
     """torchrun ends the others by SIGTERM when one fails, and says so after what that one has said."""
     ended = TORCHRUN.format(code=1, traceback="To enable traceback see: https://pytorch.org/docs")
     for said in ("OutOfMemoryError: 4 images at a time are too many", "a batch of 8 images cannot be divided among 3"):
-        assert process.explain(1, f"epoch 1\n{said}\n{ended}") == (said, [])
+        assert failures.explain(1, f"epoch 1\n{said}\n{ended}") == (said, [])
     others = "[rank1]: Traceback (most recent call last):\n[rank1]: RuntimeError: Connection closed by peer\n"
-    assert process.explain(1, f"{said}\n{others}{ended}") == (said, [])
-    assert process.explain(1, f"[rank0]: ValueError: no\n{others}{ended}") == ("[rank0]: ValueError: no", [])
+    assert failures.explain(1, f"{said}\n{others}{ended}") == (said, [])
+    assert failures.explain(1, f"[rank0]: ValueError: no\n{others}{ended}") == ("[rank0]: ValueError: no", [])
     killed = TORCHRUN.format(code=-9, traceback="Signal 9 (SIGKILL) received by PID 12")
     cause = "killed by SIGKILL, usually because memory ran out"
-    assert process.explain(1, f"epoch 1\nepoch 2\n{killed}") == (cause, ["epoch 1", "epoch 2"])
+    assert failures.explain(1, f"epoch 1\nepoch 2\n{killed}") == (cause, ["epoch 1", "epoch 2"])
 
 
 def test_a_scheduler_that_ends_us_is_as_ctrl_c(stand_in, checkpoint, tmp_path, monkeypatch):
@@ -432,6 +432,6 @@ def test_lines_that_only_look_like_progress_are_log_lines():
 
 def test_the_reason_is_found_in_a_launchers_log():
     log = "[rank1]: ValueError: no GPU\nx.ChildFailedError:\n[W] exiting\n=====\nroot cause\n  exitcode: 1\n=====\n"
-    assert process.reason(log) == "[rank1]: ValueError: no GPU"
-    assert process.reason("one\nthe weights did not arrive\n====\n") == "the weights did not arrive"
-    assert process.reason("\n") == "it printed nothing"
+    assert failures.reason(log) == "[rank1]: ValueError: no GPU"
+    assert failures.reason("one\nthe weights did not arrive\n====\n") == "the weights did not arrive"
+    assert failures.reason("\n") == "it printed nothing"

@@ -20,7 +20,7 @@ pytest.importorskip("mmseg")
 
 from mmdet.datasets import CocoDataset
 
-from cgh_bench.foreign import frameworks, process
+from cgh_bench.foreign import failures, frameworks
 from cgh_bench.transfer_configs.contract import processes
 from cgh_bench.transfer_configs.openmmlab import batch, state, train  # first: it provides mmcv's operators
 from cgh_bench.transfer_configs.openmmlab.detection_metric import InstanceAP
@@ -351,7 +351,7 @@ def test_a_gpu_without_memory_ends_the_run_with_the_number_to_try(tmp_path, monk
         train.main()
     said = str(raised.value)
     assert said.startswith("OutOfMemoryError: 16 images") and said.endswith("use --images-at-a-time 8")
-    assert process.reason(f"iteration 7\n{said}\n") == said
+    assert failures.reason(f"iteration 7\n{said}\n") == said
 
 
 class Network(BaseModel):

@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(task: Any, checkpoint: Checkpoint, folder: Path, cache: Path) -> dict[str, float]:
     folder.mkdir(exist_ok=True)
-    data = task.with_others(toy_data(), cache)
+    data = task.from_pair(toy_data(), cache)
     task.check(data)
     found: dict[str, float] = task.run(checkpoint, data, Folders(folder, cache), 0)
     return found
@@ -130,7 +130,7 @@ def test_noise_is_told_from_pictures(checkpoint: Checkpoint, tmp_path: Path, cac
 
 def test_ood_needs_another_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="against"):
-        OutOfDistribution("toy", AS_IS).with_others(toy_data(), tmp_path)
+        OutOfDistribution("toy", AS_IS).from_pair(toy_data(), tmp_path)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -17,7 +17,7 @@ from cgh_bench.core.registry import registered
 from cgh_bench.data import dense
 from cgh_bench.evaluation import configured, protocol_id
 from cgh_bench.foreign import frameworks
-from cgh_bench.foreign.process import Launch
+from cgh_bench.foreign.launch import Launch
 from cgh_bench.tasks import transfer
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.detection import TASKS, Detection
