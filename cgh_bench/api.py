@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
     from cgh_bench.data.preprocessing import Preprocessing
     from cgh_bench.evaluation import Evaluation
-    from cgh_bench.reading.recognition import Choices
 
 __all__ = ["Features", "Results", "certify", "convert", "evaluate", "features", "list_tasks", "load", "wrap"]
 
@@ -77,15 +76,29 @@ class Features:
         return f"Features of {images} images, {width} wide, {len(self.classes)} classes"
 
 
-def load(name: str | Path, reference: Path | None = None, **choices: Unpack[Choices]) -> Checkpoint:
+def load(  # noqa: PLR0913 (each is an independent choice)
+    name: str | Path,
+    reference: Path | None = None,
+    *,
+    source: str | None = None,
+    branch: str | None = None,
+    arch: str | None = None,
+    settings: Sequence[str] = (),
+    trust_pickle: bool = False,
+    trust_code: bool = False,
+) -> Checkpoint:
     """The checkpoint of that name.
 
     Args:
         name: a file of any known origin, a Hugging Face folder, published weights or a control (`cgh-bench list
             checkpoints` shows every form); what is published is downloaded unless its hub's cache has it.
         reference: what the file's own model computed (`cgh-bench reference`), which the checkpoint must compute, too.
-        **choices: `source`, `branch`, `arch`, `settings`, `trust_pickle` and `trust_code`; see
-            `cgh_bench.reading.recognition.Choices`.
+        source: the origin, such as `moco`, whatever the file looks like (`cgh-bench list sources`).
+        branch: which network of a file that has several, such as `teacher`; by default that of its origin.
+        arch: the architecture, by timm's name, where the tensors do not determine it.
+        settings: `name=value` for properties that tensors do not determine, such as `stem.padding=2`.
+        trust_pickle: run the code that a pickled file names.
+        trust_code: run the code of a `hub:` repository.
 
     Returns:
         Weights in float32 on the CPU, with the architecture, the preprocessing and the origin.
@@ -97,7 +110,16 @@ def load(name: str | Path, reference: Path | None = None, **choices: Unpack[Choi
     from cgh_bench.reading import loading
 
     with showing(False):
-        return loading.load(name, reference, **choices)
+        return loading.load(
+            name,
+            reference,
+            source=source,
+            branch=branch,
+            arch=arch,
+            settings=settings,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code,
+        )
 
 
 def certify(

@@ -41,7 +41,7 @@ def override(config: T, settings: Sequence[str]) -> T:
     try:
         return typing.cast(T, _changed(config, changes, type(config), ""))
     except UserError as error:
-        raise UserError(f"--set {' '.join(settings)}: {error}") from None
+        raise UserError(f"{' '.join(settings)}: {error}") from None
 
 
 def _changed(old: Any, change: Any, kind: Any, path: str) -> Any:

@@ -322,9 +322,7 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path, changes, words):
 )
 def test_numbers_that_are_too_small_are_refused(setting):
     name, value = setting.removeprefix("method.").split("=")
-    with pytest.raises(
-        UserError, match=rf"^--set {setting}: {name}={value}(\.0)? must be at least [01]( and below 1)?$"
-    ):
+    with pytest.raises(UserError, match=rf"^{setting}: {name}={value}(\.0)? must be at least [01]( and below 1)?$"):
         override(TINY_CGH, [setting])
 
 

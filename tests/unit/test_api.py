@@ -296,7 +296,7 @@ def test_images_of_every_kind_are_read_alike():
         ({"data": 3}, "int"),
         ({"data": (Pictures(), 3)}, "pair"),
         ({"data": None}, "data"),
-        ({"kk": 3}, "'kk'.*k"),
+        ({"kk": 3}, "^kk=3 .*'kk'.*k"),
         ({"store": True}, "work="),
         ({"transform": "hub"}, "transform.resize"),
         ({"features": "fc"}, "in memory"),
@@ -307,6 +307,11 @@ def test_what_cannot_be_is_refused_in_one_line(changed, said):
     with pytest.raises(UserError, match=said) as refused:
         cgh_bench.evaluate(**{"model": "random:resnet18", "tasks": "knn", "data": DATA, **changed})
     assert "\n" not in str(refused.value)
+
+
+def test_an_argument_that_load_does_not_have_is_refused():
+    with pytest.raises(TypeError, match="'brnach'"):
+        cgh_bench.load("random:resnet18", brnach="teacher")
 
 
 # the hub's transform, and several checkpoints
