@@ -1,6 +1,7 @@
 """Frozen features: extracted once per weights, data and transform, kept on disk, read back memory-mapped."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from cgh_bench.frozen.extraction import FILLED, Work, fill
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ROWS_COMPARED = 1_024
+"""So many first rows are compared to notice a backbone that has collapsed."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,10 @@ def _finish(folder: Path, record: Mapping[str, object]) -> None:
     """Say that the bank is whole, when every process has filled its part."""
     dist.wait_for_all()
     if dist.rank() == 0:
+        first = np.load(folder / "features.npy", mmap_mode="r")[:ROWS_COMPARED]
+        if len(first) > 1 and (first == first[0]).all():
+            of = ", ".join(f"{name} {value}" for name, value in record.items())
+            print(f"warning: features of all images are equal ({of}): did training collapse?", file=sys.stderr)
         write_text(folder / "done.json", json.dumps(record))
         (folder / FILLED).unlink()
     dist.wait_for_all()

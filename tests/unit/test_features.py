@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,17 @@ def test_features_that_are_not_finite_name_their_images(backbone: Checkpoint, tm
     broken = Checkpoint("broken", backbone.architecture, weights, backbone.preprocessing, backbone.origin)
     with pytest.raises(UserError, match=r"not finite for 9 images \(number 0, number 1, .*inspect"):
         extract(broken, pictures(), AS_IS, "layer4", tmp_path)
+
+
+def test_a_backbone_that_has_collapsed_is_named(
+    backbone: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(backbone, pictures(), AS_IS, "layer4", tmp_path)
+    assert "warning" not in capsys.readouterr().err
+    last = {name: tensor * ("layer4.1" not in name) for name, tensor in backbone.weights.items()}
+    last["layer4.1.bn2.bias"] = torch.full((512,), -1e9)
+    extract(replace(backbone, weights=last, name="collapsed.pth"), pictures(), AS_IS, "layer4", tmp_path)
+    assert re.search("^warning: .*collapsed.pth", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_done_is_written_last(backbone: Checkpoint, tmp_path: Path) -> None:
