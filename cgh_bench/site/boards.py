@@ -111,7 +111,7 @@ def slug(name: str) -> str:
 
 
 def boards(records: Iterable[Result]) -> list[Board]:
-    """The current protocols of tasks with results, on the user's own data too, and every published protocol."""
+    """The current protocols of tasks with results, by their first results, and every published protocol."""
     registry: dict[str, Task[Any]] = registered("cgh_bench.tasks", "TASKS")
     measured: dict[str, tuple[str, Task[Any]]] = {}
     for record in records:
@@ -119,9 +119,8 @@ def boards(records: Iterable[Result]) -> list[Board]:
             continue
         if task := _current(record):
             measured[record.protocol] = record.task, task
-    order = list(registry)
     found = []
-    for protocol, (name, task) in sorted(measured.items(), key=lambda item: order.index(item[1][0])):
+    for protocol, (name, task) in measured.items():
         own = task.data != registry[name].data
         theirs = None if own else _published(name, task)
         title = f"{theirs.title}, {name}" if theirs and len(theirs.tasks) > 1 else theirs.title if theirs else name

@@ -45,13 +45,13 @@ function scale(values) {
   return (value) => (value - least) / span;
 }
 
-// Three to six round values from the least to the greatest.
+// Three to six round values from the least to the greatest, with the decimals that tell them apart.
 function ticks(values) {
   const least = Math.min(...values), span = Math.max(...values) - least || 1;
   const power = 10 ** Math.floor(Math.log10(span / 3));
   const step = [5, 2, 1].map((factor) => factor * power).find((size) => span / size >= 3);
-  const first = Math.ceil(least / step);
-  return Array.from({ length: Math.floor((least + span) / step) - first + 1 }, (_, place) => (first + place) * step);
+  const first = Math.ceil(least / step), decimals = Math.max(0, -Math.floor(Math.log10(step)));
+  return Array.from({ length: Math.floor((least + span) / step) - first + 1 }, (_, place) => [(first + place) * step, decimals]);
 }
 
 // A line for the interval and a dot for the value, on the scale of the column.
@@ -76,6 +76,8 @@ const COSTS = {
   minutes: ["Minutes of pretraining", (row) => row.minutes],
 };
 
+function costText(cost) { return cost < 10 ? cost.toFixed(1) : cost.toFixed(0); }
+
 // Accuracy against cost; the line joins the rows that no other beats at the same or a lower cost.
 function costPlot(rows, column, cost) {
   // Speeds compare on one device only: that of most rows.
@@ -94,12 +96,12 @@ function costPlot(rows, column, cost) {
   const at = ({ x, y }) => [60 + 470 * across(Math.log(x)), 250 - 220 * along(y)];
   const said = `${column.label} against ${COSTS[cost][0].toLowerCase()}: ${points.length} rows. Pareto front: ${front.map(({ row }) => row.name).join(", ")}.`;
   const plot = drawing("svg", { viewBox: "0 0 640 300", role: "img", "aria-label": said });
-  for (const y of ticks(points.map((point) => point.y))) {
+  for (const [y, decimals] of ticks(points.map((point) => point.y))) {
     const height = 250 - 220 * along(y);
-    plot.append(drawing("text", { x: 48, y: height + 4, "text-anchor": "end" }, y.toFixed(1).replace(/\.0$/, "")), drawing("line", { class: "grid", x1: 56, x2: 632, y1: height, y2: height }));
+    plot.append(drawing("text", { x: 48, y: height + 4, "text-anchor": "end" }, y.toFixed(decimals)), drawing("line", { class: "grid", x1: 56, x2: 632, y1: height, y2: height }));
   }
   for (const x of new Set([points[0].x, points.at(-1).x])) {
-    plot.append(drawing("text", { x: 60 + 470 * across(Math.log(x)), y: 272, "text-anchor": "middle" }, x < 10 ? x.toFixed(1) : x.toFixed(0)));
+    plot.append(drawing("text", { x: 60 + 470 * across(Math.log(x)), y: 272, "text-anchor": "middle" }, costText(x)));
   }
   plot.append(drawing("text", { x: 295, y: 292, "text-anchor": "middle" }, COSTS[cost][0] + (device ? ` on ${device}` : "")));
   plot.append(drawing("polyline", { class: "front", points: front.map((point) => at(point).join(",")).join(" ") }));
@@ -165,7 +167,8 @@ function leaderboard() {
 
   // The figure above the table, with the costs that tell the rows apart.
   function plot(rows, column) {
-    const known = Object.keys(COSTS).filter((cost) => new Set(rows.filter((row) => column.numeric && column.of(row) !== null).map(COSTS[cost][1]).filter(Boolean)).size > 1);
+    const differs = (cost) => new Set(rows.filter((row) => column.numeric && column.of(row) !== null).map(COSTS[cost][1]).filter(Boolean).map(costText)).size > 1;
+    const known = Object.keys(COSTS).filter((cost) => differs(cost) && (cost !== "speed" || differs("flops")));  // equal networks differ in speed by chance
     const wanted = controls.against.value || chosen.get("against");
     controls.against.replaceChildren(...known.map((cost) => element("option", COSTS[cost][0], { value: cost })));
     if (known.includes(wanted)) controls.against.value = wanted;
