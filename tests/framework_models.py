@@ -1,6 +1,10 @@
-"""Detection and segmentation networks as the frameworks build them from our protocols, with two small images."""
+"""The frameworks in this process, which saves starting theirs; and their networks, with two small images."""
 
 import argparse
+import contextlib
+import importlib
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +13,49 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 
 SIDE = 64
+
+
+def import_here(framework: str, patch: pytest.MonkeyPatch) -> None:
+    """Let this process import the framework until `patch` is undone; skip where it is not installed.
+
+    The datasets that detectron2 is told of are forgotten then.
+    """
+    try:
+        frameworks.require_installed(framework)
+    except UserError as absent:
+        pytest.skip(str(absent))
+    known = frameworks.find(framework)
+    if known.folder_beside:
+        patch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix, known.folder_beside))])
+    importlib.import_module(f"cgh_bench.transfer_configs.{known.folder}")  # first: it provides mmcv's operators
+    if framework == "detectron2":
+        from detectron2.data import DatasetCatalog, MetadataCatalog
+
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            patch.setattr(catalog, "data", dict(catalog.data))
+
+
+def run_here(framework: str, module: str, file: str, *options: str) -> int | None:
+    """Run a module of the framework's folder with a protocol file as its process would; returns its exit code."""
+    known = frameworks.find(framework)
+    arguments = [f"{known.folder}.{module}", f"--config={frameworks.protocol_file(framework, file)}", *options]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        if known.folder == "openmmlab":
+            from mmengine.registry import DefaultScope
+
+            stack.enter_context(DefaultScope.overwrite_default_scope(framework))
+        patch.setattr(sys, "argv", arguments)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        try:
+            return importlib.import_module(f"cgh_bench.transfer_configs.{known.folder}.{module}").main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 class Side(NamedTuple):

@@ -1,6 +1,7 @@
 """The installed command, and every target's own network: mmdet, mmseg, detectron2, timm, transformers, torchvision."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import run
+from framework_models import import_here
 
 from cgh_bench.backbones import Architecture
 from cgh_bench.backbones.resnet import ResNet
@@ -62,8 +64,8 @@ def certify(target: str, given: Checkpoint, out: Path) -> None:
 
 
 R18, R50 = ResNet("resnet18"), ResNet("resnet50")
-FAST = [("mmdet", R18, ODD), ("detectron2", R18, CAFFE)]  # timm: test_timm_family.py; Hugging Face: test_vit.py
-SLOW = [
+MORE = [  # timm and Hugging Face in the default set: test_timm_family.py, test_vit.py
+    ("mmdet", R18, ODD),
     ("huggingface", R18, PLAIN),
     ("timm", R18, ODD),
     ("mmdet", dataclasses.replace(R50, stride_in_1x1=True), CAFFE),
@@ -80,13 +82,29 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize(("target", "architecture", "preprocessing"), FAST)
-def test_certified(target: str, architecture: Architecture, preprocessing: Preprocessing, tmp_path: Path) -> None:
-    certify(target, checkpoint(architecture, preprocessing), out_of(target, tmp_path))
+def test_certified_by_a_process_of_the_framework(tmp_path: Path) -> None:
+    certify("detectron2", checkpoint(R18, CAFFE), out_of("detectron2", tmp_path))
+
+
+def test_certified_in_openmmlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which imports it for other tests anyway; `test_certified_more` starts one."""
+    import_here("mmdet", monkeypatch)
+
+    def outputs(framework: str, weights: Path, fragment: Path, pixels: torch.Tensor) -> parity.Outputs:
+        torch.save(pixels, images := tmp_path / "images.pt")
+        files = {"weights": weights, "fragment": fragment, "images": images, "out": tmp_path / "out.pt"}
+        options = [f"--{name}={value}" for name, value in {"framework": framework, **files}.items()]
+        monkeypatch.setattr(sys, "argv", ["openmmlab.forward", *options])
+        importlib.import_module("cgh_bench.transfer_configs.openmmlab.forward").main()
+        answer = torch.load(files["out"], weights_only=True)
+        return parity.Outputs(answer["stages"], **json.loads(answer["report"]))
+
+    monkeypatch.setattr(parity, "foreign_outputs", outputs)
+    certify("mmdet", checkpoint(R18, ODD), out_of("mmdet", tmp_path))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "architecture", "preprocessing"), SLOW)
+@pytest.mark.parametrize(("target", "architecture", "preprocessing"), MORE)
 def test_certified_more(target: str, architecture: Architecture, preprocessing: Preprocessing, tmp_path: Path) -> None:
     for suffix in find_converter(target).suffixes or (None,):
         certify(target, checkpoint(architecture, preprocessing), out_of(target, tmp_path, suffix))

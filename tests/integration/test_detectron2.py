@@ -1,10 +1,12 @@
-"""Real detectron2 in its own process: arrival, training, resuming, metrics; every protocol on its miniature.
+"""Real detectron2: arrival, training, resuming, metrics; every protocol on its miniature.
 
 Only sizes, counts, the schedule and the number of loaders are overridden, and that masks are read as run lengths.
 """
 
 import dataclasses
 import functools
+import importlib
+import itertools
 import json
 import subprocess
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import miniatures
 import numpy as np
 import pytest
 import torch
+from framework_models import import_here, run_here
 
 from cgh_bench.checkpoint import random_checkpoint
 from cgh_bench.converters.base import find as find_converter
@@ -109,17 +112,17 @@ def stopping_at(step: int):
     return interrupting
 
 
-@pytest.fixture(scope="module")
-def animals(resnet18, cache, tmp_path_factory):
-    """A whole run of animals_det."""
-    folder = tmp_path_factory.mktemp("animals") / "run"
-    return folder, run(shortened("animals_det_detectron2", *ANIMALS), resnet18, folder, cache)
-
-
-def test_it_arrives_trains_and_reports(animals, cache):
-    folder, metrics = animals
-    task = find("animals_det_detectron2")
-    assert set(metrics) == {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")}
+def test_it_arrives_trains_and_reports(resnet18, cache, tmp_path, monkeypatch):
+    """In this process; `test_carried.py` and the slow tests start it as users do."""
+    folder, weights, task = tmp_path / "run", tmp_path / "weights.pth", find("animals_det_detectron2")
+    find_converter("detectron2").write(resnet18, weights)
+    import_here("detectron2", monkeypatch)
+    monkeypatch.setenv("CGH_DATA", str(task.load_data(cache).root))
+    few = ("--iterations=2", "--set", "SOLVER.IMS_PER_BATCH=2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.0")
+    assert run_here("detectron2", "train", "animals_det", f"--weights={weights}", f"--work={folder}", *few) == 0
+    assert {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("AP", "AP50", "AP75")} < set(
+        read(folder / "metrics.json")
+    )
     loaded = read(folder / "loaded.json")
     assert (loaded["given"], loaded["arrived"], loaded["missing"], loaded["unfilled"]) == (100, 100, [], [])
     lines = read(folder / "predictions.json")
@@ -136,18 +139,20 @@ def test_it_arrives_trains_and_reports(animals, cache):
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(animals, resnet18, cache, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(resnet18, cache, tmp_path, monkeypatch):
+    """In the default set, `test_transfer.py` holds it for mmsegmentation, and `test_foreign_together.py` each part."""
+    folder, whole = tmp_path / "run", tmp_path / "whole"
     task = shortened("animals_det_detectron2", *ANIMALS)
+    expected = run(task, resnet18, whole, cache)
     with monkeypatch.context() as patch:
         patch.setattr(process, "progress", stopping_at(2))
         with pytest.raises(KeyboardInterrupt):
             run(task, resnet18, folder, cache)
     stopped_at = torch.load(folder / "state.pth", weights_only=True)["trainer"]["iteration"]
     assert 2 <= stopped_at < ITERATIONS
-    assert run(task, resnet18, folder, cache) == animals[1]
-    whole, resumed = (torch.load(run / "model.pth", weights_only=True)["model"] for run in (animals[0], folder))
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert run(task, resnet18, folder, cache) == expected
+    before, after = (torch.load(run / "model.pth", weights_only=True)["model"] for run in (whole, folder))
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 @pytest.mark.slow
@@ -171,14 +176,14 @@ sys.exit(train.main())
 
 
 @pytest.mark.slow
-def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(animals, resnet18, cache, tmp_path):
+def test_a_tensor_that_is_changed_after_it_was_put_in_is_noticed(resnet18, cache, tmp_path):
     weights = tmp_path / "weights.pth"
     find_converter("detectron2").write(resnet18, weights)
     config = frameworks.protocol_file("detectron2", "animals_det")
     arguments = [f"--config={config}", f"--weights={weights}", f"--work={tmp_path}", "--iterations=2"]
     done = subprocess.run(
         [DETECTRON2.python, "-c", SPOILING, str(frameworks.LAUNCHER), *arguments],
-        env={**DETECTRON2.environment, "CGH_DATA": str(cache)},
+        env={**DETECTRON2.environment, "CGH_DATA": str(find("animals_det_detectron2").load_data(cache).root)},
         capture_output=True,
         text=True,
         check=False,
@@ -279,74 +284,65 @@ def test_a_step_in_parts(resnet18, cache, tmp_path, monkeypatch):
         run(shortened("animals_det_detectron2"), resnet18, tmp_path / "other", cache)
 
 
-BY_HAND = """
-import json, pathlib, runpy, sys
-launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
-runpy.run_path(launcher)
-from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
-data_sets.register()
-
-def judged(judge, images, corners):
-    judge.reset()
-    for image, things in images:
-        found = Instances((image["height"], image["width"]))
-        found.pred_boxes = Boxes(torch.tensor([corners(*thing["bbox"]) for thing in things]).reshape(-1, 4))
-        found.scores = torch.ones(len(things))
-        found.pred_classes = torch.tensor([thing["category_id"] for thing in things], dtype=torch.long)
-        judge.process([image], [{"instances": found}])
-    return judge.evaluate()
-
-seen, images = set(), []
-for image in DatasetCatalog.get("voc/2007_test"):
-    images.append((image, []))
-    for thing in image["annotations"]:
-        if thing["category_id"] not in seen:  # the first of each class alone is found
-            seen.add(thing["category_id"])
-            images[-1][1].append(thing)
-found = judged(evaluation.Voc("voc/2007_test", work / "voc"), images, lambda *box: box)
-voc = evaluation.flat(found, work / "voc", "voc/2007_test")
-
-DatasetCatalog.get("coco/train2017")
-images = [(image, image["annotations"]) for image in DatasetCatalog.get("coco/val2017")]
-judge = evaluation.evaluator("coco/val2017", work / "coco")
-flat = evaluation.flat(judged(judge, images, lambda x, y, w, h: [x, y, x + w, y + h]), work / "coco", "coco/val2017")
-labels = {"/".join(MetadataCatalog.get(f"coco/{split}2017").thing_classes) for split in ("train", "val")}
-print(json.dumps([voc, {**flat, "orders of classes": len(labels)}]))
-"""
-
-
 @pytest.fixture(scope="module")
-def judged(fetched, tmp_path_factory):
-    """Metrics of detections made by hand, on VOC and on a COCO whose val has other ids than its train; the folder."""
-    work = tmp_path_factory.mktemp("judged")
-    (root := work / "data/coco/annotations").mkdir(parents=True)
-    (work / "data/VOCdevkit").symlink_to(fetched / "VOCdevkit")
-    for folder in ("voc", "coco"):
-        (work / folder).mkdir()
+def told(fetched, tmp_path_factory):
+    """detectron2 here, told of VOC, of a COCO whose val has other ids than its train, of persons and LVIS: the root."""
+    root = tmp_path_factory.mktemp("told")
+    (root / "VOCdevkit").symlink_to(fetched / "VOCdevkit")
+    (root / "coco/annotations").mkdir(parents=True)
     for split in ("train", "val"):
-        (work / f"data/coco/{split}2017").symlink_to(fetched / f"coco/{split}2017")
+        for name in (f"{split}2017", f"annotations/person_keypoints_{split}2017.json"):
+            (root / "coco" / name).symlink_to(fetched / "coco" / name)
         truth = read(fetched / f"coco/annotations/instances_{split}2017.json")
         for item in (*truth["categories"], *truth["annotations"]) if split == "val" else ():
             key = "id" if "name" in item else "category_id"
             item[key] = 900 - item[key]
-        (root / f"instances_{split}2017.json").write_text(json.dumps(truth))
-    done = subprocess.run(
-        [DETECTRON2.python, "-c", BY_HAND, str(frameworks.LAUNCHER), str(work)],
-        env={**DETECTRON2.environment, "CGH_DATA": str(work / "data")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return (*json.loads(done.stdout.splitlines()[-1]), work)
+        (root / f"coco/annotations/instances_{split}2017.json").write_text(json.dumps(truth))
+    with pytest.MonkeyPatch.context() as patch:
+        import_here("detectron2", patch)
+        patch.setenv("CGH_DATA", str(root))
+        patch.setattr(np, "float", float, raising=False)  # which the evaluation on LVIS leaves behind
+        data_sets = importlib.import_module("cgh_bench.transfer_configs.detectron2.data_sets")
+        data_sets.register()
+        yield root
 
 
-def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(judged, fetched):
+def by_hand(name: str, work: Path, find, train: str = "", **kinds: bool) -> dict[str, float]:
+    """The metrics of the detections that `find` makes of each image: boxes, classes, scores and perhaps keypoints."""
+    from detectron2.data import DatasetCatalog
+    from detectron2.structures import Boxes, Instances
+
+    from cgh_bench.transfer_configs.detectron2 import evaluation
+
+    if train:
+        DatasetCatalog.get(train)  # in a run it is read first
+    judge = evaluation.evaluator(name, work, **kinds)
+    judge.reset()
+    for image in DatasetCatalog.get(name):
+        boxes, classes, scores, *points = find(image)
+        found = Instances((image["height"], image["width"]))
+        found.pred_boxes = Boxes(torch.tensor(boxes).float().reshape(-1, 4))
+        found.pred_classes, found.scores = torch.tensor(classes).long(), torch.tensor(scores)
+        if points:
+            found.pred_keypoints = torch.tensor(points[0]).float().reshape(-1, 17, 3)
+        judge.process([image], [{"instances": found}])
+    return evaluation.flat(judge.evaluate(), work, name)
+
+
+def corners(x: float, y: float, width: float, height: float) -> list[float]:
+    return [x, y, x + width, y + height]
+
+
+def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(told, tmp_path):
     """The first object of each class is found exactly: AP by hand from the XML files."""
-    metrics, _, work = judged
-    objects = {name: hard for name, hard in objects_of_the_test(fetched).items() if not all(hard)}
+    seen = set()
+
+    def first_of_each_class(image):
+        things = [t for t in image["annotations"] if t["category_id"] not in seen and not seen.add(t["category_id"])]
+        return [t["bbox"] for t in things], [t["category_id"] for t in things], [1.0] * len(things)
+
+    metrics = by_hand("voc/2007_test", tmp_path, first_of_each_class)
+    objects = {name: hard for name, hard in objects_of_the_test(told).items() if not all(hard)}
     by_class = {name: 100 * eleven_points(hard) for name, hard in objects.items()}
     found = {name.removeprefix("box_AP."): value for name, value in metrics.items() if name.startswith("box_AP.")}
     assert found == pytest.approx(by_class), "a class without an object to find is left out, as in mmdetection"
@@ -354,57 +350,46 @@ def test_voc_ap_has_eleven_points_and_passes_over_difficult_objects(judged, fetc
     expected = sum(by_class.values()) / len(by_class)
     assert [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75")] == pytest.approx([expected] * 3)
     assert expected > 5
-    assert len(read(work / "voc/predictions.json")) == metrics["detections"]
-    curves = read(work / "voc/curves.json")
+    assert len(read(tmp_path / "predictions.json")) == metrics["detections"]
+    curves = read(tmp_path / "curves.json")
     assert [100 * sum(curves[iou][::10]) / 11 for iou in ("0.5", "0.75")] == pytest.approx([expected] * 2, abs=0.01)
 
 
-def test_classes_of_val_under_other_ids_are_known_by_their_names(judged):
+def test_classes_of_val_under_other_ids_are_known_by_their_names(told, tmp_path):
     """A perfect detector: numbered by the ids in each file, as detectron2 does, its classes would be wrong."""
-    _, metrics, work = judged
-    truth = read(work / "data/coco/annotations/instances_val2017.json")
+    from detectron2.data import MetadataCatalog
+
+    def everything(image):
+        things = image["annotations"]
+        return [corners(*t["bbox"]) for t in things], [t["category_id"] for t in things], [1.0] * len(things)
+
+    metrics = by_hand("coco/val2017", tmp_path, everything, train="coco/train2017")
+    truth = read(told / "coco/annotations/instances_val2017.json")
     used = {item["category_id"] for item in truth["annotations"]}
     names = {item["name"] for item in truth["categories"] if item["id"] in used}
-    assert metrics["box_AP"] == pytest.approx(100) and metrics["orders of classes"] == 1
+    train, val = (MetadataCatalog.get(f"coco/{split}2017").thing_classes for split in ("train", "val"))
+    assert metrics["box_AP"] == pytest.approx(100) and train == val
     assert {name for name in metrics if name.startswith("box_AP.")} == {f"box_AP.{name}" for name in names}
 
 
-KEYPOINTS_BY_HAND = """
-import json, pathlib, runpy, sys
-launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
-runpy.run_path(launcher)
-from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
-import torch
-from detectron2.data import DatasetCatalog
-from detectron2.structures import Boxes, Instances
-data_sets.register()
-name = "coco_keypoints/val2017"
-for split in ("train", "val"):
-    DatasetCatalog.get(f"coco_keypoints/{split}2017")
-judge = evaluation.evaluator(name, work, keypoints=True)
-judge.reset()
-number = 0
-for image in DatasetCatalog.get(name):
-    things = image["annotations"]
-    found = Instances((image["height"], image["width"]))
-    boxes = [[x, y, x + w, y + h] for x, y, w, h in (thing["bbox"] for thing in things)]
-    found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
-    found.pred_classes = torch.zeros(len(things), dtype=torch.long)
-    places = number + torch.arange(len(things))
-    found.scores = 1 - 0.01 * places
-    found.pred_keypoints = torch.tensor([thing["keypoints"] for thing in things]).float().reshape(-1, 17, 3)
-    found.pred_keypoints[:, :, 0] += places[:, None]  # the n-th object is found n pixels beside it
-    number += len(things)
-    judge.process([image], [{"instances": found}])
-print(json.dumps(evaluation.flat(judge.evaluate(), work, name)))
-"""
 SIGMAS = (0.26, *[0.25] * 2, *[0.35] * 2, *[0.79] * 2, *[0.72] * 2, *[0.62] * 2, *[1.07] * 2, *[0.87] * 2, *[0.89] * 2)
 """Ten times the spread of annotators, https://cocodataset.org/#keypoints-eval."""
 
 
-def test_keypoint_ap_is_that_of_similarities_by_hand(fetched, tmp_path):
-    metrics = by_hand(KEYPOINTS_BY_HAND, fetched, tmp_path)
-    truth = read(fetched / "coco/annotations/person_keypoints_val2017.json")
+def test_keypoint_ap_is_that_of_similarities_by_hand(told, tmp_path):
+    """The n-th object is found n pixels beside it."""
+    places = itertools.count()
+
+    def beside(image):
+        boxes, scores, points = [], [], []
+        for thing, place in zip(image["annotations"], places, strict=False):
+            boxes.append(corners(*thing["bbox"]))
+            scores.append(1 - 0.01 * place)
+            points.append([value + place * (at % 3 == 0) for at, value in enumerate(thing["keypoints"])])
+        return boxes, [0] * len(boxes), scores, points
+
+    metrics = by_hand("coco_keypoints/val2017", tmp_path, beside, train="coco_keypoints/train2017", keypoints=True)
+    truth = read(told / "coco/annotations/person_keypoints_val2017.json")
     objects = [line for image in truth["images"] for line in truth["annotations"] if line["image_id"] == image["id"]]
     spread = [(2 * line["area"]) * (2 * np.array(SIGMAS) / 10) ** 2 for line in objects]
     alike = np.array([np.exp(-(offset**2) / each).mean() for offset, each in enumerate(spread)])
@@ -413,7 +398,7 @@ def test_keypoint_ap_is_that_of_similarities_by_hand(fetched, tmp_path):
     found = [metrics[f"keypoint_{ap}"] for ap in ("AP", "AP50", "AP75")]
     assert found == pytest.approx([np.mean(at), at[0], at[5]])
     assert metrics["box_AP"] == pytest.approx(100)
-    lines, annotations = tmp_path / "predictions.json", fetched / "coco/annotations/person_keypoints_val2017.json"
+    lines, annotations = tmp_path / "predictions.json", told / "coco/annotations/person_keypoints_val2017.json"
     kept = detection("val", "0", annotations, lines, ["keypoint_AP", "box_AP"])
     ones = np.ones((1, len(truth["images"])), int)
     assert [kept.measure(name, ones)[0] for name in ("keypoint_AP", "box_AP")] == pytest.approx([np.mean(at), 100])
@@ -426,32 +411,7 @@ def points_of_101(right: np.ndarray) -> float:
     return np.mean([max(precision[recall >= point - 1e-9], default=0) for point in np.linspace(0, 1, 101)])
 
 
-LVIS_BY_HAND = """
-import json, pathlib, runpy, sys
-launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
-runpy.run_path(launcher)
-from cgh_bench.transfer_configs.detectron2 import data_sets, evaluation
-import torch
-from detectron2.data import DatasetCatalog
-from detectron2.structures import Boxes, Instances
-data_sets.register()
-judge = evaluation.evaluator("lvis_v1/val", work)
-judge.reset()
-for image in DatasetCatalog.get("lvis_v1/val"):
-    assert pathlib.Path(image["file_name"]).parent.name == "val2017"
-    things = [(thing["bbox"], thing["category_id"], 0.5) for thing in image["annotations"]]
-    if image["image_id"] > 1:
-        things.append(([80, 80, 10, 10], 0, 0.9))  # nothing is there
-    found = Instances((100, 100))
-    found.pred_boxes = Boxes(torch.tensor([[x, y, x + w, y + h] for (x, y, w, h), _, _ in things]).float())
-    found.pred_classes = torch.tensor([label for _, label, _ in things])
-    found.scores = torch.tensor([score for _, _, score in things])
-    judge.process([image], [{"instances": found}])
-print(json.dumps(evaluation.flat(judge.evaluate(), work, "lvis_v1/val")))
-"""
-
-
-def test_lvis_ap_asks_only_for_classes_that_were_looked_for(tmp_path):
+def test_lvis_ap_asks_only_for_classes_that_were_looked_for(told, tmp_path):
     """A wrong detection of class 1 counts in the image where it is known to be absent, and in neither of two others."""
     objects = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (4, 3)]  # image, class
     box = {"bbox": [10, 10, 40, 40], "area": 1600, "segmentation": [[10, 10, 50, 10, 50, 50, 10, 50]]}
@@ -468,44 +428,33 @@ def test_lvis_ap_asks_only_for_classes_that_were_looked_for(tmp_path):
         "annotations": [{"id": n, "image_id": i, "category_id": c, **box} for n, (i, c) in enumerate(objects, 1)],
         "categories": [{"id": i, "name": f"class {i}", "frequency": "rcf"[i % 3]} for i in range(1, 1204)],
     }
-    (tmp_path / "coco/annotations").mkdir(parents=True)
-    (tmp_path / "coco/annotations/lvis_v1_val.json").write_text(json.dumps(truth))
-    metrics = by_hand(LVIS_BY_HAND, tmp_path, tmp_path)
+    (told / "coco/annotations/lvis_v1_val.json").write_text(json.dumps(truth))
+
+    def everything_and_more(image):
+        assert Path(image["file_name"]).parent.name == "val2017"
+        things = [(corners(*thing["bbox"]), thing["category_id"], 0.5) for thing in image["annotations"]]
+        if image["image_id"] > 1:
+            things.append((corners(80, 80, 10, 10), 0, 0.9))  # nothing is there
+        return map(list, zip(*things, strict=True))
+
+    metrics = by_hand("lvis_v1/val", tmp_path, everything_and_more)
     mean = (200 / 3 + 100 + 100) / 3  # class 1: one wrong before two right; 2 of 5 if all three counted
     found = [metrics[f"box_{ap}"] for ap in ("AP", "AP50", "AP75", "APr", "APc", "APf")]
     assert found == pytest.approx([mean, mean, mean, 100, 200 / 3, 100])
     assert len(read(tmp_path / "predictions.json")) == metrics["detections"] == 9
 
 
-INITIAL_WEIGHTS = """
-import json, pathlib, runpy, sys
-launcher, work = sys.argv[1], pathlib.Path(sys.argv[2])
-runpy.run_path(launcher)
-from detectron2.modeling import build_model
-from cgh_bench.transfer_configs.detectron2 import protocol
-heads = build_model(protocol.read(work / "animals_det_any.yaml", [], 0, None)).roi_heads
-layers = {"box": heads.box_head.fc1, "mask": heads.mask_head.predictor}
-print(json.dumps({name: layer.weight.std().item() for name, layer in layers.items()}))
-"""
-
-
-def test_heads_for_any_backbone_start_as_in_mmdetection(tmp_path):
+@pytest.mark.usefixtures("told")
+def test_heads_for_any_backbone_start_as_in_mmdetection():
     """mmdetection: Xavier (uniform) of 7 x 7 x 64 inputs and 256 outputs; Kaiming by the outputs, which are 1."""
-    found = by_hand(INITIAL_WEIGHTS, tmp_path, DETECTRON2.path)
-    assert found["box"] == pytest.approx((2 / (7 * 7 * 64 + 256)) ** 0.5, rel=0.01)
-    assert found["mask"] == pytest.approx(2**0.5, rel=0.3)
+    from detectron2.modeling import build_model
 
+    from cgh_bench.transfer_configs.detectron2 import protocol
 
-def by_hand(code: str, data: Path, work: Path) -> dict[str, float]:
-    """The metrics that `code` prints in detectron2's process."""
-    done = subprocess.run(
-        [DETECTRON2.python, "-c", code, str(frameworks.LAUNCHER), str(work)],
-        env={**DETECTRON2.environment, "CGH_DATA": str(data)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    heads = build_model(protocol.read(frameworks.protocol_file("detectron2", "animals_det_any"), [], 0, None)).roi_heads
+    box, mask = (layer.weight.std().item() for layer in (heads.box_head.fc1, heads.mask_head.predictor))
+    assert box == pytest.approx((2 / (7 * 7 * 64 + 256)) ** 0.5, rel=0.01)
+    assert mask == pytest.approx(2**0.5, rel=0.3)
 
 
 def objects_of_the_test(root: Path) -> dict[str, list[bool]]:

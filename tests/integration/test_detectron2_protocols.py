@@ -1,70 +1,20 @@
 """detectron2's protocol files as detectron2 reads them, value by value against their sources; the order of images."""
 
-import json
-import subprocess
+import itertools
+import random
+import sys
 
 import pytest
+from framework_models import import_here
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.foreign import frameworks
 
-DETECTRON2 = frameworks.find("detectron2")
 try:
     frameworks.require_installed("detectron2")
 except UserError as absent:
     pytest.skip(str(absent), allow_module_level=True)
 
-PRINTED = """
-import itertools, json, pathlib, random, runpy, sys
-launcher, folder = map(pathlib.Path, sys.argv[1:3])
-runpy.run_path(str(launcher))
-from cgh_bench.transfer_configs.detectron2 import evaluation, protocol
-from cgh_bench.transfer_configs.detectron2.data_sets import Batches
-from detectron2.config import get_cfg
-from detectron2.data.common import AspectRatioGroupedDataset
-from detectron2.data.samplers import TrainingSampler
-
-def flat(node, path=""):
-    if not isinstance(node, dict):
-        return {path: node}
-    return {k: v for key, child in node.items() for k, v in flat(child, f"{path}.{key}" if path else key).items()}
-
-def read(path, *settings, iterations=None):
-    return flat(protocol.read(path, list(settings), 0, iterations))
-
-def refused(setting):
-    try:
-        read(first, setting)
-    except SystemExit as error:
-        return str(error)
-
-def without_lvis():
-    sys.modules["lvis"] = None
-    try:
-        evaluation.require_tools("lvis_v1/val")
-    except SystemExit as error:
-        return str(error)
-
-first = folder / "coco_det.yaml"
-random.seed(0)
-sizes = [{"index": i, "width": random.choice([3, 5]), "height": 4} for i in range(50)]
-theirs = AspectRatioGroupedDataset((sizes[i] for i in TrainingSampler(50, seed=3)), 4)
-wide = [image["width"] > image["height"] for image in sizes]
-ours = Batches(TrainingSampler(50, seed=3), wide, 4, seen=0)
-later = Batches(TrainingSampler(50, seed=3), wide, 4, seen=25)
-print(json.dumps({
-    "defaults": flat(get_cfg()),
-    "protocols": {path.stem: read(path) for path in sorted(folder.glob("*.yaml"))},
-    "short": read(first, iterations=900),
-    "shortest": read(first, iterations=2),
-    "half": read(first, "SOLVER.IMS_PER_BATCH=8"),
-    "theirs": [[image["index"] for image in batch] for batch in itertools.islice(theirs, 40)],
-    "ours": list(itertools.islice(ours, 40)),
-    "later": list(itertools.islice(later, 15)),
-    "without lvis": without_lvis(),
-    "refused": {setting: refused(setting) for setting in sys.argv[3:]},
-}))
-"""
 C4 = {  # facebookresearch/moco@f515ef4 detection/configs/Base-RCNN-C4-BN.yaml and *_moco.yaml
     "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
     "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
@@ -225,38 +175,76 @@ REFUSED = {
 OURS = ("TRANSFER.", "DATASETS.", "SOLVER.OPTIMIZER", "MODEL.DEVICE")
 
 
-@pytest.fixture(scope="module")
-def printed():
-    """What one process of detectron2 says of all protocols."""
-    command = [DETECTRON2.python, "-c", PRINTED, str(frameworks.LAUNCHER), str(DETECTRON2.path), *REFUSED]
-    done = subprocess.run(command, env=DETECTRON2.environment, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module", autouse=True)
+def here():
+    with pytest.MonkeyPatch.context() as patch:
+        import_here("detectron2", patch)
+        yield
+
+
+def flat(node, path=""):
+    if not isinstance(node, dict):
+        return {path: node}
+    return {k: v for key, child in node.items() for k, v in flat(child, f"{path}.{key}" if path else key).items()}
+
+
+def read(name, *settings, iterations=None):
+    from cgh_bench.transfer_configs.detectron2 import protocol
+
+    return flat(protocol.read(frameworks.protocol_file("detectron2", name), list(settings), 0, iterations))
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_protocol_is_its_source_over_the_defaults_and_nothing_else(printed, name):
-    given = printed["protocols"][name]
-    expected = printed["defaults"] | SOURCES[name]
-    differ = {key for key in given if not key.startswith(OURS) and given[key] != expected[key]}
+def test_a_protocol_is_its_source_over_the_defaults_and_nothing_else(name):
+    from detectron2.config import get_cfg
+
+    given, expected = read(name), flat(get_cfg()) | SOURCES[name]
+    as_lists = {key: listed(given[key]) for key in given if not key.startswith(OURS)}
+    differ = {key for key, value in as_lists.items() if value != listed(expected[key])}
     assert differ == set(), {key: (given[key], expected[key]) for key in differ}
 
 
-def test_a_stretched_schedule_keeps_its_proportions(printed):
+def listed(value):
+    return [listed(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def test_a_stretched_schedule_keeps_its_proportions():
     keys = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
-    assert [printed["short"][key] for key in keys] == [900, [600, 800], 10, 0.02, 16]
-    assert [printed["shortest"][key] for key in keys] == [2, [1], 1, 0.02, 16]
-    assert [printed["half"][key] for key in keys] == [180000, [120000, 160000], 2000, 0.01, 8]
+    short, shortest = (read("coco_det", iterations=iterations) for iterations in (900, 2))
+    half = read("coco_det", "SOLVER.IMS_PER_BATCH=8")
+    assert [short[key] for key in keys] == [900, (600, 800), 10, 0.02, 16]
+    assert [shortest[key] for key in keys] == [2, (1,), 1, 0.02, 16]
+    assert [half[key] for key in keys] == [180000, (120000, 160000), 2000, 0.01, 8]
 
 
-def test_batches_are_detectron2s_and_a_later_start_is_in_the_same_order(printed):
-    assert printed["ours"] == printed["theirs"]
-    assert printed["later"] == printed["ours"][25:]
+def test_batches_are_detectron2s_and_a_later_start_is_in_the_same_order():
+    from detectron2.data.common import AspectRatioGroupedDataset
+    from detectron2.data.samplers import TrainingSampler
+
+    from cgh_bench.transfer_configs.detectron2.data_sets import Batches
+
+    rng = random.Random(0)
+    sizes = [{"index": i, "width": rng.choice([3, 5]), "height": 4} for i in range(50)]
+    grouped = AspectRatioGroupedDataset((sizes[i] for i in TrainingSampler(50, seed=3)), 4)
+    theirs = [[image["index"] for image in batch] for batch in itertools.islice(grouped, 40)]
+    wide = [image["width"] > image["height"] for image in sizes]
+    ours, later = (
+        list(itertools.islice(Batches(TrainingSampler(50, seed=3), wide, 4, seen=seen), 40 - seen)) for seen in (0, 25)
+    )
+    assert ours == theirs
+    assert later == ours[25:]
 
 
 @pytest.mark.parametrize("setting", REFUSED)
-def test_a_setting_that_is_wrong_is_refused(printed, setting):
-    assert REFUSED[setting] in printed["refused"][setting]
+def test_a_setting_that_is_wrong_is_refused(setting):
+    with pytest.raises(SystemExit) as refused:
+        read("coco_det", setting)
+    assert REFUSED[setting] in str(refused.value)
 
 
-def test_a_package_that_the_metric_needs_is_named_before_the_training(printed):
-    assert printed["without lvis"].endswith("needs lvis; pip install lvis")
+def test_a_package_that_the_metric_needs_is_named_before_the_training(monkeypatch):
+    from cgh_bench.transfer_configs.detectron2 import evaluation
+
+    monkeypatch.setitem(sys.modules, "lvis", None)
+    with pytest.raises(SystemExit, match="needs lvis; pip install lvis$"):
+        evaluation.require_tools("lvis_v1/val")

@@ -1,19 +1,16 @@
 """A ResNet as each framework has it and as it is carried there: the same outputs, and the same curve of a training."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from framework_models import Side, of_detectron2, of_openmmlab
+from framework_models import Side, import_here, of_detectron2, of_openmmlab
 from torch import Tensor
 
 from cgh_bench.checkpoint import Checkpoint, random_checkpoint, save
 from cgh_bench.converters.base import find as find_converter
-from cgh_bench.core.errors import UserError
-from cgh_bench.foreign import frameworks
 from cgh_bench.transfer_configs.contract import arrival
 
 STEPS = 3
@@ -62,12 +59,7 @@ def trained(side: Side) -> tuple[list[float], list[Tensor]]:
 
 @pytest.mark.parametrize("framework", ["mmdet", "mmseg", "detectron2"])
 def test_outputs_and_training_are_the_same(framework, tmp_path, monkeypatch):
-    try:
-        frameworks.require_installed(framework)
-    except UserError as absent:
-        pytest.skip(str(absent))
-    if beside := frameworks.find(framework).folder_beside:
-        monkeypatch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix, beside))])
+    import_here(framework, monkeypatch)
     native, carried = sides(framework, random_checkpoint("resnet18"), tmp_path)
     for side in (native, carried):
         side.model.eval()
