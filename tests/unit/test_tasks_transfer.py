@@ -1,5 +1,6 @@
 """Detection and segmentation tasks without a framework: registration, plans, refusals, launches, differences."""
 
+import functools
 import os
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from cgh_bench.foreign.launch import Launch
 from cgh_bench.tasks import transfer
 from cgh_bench.tasks.base import Folders
 from cgh_bench.tasks.detection import TASKS, Detection
+
+random_checkpoint = functools.cache(random_checkpoint)  # nothing here changes one
 
 # registration
 
@@ -267,6 +270,27 @@ def test_a_full_disk_is_said(plan, monkeypatch):
 @pytest.mark.parametrize("protocol", transfer.SECONDS_PER_STEP)
 def test_known_speeds_are_of_protocols_that_are_there(protocol):
     assert frameworks.protocol_file("detectron2", protocol)
+
+
+def test_a_plan_asks_a_process_of_the_framework_whether_it_accepts_the_settings(monkeypatch, tmp_path):
+    """A stand-in for its Python, which knows where the modules are and answers as it is told."""
+    python = tmp_path / "python"
+
+    def answers(command: str) -> None:
+        python.write_text(f'#!/bin/sh\ncase "$*" in *find_spec*) echo "[]";; *) {command};; esac\n')
+        python.chmod(0o755)
+
+    monkeypatch.setenv("CGH_MM_PYTHON", str(python))
+    task, _ = configured("animals_det", ["settings=batch_size=4,model.nekc=3"])
+    given = random_checkpoint("resnet18"), dense.Located(tmp_path, "", ""), Folders(tmp_path / "run", tmp_path)
+    answers('echo a warning; echo "{\\"model\\": {\\"size\\": \\"$*\\"}}"')
+    (asked,) = transfer.facts("animals_det").values()
+    assert asked.endswith(f"openmmlab.describe --config={frameworks.protocol_file('mmdet', 'animals_det')}")
+    assert transfer.described(task)["model"]["size"].endswith(" --set batch_size=4 model.nekc=3")
+    assert task.plan(*given)
+    answers("echo no nekc in the protocol >&2; exit 1")
+    with pytest.raises(UserError, match="mmdet cannot describe animals_det: no nekc in the protocol"):
+        task.plan(*given)
 
 
 # differences
