@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cgh_bench.core.errors import UserError
 
-bounded = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -49,7 +49,6 @@ def test_which_maps_a_framework_gets(architecture, stages, stride, shrink):
         ("vit_tiny_patch16_224", "multi-scale", "accepted: maps at strides 4, 8, 16 and 32"),
         ("beit_base_patch16_224", "any", "accepts only 224x224"),
         ("legacy_xception", "any", "not padded"),
-        ("inception_v3", "any", "not padded"),
     ],
 )
 def test_a_backbone_that_a_protocol_cannot_take_is_refused_in_a_line(architecture, kind, said):
@@ -87,14 +86,13 @@ def test_the_architecture_of_a_file_is_that_of_its_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "place"),
+    ("architecture", "source", "place"),
     [
-        ("mmdet", "state_dict/backbone.network"),
-        ("mmseg", "state_dict/backbone.network"),
-        ("detectron2", "model/backbone.bottom_up.network"),
+        ("resnet18", "mmdet", "state_dict/backbone.network"),
+        ("vit_tiny_patch16_32", "mmseg", "state_dict/backbone.network"),
+        ("convnext_atto", "detectron2", "model/backbone.bottom_up.network"),
     ],
 )
-@pytest.mark.parametrize("architecture", ["resnet18", "vit_tiny_patch16_32", "convnext_atto"])
 def test_fine_tuned_weights_are_read_back(architecture, source, place, tmp_path):
     checkpoint = random_checkpoint(architecture)
     save(checkpoint, tmp_path / "weights.safetensors")

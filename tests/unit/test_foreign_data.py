@@ -229,7 +229,7 @@ OTHER = st.one_of(
 )
 
 
-@settings(bounded, max_examples=200)
+@settings(bounded, max_examples=80)
 @given(other=OTHER)
 def test_categories_and_annotations_of_any_kind(tmp_path: Path, other: dict[str, Any]) -> None:
     verified(tmp_path / "set", "coco", json.dumps(json.loads(COCO) | other).encode())
