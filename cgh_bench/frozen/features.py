@@ -199,8 +199,7 @@ def plan(
     work = Work(checkpoint, images, transform, tuple(missing.values()), precision)
     takes = measured(work)
     rate = takes.images_per_second * dist.world_size()
-    backbone = checkpoint.backbone(copy=False)
-    gigabytes = bank_bytes(len(images), sum(map(backbone.width, missing.values()))) / 1e9
+    gigabytes = bank_bytes(len(images), sum(map(checkpoint.architecture.width, missing.values()))) / 1e9
     what = f"features {', '.join(missing)} of {images.name}: {len(images):,} images, {gigabytes:.2f} GB on disk"
     batches, network = work.loader_bytes / 1e9, takes.bytes / 1e9
     memory = f"up to {batches:.1f} GB of memory for batches and {network:.1f} GB (on a GPU: its own) for the network"

@@ -47,6 +47,8 @@ class Reference:
     layers: Sequence[Mapping[str, Any]] = field(repr=False)
     vectors: Sequence[Mapping[str, Any]] = field(repr=False)
     """What could be the global feature: vectors that it returned or gave to a dense layer."""
+    known: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """Sums over weights that were compared with it (see `reference_script.observe`); what is tried shares them."""
 
     @property
     def pixels(self) -> Tensor:
@@ -104,12 +106,12 @@ def _read(content: bytes, path: str) -> Reference:
         description = json.loads(str(arrays["description"]))
         if description.get("format") != reference_script.FORMAT:
             raise ValueError(f"its format is {description.get('format')!r}")
-        kinds = [
+        layers, vectors = (
             [{**entry, "values": arrays[f"{kind}/{number}"]} for number, entry in enumerate(description[kind])]
             for kind in ("layers", "vectors")
-        ]
+        )
         digest = hashlib.sha256(content).hexdigest()
-        found = Reference(path, digest, description, torch.from_numpy(arrays["input"]), *kinds)
+        found = Reference(path, digest, description, torch.from_numpy(arrays["input"]), layers, vectors)
         same = int(found.pixels.long().sum()) == description["checksum"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
@@ -159,7 +161,9 @@ def compare(checkpoint: Checkpoint, reference: Reference) -> Agreement:
     features = {name: parts for name in _features(architecture) if (parts := _targets(architecture, name))}
     found: list[Tensor] = []
     ours = reference_script.observe(
-        backbone, lambda: found.extend(backbone.pooled_all(reference.input, list(features.values())))
+        backbone,
+        lambda: found.extend(backbone.pooled_all(reference.input, list(features.values()))),
+        reference.known,
     )
     pairs = _paired(ours["layers"], reference.layers)
     stages = tuple(

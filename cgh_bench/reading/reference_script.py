@@ -60,11 +60,15 @@ def probe_images(height: int = 96, width: int = 128) -> torch.Tensor:
     return (noise + ramps).to(torch.uint8)
 
 
-def observe(model: torch.nn.Module, run: Callable[[], Any]) -> dict[str, list[dict[str, Any]]]:
+def observe(
+    model: torch.nn.Module, run: Callable[[], Any], known: dict[Any, Any] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """What every layer with weights puts out while `run()` works, in its order, and what `run` returns.
 
-    A layer is told by its weights, not by its name, which may be another in another library.
+    A layer is told by its weights, not by its name, which may be another in another library. Sums over weights are
+    kept in `known` and taken from it, for the next model that shares their memory.
     """
+    sums = {} if known is None else known
     layers: list[dict[str, Any]] = []
     vectors: list[dict[str, Any]] = []
     handles = []
@@ -73,7 +77,7 @@ def observe(model: torch.nn.Module, run: Callable[[], Any]) -> dict[str, list[di
         def look(module: torch.nn.Module, inputs: Any, output: Any) -> None:
             if not isinstance(output, torch.Tensor) or any(layer["name"] == name for layer in layers):
                 return
-            layers.append({"name": name, "weights": _fingerprint(module), **sample(output)})
+            layers.append({"name": name, "weights": _fingerprint(module, sums), **sample(output)})
             if isinstance(module, torch.nn.Linear) and inputs and inputs[0].ndim == 2:
                 vectors.append({"name": "input of " + name, **sample(inputs[0])})
 
@@ -103,15 +107,22 @@ def _prepared(prepare: Callable[[Any], torch.Tensor], pixels: torch.Tensor) -> t
     return prepare(array)
 
 
-def _fingerprint(module: torch.nn.Module) -> dict[str, list[float]]:
+def _fingerprint(module: torch.nn.Module, known: dict[Any, Any]) -> dict[str, list[float]]:
     """Sums over each of the layer's own tensors: the same in whatever library the same weights are."""
     found = {}
     for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         if tensor.is_floating_point():
-            values = tensor.detach().double().cpu().flatten()
-            weighted = float((values * torch.linspace(1, 2, len(values), dtype=torch.float64)).sum())
-            found[name] = [len(values), float(values.abs().sum()), weighted]
+            place = tensor.data_ptr(), tensor.shape, tensor.stride()
+            if place not in known:
+                known[place] = tensor, _sums(tensor)  # the tensor, so that no other takes its place in memory
+            found[name] = known[place][1]
     return found
+
+
+def _sums(tensor: torch.Tensor) -> list[float]:
+    values = tensor.detach().double().cpu().flatten()
+    weighted = float((values * torch.linspace(1, 2, len(values), dtype=torch.float64)).sum())
+    return [len(values), float(values.abs().sum()), weighted]
 
 
 def sample(tensor: torch.Tensor) -> dict[str, Any]:

@@ -12,17 +12,28 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import iter_modules
 
 import numpy as np
 import torch
 from PIL import Image
 from pretrain_process import TINY_MOCO, made_up
 
+import cgh_bench
+
+
+def modules_in(package: str) -> list[str]:
+    """The modules that our `package` registers what it holds from: all are imported to find one."""
+    folder = Path(cgh_bench.__path__[0], package)
+    return [f"{package}.{each.name}" for each in iter_modules([str(folder)])]
+
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        *("cgh_bench.cli", "cgh_bench.tasks.linear", "cgh_bench.reading.recognition", "cgh_bench.pretrain.train"),
-        *("sklearn.linear_model", "timm"),
+        *("cgh_bench.cli.evaluating", "cgh_bench.evaluation", "cgh_bench.reading.loading", "cgh_bench.pretrain.train"),
+        *(f"cgh_bench.{each}" for package in ("backbones", "data", "tasks") for each in modules_in(package)),
+        *("sklearn.linear_model", "timm", "faiss", "torchvision.transforms.v2"),
     ]
 )
 EVALUATION = ("transform.resize=32", "transform.crop=32", "k=3", "k_grid=1,3")

@@ -7,10 +7,9 @@ import argparse
 import collections
 import copy
 import itertools
-import os
+import multiprocessing
 import pickle
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -84,15 +83,25 @@ def resnet(arch: str = "resnet18", seed: int = 0, stem: str = "imagenet") -> Any
 
 @lru_cache(maxsize=6)
 def _resnet(arch: str, seed: int, stem: str) -> Any:
-    with without_memory():  # its own initialisation takes seconds
+    def build() -> Any:
         model = torchvision.models.get_model(arch, weights=None)
         if stem == "cifar":
             model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
             model.maxpool = nn.Identity()
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        nn.init.uniform_(parameter, -0.05, 0.05)
+        return model
+
+    model = filled(build)
     _train_norms(model, seed)
+    return model
+
+
+def filled(build: Callable[[], Any]) -> Any:
+    """The network that `build` returns with other values: its own initialisation takes seconds."""
+    with without_memory():
+        model = build()
+    model.to_empty(device="cpu")
+    for tensor in (*model.parameters(), *(each for each in model.buffers() if each.is_floating_point())):
+        nn.init.uniform_(tensor, -0.05, 0.05)
     return model
 
 
@@ -168,13 +177,15 @@ def torchvision_reference() -> Sample:
 
 
 def imagenet_example() -> Sample:
-    model = resnet("wide_resnet50_2")
-    document = {"epoch": 90, "arch": "wide_resnet50_2", "state_dict": ddp(model), "best_acc1": torch.tensor(76.1)}
-    return Sample(document, "torchvision", {"model": trunk(model)}, arch="wide_resnet50_2")
+    model = resnet("resnet34")
+    document = {"epoch": 90, "arch": "resnet34", "state_dict": ddp(model), "best_acc1": torch.tensor(76.1)}
+    return Sample(document, "torchvision", {"model": trunk(model)}, arch="resnet34")
 
 
 def torchvision_segmentation() -> Sample:
-    model = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=2)
+    build = torchvision.models.segmentation.fcn_resnet50
+    model = filled(lambda: build(weights=None, weights_backbone=None, num_classes=2))
+    _train_norms(model, 6)
     dilated = ResNet("resnet50", dilation=(1, 1, 2, 4))
     truth = {key: tensor.clone() for key, tensor in model.backbone.state_dict().items()}
     return Sample(model.state_dict(), "torchvision_segmentation", {"model": truth}, vit=dilated)
@@ -406,13 +417,13 @@ def mmdet() -> Sample:
 
 
 def mmseg() -> Sample:
-    backbone, truth = deep_openmmlab(resnet("resnet50"))
-    average, _ = deep_openmmlab(resnet("resnet50", seed=3))
+    backbone, truth = deep_openmmlab(resnet())
+    average, _ = deep_openmmlab(resnet(seed=3))
     model = Holder(backbone=backbone, decode_head=Holder(conv_seg=nn.Conv2d(8, 8, 1)))
     document = _openmmlab("seg", model)
     document["ema_state_dict"] = Holder(module=Holder(backbone=average), steps=torch.tensor(1)).state_dict()
     unaveraged = {k.replace("stem.7.", "bn1.").replace("stem.", "conv1."): v for k, v in average.state_dict().items()}
-    return Sample(document, "mmseg", {"model": truth, "unaveraged": unaveraged}, arch="resnet50", stem="deep")
+    return Sample(document, "mmseg", {"model": truth, "unaveraged": unaveraged}, stem="deep")
 
 
 def vissl() -> Sample:
@@ -469,16 +480,18 @@ LIGHTLY = Path(sys.prefix, "lightly")
 @cache
 def by_lightly() -> dict[str, dict[str, Any]]:
     """What the real library builds and computes, in a process that alone has it on its path; see `write_lightly`."""
-    path = os.pathsep.join([str(LIGHTLY), str(Path(__file__).parent)])
     with tempfile.TemporaryDirectory() as folder:
-        code = f"import origins; origins.write_lightly({folder!r})"
-        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})
+        process = multiprocessing.get_context("fork").Process(target=write_lightly, args=(folder,))  # torch is there
+        process.start()
+        process.join()
+        assert process.exitcode == 0
         found: dict[str, dict[str, Any]] = torch.load(Path(folder, "x.pt"), weights_only=True)
     return found
 
 
 def write_lightly(folder: str) -> None:
     """As lightly's examples: `backbone`, `projection_head` and their momentum copies; for the process above."""
+    sys.path.insert(0, str(LIGHTLY))
     import lightly
     from lightly.models import ResNetGenerator
     from lightly.models.modules import MaskedVisionTransformerTIMM, MoCoProjectionHead
@@ -578,10 +591,10 @@ def uncounted(truth: State) -> State:
 
 def detectron2_converted() -> Sample:
     """As MoCo's and CGH's converters write it, left-over head and all."""
-    truth = trunk(resnet("resnet50"))
+    truth = trunk(resnet())
     model = renamed(truth, "detectron2") | {"stem.fc.0.weight": np.zeros((8, 8), np.float32)}
     document = {"model": model, "__author__": "MOCO", "matching_heuristics": True}
-    return Sample(document, "detectron2", {"model": uncounted(truth)}, arch="resnet50", suffix=".pkl")
+    return Sample(document, "detectron2", {"model": uncounted(truth)}, suffix=".pkl")
 
 
 def detectron2_c4() -> Sample:
@@ -601,14 +614,14 @@ def detectron2_c4() -> Sample:
 
 def detectron2_fpn() -> Sample:
     """An older file, which has the pixel statistics as buffers."""
-    truth = trunk(resnet("resnet50"))
+    truth = trunk(resnet())
     state = {f"backbone.bottom_up.{name}": torch.from_numpy(a) for name, a in renamed(truth, "detectron2").items()}
     state |= {
         "backbone.fpn_lateral2.weight": torch.zeros(4, 4, 1, 1),
         "pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1),
         "pixel_std": torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1),
     }
-    return Sample({"model": state}, "detectron2", {"model": uncounted(truth)}, arch="resnet50")
+    return Sample({"model": state}, "detectron2", {"model": uncounted(truth)})
 
 
 def msra() -> Sample:
@@ -638,7 +651,7 @@ def huggingface() -> Sample:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     config = ResNetConfig(depths=[3, 4, 6, 3], hidden_sizes=[256, 512, 1024, 2048], layer_type="bottleneck")
-    model = ResNetForImageClassification(config).eval()
+    model = filled(lambda: ResNetForImageClassification(config).eval())
     _train_norms(model, 4)
     state = model.state_dict()
     rename = NAMINGS["huggingface"]
@@ -659,7 +672,7 @@ def huggingface() -> Sample:
 def timm_training() -> Sample:
     import timm
 
-    models = [timm.create_model("resnet18") for _ in range(2)]
+    models = [filled(lambda: timm.create_model("resnet18")) for _ in range(2)]
     for seed, model in enumerate(models):
         _train_norms(model, seed)
     document = {
@@ -678,7 +691,7 @@ def timm_training() -> Sample:
 def timm_deep() -> Sample:
     from timm.models.resnet import Bottleneck, ResNet
 
-    model = ResNet(Bottleneck, (3, 4, 6, 3), stem_type="deep", stem_width=32)
+    model = filled(lambda: ResNet(Bottleneck, (3, 4, 6, 3), stem_type="deep", stem_width=32))
     _train_norms(model, 6)
     return Sample(model.state_dict(), "timm", {"model": trunk(model)}, arch="resnet50", stem="deep")
 
@@ -688,7 +701,7 @@ def timm_hub() -> Sample:
 
     import timm
 
-    model = timm.create_model("resnet18")
+    model = filled(lambda: timm.create_model("resnet18"))
     _train_norms(model, 6)
     config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
     return Sample(
@@ -708,13 +721,8 @@ def vit(seed: int = 0, **options: Any) -> Any:
     from timm.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(seed)
-    with without_memory():
-        usual = {"img_size": 64, "embed_dim": 192, "depth": 12, "num_heads": 3, "num_classes": 10}
-        model = VisionTransformer(**usual | options)
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        nn.init.uniform_(parameter, -0.05, 0.05)
-    return model
+    usual = {"img_size": 64, "embed_dim": 192, "depth": 12, "num_heads": 3, "num_classes": 10}
+    return filled(lambda: VisionTransformer(**usual | options))
 
 
 def vit_trunk(model: nn.Module) -> State:
@@ -856,10 +864,10 @@ def huggingface_vit(dinov2: bool) -> Sample:
     shape = {"image_size": 64, "patch_size": 16, "hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 768}
     torch.manual_seed(0)
     if dinov2:
-        whole = network = Dinov2Model(Dinov2Config(**shape, layer_norm_eps=1e-6)).eval()
+        whole = network = filled(lambda: Dinov2Model(Dinov2Config(**shape, layer_norm_eps=1e-6)).eval())
         blocks, names = network.encoder.layer, ("norm1", "norm2")
     else:
-        whole = ViTForImageClassification(ViTConfig(**shape))
+        whole = filled(lambda: ViTForImageClassification(ViTConfig(**shape)))
         network = whole.vit
         blocks, names = network.layers, ("layernorm_before", "layernorm_after")
     embeddings = network.embeddings

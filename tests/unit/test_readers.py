@@ -9,7 +9,6 @@ from origins import LIGHTLY, ORIGINS, Sample
 
 from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.reading import recognition
-from cgh_bench.reading.loading import load
 from cgh_bench.reading.readers import READERS
 from cgh_bench.reading.weights_file import open_weights
 
@@ -43,8 +42,8 @@ def test_origin(origin: tuple[Sample, Path]) -> None:
     """Without a word about it, and each branch by its name; told the source, the same branch is."""
     sample, path = origin
     first, *others = sample.branches
-    assert_is(sample, first, load(path))
     opened = open_weights(path)
+    assert_is(sample, first, recognition.read_opened(opened))
     told = recognition.recognise(opened, sample.source if sample.source in READERS else None, first, None)
     assert told.source == sample.source and told.choose(first) == first
     for branch in others:
