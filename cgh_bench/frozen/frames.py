@@ -24,7 +24,7 @@ from cgh_bench.data.transform import AS_IS
 from cgh_bench.data.videos import Owner, Video
 from cgh_bench.frozen.extraction import Work
 from cgh_bench.frozen.features import plan_bank, require_filled
-from cgh_bench.frozen.patches import Grid, Patches, feature_map
+from cgh_bench.frozen.patches import Grid, Patches, feature_map, resize_map
 from cgh_bench.networks.base import Backbone
 
 CONTOUR = 0.008
@@ -186,13 +186,7 @@ def decided(shares: Tensor, size: tuple[int, int], final: tuple[int, int]) -> Ow
     least, most = enlarged.flatten(1).amin(dim=1), enlarged.flatten(1).amax(dim=1)
     spread = torch.where(most > least, most - least, 1)[:, None, None]
     stretched = torch.where((most > 0)[:, None, None], (enlarged - least[:, None, None]) / spread, enlarged)
-    return resized(stretched.argmax(dim=0).to(torch.uint8).cpu().numpy(), final)
-
-
-def resized(owner: Owner, size: tuple[int, int]) -> Owner:
-    """A map (H, W) at another size: each pixel has the object of the nearest."""
-    tensor = torch.from_numpy(owner)[None, None]
-    return torch.nn.functional.interpolate(tensor, size, mode="nearest-exact")[0, 0].numpy()
+    return resize_map(stretched.argmax(dim=0).to(torch.uint8).cpu().numpy(), final)
 
 
 def region(true: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:

@@ -215,7 +215,7 @@ def _key(checkpoint: Checkpoint, images: Images, size: int, targets: tuple[str, 
 
 
 def resize_map(truth: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A map (H, W) of classes at another size: each pixel has the class of the nearest."""
+    """A map (H, W) of classes or objects at another size: each pixel has the value of the nearest."""
     tensor = torch.from_numpy(truth)[None, None]
     return torch.nn.functional.interpolate(tensor, size, mode="nearest-exact")[0, 0].numpy()
 

@@ -155,13 +155,13 @@ def matches(source: "Tensor", target: "Tensor", pair: Pair, size: int, upsamplin
     """
     import torch
 
+    from cgh_bench.frozen.map_losses import resize
+
     (width, height), shape = pair.sizes[0], torch.nn.functional
     places = torch.tensor((pair.source_points + 0.5) / (width, height) * 2 - 1, dtype=source.dtype)
     vectors = shape.grid_sample(source, places[None, None], padding_mode="border", align_corners=False)[0, :, 0]
     similarity = torch.einsum("dn,dhw->nhw", shape.normalize(vectors, dim=0), shape.normalize(target[0], dim=0))
-    corners = {"align_corners": False} if upsampling == "bilinear" else {}
-    resized = shape.interpolate(similarity[None], (size, size), mode=upsampling, **corners)[0]
-    best = resized.flatten(1).argmax(dim=1).numpy()
+    best = resize(similarity[None], (size, size), upsampling)[0].flatten(1).argmax(dim=1).numpy()
     squashed = np.stack([best % size, best // size], axis=1)
     return (squashed + 0.5) / size * pair.sizes[1] - 0.5
 

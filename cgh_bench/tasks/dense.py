@@ -83,9 +83,9 @@ def predicted_classes(scores: "Tensor", size: tuple[int, ...], upsampling: Upsam
     """The class with the highest of `scores` (C, h, w), which are resized to `size` (H, W) before it is taken."""
     import torch
 
-    corners = {"align_corners": False} if upsampling == "bilinear" else {}
-    resized = torch.nn.functional.interpolate(scores[None], size, mode=upsampling, **corners)
-    return resized[0].argmax(dim=0).to(torch.uint8).numpy()
+    from cgh_bench.frozen.map_losses import resize
+
+    return resize(scores[None], size, upsampling)[0].argmax(dim=0).to(torch.uint8).numpy()
 
 
 NOT_MADE = "the embedded scenes are made first, in a minute or two; after that --dry-run says what the rest takes"

@@ -130,9 +130,10 @@ class Tracking(FrozenTask[Videos]):
         import torch
 
         from cgh_bench.core.device import pick_device
-        from cgh_bench.frozen.frames import Propagation, decided, resized
+        from cgh_bench.frozen.frames import Propagation, decided
+        from cgh_bench.frozen.patches import resize_map
 
-        first = torch.from_numpy(resized(true[0], grid).astype(np.int64))
+        first = torch.from_numpy(resize_map(true[0], grid).astype(np.int64))
         labels = torch.nn.functional.one_hot(first, int(true[0].max()) + 1).permute(2, 0, 1).float().to(pick_device())
         carried = Propagation(self.context, self.radius, self.k, self.temperature).carry(features, grid, labels)
         height, width = true[0].shape
