@@ -280,8 +280,8 @@ class FeatureTask(ImageTask):
     feature: str = "layer4"
 
     def sets(self, data: "DataPair") -> "Sequence[tuple[ImageSet, EvalTransform]]":
-        """The images whose features are used, and how they are cut."""
-        return (data.train, self.transform), (data.val, self.transform)
+        """The images whose features are used, and how they are cut: train, val, and those of `others`."""
+        return [(images, self.transform) for images in (data.train, data.val, *data.others.values())]
 
     def features(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> "list[FeatureBank]":
         """The features of each of `sets`."""

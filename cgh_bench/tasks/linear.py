@@ -67,13 +67,13 @@ class Linear(FeatureTask):
         hold_out(data.train, self.held_out, seed=0)
 
     def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
-        """The train images, in their views if there are several, and the val images."""
-        if not self.views:
-            return super().sets(data)
-        from cgh_bench.frozen.crops import with_crops
+        """See `FeatureTask`; the train images in their views if there are several."""
+        train, *rest = super().sets(data)
+        if self.views:
+            from cgh_bench.frozen.crops import with_crops
 
-        views = with_crops(data.train, self.transform, self.crop, self.views)
-        return (views, AS_IS), (data.val, self.transform)
+            train = with_crops(data.train, self.transform, self.crop, self.views), AS_IS
+        return [train, *rest]
 
     def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
         """Time and memory of the fit."""

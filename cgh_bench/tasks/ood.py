@@ -1,6 +1,5 @@
 """Out-of-distribution detection with frozen features: are images of another dataset told from those of one's own?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,8 +7,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.config import later
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import DataPair, ImageSet
-from cgh_bench.data.transform import EvalTransform
+from cgh_bench.data.image_set import DataPair
 from cgh_bench.frozen.selection import require_different
 from cgh_bench.tasks.base import Folders, Metric
 from cgh_bench.tasks.linear import Linear
@@ -48,10 +46,6 @@ class OutOfDistribution(Linear):
         require_different(data.val, *data.others.values())
         if not 1 <= self.k <= len(data.train):
             raise UserError(f"k={self.k} must be from 1 to the {len(data.train):,} train images")
-
-    def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
-        """The train and val images, and the other dataset's."""
-        return [*super().sets(data), *((images, self.transform) for images in data.others.values())]
 
     def others(self) -> tuple[str, ...]:
         """The dataset that is to be told apart."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.image_set import DataPair, ImageSet
-from cgh_bench.data.transform import AS_IS, EvalTransform
+from cgh_bench.data.transform import AS_IS
 from cgh_bench.tasks.base import Folders, Metric
 from cgh_bench.tasks.linear import Linear
 
@@ -41,10 +41,6 @@ class Shifted(Linear):
         super().check(data)
         (others,) = data.others.values()
         columns_of(others, data.train.classes)
-
-    def sets(self, data: DataPair) -> Sequence[tuple[ImageSet, EvalTransform]]:
-        """The train, the val and the other images."""
-        return [*super().sets(data), *((images, self.transform) for images in data.others.values())]
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the held-out images of the probe.
