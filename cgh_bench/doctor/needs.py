@@ -192,7 +192,7 @@ def present(name: str) -> Finding:
             install = f"{sys.executable} -m pip install 'cgh-bench[demo]'"
             return Finding(subject(name), "absent", f"{', '.join(absent)} not installed", DATA_EFFECT, install)
         return Finding(subject(name), "ok", "bundled: made on this machine when needed")
-    folder = _root() / (fetched.folder if fetched else name)
+    folder = data.data_root() / (fetched.folder if fetched else name)
     if folder.is_dir():
         return Finding(subject(name), "ok", f"{folder} (exists; cgh-bench doctor --data checks its files)")
     own = f"put train/<class>/* and val/<class>/* into {folder}, or link it: ln -s /your/{name} {folder}"
@@ -248,8 +248,4 @@ def _entry(name: str) -> object:
 
 def _typed(remedy: str) -> str:
     """With the folder in place of $CGH_DATA, which may not be set."""
-    return remedy.replace("$CGH_DATA", str(_root()))
-
-
-def _root() -> Path:
-    return Path(os.environ.get("CGH_DATA", "data"))
+    return remedy.replace("$CGH_DATA", str(data.data_root()))

@@ -1,7 +1,6 @@
 """Many softmax classifiers on the same features, trained at once by SGD or LARS: one product forward, one backward."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from cgh_bench.checkpoint import Checkpoint
 from cgh_bench.core import dist
 from cgh_bench.core.descent import Descent
 from cgh_bench.core.device import Precision, arithmetic
-from cgh_bench.core.errors import CheckFailed
 from cgh_bench.frozen.crops import Batch
+from cgh_bench.frozen.extraction import require_frozen
 from cgh_bench.frozen.features import FeatureBank
 from cgh_bench.frozen.metrics import true_ranks
 from cgh_bench.frozen.probe import cross_entropy, with_ones
@@ -179,10 +178,8 @@ class SgdProbe:
         return torch.cat(predicted), torch.cat(ranks)
 
     def require_frozen(self) -> None:
-        """Prove by the hash of all its tensors, BatchNorm statistics included, that the backbone has not changed."""
-        weights = {key: tensor.cpu() for key, tensor in self.backbone.state_dict().items()}
-        if replace(self.checkpoint, weights=weights).id != self.checkpoint.id:
-            raise CheckFailed(f"{self.checkpoint.name} changed while the linear probe was trained; it must stay frozen")
+        """Prove that the backbone has not changed."""
+        require_frozen(self.checkpoint, self.backbone)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the heads; the backbone never changes."""
