@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS_COMPARED = 1_024
-"""So many first rows are compared to notice a backbone that has collapsed."""
+"""The number of first rows that are compared to notice a backbone that has collapsed."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,9 @@ def extract_all(
     if isinstance(images, GivenFeatures):
         return [images.bank() for _ in features]
     keys = [bank_key(checkpoint.id, images, transform, target, precision) for target in targets]
-    wanted = {cache / key: target for key, target in sorted(zip(keys, targets, strict=True))}
-    names = dict(zip(keys, features, strict=True))
-    require_filled(
-        wanted,
-        lambda missing: Work(checkpoint, images, transform, missing, precision),
-        lambda folder: {"images": images.name, "checkpoint": checkpoint.name, "feature": names[folder.name]},
-    )
+    wanted = {key: (target, name) for key, target, name in sorted(zip(keys, targets, features, strict=True))}
+    work = Work(checkpoint, images, transform, tuple(target for target, _ in wanted.values()), precision)
+    _require_filled(work, {cache / key: {"feature": name} for key, (_, name) in wanted.items()})
     return [
         FeatureBank(
             np.load(cache / key / "features.npy", mmap_mode="r"), images.labels, images.classes, key, images.held_out
@@ -139,28 +135,32 @@ def extract_all(
     ]
 
 
-def require_filled(
-    wanted: Mapping[Path, tuple[str, ...]],
-    work: Callable[[tuple[tuple[str, ...], ...]], Work],
-    record: Callable[[Path], Mapping[str, object]],
-) -> None:
-    """Fill the banks in the folders `wanted` that are not whole, by one pass of the backbone for all of them.
+def filled(work: Work, folder: Path, **record: object) -> "np.memmap[Any, Any]":
+    """The bank of the work's only feature, memory-mapped; it is computed first where it is not whole.
+
+    `record` is written beside a bank that is done.
+    """
+    _require_filled(work, {folder: record})
+    bank: np.memmap[Any, Any] = np.load(folder / "features.npy", mmap_mode="r")
+    return bank
+
+
+def _require_filled(work: Work, banks: Mapping[Path, Mapping[str, object]]) -> None:
+    """Fill the banks that are not whole, by one pass of the backbone for all of them.
 
     Args:
-        wanted: each bank's folder and the parts that its feature is made of, sorted by folder.
-        work: what gives the features with these parts.
-        record: what is written beside a bank that is done.
+        work: what is extracted from what.
+        banks: the folder of each of the work's features, in sorted order, with what is recorded there of it.
     """
-    if not wanted:
-        return
-    n = len(work(()).images)
-    if _missing(wanted, n):
-        with _in_turn(wanted):
-            missing = _missing(wanted, n)
+    n, named = len(work.images), {"images": work.images.name, "checkpoint": work.checkpoint.name}
+    if _missing(banks, n):
+        with _in_turn(banks):
+            targets = dict(zip(banks, work.targets, strict=True))
+            missing = _missing(banks, n)
             if missing:
-                fill(missing, work(tuple(wanted[folder] for folder in missing)))
+                fill(missing, replace(work, targets=tuple(targets[folder] for folder in missing)))
             for folder in missing:
-                _finish(folder, {**record(folder), "targets": wanted[folder]})
+                _finish(folder, {**named, **banks[folder], "targets": targets[folder]})
 
 
 def bank_key(
@@ -190,7 +190,7 @@ def plan(
     for feature in features:
         target = checkpoint.architecture.targets(feature)
         key = bank_key(checkpoint.id, images, transform, target, precision)
-        if is_whole(cache / "features" / key, len(images)):
+        if is_whole(cache / key, len(images)):
             lines.append(f"features {feature} of {images.name}: {len(images):,} images, in the cache")
         else:
             missing[feature] = target
@@ -217,7 +217,7 @@ def plan_bank(work: Work, folder: Path, what: str, numbers: int, noun: str = "im
 
 
 def bank_bytes(images: int, width: int) -> int:
-    """What the features of so many images take on disk, in float32."""
+    """The size on disk of the features of `images` images, in float32."""
     return 4 * images * width
 
 

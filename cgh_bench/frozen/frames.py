@@ -23,7 +23,7 @@ from cgh_bench.core.device import Precision
 from cgh_bench.data.transform import AS_IS
 from cgh_bench.data.videos import Owner, Video
 from cgh_bench.frozen.extraction import Work
-from cgh_bench.frozen.features import plan_bank, require_filled
+from cgh_bench.frozen.features import filled, plan_bank
 from cgh_bench.frozen.patches import Grid, Patches, feature_map, resize_map
 from cgh_bench.networks.base import Backbone
 
@@ -117,12 +117,9 @@ class FrameFeatures:
 
     def extract(self, frames: Frames) -> Patches:
         """The patches of every frame, from the cache where they were computed before; see `features.extract`."""
-        work, folder = self.work(frames), self._folder(frames)
+        work = self.work(frames)
         grid, width = work.shape()
-        named = {"images": frames.name, "checkpoint": self.checkpoint.name, "patches": grid}
-        require_filled({folder: work.targets[0]}, lambda missing: work, lambda _: named)
-        whole = np.load(folder / "features.npy", mmap_mode="r")
-        return Patches(whole.reshape(-1, width), grid)
+        return Patches(filled(work, self._folder(frames), patches=grid).reshape(-1, width), grid)
 
     def plan(self, frames: Frames) -> str:
         """What `extract` would do, and how long that would take, in a line."""

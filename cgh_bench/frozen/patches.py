@@ -19,7 +19,7 @@ from cgh_bench.data.image_set import Images
 from cgh_bench.data.segmented import VOID
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import Work, require_frozen
-from cgh_bench.frozen.features import plan_bank, require_filled
+from cgh_bench.frozen.features import filled, plan_bank
 from cgh_bench.networks.base import Backbone, Stage, hypercolumn
 
 Grid = tuple[int, int]
@@ -186,13 +186,10 @@ def extract_patches(
     targets = checkpoint.architecture.targets(feature)
     grid, width = grid_of(checkpoint, targets, size)
     folder = cache / _key(checkpoint, images, size, targets, precision)
-    require_filled(
-        {folder: targets},
-        lambda missing: PatchWork(checkpoint, images, squashed(size), missing, precision),
-        lambda _: {"images": images.name, "checkpoint": checkpoint.name, "patches": grid},
-    )
-    whole = np.load(folder / "features.npy", mmap_mode="r")
+    work = PatchWork(checkpoint, images, squashed(size), (targets,), precision)
+    whole = filled(work, folder, patches=grid)
     shape = len(images) * grid[0] * grid[1], width
+    # not `whole.reshape`: `frozen.rows` reads only what is itself mapped
     return Patches(np.memmap(folder / "features.npy", np.float32, "r", whole.offset, shape), grid)
 
 

@@ -16,7 +16,7 @@ from cgh_bench.core.device import Precision
 from cgh_bench.data.image_set import Images
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.extraction import Work
-from cgh_bench.frozen.features import plan_bank, require_filled
+from cgh_bench.frozen.features import filled, plan_bank
 from cgh_bench.networks.base import Backbone
 
 GEM_POWER, GEM_LEAST = 4, 1e-6
@@ -80,10 +80,7 @@ class Whole:
 
     def extract(self, images: Images) -> NDArray[np.float32]:
         """(N, D), memory-mapped, from the cache where they were computed before; see `features.extract`."""
-        folder = self._folder(images)
-        named = {"images": images.name, "checkpoint": self.checkpoint.name}
-        require_filled({folder: ("whole",)}, lambda missing: self.work(images), lambda _: named)
-        return np.load(folder / "features.npy", mmap_mode="r")
+        return filled(self.work(images), self._folder(images))
 
     def plan(self, images: Images) -> str:
         """What `extract` would do, and how long that would take, in a line."""

@@ -112,6 +112,11 @@ class Folders:
     """GPUs and images at a time for tasks that run in a framework."""
 
     @property
+    def features(self) -> Path:
+        """The cached features, one folder for each bank."""
+        return self.cache / "features"
+
+    @property
     def _writes(self) -> bool:
         """Whether this process is the one that writes."""
         from cgh_bench.core import dist
@@ -293,15 +298,15 @@ class FeatureTask(ImageTask):
         """The features of images cut by their transforms."""
         from cgh_bench.frozen.features import extract
 
-        cache = folders.cache / "features"
-        return [extract(checkpoint, *one, self.feature, cache, self.precision) for one in sets]
+        return [extract(checkpoint, *one, self.feature, folders.features, self.precision) for one in sets]
 
     def plan(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders) -> list[str]:
         """Time and disk of the features, and what else there is to tell."""
         from cgh_bench.frozen import features
 
         plans = (
-            features.plan(checkpoint, *one, (self.feature,), folders.cache, self.precision) for one in self.sets(data)
+            features.plan(checkpoint, *one, (self.feature,), folders.features, self.precision)
+            for one in self.sets(data)
         )
         return [*chain.from_iterable(plans), *self.effort(checkpoint, data)]
 

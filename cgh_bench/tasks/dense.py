@@ -45,13 +45,13 @@ class MapTask(FrozenTask[D]):
         """The patches of images squashed to `size`; see `frozen.patches.extract_patches`."""
         from cgh_bench.frozen.patches import extract_patches
 
-        return extract_patches(checkpoint, images, self.size, self.feature, folders.cache / "features", self.precision)
+        return extract_patches(checkpoint, images, self.size, self.feature, folders.features, self.precision)
 
     def plan_patches(self, checkpoint: "Checkpoint", images: "Images", folders: Folders) -> str:
         """What `patches` would do, and how long that would take, in a line."""
         from cgh_bench.frozen.patches import plan_patches
 
-        return plan_patches(checkpoint, images, self.size, self.feature, folders.cache / "features", self.precision)
+        return plan_patches(checkpoint, images, self.size, self.feature, folders.features, self.precision)
 
 
 def require_other_images(train: SegmentedImages | MeasuredImages, val: SegmentedImages | MeasuredImages) -> None:

@@ -93,8 +93,7 @@ class Instances(FrozenTask[Searched]):
     def _whole(self, checkpoint: "Checkpoint", folders: Folders) -> "Whole":
         from cgh_bench.frozen.whole_images import Whole
 
-        cache = folders.cache / "features"
-        return Whole(checkpoint, self.transform, self.scales, self.with_patches, cache, self.precision)
+        return Whole(checkpoint, self.transform, self.scales, self.with_patches, folders.features, self.precision)
 
     def _sets(self, data: Searched) -> tuple[Images, Images]:
         if self.cut_queries and data.boxes is not None:

@@ -53,7 +53,7 @@ class KNNGrid(ImageTask):
         from cgh_bench.frozen import features
 
         plans = (
-            features.plan(checkpoint, images, self.transform, self.features, folders.cache, self.precision)
+            features.plan(checkpoint, images, self.transform, self.features, folders.features, self.precision)
             for images in (data.train, data.val)
         )
         sizes = len(data.train), len(data.val) + min(self.selection_images, len(data.train))
@@ -68,9 +68,8 @@ class KNNGrid(ImageTask):
 
         on_train: dict[Point, Ranked] = {}
         on_val: dict[Point, Ranked] = {}
-        cache = folders.cache / "features"
         banks = (
-            extract_all(checkpoint, images, self.transform, self.features, cache, self.precision)
+            extract_all(checkpoint, images, self.transform, self.features, folders.features, self.precision)
             for images in (data.train, data.val)
         )
         for feature, train, val in zip(self.features, *banks, strict=True):

@@ -53,7 +53,7 @@ class LinearSgd(CropProbe):
         each = len(self.learning_rates) * len(self.weight_decays)
         numbers = each * sum(self._widths(checkpoint)) * len(data.train.classes)
         return [
-            *features.plan(checkpoint, data.val, self.transform, self.features, folders.cache, self.precision),
+            *features.plan(checkpoint, data.val, self.transform, self.features, folders.features, self.precision),
             f"{len(self.grid)} heads, {3 * 4 * numbers / 1e6:,.0f} MB of memory with momentum and gradient",
             self.planned(checkpoint, data.train, self.features),
         ]
@@ -85,9 +85,8 @@ class LinearSgd(CropProbe):
             norm = None if self.norm is None else nn.BatchNorm1d(width, self.norm, affine=False).to(device)
             heads.append(Heads(first, rates, decays, self.descent, norm))
         probe = SgdProbe(checkpoint, self.features, heads, device, self.precision)
-        cache = folders.cache / "features"
         probe.banks = {
-            name: extract_all(checkpoint, some, self.transform, self.features, cache, self.precision)
+            name: extract_all(checkpoint, some, self.transform, self.features, folders.features, self.precision)
             for name, some in judged.items()
         }
         return probe

@@ -106,7 +106,7 @@ class Tracking(FrozenTask[Videos]):
     def _features(self, checkpoint: "Checkpoint", folders: Folders) -> "FrameFeatures":
         from cgh_bench.frozen.frames import FrameFeatures
 
-        return FrameFeatures(checkpoint, self.feature, folders.cache / "features", self.precision)
+        return FrameFeatures(checkpoint, self.feature, folders.features, self.precision)
 
     def _batches(self, data: Videos) -> "Iterator[Frames]":
         """The videos by the size that their frames are resized to."""

@@ -205,7 +205,7 @@ def test_the_plan_says_what_is_to_do(backbone: Checkpoint, tmp_path: Path) -> No
     assert line.startswith("features layer4, layer3 of toy/train: 9 images, 0.00 GB on disk, up to 0.0 GB of memory ")
     assert ", about 0 s at " in line
     assert not list(tmp_path.iterdir())
-    extract(backbone, pictures(), AS_IS, "layer4", tmp_path / "features")
+    extract(backbone, pictures(), AS_IS, "layer4", tmp_path)
     cached, rest = plan(backbone, pictures(), AS_IS, ("layer3", "layer4"), tmp_path)
     assert cached == "features layer4 of toy/train: 9 images, in the cache"
     assert rest.startswith("features layer3 of toy/train: 9 images, ")
