@@ -6,7 +6,7 @@ for any number of processes and workers, and after an interruption.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -97,17 +97,15 @@ class Batches:
         length = self.steps * self.size or self._length
         seen = self._drawn(number * length, length) if self.steps else self._pass(number)[:length]
         chunks = [seen[start : start + self.size] for start in range(0, length, self.size)]
-        loader = DataLoader(
-            _Cropped(self),
-            batch_sampler=[share_of(chunk) for chunk in chunks],
-            num_workers=workers(self.images, 3 * 4 * self.crop.size**2 * self.size, len(chunks)),
-            collate_fn=_collate,
-            pin_memory=device.type == "cuda",
-        )
-        for chunk, (images, labels, unusable) in zip(chunks, loader, strict=True):
-            if unusable:
-                raise UserError(unusable[0])
-            yield Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), len(chunk))
+        processes = workers(self.images, 3 * 4 * self.crop.size**2 * self.size, len(chunks))
+        yield from itertools.starmap(Batch, loaded(self._example, chunks, processes, device))
+
+    def _example(self, index: int) -> tuple[Tensor, Tensor]:
+        """The crop and the label of an image in a pass; see `_pass`."""
+        number, row = divmod(index, len(self.images))
+        image = self.images.image(row)
+        with drawn_by(self.seed, CROP, number, row):
+            return self.crop(image), torch.tensor(int(self.images.labels[row]))
 
     def _pass(self, number: int) -> Rows:
         """A pass over the rows in random order, as numbers that say the pass too: `number * len(images) + row`."""
@@ -115,40 +113,67 @@ class Batches:
         return number * len(self.images) + self.rows[order]
 
     def _drawn(self, start: int, count: int) -> Rows:
-        """So many of the endless sequence of passes, from place `start`."""
+        """`count` numbers of the endless sequence of passes, from place `start`."""
         first, last = start // len(self.rows), (start + count - 1) // len(self.rows)
         passes = np.concatenate([self._pass(number) for number in range(first, last + 1)])
         return passes[start - first * len(self.rows) :][:count]
 
 
-def share_of(chunk: Rows) -> list[int]:
+def loaded(
+    draw: Callable[[int], tuple[Tensor, Tensor]], chunks: Sequence[Rows], processes: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """The part of each batch that is this process's, on its device: inputs, truth, and the size of the whole batch.
+
+    Args:
+        draw: the input and the truth of an example, by its number.
+        chunks: the numbers of each batch.
+        processes: how many load.
+        device: where the batches go.
+
+    Raises:
+        UserError: `draw` raised it.
+    """
+    loader = DataLoader(
+        _Drawn(draw),
+        batch_sampler=[_share_of(chunk) for chunk in chunks],
+        num_workers=processes,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+    )
+    for chunk, batch in zip(chunks, loader, strict=True):
+        if isinstance(batch, str):
+            raise UserError(batch)
+        inputs, truth = (part.to(device, non_blocking=True) for part in batch)
+        yield inputs, truth, len(chunk)
+
+
+def _share_of(chunk: Rows) -> list[int]:
     """The rows of a batch that are this process's: equally many for each, so the last may repeat the first row."""
     each = math.ceil(len(chunk) / dist.world_size())
     padded = itertools.chain(chunk.tolist(), itertools.repeat(int(chunk[0])))
     return list(itertools.islice(padded, dist.rank() * each, (dist.rank() + 1) * each))
 
 
-class _Cropped(Dataset["tuple[Tensor | str, int]"]):
-    """Images as they are cropped in one pass, or why one cannot be (errors of loader processes lose their kind)."""
+class _Drawn(Dataset["tuple[Tensor, Tensor] | str"]):
+    """Examples, or why one cannot be drawn (an error that is raised in a loader process loses its kind)."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
+    def __init__(self, draw: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+        self.draw = draw
 
-    def __getitem__(self, index: int) -> "tuple[Tensor | str, int]":
-        number, row = divmod(index, len(self.batches.images))
+    def __getitem__(self, number: int) -> "tuple[Tensor, Tensor] | str":
         try:
-            image = self.batches.images.image(row)
+            return self.draw(number)
         except UserError as error:
-            return str(error), 0
-        with drawn_by(self.batches.seed, CROP, number, row):
-            return self.batches.crop(image), int(self.batches.images.labels[row])
+            return str(error)
 
 
-def _collate(items: "list[tuple[Tensor | str, int]]") -> tuple[Tensor, Tensor, list[str]]:
-    """Images (B, 3, H, W), labels (B,), and why images cannot be read."""
-    images = [image for image, _ in items if isinstance(image, Tensor)]
-    unusable = [image for image, _ in items if isinstance(image, str)]
-    return torch.stack(images) if images else torch.empty(0), torch.tensor([label for _, label in items]), unusable
+def _collate(items: "list[tuple[Tensor, Tensor] | str]") -> tuple[Tensor, Tensor] | str:
+    """Inputs and truth of a batch, or why its first unusable example cannot be drawn."""
+    for item in items:
+        if isinstance(item, str):
+            return item
+    inputs, truth = zip(*items, strict=True)
+    return torch.stack(inputs), torch.stack(truth)
 
 
 SEED = 0
@@ -207,5 +232,5 @@ def with_crops(images: ImageSet, transform: EvalTransform, crop: Crop, count: in
 
 
 def in_all_views(rows: NDArray[np.int64], images: int, count: int) -> NDArray[np.int64]:
-    """The numbers of all views of the `rows` (R,) of a set of so many `images`: (R (1 + count),), ascending."""
+    """The numbers of all views of the `rows` (R,) of a set of `images` images: (R (1 + count),), ascending."""
     return (images * np.arange(1 + count)[:, None] + rows).ravel()

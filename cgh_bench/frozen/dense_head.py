@@ -4,6 +4,7 @@ Features are cached where each example looks the same every time it is seen, els
 the whole batch on every process, so that several processes train what one would.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,15 +17,13 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from cgh_bench.core import dist, saved
 from cgh_bench.core.descent import HeadTraining
-from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing
 from cgh_bench.core.progress import progress
 from cgh_bench.data.image_set import Images, workers
-from cgh_bench.frozen.crops import drawn_by, share_of
+from cgh_bench.frozen.crops import drawn_by, loaded
 from cgh_bench.frozen.map_losses import as_maps
 from cgh_bench.frozen.patches import Grid, LiveMaps, Patches
 from cgh_bench.frozen.training import Course, Record, train
@@ -32,9 +31,9 @@ from cgh_bench.frozen.training import Course, Record, train
 ORDER, VIEW, DROPOUT = range(2, 5)
 """Independent streams of random numbers under one seed."""
 LEGS = 20
-"""A training is saved so often, or as often as both this and its iterations can be divided by."""
+"""How often a training is saved: the greatest common divisor of this and its iterations."""
 DEVIATION = 0.01
-"""The standard deviation of the first weights."""
+"""The standard deviation of the initial weights."""
 
 
 class Objective(NamedTuple):
@@ -44,15 +43,6 @@ class Objective(NamedTuple):
     """C outputs at each patch."""
     loss: Callable[[Tensor, Tensor, Grid, int], Tensor]
     """The loss () of outputs (B, P, C) for patches of this grid against the truth (B, H, W, …) in this step."""
-
-
-class Example(NamedTuple):
-    """What a head learns from."""
-
-    inputs: Tensor
-    """(P, D) features of an image's patches, or the image, (3, H, W) uint8."""
-    truth: Tensor
-    """(H, W) or (H, W, …)"""
 
 
 class MapBatch(NamedTuple):
@@ -87,16 +77,16 @@ class Cached:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def example(self, row: int) -> Example:
-        """One of them."""
-        return Example(torch.tensor(self.patches.of_image(row)), torch.from_numpy(np.array(self.truth[row])))
+    def example(self, row: int) -> tuple[Tensor, Tensor]:
+        """The features of an image's patches (P, D), and its truth (H, W) or (H, W, …)."""
+        return torch.tensor(self.patches.of_image(row)), torch.from_numpy(np.array(self.truth[row]))
 
     def features(self, inputs: Tensor) -> Tensor:
-        """The features of patches (B, P, D) of a batch of inputs: these are them."""
+        """The features of the patches (B, P, D) of a batch: its inputs."""
         return inputs
 
     def processes(self, batch_size: int, batches: int) -> int:
-        """How many processes read them: none, nothing is decoded."""
+        """The number of processes that load examples: none, because nothing is decoded."""
         return 0
 
 
@@ -142,7 +132,7 @@ class Computed:
     """Height and width, multiples of the side of a patch."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the processes of a loader get where they are spawned: all but the backbone."""
+        """What a spawned loader process gets: all but the backbone."""
         return {**self.__dict__, "live": None}
 
     @property
@@ -158,17 +148,17 @@ class Computed:
     def __len__(self) -> int:
         return len(self.images)
 
-    def example(self, row: int) -> Example:
-        """One of them; what is random in it is drawn from torch's global generator."""
+    def example(self, row: int) -> tuple[Tensor, Tensor]:
+        """A view of an image (3, H, W) uint8 and of its truth, drawn from torch's global generator."""
         image, truth = self.view(*self.images.both(row))
-        return Example(image.contiguous(), torch.from_numpy(np.ascontiguousarray(truth)))
+        return image.contiguous(), torch.from_numpy(np.ascontiguousarray(truth))
 
     def features(self, inputs: Tensor) -> Tensor:
-        """By the backbone."""
+        """The backbone's features of the patches (B, P, D) of a batch of images."""
         return self.live.features(inputs)
 
     def processes(self, batch_size: int, batches: int) -> int:
-        """As many as a loader of these images has."""
+        """The number of processes that load examples."""
         return workers(self.images, batch_size * self.size[0] * self.size[1] * 4, batches)
 
 
@@ -197,17 +187,12 @@ class _Batches:
         size = self.training.batch_size
         steps = range(number * len(self), (number + 1) * len(self))
         places = [np.arange(step * size, (step + 1) * size) for step in steps]
-        loader = DataLoader(
-            _Series(self),
-            batch_sampler=[share_of(each) for each in places],
-            num_workers=self.examples.processes(size, len(places)),
-            collate_fn=_collate,
-            pin_memory=device.type == "cuda",
-        )
-        for inputs, truth, unusable in loader:
-            if unusable:
-                raise UserError(unusable[0])
-            yield MapBatch(inputs.to(device, non_blocking=True), truth.to(device, non_blocking=True), size)
+        processes = self.examples.processes(size, len(places))
+        yield from itertools.starmap(MapBatch, loaded(self._example, places, processes, device))
+
+    def _example(self, place: int) -> tuple[Tensor, Tensor]:
+        with drawn_by(self.seed, VIEW, place):
+            return self.examples.example(self.row(place))
 
     def row(self, place: int) -> int:
         """The example at a place of the series: all in random order, then all in another, and so on."""
@@ -219,29 +204,6 @@ class _Batches:
 def _order(seed: int, round_number: int, count: int) -> NDArray[np.int64]:
     """All of `count` examples in the order of a round."""
     return np.random.default_rng([seed, ORDER, round_number]).permutation(count)
-
-
-class _Series(Dataset["Example | str"]):
-    """The examples of the series, or why one cannot be read (errors of loader processes lose their kind)."""
-
-    def __init__(self, batches: _Batches) -> None:
-        self.batches = batches
-
-    def __getitem__(self, place: int) -> "Example | str":
-        try:
-            with drawn_by(self.batches.seed, VIEW, place):
-                return self.batches.examples.example(self.batches.row(place))
-        except UserError as error:
-            return str(error)
-
-
-def _collate(items: "list[Example | str]") -> tuple[Tensor, Tensor, list[str]]:
-    """Inputs and truth of a batch, and why examples cannot be read."""
-    unusable = [item for item in items if isinstance(item, str)]
-    if unusable:
-        return torch.empty(0), torch.empty(0), unusable
-    inputs, truth = zip(*items, strict=True)
-    return torch.stack(inputs), torch.stack(truth), []
 
 
 class DenseHead(nn.Module):
@@ -310,7 +272,7 @@ class _Learner:
         return {"head": self.head.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Be where `state` was taken."""
+        """Restore `state`."""
         self.head.load_state_dict(state["head"])
         saved.restore(self.optimizer, state["optimizer"])
         self.step = state["step"]
