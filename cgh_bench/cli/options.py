@@ -72,6 +72,17 @@ def count(name: str, default: int | None, help: str, least: int = 1, envvar: str
     return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=help, envvar=envvar)
 
 
+def together(*options: Decorator) -> Decorator:
+    """Several options, listed in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 data = text("--data", metavar="DATASET", help="Dataset name or your own folder.")
 work = click.option(
     "--work", type=Folder(), default="work", envvar="CGH_WORK", show_envvar=True, help="Folder for all output."
@@ -84,12 +95,8 @@ jobs = count("--jobs", None, "Cells to run in parallel, sharing the cores.  [def
 dry_run = flag("--dry-run", help="Check everything and print what would run; write nothing.")
 slurm = text("--slurm", metavar="KEY=VALUE,…", help="Submit as a SLURM job with these submitit options (needs --gpus).")
 as_json = flag("--json", "as_json", help="Print everything as JSON.")
-_SOURCE = click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`).")
 arch = click.option(
     "--arch", metavar="NAME", help="Architecture (timm name, such as convnext_tiny) if the file does not state it."
-)
-_BRANCH = click.option(
-    "--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."
 )
 reference = click.option(
     "--reference",
@@ -97,18 +104,35 @@ reference = click.option(
     metavar="REF.npz",
     help="Outputs of the original model, to compare with (`cgh-bench reference script`).",
 )
-_TRUST_PICKLE = flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe).")
 trust_code = flag("--trust-code", help="Allow the code of a hub: repository to run (unsafe).")
 
 
-def choices(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how a checkpoint is read; the command gets them as `recognition.Choices`."""
-    for option in (trust_code, _TRUST_PICKLE, reference, arch, _BRANCH, _SOURCE):
-        command = option(command)
-    return command
-
-
-_LIMITS = (
+choices = together(
+    click.option("--source", metavar="SOURCE", help="Read as this source (`cgh-bench list sources`)."),
+    click.option("--branch", metavar="NAME", help="Network to use when the file holds several (student, teacher, …)."),
+    arch,
+    reference,
+    flag("--trust-pickle", help="Allow unpickling to execute code from the file (unsafe)."),
+    trust_code,
+)
+"""How a checkpoint is read; the command gets all but the reference as `recognition.Choices`."""
+filters = together(
+    text("--task", metavar="TASK", help="Only this task."),
+    text("--protocol", metavar="PROTOCOL", help="Only this protocol id."),
+    text("--ckpt", metavar="CKPT", help="Only checkpoints with this in their name, or with this id."),
+    text("--method", help="Only recipes with this in their name."),
+)
+"""Which results are meant; see `results.select`."""
+rows_and_checkpoints = together(
+    click.option("--row", "rows", multiple=True, metavar="LABEL", help="Only this row; may be repeated."),
+    click.option(
+        "--checkpoints",
+        type=PATH,
+        help="Folder with the checkpoint files named by table rows.  [default: $CGH_DATA/checkpoints]",
+    ),
+)
+"""Which rows of a table are meant, and where their files are."""
+_LIMITS = together(
     text("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [default: the GPU if there is one]"),
     count("--workers", None, "Processes that decode images.  [default: one per core]", least=0),
     count("--batch-size", None, "Batch size for a frozen backbone.  [default: 256]"),
@@ -123,10 +147,7 @@ def limits(command: Callable[..., Any]) -> Callable[..., Any]:
         with limited(Resources(device or None, workers, batch_size)):
             return command(*args, **kwargs)
 
-    found: Callable[..., Any] = within
-    for option in reversed(_LIMITS):
-        found = option(found)
-    return found
+    return _LIMITS(within)
 
 
 def checkpoints(given: tuple[str, ...]) -> list[str]:

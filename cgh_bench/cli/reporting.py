@@ -4,11 +4,12 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cgh_bench.cli import options
+from cgh_bench.cli.results import read_results
 from cgh_bench.core.errors import printable
 
 if TYPE_CHECKING:
@@ -18,19 +19,6 @@ if TYPE_CHECKING:
 
 COMPARED = {"cgh_r18_animals": "CGH", "moco_v2_r18_animals": "MoCo v2"}
 """The recipes of the demo's last sentence, and their names."""
-
-
-def _rows_and_checkpoints(command: Any) -> Any:
-    for option in (
-        click.option(
-            "--checkpoints",
-            type=options.PATH,
-            help="Folder with the checkpoint files named by table rows.  [default: $CGH_DATA/checkpoints]",
-        ),
-        click.option("--row", "rows", multiple=True, metavar="LABEL", help="Only this row; may be repeated."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command(cls=options.Command)
@@ -48,12 +36,15 @@ def demo(seeds: int, jobs: int | None, work: Path) -> None:
       cgh-bench demo
       cgh-bench demo --seeds 3
     """
+    from cgh_bench.report.control_runs import run_controls
+    from cgh_bench.workspace import Workspace
+
     _fill("demo", range(seeds), (), None, work, jobs)
-    controlled = _control("demo", work)
+    controlled = run_controls(_chosen("demo", (), run=False), Workspace(work))
     _print(_fill("demo", range(0), (), None, work, jobs), "terminal")
     for line in [*controlled, _verdict(work), _conversion(work)]:
         print(line)
-    _write_site(work, work / "site")
+    _write_pages(None, work, work / "site")
 
 
 @click.command(cls=options.Command)
@@ -62,7 +53,7 @@ def demo(seeds: int, jobs: int | None, work: Path) -> None:
 @options.seeds
 @click.option("--format", default="terminal", metavar="FORMAT", help="terminal, md, tex, csv or html.")
 @options.flag("--check", help="Compare with the reference table; exit 1 if any cell disagrees.")
-@_rows_and_checkpoints
+@options.rows_and_checkpoints
 @options.jobs
 @options.work
 def table(
@@ -95,7 +86,7 @@ def table(
 @click.command(cls=options.Command)
 @click.argument("table")
 @options.seeds
-@_rows_and_checkpoints
+@options.rows_and_checkpoints
 @options.jobs
 @options.dry_run
 @options.work
@@ -173,10 +164,7 @@ def report(table: str | None, bundles: Path | None, out: Path | None, work: Path
         shown = folder if bundles else work
         if bundles:
             print(f"{len(gather(bundles, shown))} results verified")
-        if table is None:
-            _write_site(shown, out or work / "site")
-        else:
-            _write_page(table, shown, out or work / "report" / f"{table}.html")
+        _write_pages(table, shown, out or (work / "report" / f"{table}.html" if table else work / "site"))
 
 
 @click.command(cls=options.Command)
@@ -203,14 +191,6 @@ def serve(port: int, host: str, work: Path) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             return
-
-
-def _control(name: str, work: Path) -> list[str]:
-    """Evaluate the controls of a table; what else they say."""
-    from cgh_bench.report.control_runs import run_controls
-    from cgh_bench.workspace import Workspace
-
-    return run_controls(_chosen(name, (), run=False), Workspace(work))
 
 
 def _verdict(work: Path) -> str:
@@ -250,19 +230,14 @@ def _print(filled: "Table", format: str) -> None:
         print(table.render(filled, format))
 
 
-def _write_page(table: str, work: Path, out: Path) -> None:
-    from cgh_bench.site import page
+def _write_pages(table: str | None, work: Path, out: Path) -> None:
+    """The page of a table, or the site of all results."""
+    from cgh_bench.site import page, site
     from cgh_bench.workspace import Workspace
 
-    print(f"page: {page.write(table, Workspace(work).store, work, out).resolve().as_uri()}")
-
-
-def _write_site(work: Path, out: Path) -> None:
-    from cgh_bench.site import site
-    from cgh_bench.workspace import Workspace
-
-    workspace = Workspace(work)
-    print(f"page: {site.write(workspace.store, workspace.root, out).resolve().as_uri()}")
+    store = Workspace(work).store
+    written = page.write(table, store, work, out) if table is not None else site.write(store, work, out)
+    print(f"page: {written.resolve().as_uri()}")
 
 
 def _chosen(name: str, rows: tuple[str, ...], run: bool) -> "Definition":
@@ -284,22 +259,17 @@ def _fill(
     name: str, seeds: range, rows: tuple[str, ...], checkpoints: Path | None, work: Path, jobs: int | None
 ) -> "Table":
     """The table, after evaluating what is missing for each of the seeds."""
-    from cgh_bench import results
     from cgh_bench.report import table as tables
-    from cgh_bench.workspace import Workspace
 
-    workspace = Workspace(work)
     chosen = _chosen(name, rows, run=bool(seeds))
     if seeds:
         from cgh_bench import reproduce
         from cgh_bench.core.device import pick_device
+        from cgh_bench.workspace import Workspace
 
         jobs = jobs or ((os.cpu_count() or 1) if pick_device().type == "cpu" else 1)
-        reproduce.run(chosen, seeds, workspace, _below(checkpoints), jobs)
-    records, complaints = results.read(workspace.store)
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    return tables.fill(chosen, records)
+        reproduce.run(chosen, seeds, Workspace(work), _below(checkpoints), jobs)
+    return tables.fill(chosen, read_results(work))
 
 
 def _judge(filled: "Table") -> None:

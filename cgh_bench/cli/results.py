@@ -1,9 +1,8 @@
 """Commands on the file of results."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,19 +18,8 @@ def results() -> None:
     """List, show, merge, export and import results."""
 
 
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        options.text("--method", help="Only recipes with this in their name."),
-        options.text("--ckpt", metavar="CKPT", help="Only checkpoints with this in their name, or with this id."),
-        options.text("--protocol", metavar="PROTOCOL", help="Only this protocol id."),
-        options.text("--task", metavar="TASK", help="Only this task."),
-    ):
-        command = option(command)
-    return command
-
-
 @results.command("list")
-@_filters
+@options.filters
 @options.work
 def list_(task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
     """List results, one per line, with their numbers.
@@ -89,7 +77,7 @@ def predictions(number: int, format: str, out: Path | None, work: Path) -> None:
 
 @results.command()
 @click.option("--out", "-o", type=options.PATH, required=True, metavar="FILE", help="The zip file.")
-@_filters
+@options.filters
 @options.work
 def bundle(out: Path, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
     """Write results with all predictions to one file.
@@ -158,7 +146,7 @@ def merge(stores: tuple[Path, ...], work: Path) -> None:
     help="csv (one line per metric), json (every field) or mteb (a folder).",
 )
 @click.option("--out", "-o", type=options.PATH, help="Output file, or folder (mteb).  [default: standard output]")
-@_filters
+@options.filters
 @options.work
 def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
     """Export results as CSV, JSON or in MTEB's layout.
@@ -190,7 +178,7 @@ def export(format: str, out: Path | None, task: str, protocol: str, ckpt: str, m
 @results.command()
 @click.option("--format", default="card", metavar="FORMAT", help="card, methods or bibtex.")
 @click.option("--out", "-o", type=options.PATH, help="Output file.  [default: standard output]")
-@_filters
+@options.filters
 @options.work
 def card(format: str, out: Path | None, task: str, protocol: str, ckpt: str, method: str, work: Path) -> None:
     """Write a model card, a methods paragraph or BibTeX.
