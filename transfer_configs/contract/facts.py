@@ -1,6 +1,6 @@
 """A built model and its solver as plain values, under the same names in every framework."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,13 +9,18 @@ from torch import nn
 BACKBONE = "backbone"
 
 
-def model_facts(model: nn.Module, part_of: Callable[[str], str]) -> dict[str, Any]:
+def model_facts(model: nn.Module, parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Parameters, frozen parameters and norm layers of each part.
 
     Args:
         model: in training mode.
-        part_of: the part ("backbone", "neck", "RPN", "box head", …) that a parameter or module of some name belongs to.
+        parts: prefixes of names of parameters and modules, each with the part ("backbone", "neck", "RPN", "box head",
+            …) that they belong to; the first prefix that fits counts.
     """
+
+    def part_of(name: str) -> str:
+        return next(part for prefix, part in parts if name.startswith(prefix))
+
     sizes: dict[str, int] = {}
     frozen: dict[str, int] = {}
     for name, parameter in model.named_parameters():

@@ -44,26 +44,18 @@ def main() -> None:
     config = protocol.read(options.config, options.settings, 0, options.iterations)
     data_sets.register()  # LVIS's loss asks for the frequencies of classes
     model = build_model(config).train()
-    print(
-        json.dumps(
-            {
-                "model": describe_network(config, model),
-                "solver": describe_solver(config, model),
-                "data": describe_data(config),
-            }
-        )
-    )
-
-
-def part_of(name: str) -> str:
-    """The part of the network that a name belongs to."""
-    return next(part for prefix, part in PARTS if name.startswith(prefix))
+    described = {
+        "model": describe_network(config, model),
+        "solver": describe_solver(config, model),
+        "data": describe_data(config),
+    }
+    print(json.dumps(described))
 
 
 def describe_network(config: CfgNode, model: Any) -> dict[str, Any]:
     """The network."""
     return {
-        **facts.model_facts(model, part_of),
+        **facts.model_facts(model, PARTS),
         "channels": model.input_format,
         "mean": [round(value, 3) for value in model.pixel_mean.flatten().tolist()],
         "std": [round(value, 3) for value in model.pixel_std.flatten().tolist()],

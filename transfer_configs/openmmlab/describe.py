@@ -50,27 +50,19 @@ def main() -> None:
     importlib.import_module(f"{config.default_scope}.models")  # which registers them
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).train()
-    print(
-        json.dumps(
-            {
-                "model": describe_network(config, model),
-                "solver": describe_solver(config, model),
-                "data": describe_data(config),
-            }
-        )
-    )
-
-
-def part_of(name: str) -> str:
-    """The part of the network that a name belongs to."""
-    return next(part for prefix, part in PARTS if name.startswith(prefix))
+    described = {
+        "model": describe_network(config, model),
+        "solver": describe_solver(config, model),
+        "data": describe_data(config),
+    }
+    print(json.dumps(described))
 
 
 def describe_network(config: Config, model: Any) -> dict[str, Any]:
     """The network."""
     given = model.data_preprocessor
     return {
-        **facts.model_facts(model, part_of),
+        **facts.model_facts(model, PARTS),
         "channels": "RGB" if given._channel_conversion else "BGR",
         "mean": [round(value, 3) for value in given.mean.flatten().tolist()],
         "std": [round(value, 3) for value in given.std.flatten().tolist()],
