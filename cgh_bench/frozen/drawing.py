@@ -1,5 +1,6 @@
 """Pictures of what was found, for people: a query with its ranking, matches as lines, the frames of a video."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cgh_bench.data.image_set import Images
 
 RIGHT, WRONG, NEUTRAL = (0, 158, 115), (213, 94, 0), (120, 120, 120)
 """Okabe and Ito's green and red, which colour-blind readers tell apart."""
@@ -21,6 +24,16 @@ Colour = tuple[int, int, int]
 def picture_of(image: "Tensor") -> Image.Image:
     """A picture of (3, H, W) uint8."""
     return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def thumbnails(images: "Images", rows: Sequence[int], side: int, columns: int) -> Image.Image:
+    """Some images squashed to squares of `side` pixels, `columns` in a row without gaps, on white."""
+    drawn = Image.new("RGB", (columns * side, math.ceil(len(rows) / columns) * side), "white")
+    for place, row in enumerate(rows):
+        drawn.paste(
+            picture_of(images.image(row)).resize((side, side)), (place % columns * side, place // columns * side)
+        )
+    return drawn
 
 
 def tile(image: Image.Image, colour: Colour) -> Image.Image:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,12 @@ from numpy.typing import NDArray
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import replacing, write_text
 from cgh_bench.data import ImageSet, data_root, load_pair
+from cgh_bench.frozen.drawing import thumbnails
 from cgh_bench.outcomes.classification import Classification
 from cgh_bench.report.sides import Side
 
-TILE, ON_A_SHEET = 96, 40
-"""Pixels of a picture on a sheet of flips, and how many there are at most."""
+TILE, IN_A_ROW, ON_A_SHEET = 96, 8, 40
+"""Pixels of a picture on a sheet of flips, and how many there are at most in a row and on the sheet."""
 
 
 def flips(first: Side, second: Side) -> tuple[tuple[str, int, int], ...]:
@@ -76,13 +76,6 @@ def write_flips(first: Side, second: Side, folder: Path) -> list[Path]:
 
 def write_sheet(images: ImageSet, rows: NDArray[np.int64], path: Path) -> None:
     """Some of the images side by side, as a PNG."""
-    from PIL import Image
-
-    columns = min(len(rows), 8)
-    sheet = Image.new("RGB", (columns * TILE, math.ceil(len(rows) / columns) * TILE), "white")
-    for place, row in enumerate(rows.tolist()):
-        picture = Image.fromarray(images.image(row).permute(1, 2, 0).numpy())
-        picture = picture.resize((TILE, TILE), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (place % columns * TILE, place // columns * TILE))
+    sheet = thumbnails(images, rows.tolist(), TILE, min(len(rows), IN_A_ROW))
     with replacing(path) as temporary:
         sheet.save(temporary, "PNG")

@@ -17,6 +17,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import write_text
 from cgh_bench.data.ground_truth import NO_CLASS, Maps
 from cgh_bench.frozen import overlap
+from cgh_bench.frozen.drawing import thumbnails
 from cgh_bench.outcomes.classification import Classification
 from cgh_bench.results import Result
 from cgh_bench.site import charts, truth
@@ -103,11 +104,7 @@ def _projection(run: Result, task: Any, cache: Path) -> list[Chart]:
 def _thumbnails(val: data.ImageSet, rows: NDArray[np.int64], kept: Path) -> str:
     """Small pictures of some images on one sheet, a data URI that is remembered in the file `kept`."""
     if not kept.is_file():
-        sheet = Image.new("RGB", (COLUMNS * THUMBNAIL, -(-len(rows) // COLUMNS) * THUMBNAIL))
-        for place, row in enumerate(rows.tolist()):
-            picture = Image.fromarray(val.image(row).permute(1, 2, 0).numpy()).resize((THUMBNAIL, THUMBNAIL))
-            sheet.paste(picture, (place % COLUMNS * THUMBNAIL, place // COLUMNS * THUMBNAIL))
-        write_text(kept, data_uri(sheet))
+        write_text(kept, data_uri(thumbnails(val, rows.tolist(), THUMBNAIL, COLUMNS)))
     return kept.read_text(encoding="utf-8")
 
 

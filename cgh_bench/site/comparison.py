@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cgh_bench import data
 from cgh_bench.core.errors import UserError
@@ -17,7 +16,7 @@ from cgh_bench.outcomes.classification import Classification
 from cgh_bench.report.significance import paired_interval, welch_half_widths
 from cgh_bench.site.boards import Board, Subject
 from cgh_bench.site.breakdown import classification
-from cgh_bench.site.pictures import data_uri
+from cgh_bench.site.pictures import thumbnail
 from cgh_bench.tasks.base import Metric, metric_label
 
 MOST_PAIRED = 40
@@ -123,9 +122,7 @@ def _pictures(board: Board, order: str, right: NDArray[np.bool_], work: Path) ->
         return {}
     found = {}
     for row in sorted(rows[contested[rows] > 0].tolist()):
-        picture = Image.fromarray(images.image(row).permute(1, 2, 0).numpy())
-        picture.thumbnail((SIDE, SIDE))
-        found[row] = data_uri(picture)
+        found[row] = thumbnail(images, row, SIDE)
     return found
 
 

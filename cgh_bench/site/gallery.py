@@ -18,7 +18,7 @@ from cgh_bench.data.ground_truth import SHOWN, Maps, Objects
 from cgh_bench.results import Result
 from cgh_bench.site import truth
 from cgh_bench.site.breakdown import DETECTIONS, SEGMENTATIONS
-from cgh_bench.site.pictures import Instance, css_colour, data_uri, draw_classes, draw_instances
+from cgh_bench.site.pictures import Instance, css_colour, data_uri, draw_classes, draw_instances, thumbnail
 from cgh_bench.site.truth import noting
 from cgh_bench.tasks.base import PICTURES
 
@@ -29,6 +29,8 @@ NEIGHBOURS = "neighbours.npz"
 SHOWN_NEIGHBOURS = 8
 LEAST_SCORE = 0.3
 """Detections with a lower score are not shown."""
+SIDE = 128
+"""Pixels of the picture of a query or a neighbour, at most."""
 WIDTH = 384  # pixels: sharp at 192 CSS pixels on a dense screen
 WIDEST = 768  # images of street scenes are wider
 TRUTH = "Ground truth"
@@ -183,19 +185,13 @@ def _query(index: int, found: Sequence[tuple[str, dict[str, NDArray[Any]]]], tra
     label = int(val.labels[index])
     answers = []
     for row, arrays in found:
-        nearest = zip(arrays["row"][index, :SHOWN_NEIGHBOURS], arrays["similarity"][index], strict=False)
+        rows, similarities = (arrays[name][index, :SHOWN_NEIGHBOURS].tolist() for name in ("row", "similarity"))
         neighbours = [
-            Neighbour(_picture(train, int(i)), train.classes[train.labels[i]], int(train.labels[i]) == label, float(s))
-            for i, s in nearest
+            Neighbour(thumbnail(train, i, SIDE), train.classes[train.labels[i]], train.labels[i] == label, similarity)
+            for i, similarity in zip(rows, similarities, strict=True)
         ]
         answers.append(Answer(row, tuple(neighbours)))
-    return Query(_picture(val, index), val.classes[label], tuple(answers))
-
-
-def _picture(images: ImageSet, index: int) -> str:
-    image = Image.fromarray(images.image(index).permute(1, 2, 0).numpy())
-    image.thumbnail((128, 128))
-    return data_uri(image)
+    return Query(thumbnail(val, index, SIDE), val.classes[label], tuple(answers))
 
 
 def detections(objects: Objects, runs: Named, root: Path, notes: list[str]) -> list[Scene]:

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from cgh_bench.data.image_set import Images
+from cgh_bench.frozen.drawing import picture_of
+
 QUALITY = 80
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color), safe for colour-blind readers, and two more.
 PALETTE = (
@@ -55,6 +58,13 @@ def data_uri(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def thumbnail(images: Images, index: int, side: int) -> str:
+    """Image `index`, reduced to at most `side` pixels a side, as a data URI."""
+    picture = picture_of(images.image(index))
+    picture.thumbnail((side, side))
+    return data_uri(picture)
 
 
 def enlarge(image: Image.Image, width: int) -> Image.Image:
