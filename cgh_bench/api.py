@@ -377,7 +377,7 @@ def _workspace(work: str | Path | None) -> Iterator[Workspace]:
 
 
 def _settings(settings: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:
-    """As the command line writes them."""
+    """Settings in the command line's form."""
     found = []
     for name, value in settings.items():
         if (name, value) == ("transform", "hub"):

@@ -76,7 +76,7 @@ class Origin:
     revision: str = ""
     """The commit of the hub's repository."""
     licence: str = ""
-    """As stated by the hub."""
+    """The licence that the hub states."""
     subset: str = ""
     """How much of the published data they were trained on, if a subset was intended."""
     transform: EvalTransform | None = None

@@ -52,7 +52,7 @@ class Run:
         return self.step / self.batches.per_epoch
 
     def state(self) -> dict[str, Any]:
-        """All that a later session needs; the order of the data and the views depend on the step alone."""
+        """Everything that a later session needs; the order of the data and the views depend on the step alone."""
         return {
             "step": self.step,
             "seconds": self.seconds,

@@ -50,7 +50,7 @@ class Group(click.Group):
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """As they were added."""
+        """The commands in the order in which they were added."""
         return list(self.commands)
 
 

@@ -40,7 +40,7 @@ def resources() -> Resources:
 
 @contextmanager
 def limited(to: Resources) -> Iterator[None]:
-    """Within the block, use no more than that."""
+    """Within the block, use no more than these resources."""
     token = _resources.set(to)
     try:
         yield

@@ -26,7 +26,7 @@ UNFINISHED = ".unfinished-"
 SCRATCH = ".cgh-bench-"
 """How the names of `scratch` folders begin."""
 SECONDS_TO_LOCK = 60
-"""Within so many seconds of its making, a scratch folder is locked."""
+"""The seconds within which a new scratch folder is locked."""
 SECONDS_TO_FORGET = 24 * 3600
 """No file takes so long to be written."""
 MEBIBYTE = 1024**2

@@ -255,7 +255,7 @@ def load_numpy(path: Path) -> Any:
 
 
 def unpickle_numpy(content: bytes, path: Path) -> Any:
-    """The same of the bytes that were in `path`."""
+    """See `load_numpy`, here of the `content` of the file `path`."""
     try:
         scan(io.BytesIO(content), len(content))
         return _NumpyUnpickler(io.BytesIO(content), encoding="latin1").load()

@@ -32,7 +32,7 @@ LEAST_POLYGON = 6
 LARGEST = 1e9
 """No coordinate or area is as large; NaN is not smaller."""
 SHOWN = 20
-"""At most so many faults of one file are listed."""
+"""The number of faults that are listed for one file at most."""
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 """What every framework's decoder reads, by Pillow's names."""
 KEYPOINTS = (

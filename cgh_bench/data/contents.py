@@ -17,7 +17,7 @@ MEMORY = "contents.sqlite"
 """The file in the cache that remembers; removing it makes every file be read again."""
 SECONDS_BETWEEN_SAVES = 10.0
 FILES_SHOWN = 2_000
-"""So many that have to be read are worth a progress bar."""
+"""The number of files to read from which a progress bar is shown."""
 FILES_AT_A_TIME = 1_024
 THREADS = 8
 

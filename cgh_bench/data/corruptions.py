@@ -137,7 +137,7 @@ class Corrupted(ImageSet):
         return torch.from_numpy(_pixels(what.apply(pixels / 255, what.amounts[self.severity - 1], random)))
 
     def called(self, index: int) -> str:
-        """As in the whole set."""
+        """The name in the whole set."""
         return self.whole.called(index)
 
 

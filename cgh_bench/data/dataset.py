@@ -150,7 +150,7 @@ def _label(label: Any, called: str) -> "int | tuple[int, ...]":
 
 
 def _classes(dataset: MapStyle, labels: Sequence[NDArray[np.int64]]) -> tuple[str, ...]:
-    """Those of the dataset, or the numbers that are in use."""
+    """The dataset's own classes, or the numbers that its labels use."""
     if any(not len(each) for each in labels):
         raise UserError("a dataset is empty; expected at least one item")
     named = getattr(dataset, "classes", None)

@@ -26,7 +26,7 @@ class Located:
     fingerprint: str
     """Sixteen hex digits of its content."""
     train: str
-    """The same of what is trained on."""
+    """Sixteen hex digits of the content of what is trained on."""
     subset: str = ""
     """How much of the published data is there, if fewer images are meant."""
 
@@ -41,17 +41,17 @@ class Generated:
 
     @property
     def root(self) -> Path:
-        """As of `Located`."""
+        """See `Located`."""
         return _written(self.name, self.cache_folder).root
 
     @property
     def fingerprint(self) -> str:
-        """As of `Located`."""
+        """See `Located`."""
         return _written(self.name, self.cache_folder).fingerprint
 
     @property
     def train(self) -> str:
-        """As of `Located`."""
+        """See `Located`."""
         return _written(self.name, self.cache_folder).train
 
 
@@ -69,9 +69,9 @@ class Own:
     images: int
     """How many are trained on."""
     fingerprint: str
-    """As of `Located`."""
+    """See `Located`."""
     train: str
-    """As of `Located`."""
+    """See `Located`."""
     without_mask: str = ""
     """The first object that has a box only."""
     without_keypoints: str = ""

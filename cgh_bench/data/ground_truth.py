@@ -172,7 +172,7 @@ def _boxes_of_coco(images: Path, file: Path, form: Form = "COCO") -> tuple[tuple
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """From left, top, width, height."""
+    """The corners of boxes that are given as left, top, width, height."""
     found = np.array(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
 

@@ -176,11 +176,11 @@ class Subset(ImageSet):
         return content_fingerprint((self.whole.fingerprint,), self.rows)
 
     def image(self, index: int) -> "Tensor":
-        """As in the whole set."""
+        """The image in the whole set."""
         return self.whole.image(int(self.rows[index]))
 
     def called(self, index: int) -> str:
-        """As in the whole set."""
+        """The name in the whole set."""
         return self.whole.called(int(self.rows[index]))
 
 

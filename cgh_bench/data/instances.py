@@ -79,7 +79,7 @@ class Cut:
         return fingerprint([self.whole.fingerprint, self.boxes.tolist()])
 
     def called(self, index: int) -> str:
-        """As the whole image."""
+        """The name of the whole image."""
         return self.whole.called(index)
 
     def image(self, index: int) -> "Tensor":

@@ -41,7 +41,7 @@ class Part:
     annotations: str
     """One file an image (`.xml` of VOC, `.png` maps), or one for all (`.json` of COCO, whose file names fill `{}`)."""
     count: int
-    """As published."""
+    """The published number."""
     classes: tuple[str, ...] | int
     """What annotations may name; of LVIS, how many; of maps, how many values from 0 on beside 255; 0: not looked at."""
     listed: str = ""
@@ -82,7 +82,7 @@ class Checked:
     train: str = ""
     """Sixteen hex digits of the content of what is trained on."""
     val: str = ""
-    """The same of what is reported on."""
+    """Sixteen hex digits of the content of what is reported on."""
 
 
 def check(name: str, layout: Layout, root: Path, cache: Path | None = None) -> Checked:
@@ -296,7 +296,7 @@ def _found(pattern: str, folder: Path) -> Iterator[str]:
 
 
 def _absent(paths: list[Path]) -> list[Path]:
-    """Those that are not there, by listing each folder once."""
+    """The paths that do not exist, by listing each folder once."""
     present: dict[Path, frozenset[str]] = {}
     for parent in {path.parent for path in paths}:
         try:

@@ -103,7 +103,7 @@ class Listed:
     """Images with a depth, as published."""
     how: str
     cut: tuple[int, int] | None = None
-    """As of `MeasuredImages`."""
+    """See `MeasuredImages`."""
 
 
 LISTED = {
@@ -161,7 +161,7 @@ def load_measured(name: str, quantity: Quantity, cache: Path) -> MeasuredPair:
 
 
 def read_depth(path: Path, levels: int = MILLIMETRES) -> Values:
-    """The depth (H, W) in metres of a PNG of whole numbers, so many `levels` a metre."""
+    """The depth (H, W) in metres of a PNG of whole numbers, of which there are `levels` to a metre."""
     values = read_values(path)
     if values.ndim != 2 or values.dtype.kind not in "iu" or values.dtype == np.uint8:
         raise UserError(f"{path} is not a depth map; expected 16-bit grey with {levels} levels per metre")

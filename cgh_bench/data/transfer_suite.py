@@ -107,7 +107,7 @@ def _caltech101(folder: Path, split: Split, cache: Path | None) -> ImageSet:
 
 
 def _birdsnap(folder: Path, split: Split, cache: Path | None) -> ImageSet:
-    """Those of its images that were still to be fetched: many are gone."""
+    """The images of Birdsnap that could still be fetched: many are gone."""
     species, *lines = (line.split("\t") for line in _lines(folder / "species.txt"))
     name, number = species.index("common"), {line[species.index("id")]: label for label, line in enumerate(lines)}
     tested = {line.split("\t")[0] for line in _lines(folder / "test_images.txt")[1:]}

@@ -247,5 +247,5 @@ def _entry(name: str) -> object:
 
 
 def _typed(remedy: str) -> str:
-    """With the folder in place of $CGH_DATA, which may not be set."""
+    """The remedy with the folder in place of $CGH_DATA, which may not be set."""
     return remedy.replace("$CGH_DATA", str(data.data_root()))

@@ -43,7 +43,7 @@ class Framework:
     settings: Callable[["Checkpoint"], dict[str, Any]]
     """The settings, under the framework's names, with which it prepares images and builds its own backbone."""
     preprocessing: Callable[["Checkpoint"], dict[str, Any]]
-    """Those of them with which it prepares images: all that a carried backbone needs."""
+    """The part of these settings with which it prepares images: all that a carried backbone needs."""
     folder_beside: str = ""
     """A folder of the environment that is on this framework's path only, because it would hide other packages."""
     has_counters: bool = True

@@ -107,7 +107,7 @@ class AttentiveProbe:
         return predicted[:, head], ranks[:, head]
 
     def _answers(self, name: str) -> tuple[Tensor, Tensor]:
-        """Those of all heads, (N, G)."""
+        """The classes (N, G) that all heads predict, and the ranks (N, G) of the true ones."""
 
         def scores(pixels: Tensor) -> Tensor:
             tokens = self.live.features(pixels)
@@ -124,6 +124,6 @@ class AttentiveProbe:
         return {"heads": self.heads.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Be where `state` was taken."""
+        """Restore `state`."""
         self.heads.load_state_dict(state["heads"])
         saved.restore(self.optimizer, state["optimizer"])

@@ -18,7 +18,7 @@ from cgh_bench.frozen.extraction import Faults, Transformed, Work, collate, layo
 
 BATCH = {"cpu": 8, "cuda": 256}
 SECONDS, PASSES = 0.5, 10
-"""The speed is the median of so many passes, or of fewer that take this long together."""
+"""The speed is the median of this number of passes, or of fewer if they take this many seconds together."""
 IMAGES_TIMED = 32
 
 _known: dict[Any, dict[str, Any]] = {}
@@ -109,7 +109,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The size of each living storage, by its address."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """As torch asks of a mode: do `func`, and look at what it made."""
+        """Run `func`, and look at what it made."""
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):

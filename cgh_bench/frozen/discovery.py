@@ -51,7 +51,7 @@ def object_box(features: Tensor, grid: tuple[int, int], stride: tuple[float, flo
         features: (N, D).
         grid: rows and columns of the N positions.
         stride: pixels of the image per row and per column.
-        most: so many positions with the fewest similar ones may join the seed.
+        most: the number of positions, those with the fewest similar ones, that may join the seed.
     """
     from scipy import ndimage
 

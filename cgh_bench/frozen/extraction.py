@@ -92,7 +92,7 @@ BATCH_SIZE = 256
 """Images at a time, unless fewer or more are asked for."""
 BATCHES_PER_SAVE = 32
 MOST_NAMED = 20
-"""Images that are named in one message; after so many that cannot be used the extraction stops."""
+"""The number of unusable images that one message names, and after which the extraction stops."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Work:
         return (2 * self.processes(len(self.images)) + 1) * self.batch_bytes
 
     def processes(self, images: int) -> int:
-        """How many processes read so many of the images."""
+        """The number of processes that read `images` of the images."""
         return workers(self.images, self.batch_bytes, math.ceil(images / self.batch_size))
 
     def widths(self, backbone: Backbone) -> list[int]:
@@ -272,7 +272,7 @@ class _Batch:
     """Why the others are not."""
 
     def pin_memory(self) -> "_Batch":
-        """As DataLoader asks of a batch of its own kind."""
+        """Pin the pixels; DataLoader calls this on a batch of an unknown class."""
         return _Batch(self.pixels.pin_memory(), self.usable, self.refused)
 
 
@@ -338,5 +338,5 @@ def require_frozen(checkpoint: Checkpoint, backbone: torch.nn.Module) -> None:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """As bytes even NaN equals itself."""
+    """The tensor as bytes, among which even NaN equals itself."""
     return tensor.reshape(-1).view(torch.uint8)

@@ -119,7 +119,7 @@ def extract_all(
     cache: Path,
     precision: Precision = "fp32",
 ) -> list[FeatureBank]:
-    """The same of several features; what is not in `cache` is computed by one pass of the backbone for all of them."""
+    """See `extract`, here for several features; those not in `cache` are computed by one pass of the backbone."""
     targets = [checkpoint.architecture.targets(feature) for feature in features]
     if isinstance(images, GivenFeatures):
         return [images.bank() for _ in features]

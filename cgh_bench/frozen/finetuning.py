@@ -94,6 +94,6 @@ class Tuning:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Be where `state` was taken."""
+        """Restore `state`."""
         self.network.load_state_dict(state["network"])
         saved.restore(self.optimizer, state["optimizer"])

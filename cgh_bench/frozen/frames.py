@@ -54,7 +54,7 @@ class Frames:
         return sum(len(video.frames) for video in self.videos)
 
     def called(self, index: int) -> str:
-        """As in its video."""
+        """The name of the frame in its video."""
         video, frame = self._find(index)
         return video.frames.called(frame)
 
@@ -89,12 +89,12 @@ class MapWork(Work):
         return (found.shape[2], found.shape[3]), found.shape[1]
 
     def widths(self, backbone: Backbone) -> list[int]:
-        """As of `Work`."""
+        """See `Work`."""
         (rows, columns), width = self.shape()
         return [rows * columns * width]
 
     def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
-        """As of `Work`."""
+        """See `Work`."""
         return [self._map(backbone, inputs).flatten(2).transpose(1, 2).flatten(1)]
 
     def _map(self, backbone: Backbone, inputs: Tensor) -> Tensor:

@@ -92,12 +92,12 @@ class Heads:
         return torch.cat(predicted), torch.cat(places)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that changes."""
+        """Everything that training changes."""
         norm = self.norm.state_dict() if self.norm else {}
         return {"weights": self.weights, "velocity": self.velocity} | {f"norm.{name}": t for name, t in norm.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Be where `state` was taken."""
+        """Restore `state`."""
         self.weights.copy_(state["weights"])
         self.velocity.copy_(state["velocity"])
         if self.norm:
@@ -186,7 +186,7 @@ class SgdProbe:
         return {name: heads.state_dict() for name, heads in zip(self.names, self.heads, strict=True)}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Be where `state` was taken."""
+        """Restore `state`."""
         for name, heads in zip(self.names, self.heads, strict=True):
             heads.load_state_dict(state[name])
 

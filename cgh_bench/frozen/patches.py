@@ -156,13 +156,13 @@ class PatchWork(Work):
     """The patches of an image side by side in one row of the bank."""
 
     def widths(self, backbone: Backbone) -> list[int]:
-        """As of `Work`: patches times their width."""
+        """See `Work`: the number of patches times their width."""
         assert self.transform.resize
         found = [grid_of(self.checkpoint, target, self.transform.resize) for target in self.targets]
         return [rows * columns * width for (rows, columns), width in found]
 
     def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
-        """As of `Work`."""
+        """See `Work`."""
         maps = [feature_map(backbone, inputs, target) for target in self.targets]
         return [found.flatten(2).transpose(1, 2).flatten(1) for found in maps]
 

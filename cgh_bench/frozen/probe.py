@@ -150,7 +150,7 @@ def judge(task: Problem, heads: Tensor, index: int) -> tuple[Tensor, Tensor]:
 
 
 def planned_bytes(heads: int, width: int, classes: int, n: int) -> int:
-    """What `search.choose` needs at most, beside the features on disk, for so many `heads` fitted to `n` rows."""
+    """The most memory that `search.choose` needs to fit `heads` heads to `n` rows, beside the features on disk."""
     grid = 4 * heads * (width + 1) * classes
     rows = min(n, ROWS_PER_PASS)
     slice_ = 4 * rows * (6 * width + 4 * heads * classes)  # inputs being standardised, logits and what is made of them

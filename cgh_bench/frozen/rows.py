@@ -92,7 +92,7 @@ class Rows:
                 yield start, chunk
 
     def take(self, rows: Tensor) -> Tensor:
-        """Those of the numbers `rows` (Q, K), few of many: (Q, K, D)."""
+        """The rows (Q, K, D) of these numbers (Q, K), few of many."""
         if self.kept is not None and self.complete:
             return self.kept[rows]
         wanted = rows.cpu().numpy()

@@ -44,11 +44,11 @@ class Learner(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later session needs."""
+        """Everything that a later session needs."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Be where `state` was taken."""
+        """Restore `state`."""
         ...
 
 
@@ -96,7 +96,7 @@ def train(learner: Learner, batches: Epochs, course: Course) -> list[Record]:
 
 
 def planned(images: int, batch_size: int, epochs: int, passes: float, rate: float) -> str:
-    """What a training on so many `images` will take; an epoch of it costs `passes` forward passes of the backbone."""
+    """The plan of a training on `images` images, whose epoch costs `passes` forward passes of the backbone."""
     left, steps = duration(epochs * passes / rate), epochs * math.ceil(images / batch_size)
     crops = f"{epochs} epochs of {images:,} random crops, {steps:,} steps"
     return f"{crops}, about {left} at {rate:.0f} forward passes a second"
@@ -115,7 +115,7 @@ def _resume(learner: Learner, course: Course) -> list[Record]:
 
 
 def _save(learner: Learner, course: Course, history: list[Record]) -> None:
-    """By the first process; the others continue when it is there."""
+    """Save the state in the first process; the others wait for it."""
     if dist.rank() == 0:
         content = {"identity": course.identity, "history": history, "learner": learner.state_dict()}
         try:

@@ -33,12 +33,12 @@ class WholeWork(Work):
     """Whether the generalised mean of the last map's positions is appended to the global feature."""
 
     def widths(self, backbone: Backbone) -> list[int]:
-        """As of `Work`."""
+        """See `Work`."""
         last = list(backbone.stages.values())[-1].channels if self.with_patches else 0
         return [backbone.dim + last]
 
     def compute(self, backbone: Any, inputs: Tensor) -> list[Tensor]:
-        """As of `Work`."""
+        """See `Work`."""
         found = [self._vector(backbone, _scaled(inputs, scale)) for scale in self.scales]
         return [torch.stack(found).mean(dim=0)]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cgh_bench.backbones.controls import Control
 
 SIDE = 16
-"""Raw pixels are averaged to so many rows and columns."""
+"""The number of rows and columns that raw pixels are averaged to."""
 
 
 class Statistics(Backbone):

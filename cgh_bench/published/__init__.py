@@ -91,7 +91,7 @@ class Unread:
 
     reason: str
     protocols: Sequence[str]
-    """Those it was evaluated under."""
+    """The protocols that it was evaluated under."""
 
     def how_to_add(self, method: str) -> str:
         """The line that is to be appended."""

@@ -71,7 +71,7 @@ class Candidate(ABC):
         return file.modules.get(f"{self.location}{name}".rstrip("."), {})
 
     def holder(self, file: WeightsFile, key: str) -> Mapping[str, Any]:
-        """The same of the module that holds its tensor `key`."""
+        """What the module that holds the network's tensor `key` says of itself; see `module`."""
         return file.modules.get(self.names.get(key, "").rpartition(".")[0], {})
 
     def attributes(self, file: WeightsFile) -> Iterator[tuple[str, Any]]:

@@ -85,7 +85,7 @@ def adjusted(checkpoint: Checkpoint, settings: Sequence[str]) -> Checkpoint:
 
 
 def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of `settings` that are a checkpoint's, and those that are a task's."""
+    """The `settings` of a checkpoint, and those of a task."""
     names = {"preprocessing", *IMAGES, *(name for family in families().values() for name in family.UNTOLD)}
     of_weights = [setting for setting in settings if setting.partition("=")[0] in names]
     return of_weights, [setting for setting in settings if setting not in of_weights]
@@ -238,7 +238,7 @@ def _implied(file: WeightsFile, network: Candidate, source: str) -> Statements:
 
 
 def _sincos(file: WeightsFile, network: Candidate) -> str:
-    """Whose fixed position embeddings the network has: `moco_v3`, `mae`, or nobody's that is known."""
+    """The origin of the network's fixed position embeddings: `moco_v3`, `mae`, or unknown (empty)."""
     vit = network.architecture
     if vit is None or "pos_embed" not in network.names:
         return ""

@@ -64,7 +64,7 @@ class Reader:
     marks: tuple[str, ...] = ()
     """Regular expressions; each must be found among the file's names (at a line's start: `^`)."""
     lacks: tuple[str, ...] = ()
-    """None of these may be found."""
+    """Regular expressions; none may be found."""
     namings: tuple[str, ...] = ("torchvision", *_VITS, "timm_model")
     preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
     """What the origin's own code does to pixels; None where that is left to its users."""

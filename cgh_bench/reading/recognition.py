@@ -58,7 +58,7 @@ class Recognised:
 
     source: str
     networks: Mapping[str, Candidate] = field(repr=False)
-    """By branch; the first is the default."""
+    """The network of each branch; the first is the default."""
 
     def choose(self, branch: str | None) -> str:
         """The branch of that name, or the default.
@@ -87,7 +87,7 @@ def read(path: Path, may_assume: bool = False, **choices: Unpack[Choices]) -> Ch
 
 
 def read_opened(file: WeightsFile, may_assume: bool = False, **choices: Unpack[Choices]) -> Checkpoint:
-    """The same of a file that is open."""
+    """See `read`; the file is open."""
     branch = choices.get("branch")
     recognised = recognise(file, choices.get("source"), branch, choices.get("arch"))
     return checkpoint_of(file, recognised, recognised.choose(branch), choices.get("settings", ()), may_assume)

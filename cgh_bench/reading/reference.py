@@ -184,7 +184,7 @@ def _same_feature(given: Mapping[str, Mapping[str, Any]], reference: Reference) 
 
 
 def _features(architecture: Architecture) -> list[str]:
-    """Those that one pass gives; a feature of an inner block would take the last norm again."""
+    """The features that one pass gives; one of an inner block would take the last norm again."""
     maps = [name for name in architecture.skeleton.stages if not name.startswith("block")]
     return [GLOBAL_FEATURE, "head", "cls", "patch_mean", *maps]
 

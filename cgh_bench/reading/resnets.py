@@ -137,7 +137,7 @@ def _heads(naming: str) -> frozenset[str]:
 
 
 def _last_stages(tensors: Mapping[str, Tensor], naming: str) -> dict[str, dict[str, str]]:
-    """By dictionary, the last stage of a C4 detector: its head's (`roi_heads.res5`, `roi_head.shared_head.layer4`)."""
+    """The last stage of a C4 detector in each dictionary: `roi_heads.res5`, or `roi_head.shared_head.layer4`."""
     found: dict[str, dict[str, str]] = {}
     anchor = NAMINGS[naming]("layer4.0.conv1.weight")
     for name in tensors:

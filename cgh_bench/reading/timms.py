@@ -169,7 +169,7 @@ def _arguments(file: WeightsFile, architecture: Timm) -> tuple[tuple[str, Any], 
 
 
 def _locations(tensors: Mapping[str, Tensor], architecture: Timm) -> Iterator[str]:
-    """Where most of the network is under timm's names; if nowhere, where its origin's names may begin."""
+    """The prefixes under which most of the network has timm's names; if there are none, those of its origin's names."""
     shapes = architecture.shapes
     anchor = next(iter(shapes))
     ends = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
@@ -180,7 +180,7 @@ def _locations(tensors: Mapping[str, Tensor], architecture: Timm) -> Iterator[st
 
 
 def _groups(tensors: Iterable[str], modules: bool = False) -> dict[str, int]:
-    """Where a network may begin, with the number of tensors behind it: dictionaries, and the `modules` in them."""
+    """The prefixes of dictionaries, and of the `modules` in them, each with the number of tensors below it."""
     counted: dict[str, int] = defaultdict(int)
     for name in tensors:
         container, slash, dotted = name.rpartition("/")

@@ -70,7 +70,7 @@ class Column:
 
     @property
     def header(self) -> str:
-        """With the unit if it is not per cent, and an arrow if lower is better."""
+        """The column's title, with the unit if it is not per cent, and an arrow if lower is better."""
         return self.definition.header + self.metric.suffix
 
 

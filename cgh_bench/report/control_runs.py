@@ -20,7 +20,7 @@ from cgh_bench.workspace import Workspace
 NEAR_DUPLICATE = 0.99
 """Cosine of the pixels, averaged to 16 x 16, from which two images count as one."""
 NAMED = 3
-"""So many images are named in a line."""
+"""The number of images that a line names."""
 
 
 def run_controls(table: Definition, workspace: Workspace) -> list[str]:

@@ -207,7 +207,7 @@ def show_results(numbered: Sequence[tuple[int, Result]], console: Console | None
 
 
 def _reach(result: Result) -> str:
-    """How far the proof of the weights reaches, where it is not to what their origin's own model computes."""
+    """How far the weights are proved to be read correctly; empty if up to the outputs of the original model."""
     reach = result.origin.get("reach") or "origin"
     return "" if reach == "origin" else f"proof of the weights: {reach}"
 

@@ -39,7 +39,7 @@ def sign_flips(deltas: Floats) -> float:
 
 
 def resampled(images: int, statistic: Callable[[NDArray[np.int64]], Floats], draws: int = DRAWS) -> Floats:
-    """A `statistic` of how often each of so many images occurs (B, N) -> (B,), for `draws` resamples of the images."""
+    """A `statistic` (B, N) -> (B,) of how often each of N images occurs, for `draws` resamples of the images."""
     draw, at_once = np.random.default_rng(0), max(1, CELLS_PER_PASS // images)
     parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
     even = np.full(images, 1 / images)

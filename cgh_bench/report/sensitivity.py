@@ -16,7 +16,7 @@ from cgh_bench.results import Result
 from cgh_bench.tasks.base import Metric
 
 NAMED = 3
-"""So many swaps are named in a sentence."""
+"""The number of swaps that a sentence names."""
 
 
 @dataclass(frozen=True)

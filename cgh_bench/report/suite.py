@@ -51,7 +51,7 @@ class Suite:
 
     @property
     def entries(self) -> list[Entry]:
-        """Those of all groups."""
+        """The entries of all groups."""
         return [entry for group in self.groups for entry in group.entries]
 
 
@@ -70,7 +70,7 @@ class Filled:
     suite: Suite
     checkpoints: list[str] = field(default_factory=list)
     values: dict[tuple[Entry, str], Value] = field(default_factory=dict)
-    """By entry and checkpoint."""
+    """The value of each entry and checkpoint."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why a task was left out."""
     refused: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -74,7 +74,7 @@ def fill(what: Definition, results: Sequence[Result]) -> Table:
 
 
 def _proofs(rows: Sequence[Row]) -> list[str]:
-    """How far the proof reaches that the weights of each row are read rightly; of several, the least."""
+    """For each row, how far its weights are proved to be read correctly; of several runs, the least."""
     labels: dict[str, list[str]] = {}
     for row in rows:
         words = {str(run.origin["reach"]) for cell in row.cells for run in cell.runs if run.origin.get("reach")}

@@ -80,7 +80,7 @@ class Subject:
     pretraining: Pretraining
     results: tuple[Result, ...]
     cells: dict[tuple[str, str], Cell]
-    """By board and metric."""
+    """The cell of each board and metric."""
     notes: tuple[str, ...]
     """Which results were left out, and what is damaged."""
 

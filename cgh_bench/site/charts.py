@@ -24,9 +24,9 @@ VIEWS = {"asymmetric": 1, "symmetric": 2}
 """How often an epoch passes each image through the trained network; multi-crop depends on the crops: not drawn."""
 MEASURED = "measured"
 MOST_NAMED = 12
-"""Up to so many measured points have their names beside them; otherwise names are shown on hover."""
+"""The most measured points whose names are beside them; names of more are shown on hover."""
 POINTS = 240
-"""A loss curve is averaged down to at most so many points: more cannot be seen."""
+"""The most points of a loss curve, which is averaged down to them: more cannot be seen."""
 NOT_LOSSES = {"step", "epoch", "loss", "lr", "seconds", "images_per_second"}
 """What else is on a line of a log; every other number is a term of the loss."""
 

@@ -20,10 +20,10 @@ from cgh_bench.site.pictures import thumbnail
 from cgh_bench.tasks.base import Metric, metric_label
 
 MOST_PAIRED = 40
-"""At most so many backbones per protocol, the first in the store, are compared image by image: all pairs of them."""
+"""The number of backbones per protocol, the first in the store, whose pairs are compared image by image at most."""
 PAIRED_METRIC = "top1"
 MOST_PICTURED = 48
-"""So many images per dataset can be shown: those on which the backbones agree least."""
+"""The number of images per dataset that can be shown: those on which the backbones agree least."""
 SIDE = 72  # pixels of a picture
 
 
@@ -68,7 +68,7 @@ def _compared(board: Board, metric: Metric, subjects: Sequence[Subject], root: P
 
 
 def _thousandths(half: float) -> int | None:
-    """As short as it can be: a site of 250 backbones has half a million of them."""
+    """Half an interval's width in thousandths, short because a site of 250 backbones has half a million of them."""
     return None if math.isnan(half) else round(1000 * half)
 
 

@@ -11,7 +11,7 @@ from cgh_bench.report.sides import Side
 from cgh_bench.site.boards import Board, Subject
 
 LEAST, MOST = 3, 12
-"""So many backbones are ranked at least, and at most: the first in the store."""
+"""The fewest and the most backbones that are ranked: the first in the store."""
 BAR = 160
 """Width of the drawing of an interval, in its own units."""
 
@@ -24,7 +24,7 @@ class Line:
     href: str
     mean_rank: float
     strength: tuple[float, float, float]
-    """With its interval: value, low, high."""
+    """Its value and its interval: value, low, high."""
     bar: tuple[float, float, float]
     """The same as places on a drawing of `BAR` units."""
     wins: tuple[float, ...]

@@ -95,7 +95,7 @@ def _is_address(name: str) -> bool:
 
 
 class Server(ThreadingHTTPServer):
-    """A server that reports an error in one line and keeps running, and has a thread for so many connections."""
+    """A server that reports an error in one line and keeps running, with a limited number of threads."""
 
     request_queue_size = 2 * MOST_CONNECTIONS  # the kernel lets connections beyond the queue wait for seconds
 

@@ -30,7 +30,7 @@ class Attentive(CropProbe):
     transform: EvalTransform = IMAGENET_KNN
     crop: Crop = BICUBIC_CROP
     feature: str = "layer4"
-    """Whose map: of a transformer, `layer4` stands for the patch tokens after its final norm."""
+    """The stage whose map is read; of a transformer, `layer4` is the patch tokens after the final norm."""
     learning_rates: tuple[float, ...] = RATES
     weight_decays: tuple[float, ...] = (5e-4, 1e-3, 5e-2)
     """For all but biases."""

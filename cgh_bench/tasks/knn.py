@@ -71,7 +71,7 @@ class KNN(FeatureTask):
 
 
 def require_positive(*values: float) -> None:
-    """Refuse a K or temperature that is none."""
+    """Refuse a K or temperature that is not above zero."""
     if min(values) <= 0:
         raise UserError(f"k and temperature must be above zero, not {', '.join(map(str, values))}")
 

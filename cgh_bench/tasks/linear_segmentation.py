@@ -141,7 +141,7 @@ class LinearSegmentation(DenseTask):
     def _by_windows(
         self, checkpoint: "Checkpoint", head: "DenseHead", val: SegmentedImages, folders: Folders
     ) -> Predict:
-        """By the mean of the probabilities that each window gives a pixel."""
+        """Prediction by the mean of the probabilities that each window gives a pixel."""
         import torch
 
         from cgh_bench.data.windows import resized_to
@@ -168,7 +168,7 @@ class LinearSegmentation(DenseTask):
         return predict
 
     def _whole(self, checkpoint: "Checkpoint", head: "DenseHead", val: SegmentedImages, folders: Folders) -> Predict:
-        """By the scores of the whole image at `short_side`."""
+        """Prediction by the scores of the whole image at `short_side`."""
         from cgh_bench.data.windows import resized
         from cgh_bench.frozen.map_losses import resize
         from cgh_bench.frozen.patches import LiveMaps

@@ -45,7 +45,7 @@ class MeasuredTask(MapTask[MeasuredPair]):
     upsampling: Upsampling = "bilinear"
     """How outputs are resized to pixels, in training and testing."""
     precision: Precision = field(default="fp32", kw_only=True)
-    """As of `FrozenTask`; part of the id at every value."""
+    """See `FrozenTask`; here part of the id at every value."""
 
     def load_data(self, cache: Path) -> MeasuredPair:
         """The train and the val images with their maps."""

@@ -54,7 +54,7 @@ class OutOfDistribution(Linear):
         return (self.against,)
 
     def effort(self, checkpoint: "Checkpoint", data: DataPair) -> list[str]:
-        """As of the linear probe; refuses what `run` does."""
+        """The plan of the linear probe; refuses what `run` refuses."""
         self._require_spread(checkpoint, data)
         return super().effort(checkpoint, data)
 

@@ -62,7 +62,7 @@ class PatchProbe(DenseTask):
         ]
 
     def planned_bytes(self, count: int, width: int, data: SegmentedPair) -> float:
-        """What the classifier needs in memory for so many train patches of this width."""
+        """The bytes of memory that the classifier needs for `count` train patches of this width."""
         raise NotImplementedError
 
     def split(self, train: SegmentedImages, per_image: int, seed: int) -> NDArray[np.bool_]:

@@ -72,7 +72,7 @@ class Svm(FeatureTask):
         return [f"{fits}, at most {megabytes:,.0f} MB of memory"]
 
     def _planned_seconds(self, width: int, marks: Marks, val: int) -> float:
-        """By a fit of each cost on a few made-up rows, and by what it takes to judge them."""
+        """The time of all fits, estimated by fitting and judging a few made-up rows at each cost."""
         made_up = unit(np.random.default_rng(0).standard_normal((ROWS_TIMED, width), np.float32))
         toy = _OneClass(made_up, np.arange(ROWS_TIMED) % 8 // 7, made_up, np.ones(1, np.int64), 0)
         rows, (n, classes) = np.arange(ROWS_TIMED), marks.shape

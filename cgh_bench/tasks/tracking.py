@@ -47,12 +47,12 @@ class Tracking(FrozenTask[Videos]):
     short: int = 480
     """Pixels that the short side is resized to."""
     multiple: int = 64
-    """The long side is rounded down to a multiple of so many pixels."""
+    """The long side is rounded down to a multiple of this number of pixels."""
     feature: str = "layer4"
     """`layer4` of any family is the last map (of a transformer its patch tokens after the final norm)."""
     context: int = 7
     radius: int = 12
-    """In positions of the map, whatever its stride."""
+    """The radius in positions of the map, whatever its stride."""
     k: int = 5
     temperature: float = 0.1
 

@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int64]
 FEW = 100
-"""So many scenes are made sooner than other processes start."""
+"""The number of scenes that are made faster than other processes start."""
 
 
 @dataclass(frozen=True)

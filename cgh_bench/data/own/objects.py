@@ -29,7 +29,7 @@ POINTS = ("keypoints", "num_keypoints")
 BEYOND = 2
 """Pixels that a box may stand over the edge of its image: exporters round."""
 NAMED = 8
-"""At most so many classes are named."""
+"""The number of classes that a message names at most."""
 
 
 def format_of(name: str) -> str:
