@@ -34,6 +34,11 @@ from cgh_bench.tasks.svm import Svm, average_precision
 
 @pytest.fixture(scope="module")
 def backbone() -> Checkpoint:
+    return random_checkpoint("test_resnet")
+
+
+@pytest.fixture(scope="module")
+def wide() -> Checkpoint:
     return random_checkpoint("resnet18")
 
 
@@ -62,16 +67,16 @@ def test_logistic_regression_is_scikit_learns_at_the_chosen_strength(backbone: C
     assert metrics["accuracy_selected_on_val"] == max(grid["val"])
 
 
-def test_by_c_it_is_scikit_learns_on_features_as_they_are(backbone: Checkpoint, tmp_path: Path) -> None:
+def test_by_c_it_is_scikit_learns_on_features_as_they_are(wide: Checkpoint, tmp_path: Path) -> None:
     """The protocol of DINOv2: C chosen on a part of train, then the same C on all of it: its decay is another there."""
     cs = (1e-3, 0.1)
     strengths = tuple(1 / c for c in cs)
     task = LogisticRegression(
         "toy", AS_IS, strengths=strengths, tolerance=1e-9, held_out=0.25, scaling="none", summed=True
     )
-    metrics = run(task, backbone, tmp_path)
+    metrics = run(task, wide, tmp_path)
     grid = json.loads((tmp_path / "grid.json").read_text())
-    train, val = (extract(backbone, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
+    train, val = (extract(wide, images, AS_IS, "layer4", tmp_path / "cache") for images in toy_pair())
     fitted, held = hold_out(toy_pair()[0], 0.25, 0)
     references = [Reference(C=c, tol=1e-12, max_iter=10_000) for c in cs]
     expected = [
@@ -162,9 +167,7 @@ def test_svm_of_one_cost_is_scikit_learns(backbone: Checkpoint, tmp_path: Path) 
     }
 
 
-def test_shots_draw_so_many_and_more_help(
-    backbone: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shots_draw_so_many_and_more_help(wide: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, int]] = []
     fit = svm._OneClass._fit
 
@@ -174,16 +177,16 @@ def test_shots_draw_so_many_and_more_help(
 
     monkeypatch.setattr(svm._OneClass, "_fit", noting)
     task = Svm("toy", AS_IS, costs=(1.0,), shots=(1, 8), shot_costs=(1.0,), repeats=3)
-    metrics = run(task, backbone, tmp_path)
+    metrics = run(task, wide, tmp_path)
     fits = len(drawn)
-    planned = task.plan(backbone, toy_data(), Folders(tmp_path, tmp_path))[-1]
+    planned = task.plan(wide, toy_data(), Folders(tmp_path, tmp_path))[-1]
     assert planned.startswith(f"{fits} linear SVMs on up to 40 images each, about ")
     assert planned.endswith(" s, at most 1 MB of memory")
     assert drawn.count((1, 3)) == 12
     assert drawn.count((8, 24)) == 12
     assert metrics["mAP_k8"] > metrics["mAP_k1"]
     assert metrics["mAP_k1_selected_on_val"] >= metrics["mAP_k1"]
-    assert run(task, backbone, tmp_path) == metrics
+    assert run(task, wide, tmp_path) == metrics
 
 
 def test_what_is_marked_as_not_counted_is_not(backbone: Checkpoint, tmp_path: Path) -> None:
@@ -288,9 +291,8 @@ def test_too_few_images_are_refused_before_any_work(task: Any, message: str) -> 
 
 
 def test_features_that_are_not_finite_name_the_images(backbone: Checkpoint, tmp_path: Path) -> None:
-    broken = replace(
-        backbone, weights={**backbone.weights, "conv1.weight": backbone.weights["conv1.weight"] * torch.nan}
-    )
+    first, kernels = next(iter(backbone.weights.items()))
+    broken = replace(backbone, weights={**backbone.weights, first: kernels * torch.nan})
     for task in (LogisticRegression("toy", AS_IS), Svm("toy", AS_IS, shots=()), Clusters("toy", AS_IS)):
         with pytest.raises(UserError, match="not finite"):
             run(task, broken, tmp_path)
