@@ -5,13 +5,13 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import faulty
 import pretrain_process
 import pytest
 import ranks
@@ -165,20 +165,17 @@ def test_the_signal_handlers_are_put_back(tmp_path):
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path, whole, kind):
-    command = [sys.executable, SCRIPT, tmp_path, "1", "3", "0.5", "slowly"]
-    process = subprocess.Popen(command, env=one_thread(), stderr=subprocess.PIPE, text=True)
+    process = faulty.start(partial(pretrain_process.main, pace="slowly"), tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "checkpoint.pt").exists():  # the end of the first epoch
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(kind)
-    _, errors = process.communicate(timeout=60)
+    os.kill(process.pid, kind)
+    process.join(60)
     if kind == signal.SIGINT:
-        assert (
-            process.returncode == 130
-            and "saved; rerun the same command to resume" in errors
-            and "Traceback" not in errors
-        )
+        said = (tmp_path / "said").read_text()
+        assert process.exitcode == 130, said
+        assert "saved; rerun the same command to resume" in said and "Traceback" not in said
     assert not (tmp_path / "backbone.safetensors").exists()
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 12, "torn')  # what a crash in the middle of a line leaves

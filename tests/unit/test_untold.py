@@ -18,6 +18,7 @@ from origins import (
     Holder,
     _train_norms,
     by_lightly,
+    filled,
     lightning,
     mlp,
     resnet,
@@ -268,7 +269,7 @@ def test_dilation_of_mmsegmentation(tmp_path: Path) -> None:
     options = "depth=50, dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1), contract_dilation=True"
     for contracts in ("contract_dilation=True", "contract_dilation=False"):
         chosen = options.replace("contract_dilation=True", contracts)
-        model = Theirs(**eval(f"dict({chosen})"))
+        model = filled(partial(Theirs, **eval(f"dict({chosen})")))
         model.eval()
         _train_norms(model, 0)
         head = "decode_head=dict(dilations=(1, 12, 24, 36))"
