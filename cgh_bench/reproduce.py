@@ -140,7 +140,7 @@ def _several_at_a_time(
         waiting.extend(ready)
 
     for cell in cells:
-        if not cell.row.recipe or _trained(cell, workspace):
+        if not cell.row.recipe or _weights(cell.row.recipe, cell.seed, workspace).exists():
             proceed(cell)
         else:
             waiting.append(cell)
@@ -235,14 +235,15 @@ def _perform(cell: Cell, evaluation: Evaluation | None, workspace: Workspace, fo
         train(recipe, cell.row.recipe, workspace.pretraining(cell.row.recipe, cell.seed), cache=workspace.cache)
 
 
-def _trained(cell: Cell, workspace: Workspace) -> bool:
-    return RunFolder(workspace.pretraining(cell.row.recipe, cell.seed)).weights.exists()
+def _weights(recipe: str, seed: int, workspace: Workspace) -> Path:
+    """The file of the backbone that a finished pretraining leaves."""
+    return RunFolder(workspace.pretraining(recipe, seed)).weights
 
 
 def _checkpoint(cell: Cell, workspace: Workspace, folder: Path) -> Checkpoint:
     """What a row's evaluations are of."""
     if cell.row.recipe:
-        return load(RunFolder(workspace.pretraining(cell.row.recipe, cell.seed)).weights)
+        return load(_weights(cell.row.recipe, cell.seed, workspace))
     return _given(cell.row, cell.seed, folder)
 
 
@@ -293,7 +294,7 @@ def _state(done: bool) -> str:
 
 def _expected(name: str, seed: int, workspace: Workspace) -> tuple[Checkpoint, bool]:
     """The trained checkpoint and True; or one as the training would begin with, and False."""
-    trained = RunFolder(workspace.pretraining(name, seed)).weights
+    trained = _weights(name, seed, workspace)
     if trained.exists():
         return load(trained), True
     recipe = recipes.find(name)

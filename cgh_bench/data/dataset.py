@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
-from cgh_bench.data.image_set import DataPair, ImageSet, drawn_split
+from cgh_bench.data.image_set import DataPair, Hashed, drawn_split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,19 +31,12 @@ class MapStyle(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class DatasetImages(ImageSet):
+class DatasetImages(Hashed):
     """The images of a dataset."""
 
-    content: str
-    """The fingerprint."""
     dataset: MapStyle
     kept: "tuple[Tensor, ...]" = ()
     """The images, (3, H, W) uint8 each, where all are held in memory."""
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of classes, labels and pixels."""
-        return self.content
 
     @property
     def in_memory(self) -> bool:

@@ -125,17 +125,23 @@ class ImageSet(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class InMemory(ImageSet):
-    """Images that are held as one array."""
+class Hashed(ImageSet):
+    """Images whose fingerprint is computed when they are loaded."""
 
     content: str
-    """The fingerprint, as `content_fingerprint` makes it."""
-    pixels: NDArray[np.uint8]
+    """The fingerprint: the hash of classes, labels and what the images are read from."""
 
     @property
     def fingerprint(self) -> str:
-        """The hash of classes, labels and pixels."""
+        """See `content`."""
         return self.content
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory(Hashed):
+    """Images that are held as one array."""
+
+    pixels: NDArray[np.uint8]
 
     @property
     def in_memory(self) -> bool:

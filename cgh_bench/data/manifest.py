@@ -23,7 +23,7 @@ from cgh_bench.core.errors import UserError
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import VAL_FOLDERS, composed, from_list
 from cgh_bench.data.groups import Groups, grouped
-from cgh_bench.data.image_set import DataPair, ImageSet, Split
+from cgh_bench.data.image_set import DataPair, Hashed, ImageSet, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,17 +36,10 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedImages(ImageSet):
+class EncodedImages(Hashed):
     """Images whose files are values of a table, as `{"bytes": …, "path": …}`."""
 
-    content: str
-    """The fingerprint."""
     files: Sequence[Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of classes, labels and bytes."""
-        return self.content
 
     def called(self, index: int) -> str:
         """Its path, where the table has it."""

@@ -18,7 +18,7 @@ from cgh_bench.core.device import Precision
 from cgh_bench.core.errors import UserError
 from cgh_bench.core.files import alone_in, write_text
 from cgh_bench.core.progress import duration
-from cgh_bench.data.image_set import Images, ImageSet, content_fingerprint
+from cgh_bench.data.image_set import Hashed, Images, ImageSet, content_fingerprint
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.cost import measured
 from cgh_bench.frozen.extraction import FILLED, Work, fill
@@ -46,19 +46,12 @@ class FeatureBank:
 
 
 @dataclass(frozen=True, eq=False)
-class GivenFeatures(ImageSet):
+class GivenFeatures(Hashed):
     """Images of which only the features are there."""
 
-    content: str
-    """The fingerprint."""
     features: NDArray[np.float32]
     """(N, D)"""
     paths: tuple[str, ...] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of the file."""
-        return self.content
 
     @property
     def order(self) -> str:

@@ -94,7 +94,10 @@ def _known(model: nn.Module, size: tuple[int, int]) -> tuple[Architecture, dict[
     pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            theirs = _pooled_by_timm(network, pixels) if library == "timm" else _before(network, network.fc, pixels)
+            if library == "timm":
+                theirs = network.forward_head(network.forward_features(pixels), pre_logits=True)
+            else:
+                theirs = _before(network, network.fc, pixels)
             architecture = _architecture(network, library)
             tensors, shapes = network.state_dict(), architecture.shapes
             weights = {key: tensor for key, tensor in tensors.items() if key in shapes}
@@ -115,10 +118,6 @@ def _architecture(network: Any, library: str) -> Architecture:
         if library != "timm":
             raise
         return backbones.named(network.pretrained_cfg["architecture"])
-
-
-def _pooled_by_timm(network: Any, pixels: Tensor) -> Tensor:
-    return network.forward_head(network.forward_features(pixels), pre_logits=True)
 
 
 def _before(network: nn.Module, head: nn.Module, pixels: Tensor) -> Tensor:

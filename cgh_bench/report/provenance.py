@@ -57,13 +57,12 @@ class ProtocolFacts:
 def of_table(table: Table) -> list[list[CellProvenance]]:
     """The provenance of every cell, row by row."""
     return [
-        [_of_cell(f"cell-{r}-{c}", row, table.columns[c], cell) for c, cell in enumerate(row.cells)]
+        [
+            CellProvenance(f"cell-{r}-{c}", row, column, cell, of_runs(cell.runs, column.metric.name))
+            for c, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True))
+        ]
         for r, row in enumerate(table.rows)
     ]
-
-
-def _of_cell(name: str, row: Row, column: Column, cell: Cell) -> CellProvenance:
-    return CellProvenance(name, row, column, cell, of_runs(cell.runs, column.metric.name))
 
 
 def of_runs(runs: Sequence[Result], metric: str) -> RunsProvenance:
