@@ -108,7 +108,7 @@ def evaluate(rank: int, port: int, folder: Path, mode: str) -> None:
     os.environ |= {name: str(value) for name, value in group.items()} | {"MASTER_ADDR": "127.0.0.1"}
     given = {field.name: getattr(frameworks.find("mmseg"), field.name) for field in dataclasses.fields(StandIn)}
     frameworks.FRAMEWORKS["stand_in"] = StandIn(**given | {"modules": (), "preprocessing": lambda _: {}})
-    others.SECONDS_TO_STOP = 0.5
+    others.SECONDS_TO_STOP, others.SECONDS_BETWEEN_MESSAGES = 0.5, 0.1
     job = process.Job("stand_in", "animals_seg", 0, "", settings=(mode,), carried=True)
     try:
         with dist.process_group():

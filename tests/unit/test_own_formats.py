@@ -84,7 +84,7 @@ def test_damaged_files(form: str, made: Path, tmp_path: Path, data: st.DataObjec
 
 
 @pytest.mark.slow
-@bounded
+@settings(bounded, max_examples=80)
 @given(value=JSON, part=st.sampled_from(["images", "annotations", "categories"]), data=st.data())
 def test_any_value_in_cocos_form(made: Path, tmp_path: Path, value: Any, part: str, data: st.DataObject) -> None:
     folder = tmp_path / "coco"
