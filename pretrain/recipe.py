@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Module
 
+    from cgh_bench.data import ImageSet
     from cgh_bench.networks.base import Backbone
 else:
     Module = object  # until it is built, a method is its settings
@@ -93,6 +94,13 @@ class Method(Module):
             from cgh_bench.pretrain.parts import check_batch
 
             check_batch(recipe.images_per_pass, groups, length)
+
+    def check_images(self, images: ImageSet) -> None:
+        """Refuse images whose labels the method cannot use, before anything is trained; here none.
+
+        Raises:
+            UserError: says what does not fit.
+        """
 
     def begin_step(self, step: int, steps: int) -> None:
         """Called before each optimiser step, however many forward passes it adds up: momentum encoders follow here.

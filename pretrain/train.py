@@ -94,17 +94,19 @@ def training_images(recipe: Recipe, labelled: bool = False, cache: Path | None =
         cache: where hashes of image files are remembered.
 
     Raises:
-        UserError: there is no such dataset, or it has no labels although they are needed.
+        UserError: there is no such dataset, or it lacks the labels that are needed, or the method cannot use them.
     """
     if labelled:
         data.load(recipe.data, "val")
     try:
-        return data.load(recipe.data, "train", cache=cache)
+        images = data.load(recipe.data, "train", cache=cache)
     except UserError:
         folder = data.find_folder(recipe.data)
         if labelled or recipe.method.uses_labels or folder is None or are_shards(folder):
             raise
         return load_unlabelled(folder, cache)
+    recipe.method.check_images(images)
+    return images
 
 
 def _lock(folder: RunFolder, resume: bool) -> contextlib.AbstractContextManager[None]:

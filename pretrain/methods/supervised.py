@@ -20,6 +20,8 @@ from cgh_bench.pretrain.views import Augment, Views
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cgh_bench.data import ImageSet
+
 
 @dataclass(eq=False)
 class Supervised(Method):
@@ -41,15 +43,18 @@ class Supervised(Method):
         nn.init.zeros_(classifier.bias)
         self.student = Encoder(backbone, classifier)
 
+    def check_images(self, images: ImageSet) -> None:
+        """See `Method.check_images`: every image has one label, and the classifier an output for it."""
+        if images.multi_label:
+            raise UserError(f"{images.name} is multi-label; Supervised needs one class per image")
+        if (found := len(images.classes)) > self.classes:
+            raise UserError(f"{images.name} has more than {self.classes} classes; set method.classes={found} or more")
+
     def forward(self, views: list[Tensor], epoch: float, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Cross entropy of one batch; see `Method.forward`."""
         from torch.nn import functional as F
 
         assert labels is not None
-        if int(labels.max()) >= self.classes:
-            raise UserError(
-                f"the data has more than {self.classes} classes; set method.classes={int(labels.max()) + 1} or more"
-            )
         return {"cross_entropy": F.cross_entropy(self.student(views[0]).float(), labels)}
 
 
