@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cgh_bench import outcomes, results
-from cgh_bench.core.errors import CheckFailed, UserError
+from cgh_bench.core.errors import CheckFailed, UserError, one_line
 from cgh_bench.core.files import replacing, scratch
 from cgh_bench.results import Result
 
@@ -117,7 +117,7 @@ def _files(path: Path) -> dict[str, bytes]:
     except FileNotFoundError:
         raise UserError(f"no bundle {path}; `cgh-bench results bundle -o {path}` writes one") from None
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a bundle of results ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path} is not a bundle of results ({one_line(error)})") from None
     if version != VERSION:
         raise UserError(f"{path} has version {version}; this cgh-bench reads version {VERSION}")
     changed = [name for name in files if hashlib.sha256(files[name]).hexdigest() != hashes.get(name)]

@@ -19,7 +19,7 @@ from cgh_bench.core.files import write_text
 from cgh_bench.data.image_set import ImageSet
 from cgh_bench.data.transform import EvalTransform
 from cgh_bench.frozen.label_free import rankme, singular_values, uniformity
-from cgh_bench.frozen.metrics import rank
+from cgh_bench.frozen.metrics import rank_by
 from cgh_bench.frozen.neighbours import neighbours
 from cgh_bench.networks.base import Backbone
 from cgh_bench.pretrain.recipe import Recipe
@@ -77,8 +77,7 @@ def knn_top1(backbone: Backbone, recipe: Recipe, train: ImageSet, val: ImageSet)
     queries, truth = _features(backbone, recipe, val, QUERIES)
     backbone.train()
     similarity, row = neighbours(bank, queries, NEIGHBOURS)
-    grid = (NEIGHBOURS,), (TEMPERATURE,)
-    return rank(similarity, known[row], truth, len(train.classes), grid)[NEIGHBOURS, TEMPERATURE].top1
+    return rank_by(similarity, known[row], truth, len(train.classes), NEIGHBOURS, TEMPERATURE).top1
 
 
 @torch.inference_mode()

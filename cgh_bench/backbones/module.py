@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,9 +90,7 @@ def from_module(model: Callable[..., Any], pick: Pick, size: tuple[int, int]) ->
     try:
         network = Picked(copy.deepcopy(model), pick)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{name} cannot be copied ({' '.join(str(error).split())}); evaluation works on a copy"
-        ) from None
+        raise UserError(f"{name} cannot be copied ({one_line(error)}); evaluation works on a copy") from None
     network.float().cpu().eval().zero_grad()
     channels, stride = shape_of(network, name, size)
     how = getattr(pick, "__qualname__", str(pick or "output"))

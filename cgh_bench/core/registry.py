@@ -6,7 +6,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.errors import UserError, one_line, unknown
 
 
 def _modules(package: str) -> tuple[list[ModuleType], list[str]]:
@@ -18,7 +18,7 @@ def _modules(package: str) -> tuple[list[ModuleType], list[str]]:
         try:
             modules.append(importlib.import_module(name))
         except Exception as error:  # whatever is wrong with one file
-            broken.append(f"{name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})")
+            broken.append(f"{name} cannot be imported ({type(error).__name__}: {one_line(error)})")
     return modules, broken
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def load_arrays(file: Path | BinaryIO) -> dict[str, NDArray[Any]]:
         with found:
             return dict(found)
     except _DAMAGED_ARRAYS as error:
-        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from None
 
 
 @contextmanager

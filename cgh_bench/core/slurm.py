@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.core.files import scratch
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def submit(
             return str(executor.submit(command).job_id) if logs else ""
     # What submitit raises for unknown options, values of a wrong type, and without SLURM.
     except (NameError, ValueError, AssertionError, RuntimeError) as error:
-        raise UserError(f"--slurm {options}: {' '.join(str(error).split())}") from None
+        raise UserError(f"--slurm {options}: {one_line(error)}") from None
 
 
 def _parse(options: str) -> dict[str, str | int]:

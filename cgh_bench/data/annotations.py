@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from cgh_bench.core.errors import one_line
 from cgh_bench.data import lvis
 from cgh_bench.data.decoding import UNDECODABLE
 
@@ -60,7 +61,7 @@ def image(path: Path) -> Facts:
             opened.load()
             content = _pixels(opened) if kind == "PNG" else data  # two decoders of JPEG differ in single pixels
     except UNDECODABLE as error:
-        return {"wrong": [f"is not a readable image ({_said(error)})"]}
+        return {"wrong": [f"is not a readable image ({one_line(error)})"]}
     size = [height, width] if turned else [width, height]
     return {"digest": _digest(content), "size": size, "turned": turned, "wrong": []}
 
@@ -72,7 +73,7 @@ def class_map(path: Path, classes: int) -> Facts:
             values = np.asarray(opened)
             content = _pixels(opened)
     except UNDECODABLE as error:
-        return {"wrong": [f"is not a readable image ({_said(error)})"]}
+        return {"wrong": [f"is not a readable image ({one_line(error)})"]}
     if values.ndim != 2:
         return {"wrong": ["has colours, not indices of classes"]}
     wrong = []
@@ -108,7 +109,7 @@ def read_voc(path: Path) -> tuple[list[str], list[dict[str, str | None]], list[s
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        return [], [], [f"is not valid XML ({_said(error)})"]
+        return [], [], [f"is not valid XML ({one_line(error)})"]
     size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
     return size, [_voc_object(item) for item in root.findall("object")], []
 
@@ -159,9 +160,9 @@ def read_coco(path: Path) -> tuple[dict[str, list[Facts]], list[str]]:
         if not all(isinstance(item, dict) for each in document.values() for item in each):
             raise TypeError("an entry is not an object")
     except (OSError, ValueError, RecursionError) as error:
-        return {}, [f"is cut short, or not valid JSON ({_said(error)})"]
+        return {}, [f"is cut short, or not valid JSON ({one_line(error)})"]
     except (TypeError, KeyError) as error:
-        return {}, [f"is not of COCO's form ({_said(error)}); it has lists images, annotations, categories"]
+        return {}, [f"is not of COCO's form ({one_line(error)}); it has lists images, annotations, categories"]
     return document, []
 
 
@@ -286,7 +287,3 @@ def _shown(faults: Sequence[str]) -> list[str]:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())

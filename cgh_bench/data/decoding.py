@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,12 +67,12 @@ def read_values(path: Path) -> NDArray[Any]:
         with Image.open(path) as file:
             return np.asarray(file)
     except UNDECODABLE as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from None
+        raise UserError(f"{path} cannot be read ({one_line(error)}); replace it") from None
 
 
 def _undecodable(name: str, error: Exception) -> UserError:
     known = not isinstance(error, UnidentifiedImageError)  # whose text is the address of an object in memory
-    why = " ".join(str(error).split()) if known else "unknown format"
+    why = one_line(error) if known else "unknown format"
     return UserError(f"{name} is not a readable image ({why}); replace or remove it")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.core.config import fingerprint
 from cgh_bench.core.device import resources
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.data.groups import Groups
 from cgh_bench.data.layout import SUBSET, require_original
 from cgh_bench.data.transform import TRANSFER, EvalTransform
@@ -350,7 +350,7 @@ class FetchedImages:
         except UserError:
             raise
         except (OSError, ValueError, LookupError, RuntimeError) as error:
-            raise UserError(f"{folder} is damaged ({' '.join(str(error).split())}); to get it: {self.how}") from None
+            raise UserError(f"{folder} is damaged ({one_line(error)}); to get it: {self.how}") from None
         published = self.counts[split == "val"]
         if published not in (0, len(images)) and not (folder / SUBSET).exists():
             raise UserError(

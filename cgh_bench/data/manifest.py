@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import VAL_FOLDERS, composed, from_list
 from cgh_bench.data.groups import Groups, grouped
@@ -219,7 +219,7 @@ def _rows(path: Path) -> list[Row]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not encoded in UTF-8; save it in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path} cannot be read ({one_line(error)})") from None
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or set(row) != set(rows[0]) or None in row.values():
             raise UserError(f"{path}: row {number} has other columns than the first row")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.data.contents import contents
 from cgh_bench.data.decoding import decode
 from cgh_bench.data.folder import SUFFIXES, VAL_FOLDERS
@@ -229,7 +229,7 @@ def _json(shard: Path, tar: tarfile.TarFile, item: tarfile.TarInfo) -> Any:
     try:
         return json.loads(content.read(LONGEST_JSON) if content else b"")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{shard}: {item.name} is not valid JSON ({' '.join(str(error).split())})") from None
+        raise UserError(f"{shard}: {item.name} is not valid JSON ({one_line(error)})") from None
 
 
 def _number(shard: Path, tar: tarfile.TarFile, item: tarfile.TarInfo) -> int:

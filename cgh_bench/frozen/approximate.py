@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.frozen.neighbours import neighbours, unit_rows
 from cgh_bench.frozen.rows import Floats, Indices, Rows
 
@@ -42,7 +42,7 @@ def approximate_neighbours(bank: Floats, queries: Floats, k: int, index: str, se
         for _, chunk in Rows(bank, torch.device("cpu")).chunks():
             built.add(unit_rows(chunk.numpy()))
     except RuntimeError as error:
-        told = " ".join(str(error).split()).rpartition("failed: ")[2][-200:]  # before it, faiss's own source
+        told = one_line(error).rpartition("failed: ")[2][-200:]  # before it, faiss's own source
         raise UserError(
             f"faiss cannot use index {index!r} with search {search!r} on {len(bank)} rows: {told}"
         ) from None

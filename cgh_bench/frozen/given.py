@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cgh_bench.backbones.base import GLOBAL_FEATURE, Architecture, chosen
 from cgh_bench.checkpoint import Checkpoint, Origin
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.core.files import order_metadata, replacing, sha256
 from cgh_bench.core.saved import load_arrays
 from cgh_bench.data.image_set import DataPair
@@ -101,7 +101,7 @@ def read_features(path: Path) -> GivenFeatures:
         features, labels = np.asarray(found["features"]), np.asarray(found["labels"])
         names, paths = (tuple(map(str, found.get(name, ()))) for name in ("classes", "paths"))
     except (OSError, ValueError, LookupError, TypeError, RecursionError, SystemError) as error:
-        raise UserError(f"{path}: expected features and labels ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: expected features and labels ({one_line(error)})") from None
     if features.ndim != 2 or features.dtype.kind != "f" or features.shape[:1] != labels.shape[:1]:
         raise UserError(
             f"{path}: features are {features.dtype} {features.shape}, labels {labels.shape}; expected floats (N, D) "

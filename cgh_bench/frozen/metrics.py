@@ -161,6 +161,18 @@ def rank(
     return answers
 
 
+def rank_by(
+    similarity: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    classes: int,
+    k: int,
+    temperature: float,
+) -> Ranked:
+    """Classify by one K and one temperature; see `rank`."""
+    return rank(similarity, labels, truth, classes, ([k], [temperature]))[k, temperature]
+
+
 def vote_weights(similarity: NDArray[np.float32], temperature: float) -> Tensor:
     """exp(s / T), (Q, K) float64, each row divided by its largest so that no temperature overflows, and never zero.
 

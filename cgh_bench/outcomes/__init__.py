@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.core.saved import load_arrays
 from cgh_bench.outcomes.base import FILE, VERSION, Images, Outcomes
 from cgh_bench.outcomes.classification import Classification
@@ -59,8 +59,8 @@ def load(folder: Path) -> Outcomes:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {reason}); run that evaluation again") from None
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{path} is damaged ({reason}); run that evaluation again") from None
 
 
 def _read(about: Mapping[str, Any], ids: tuple[str, ...], arrays: dict[str, Any], path: Path) -> Outcomes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from cgh_bench.core.errors import UserError, unknown
+from cgh_bench.core.errors import UserError, one_line, unknown
 from cgh_bench.core.files import sha256
 from cgh_bench.core.progress import is_shown
 from cgh_bench.data.transform import EvalTransform
@@ -132,7 +132,7 @@ def _file(text: str, repo: str, file: str, revision: str, optional: bool = False
     except errors.RevisionNotFoundError:
         raise UserError(f"{text}: the repository has no revision {revision}") from None
     except errors.HFValidationError as error:
-        raise UserError(f"{text}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{text}: {one_line(error)}") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         if optional:
             return None
@@ -318,7 +318,7 @@ def _from_torch_hub(text: str, name: names.TorchHub, trust_code: bool) -> Fetche
     except (URLError, RuntimeError, OSError, ImportError, ValueError) as error:
         place = Path(torch.hub.get_dir()) / f"{name.repo.replace('/', '_')}_{name.ref or 'main'}"
         raise UserError(
-            f"{text} cannot be loaded ({' '.join(str(error).split())}); without a network a checkout is expected in "
+            f"{text} cannot be loaded ({one_line(error)}); without a network a checkout is expected in "
             f"{place}, its weights in {_torch_cache()}"
         ) from None
     if not isinstance(network, torch.nn.Module):

@@ -44,7 +44,7 @@ def run_controls(table: Definition, workspace: Workspace) -> list[str]:
 
 def _checked(evaluation: Evaluation, workspace: Workspace) -> list[str]:
     """What kNN on raw pixels says with shuffled labels, and of val images that are almost train images."""
-    from cgh_bench.frozen.metrics import rank
+    from cgh_bench.frozen.metrics import rank_by
     from cgh_bench.frozen.neighbours import shared_neighbours
 
     task = evaluation.task
@@ -52,8 +52,7 @@ def _checked(evaluation: Evaluation, workspace: Workspace) -> list[str]:
     train, val = task.features(load("control:pixels"), evaluation.data, Folders(workspace.root, workspace.cache))
     similarity, row = shared_neighbours(train.features, val.features, task.k)
     shuffled = np.random.default_rng(0).permutation(train.labels)
-    grid = [task.k], [task.temperature]
-    ranked = rank(similarity, shuffled[row], val.labels, len(train.classes), grid)[task.k, task.temperature]
+    ranked = rank_by(similarity, shuffled[row], val.labels, len(train.classes), task.k, task.temperature)
     chance = 100 * np.bincount(val.labels).max() / len(val.labels)
     error = 100 * math.sqrt(chance / 100 * (1 - chance / 100) / len(val.labels))
     state = "at chance" if ranked.top1 < chance + 4 * error else "ABOVE CHANCE: labels leak"

@@ -127,9 +127,10 @@ def project(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     from sklearn.manifold import TSNE
 
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(unit)
+    from cgh_bench.frozen.neighbours import unit_rows
+
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(unit_rows(features))
 
 
 def _dense(run: Result, folder: Path, work: Path, notes: list[str]) -> list[Chart]:

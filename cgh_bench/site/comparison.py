@@ -120,10 +120,7 @@ def _pictures(board: Board, order: str, right: NDArray[np.bool_], work: Path) ->
         return {}
     if images.order != order:
         return {}
-    found = {}
-    for row in sorted(rows[contested[rows] > 0].tolist()):
-        found[row] = thumbnail(images, row, SIDE)
-    return found
+    return {row: thumbnail(images, row, SIDE) for row in sorted(rows[contested[rows] > 0].tolist())}
 
 
 def _paired(board: Board, measured: Sequence[Subject], root: Path) -> list[dict[str, Any]]:

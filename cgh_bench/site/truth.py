@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cgh_bench.core.errors import UserError
+from cgh_bench.core.errors import UserError, one_line
 from cgh_bench.data import ground_truth
 from cgh_bench.data.decoding import UNDECODABLE
 from cgh_bench.data.dense import DenseData, Kind
@@ -46,7 +46,7 @@ def noting(notes: list[str], what: str) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         notes.append(f"{what} ({type(error).__name__}{': ' * bool(reason)}{reason}).")
 
 

@@ -64,14 +64,13 @@ class Clusters(FeatureTask):
         """The seed is that of k-means; features are divided by their norm. Clusters are kept under their classes."""
         from sklearn.cluster import KMeans
 
+        from cgh_bench.frozen.neighbours import unit_rows
         from cgh_bench.outcomes.classification import classification
 
         val = data.val
         (bank,) = self.features(checkpoint, data, folders)
-        unit = bank.features / np.maximum(np.linalg.norm(bank.features, axis=1, keepdims=True), 1e-12)
-        found = KMeans(len(val.classes), n_init=self.starts, max_iter=self.iterations, random_state=seed).fit_predict(
-            unit
-        )
+        search = KMeans(len(val.classes), n_init=self.starts, max_iter=self.iterations, random_state=seed)
+        found = search.fit_predict(unit_rows(bank.features))
         measures = {"NMI": "NMI", "AMI": "AMI", "ARI": "ARI", "accuracy": "top1"}
         outcomes = classification(val, matched(val.labels, found, len(val.classes))[found], measures=measures)
         folders.keep(outcomes)

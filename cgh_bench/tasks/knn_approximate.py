@@ -34,13 +34,12 @@ class KNNApproximate(FeatureTask):
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images that `recall` is measured on: the share of their true neighbours found."""
         from cgh_bench.frozen.approximate import approximate_neighbours, recall
-        from cgh_bench.frozen.metrics import rank
+        from cgh_bench.frozen.metrics import rank_by
         from cgh_bench.outcomes.classification import classification
 
         train, val = self.features(checkpoint, data, folders)
         similarity, row = approximate_neighbours(train.features, val.features, self.k, self.index, self.search)
-        grid = [self.k], [self.temperature]
-        ranked = rank(similarity, train.labels[row], val.labels, len(train.classes), grid)[self.k, self.temperature]
+        ranked = rank_by(similarity, train.labels[row], val.labels, len(train.classes), self.k, self.temperature)
         count = min(self.recall_images, len(val.labels))
         some = np.sort(np.random.default_rng(seed).choice(len(val.labels), count, replace=False))
         found = recall(train.features, val.features[some], (similarity[some], row[some]))

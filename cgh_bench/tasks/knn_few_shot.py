@@ -43,7 +43,7 @@ class KNNFewShot(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
-        from cgh_bench.frozen.metrics import rank
+        from cgh_bench.frozen.metrics import rank_by
         from cgh_bench.frozen.neighbours import shared_neighbours
         from cgh_bench.outcomes.classification import classification
 
@@ -52,10 +52,10 @@ class KNNFewShot(FeatureTask):
         for repeat in range(self.repeats):
             rows = drawn(train, self.shots, np.random.default_rng([seed, repeat]))
             similarity, row = shared_neighbours(train.features[rows], val.features, self.k)
-            grid = [self.k], [self.temperature]
-            ranked = rank(similarity, train.labels[rows][row], val.labels, len(train.classes), grid)
-            metrics = ranked[self.k, self.temperature].metrics()
-            answers.append(ranked[self.k, self.temperature].answers)
+            labels = train.labels[rows][row]
+            ranked = rank_by(similarity, labels, val.labels, len(train.classes), self.k, self.temperature)
+            answers.append(ranked.answers)
+            metrics = ranked.metrics()
             top1.append(metrics["top1"])
             balanced.append(metrics["class_balanced"])
         predicted, ranks = (np.stack(column, axis=1) for column in zip(*answers, strict=True))

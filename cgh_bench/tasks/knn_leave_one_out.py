@@ -46,15 +46,14 @@ class LeaveOneOut(FeatureTask):
 
     def run(self, checkpoint: "Checkpoint", data: DataPair, folders: Folders, seed: int) -> dict[str, float]:
         """Deterministic: no seed enters."""
-        from cgh_bench.frozen.metrics import rank, without_self
+        from cgh_bench.frozen.metrics import rank_by, without_self
         from cgh_bench.frozen.neighbours import shared_neighbours
         from cgh_bench.outcomes.classification import classification
 
         (bank,) = self.features(checkpoint, data, folders)
         found = shared_neighbours(bank.features, bank.features, self.k + 1)
         similarity, row = without_self(*found, np.arange(len(bank.labels)))
-        grid = [self.k], [self.temperature]
-        chosen = rank(similarity, bank.labels[row], bank.labels, len(bank.classes), grid)[self.k, self.temperature]
+        chosen = rank_by(similarity, bank.labels[row], bank.labels, len(bank.classes), self.k, self.temperature)
         ((images, _),) = self.sets(data)
         folders.keep(classification(images, *chosen.answers))
         write_per_class(folders, bank, bank, chosen)
