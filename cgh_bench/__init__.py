@@ -37,7 +37,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """What is asked for first is imported first: `import cgh_bench` alone takes no time."""
+    """A name is imported when it is first used: `import cgh_bench` alone takes no time."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -80,7 +80,7 @@ def prepare(
 ) -> list[Evaluation]:
     """The tasks of these names with each `field=value` of `settings` applied, and their data.
 
-    Naming data of one's own where the task allows it does not override: it makes another protocol (`Task.open_fields`).
+    Naming your own data, where the task allows it, does not override: it makes another protocol (`Task.open_fields`).
 
     Args:
         names: of tasks.

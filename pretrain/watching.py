@@ -40,11 +40,11 @@ class Watching:
     """What is measured, kept and reported during a run; the weights do not depend on it."""
 
     knn_epochs: int = 0
-    """Log the kNN accuracy every so many epochs; 0: never."""
+    """Epochs between logs of the kNN accuracy; 0: never."""
     label_free_epochs: int = 0
-    """Log RankMe and uniformity every so many epochs; 0: never."""
+    """Epochs between logs of RankMe and uniformity; 0: never."""
     snapshot_epochs: int = 0
-    """Export the backbone to `snapshots/` every so many epochs; 0: never."""
+    """Epochs between exports of the backbone to `snapshots/`; 0: never."""
     keep: int = 1
     """States of the last epochs to keep; with more than 1, as `checkpoint-STEP.pt`."""
     trackers: tuple[str, ...] = ()

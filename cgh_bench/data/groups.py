@@ -26,6 +26,6 @@ class Groups:
 
 
 def grouped(names: Sequence[str]) -> Groups:
-    """The groups of N images, by the name of each one's."""
+    """The groups of N images, from the name of each image's group."""
     found, of = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
     return Groups(tuple(found.tolist()), of.astype(np.int64))

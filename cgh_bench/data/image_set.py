@@ -263,7 +263,7 @@ class DataPair:
 
 
 def workers(images: Images, batch_bytes: int, batches: int) -> int:
-    """How many processes a loader of so many batches of `images` has, each of which makes whole batches.
+    """The number of processes of a loader of `batches` batches of `images`, each of which makes whole batches.
 
     They pay where files are decoded, not for images in memory, and not for a single batch.
 

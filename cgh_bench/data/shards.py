@@ -37,7 +37,7 @@ LONGEST_NUMBER = 16
 LONGEST_JSON = 1_000_000
 CLASS_NAMES = ("classes.txt", "classnames.txt")
 KEY_AND_FIELD = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
-"""webdataset's rule; hidden members are none."""
+"""webdataset's rule for members of an example; hidden files are not members."""
 LABELS = ("cls", "json")
 """The fields that hold a class."""
 

@@ -24,8 +24,7 @@ LARS_EPSILON = 1e-8
 class Heads:
     """`G` linear classifiers of features (B, D) into C classes, each with its own learning rate and weight decay.
 
-    None knows of the others: whatever is trained beside it, a head ends where it would end alone, and one that
-    diverges does so alone.
+    Heads are independent: each ends where it would end alone, and one that diverges does not affect the others.
 
     Attributes:
         weights: (D + 1, G, C), the last row of each the bias; so laid out that all heads are one matrix.

@@ -1,8 +1,9 @@
-"""What no tensor tells of a network and of its images, and how it is known: stated, implied by the origin, or assumed.
+"""Properties of a network and its images that no tensor tells: stated, implied by the origin, or assumed.
 
 Statements are collected from the most to the least certain (`--set`, a pickled network's own attributes, the
-configuration in the file or beside it, the origin's code); the first for a property counts, and what none is made for
-has the usual value and is called assumed. Where known libraries do it differently that is an error with the choices.
+configuration in the file or beside it, the origin's code); the first for a property counts. A property without a
+statement has the usual value and is called assumed; where known libraries differ, it is an error that lists the
+choices.
 """
 
 import dataclasses

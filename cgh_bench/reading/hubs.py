@@ -1,4 +1,4 @@
-"""Fetching what a name leads to: each by its origin's own downloader, into that one's cache.
+"""Weights that a name leads to, fetched by their origin's own downloader into its own cache.
 
 What a hub says of the weights (revision, licence, its own transform) is kept for the checkpoint's origin.
 """

@@ -46,7 +46,7 @@ class Correspondence(MapTask[PairedImages]):
     alpha: float = 0.1
     """The threshold of the three metrics."""
     alphas: tuple[float, ...] = (0.05, 0.01)
-    """Reported beside it, as `pck_point_0.05`, …"""
+    """Further thresholds, reported as `pck_point_0.05`, …"""
     upsampling: Upsampling = "bilinear"
     """How the map of similarities is resized to `size`."""
 

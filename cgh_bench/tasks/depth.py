@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BINS = 256
 CLOSE = 1.25
-"""delta1: the larger of both depths is less than so many times the smaller."""
+"""delta1: the larger of both depths is less than this number of times the smaller."""
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 

@@ -111,7 +111,7 @@ TASKS = {
     "imagenet_10pct_cgh": CGH_10,
     "imagenet_1pct_lewel": replace(LEWEL_10, data="imagenet1k_1pct", trunk_rate=0.0001, head_rate=1.0),
     "imagenet_10pct_lewel": LEWEL_10,
-    # Of a dataset of one's own, all layers, all labels: no source; SwAV's values for 10 % of ImageNet.
+    # For your own dataset, all layers, all labels: no source; SwAV's values for 10 % of ImageNet.
     "finetune": FineTune(),
     "animals_finetune": ANIMALS,
     "animals_finetune_10pct": replace(ANIMALS, labelled=0.1, epochs=30),

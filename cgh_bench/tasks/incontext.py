@@ -50,7 +50,7 @@ class InContext(DenseTask):
     k: int = 30
     temperature: float = 0.02
     memory: int | None = None
-    """At most so many patches: of each image those with the rarest classes, by chance among equals. None: all."""
+    """The most patches in memory: of each image those with the rarest classes, at random among equals. None: all."""
     epochs: int = 1
     """How often `hummingbird` crops each train image; `fixed` has nothing to repeat."""
     labelled: float = 1.0

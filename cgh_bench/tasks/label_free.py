@@ -39,9 +39,9 @@ class LabelFree(FeatureTask):
 
     transform: EvalTransform = IMAGENET_LINEAR
     images: int = 25_600
-    """At most so many train images, drawn with seed 0 (RankMe, section 4)."""
+    """The most train images that are used, drawn with seed 0 (RankMe, section 4)."""
     viewed: int = 1_000
-    """At most so many of these are seen in crops (LiDAR, section 5)."""
+    """The most of these that are seen in crops (LiDAR, section 5)."""
     views: int = 10
     crop: Crop = IMAGENET_CROP
     eps: float = 1e-7

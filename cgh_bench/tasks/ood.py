@@ -1,4 +1,4 @@
-"""Out-of-distribution detection with frozen features: are images of another dataset told from those of one's own?"""
+"""Out-of-distribution detection with frozen features: can images of another dataset be told from the val images?"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar

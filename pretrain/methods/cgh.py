@@ -49,8 +49,8 @@ class Cgh(Method):
     handover_epochs: NotNegative = 5.0
     """Epochs over which the loss changes, linearly, from InfoNCE alone to the relational losses alone."""
     bn_groups: Count = 8
-    """Parts of the global batch with BatchNorm statistics of their own, as on so many GPUs; 1 is plain BatchNorm, over
-    the images of each process."""
+    """Parts of the global batch with their own BatchNorm statistics, as if each were on its own GPU; 1 is plain
+    BatchNorm, over the images of each process."""
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the teacher than in the student, as in MoCo."""
     split_hyper_bn: bool = later(True)

@@ -37,7 +37,7 @@ class Dino(Method):
     teacher_temperature: Positive = 0.04
     centre_momentum: Fraction = 0.9
     frozen_epochs: NotNegative = 1.0
-    """The layer of classes stays as initialised for so many epochs."""
+    """The number of first epochs in which the layer of classes stays as initialised."""
 
     def check(self, recipe: Recipe) -> None:
         """At least two large views; the first two are the teacher's too."""

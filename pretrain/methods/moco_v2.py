@@ -33,8 +33,8 @@ class MocoV2(Method):
     momentum: Fraction = 0.999
     temperature: Positive = 0.2
     bn_groups: Count = 8
-    """Parts of the global batch with BatchNorm statistics of their own, as on so many GPUs; 1 is plain BatchNorm, over
-    the images of each process."""
+    """Parts of the global batch with their own BatchNorm statistics, as if each were on its own GPU; 1 is plain
+    BatchNorm, over the images of each process."""
     shuffled_bn: bool = later(True)
     """Whether BatchNorm sees other neighbours in the key encoder than in the query encoder."""
 
