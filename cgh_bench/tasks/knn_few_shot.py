@@ -20,19 +20,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KNNFewShot(FeatureTask):
-    """Classify the val images by kNN on a few train images per class, drawn `repeats` times."""
+class FewShot(FeatureTask):
+    """A classifier is fitted to a few train images per class, drawn `repeats` times; mean and deviation."""
 
     METRICS: ClassVar = (Metric("top1"), Metric("top1_std", higher_is_better=False), Metric("class_balanced"))
 
     shots: int = 1
     """Train images of each class."""
     repeats: int = 10
-    k: int = 20
-    temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        require_positive(self.k, self.temperature)
         if self.shots < 1 or self.repeats < 2:
             raise UserError(f"shots {self.shots} must be 1 or more, and repeats {self.repeats} 2 or more")
 
@@ -40,6 +37,18 @@ class KNNFewShot(FeatureTask):
         """Refuse a multi-label dataset, and a class of fewer images than are drawn."""
         super().check(data)
         require_shots(data.train, self.shots)
+
+
+@dataclass(frozen=True)
+class KNNFewShot(FewShot):
+    """Classify the val images by kNN on a few train images per class, drawn `repeats` times."""
+
+    k: int = 20
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self.k, self.temperature)
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""

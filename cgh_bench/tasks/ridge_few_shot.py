@@ -7,16 +7,15 @@ Which images are drawn is ours (NumPy's draws instead of JAX's).
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgh_bench.core.errors import UserError
 from cgh_bench.data.transform import AS_IS, TRANSFER, EvalTransform
-from cgh_bench.frozen.selection import require_shots
-from cgh_bench.tasks.base import FeatureTask, Folders, Metric
-from cgh_bench.tasks.knn_few_shot import drawn
+from cgh_bench.tasks.base import Folders
+from cgh_bench.tasks.knn_few_shot import FewShot, drawn
 
 if TYPE_CHECKING:
     from cgh_bench.checkpoint import Checkpoint
@@ -28,14 +27,11 @@ ROWS = 16_384
 
 
 @dataclass(frozen=True)
-class RidgeFewShot(FeatureTask):
+class RidgeFewShot(FewShot):
     """Classify the val images by ridge regression on a few train images per class, drawn `repeats` times."""
-
-    METRICS: ClassVar = (Metric("top1"), Metric("top1_std", higher_is_better=False), Metric("class_balanced"))
 
     transform: EvalTransform = TRANSFER
     shots: int = 10
-    """Train images of each class."""
     repeats: int = 3
     penalty: float = 1024.0
     """Multiplies the squared norm of the weights, beside the sum of squared errors."""
@@ -43,15 +39,9 @@ class RidgeFewShot(FeatureTask):
     """The constant feature."""
 
     def __post_init__(self) -> None:
-        if self.shots < 1 or self.repeats < 2 or self.penalty <= 0:
-            raise UserError(
-                f"shots {self.shots} must be at least 1, repeats {self.repeats} 2, penalty {self.penalty} above 0"
-            )
-
-    def check(self, data: "DataPair") -> None:
-        """Refuse a multi-label dataset, and a class of fewer images than are drawn."""
-        super().check(data)
-        require_shots(data.train, self.shots)
+        super().__post_init__()
+        if self.penalty <= 0:
+            raise UserError(f"penalty {self.penalty} must be above 0")
 
     def run(self, checkpoint: "Checkpoint", data: "DataPair", folders: Folders, seed: int) -> dict[str, float]:
         """The seed chooses the images. `top1` is the mean over the repeats, `top1_std` their sample deviation."""
