@@ -231,6 +231,8 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
         raise UserError(f"tasks={tasks!r} names several tasks; give a list: {tasks.replace(' ', '').split(',')}")
     if store and work is None:
         raise UserError("store=True needs work=, the folder whose results.jsonl is appended to")
+    if type(seed) is not int or seed < 0:
+        raise UserError(f"seed={seed!r}; expected a whole number of at least 0")
     is_named = data is None or isinstance(data, str | Path)
     with showing(progress), _workspace(work) as workspace:
         checkpoint = None if callable(model) else _checkpoint(model)
@@ -337,7 +339,9 @@ def _checkpoint(
     if callable(model):
         return wrap(model, preprocessing, features, image_size)
     if not isinstance(model, Checkpoint):
-        raise UserError(f"{model!r} is not a model; expected a name, a Checkpoint, a module or a function of images")
+        from cgh_bench.reading.memory import not_a_model
+
+        raise not_a_model(model)
     return model
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Pick = str | Callable[[Any], Tensor] | None
 """How features are taken: from the output, by a key or a function; or as the output of the submodule of that name."""
 
+_ALIKE = 0.05
+"""How far an image's features may depend on its batch, relative to the largest: half precision rounds."""
+
 
 class ModuleBackbone(Wrapped):
     """A module in memory behind the contract: one feature, and one map if the module gives maps."""
@@ -106,7 +109,8 @@ def shape_of(network: Picked, name: str, size: tuple[int, int]) -> tuple[int, in
     """Channels, and stride of a map (0 of a vector), found by trying."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            found = network(torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)))
+            pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+            found, alone = network(pixels), network(pixels[:1])
     except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, KeyError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -125,6 +129,10 @@ def shape_of(network: Picked, name: str, size: tuple[int, int]) -> tuple[int, in
         raise UserError(f"{name} returns a {found.dtype} of {tuple(found.shape)} for two images; {_advice(found)}")
     if not torch.isfinite(found).all():
         raise UserError(f"{name} returns NaN or infinity for random images; its weights or features= are broken")
+    if not torch.allclose(found[:1], alone, rtol=0, atol=_ALIKE * float(found.abs().max())):
+        raise UserError(
+            f"{name} gives an image other features in a batch than alone; call .eval() on the network that it uses"
+        )
     _require_no_scores(network.model, name, found) if network.pick is None and not network.method else None
     return found.shape[1], max(1, round(size[1] / found.shape[3])) if found.ndim == 4 else 0
 

@@ -23,6 +23,13 @@ SOURCE = "module"
 """The source in the origin of a module that is of no known architecture: nobody certifies what it computes."""
 _HEADS = ("fc.", "head.", "classifier.")
 """How the names of a classifier's tensors begin."""
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+"""torch's modules that only call another (the last is `torch.compile`'s), and where they keep it."""
 _AGREE = 1e-4
 """Relative to the largest number."""
 
@@ -35,9 +42,9 @@ def from_memory(
 ) -> Checkpoint:
     """`model` as a checkpoint. Its weights are copied; `model` itself is not changed.
 
-    A network of timm, or a ResNet of torchvision, is taken for that architecture if its tensors have exactly the names
-    and shapes, and the features of two images of noise are equal. Everything else is a module (see `Module`),
-    and its origin says so.
+    `torch.compile`, `DataParallel` and the like are removed. A network of timm, or a ResNet of torchvision, is taken
+    for that architecture if its tensors have exactly the names and shapes, and the features of two images of noise are
+    equal. Everything else is a module (see `Module`), and its origin says so.
 
     Args:
         model: an `nn.Module`, a method of one, or any callable of images (B, 3, H, W).
@@ -48,11 +55,9 @@ def from_memory(
     Raises:
         UserError: it gives no features, or expects another preprocessing; see `from_module`.
     """
-    if not callable(model):
-        raise UserError(
-            f"{model!r} is not a model; expected a name, a Checkpoint, an nn.Module or a function of images"
-        )
-    expected = _preprocessing(preprocessing)
+    if not callable(model) or isinstance(model, type):
+        raise not_a_model(model)
+    expected, model = _preprocessing(preprocessing), _unwrapped(model)
     if features is None and isinstance(model, nn.Module) and (known := _known(model, size)):
         _require_its_own(model, expected)
         architecture, weights, source = known
@@ -65,6 +70,20 @@ def from_memory(
     weights = {key: tensor.detach() for key, tensor in architecture.skeleton.state_dict().items()}
     name = f"{architecture.name.rpartition('.')[2]} (module in memory)"  # a mark that every table shows
     return Checkpoint(name, architecture, weights, expected, origin)
+
+
+def not_a_model(given: Any) -> UserError:
+    """The refusal of what is neither a name nor a checkpoint nor callable; a class is called to build a model."""
+    kind = f"the class {given.__name__}" if isinstance(given, type) else f"an object of type {type(given).__name__}"
+    return UserError(f"{kind} is not a model; expected a name, a Checkpoint, an nn.Module or a function of images")
+
+
+def _unwrapped(model: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch's wrappers call."""
+    kind = type(model)
+    if kind.__module__.startswith("torch.") and kind.__name__ in _WRAPPERS:
+        return _unwrapped(getattr(model, _WRAPPERS[kind.__name__]))
+    return model
 
 
 def _preprocessing(given: str | Preprocessing) -> Preprocessing:

@@ -150,6 +150,7 @@ def test_folders_are_a_pair_too(tmp_path):
     ("build", "architecture"),
     [
         (torchvision.models.resnet18, "resnet18"),
+        (lambda: nn.DataParallel(torch.compile(torchvision.models.resnet18())), "resnet18"),
         (lambda: timm.create_model("resnet18"), "resnet18"),
         (lambda: timm.create_model("convnext_atto", num_classes=0), "convnext_atto"),
     ],
@@ -231,6 +232,13 @@ def test_an_answer_that_is_not_features_says_what_to_do(answer, said):
     assert "\n" not in str(refused.value)
 
 
+def test_a_function_of_a_network_in_train_mode_is_refused():
+    """Its features of an image would depend on the other images of the batch."""
+    network = Net().train()
+    with pytest.raises(UserError, match=r"\.eval\(\)"):
+        cgh_bench.wrap(lambda images: network(images) * 2, image_size=64)
+
+
 def test_channels_last_are_told_by_the_shape_of_the_images():
     cgh_bench.wrap(Net(), image_size=(64, 96))
     with pytest.raises(UserError, match=r"channels last.*permute"):
@@ -290,7 +298,11 @@ def test_images_of_every_kind_are_read_alike():
     ("changed", "said"),
     [
         ({"model": "resnet18"}, "random:resnet18"),
-        ({"model": 5}, "not a model"),
+        ({"model": 5}, "type int is not a model"),
+        ({"model": {"conv1.weight": torch.zeros(2, 2)}}, "type dict is not a model"),
+        ({"model": nn.Flatten}, "class Flatten is not a model"),
+        ({"seed": "a"}, "seed='a'"),
+        ({"seed": -1}, "seed=-1"),
         ({"tasks": "knm"}, "knn"),
         ({"tasks": "knn,linear"}, "list"),
         ({"data": 3}, "int"),
