@@ -231,8 +231,9 @@ def evaluate(  # noqa: PLR0913 (each is an independent choice)
         raise UserError(f"tasks={tasks!r} names several tasks; give a list: {tasks.replace(' ', '').split(',')}")
     if store and work is None:
         raise UserError("store=True needs work=, the folder whose results.jsonl is appended to")
-    if type(seed) is not int or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UserError(f"seed={seed!r}; expected a whole number of at least 0")
+    seed = int(seed)  # JSON has no NumPy integers
     is_named = data is None or isinstance(data, str | Path)
     with showing(progress), _workspace(work) as workspace:
         checkpoint = None if callable(model) else _checkpoint(model)

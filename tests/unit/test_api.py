@@ -114,7 +114,10 @@ def test_several_tasks_give_several_results_and_a_table_of_them(tmp_path):
 
 
 def test_a_stored_result_is_the_commands_own_and_is_reused(tmp_path):
-    one, two = (cgh_bench.evaluate("random:test_resnet", "knn", DATA, work=tmp_path, store=True, **SMALL) for _ in "12")
+    one, two = (
+        cgh_bench.evaluate("random:test_resnet", "knn", DATA, seed=seed, work=tmp_path, store=True, **SMALL)
+        for seed in (np.int64(0), 0)
+    )
     (line,) = (tmp_path / "results.jsonl").read_text().splitlines()
     assert one == two and json.loads(line)["started"] == one.started
     assert (tmp_path / one.work / "neighbours.npz").exists()

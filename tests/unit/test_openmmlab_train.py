@@ -18,8 +18,6 @@ from pycocotools import mask as run_length
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-from mmdet.datasets import CocoDataset
-
 from cgh_bench.foreign import failures, frameworks
 from cgh_bench.transfer_configs.contract import processes
 from cgh_bench.transfer_configs.openmmlab import batch, state, train  # first: it provides mmcv's operators
@@ -28,6 +26,7 @@ from cgh_bench.transfer_configs.openmmlab.precise_bn import PreciseBN
 from cgh_bench.transfer_configs.openmmlab.segmentation_metric import SemanticIoU
 from cgh_bench.transfer_configs.openmmlab.transfer import channel_order
 
+from mmdet.datasets import CocoDataset  # isort: skip
 from mmdet.models import DetDataPreprocessor  # isort: skip
 from mmengine.config import Config  # isort: skip
 from mmengine.model import BaseModel  # isort: skip
