@@ -189,8 +189,8 @@ def require_resnet(architecture: Architecture, what: str) -> ResNet:
     if not isinstance(architecture, ResNet):
         raise UserError(
             f"{what}: {architecture.name} is not a ResNet, and only ResNets are accepted here. Other backbones convert "
-            "to timm and huggingface, can be evaluated frozen (eval knn, linear, …), and run in detection and "
-            "segmentation unchanged (eval animals_det_any, animals_seg_any, coco_vitdet, …)"
+            "to timm (some also to huggingface), can be evaluated frozen (eval knn, linear, …), and run in detection "
+            "and segmentation unchanged (eval animals_det_any, animals_seg_any, coco_vitdet, …)"
         )
     if architecture.is_unusual:
         raise UserError(

@@ -57,6 +57,8 @@ def from_memory(
     """
     if not callable(model) or isinstance(model, type):
         raise not_a_model(model)
+    if features is not None and not isinstance(features, str) and not callable(features):
+        raise UserError(f"features={features!r}; expected a name, or a function such as lambda output: output[1]")
     expected, model = _preprocessing(preprocessing), _unwrapped(model)
     if features is None and isinstance(model, nn.Module) and (known := _known(model, size)):
         _require_its_own(model, expected)

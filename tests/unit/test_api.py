@@ -235,6 +235,11 @@ def test_an_answer_that_is_not_features_says_what_to_do(answer, said):
     assert "\n" not in str(refused.value)
 
 
+def test_a_number_does_not_say_where_the_features_are():
+    with pytest.raises(UserError, match=r"features=1; .*output\[1\]"):
+        cgh_bench.wrap(Net(lambda maps: (maps, maps)), features=1, image_size=64)
+
+
 def test_a_function_of_a_network_in_train_mode_is_refused():
     """Its features of an image would depend on the other images of the batch."""
     network = Net().train()
