@@ -1,4 +1,4 @@
-"""On what a framework runs: GPUs, machines, images at a time."""
+"""The hardware that a framework runs on: GPUs, machines, images at a time."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from cgh_bench.core.errors import UserError
 
 @dataclass(frozen=True)
 class Launch:
-    """On what a framework runs. It changes no result, so it is no part of a protocol."""
+    """The hardware that a framework runs on. It changes no result, so it is not part of a protocol."""
 
     gpus: int | None = None
     """Processes, one per GPU (0: one, on the CPU). None: `$CGH_GPUS`, else all visible GPUs."""

@@ -32,11 +32,13 @@ def test_equal_images_rank_in_their_order_and_a_query_is_not_its_own_answer() ->
 
 
 def test_the_metrics_are_scikit_learns_and_every_query_is_kept(tmp_path: Path) -> None:
-    trunk, data = random_checkpoint("test_resnet"), toy_data()
+    backbone, data = random_checkpoint("test_resnet"), toy_data()
     task = Retrieval("toy", AS_IS)
     task.check(data)
-    metrics = task.run(trunk, data, Folders(tmp_path, tmp_path / "cache"), 0)
-    train, val = (extract(trunk, part, AS_IS, "layer4", tmp_path / "cache/features") for part in (data.train, data.val))
+    metrics = task.run(backbone, data, Folders(tmp_path, tmp_path / "cache"), 0)
+    train, val = (
+        extract(backbone, part, AS_IS, "layer4", tmp_path / "cache/features") for part in (data.train, data.val)
+    )
     unit = [bank.features / np.linalg.norm(bank.features, axis=1, keepdims=True) for bank in (train, val)]
     similarity = unit[1] @ unit[0].T
     right = train.labels[None] == val.labels[:, None]
@@ -56,8 +58,8 @@ def test_the_metrics_are_scikit_learns_and_every_query_is_kept(tmp_path: Path) -
     assert precisions == sorted(precisions)
     among = Retrieval("toy", AS_IS, gallery="others")
     among.check(data)
-    assert 0 < among.run(trunk, data, Folders(tmp_path, tmp_path / "cache"), 0)["mAP"] < 100
-    (planned,) = among.effort(trunk, data)
+    assert 0 < among.run(backbone, data, Folders(tmp_path, tmp_path / "cache"), 0)["mAP"] < 100
+    (planned,) = among.effort(backbone, data)
     assert planned.startswith("ranking: 24 images for each of 24 queries, at most ")
 
 
